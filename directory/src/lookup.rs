@@ -1,0 +1,288 @@
+//! The search for one object's owner: the best record first, then the homes, then every group (R2, R4).
+//!
+//! A state machine: told what others answer, it says whom to ask next. It refuses to conclude that an object does
+//! not exist while any group is out of reach or anybody remembers it.
+
+use crate::Record;
+use driftmesh_model::{GroupId, ObjectId, PeerId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// After this many pointers in a row a lookup goes to the homes (R2).
+pub const HOP_LIMIT: usize = 8;
+/// After this many silent repetitions a lookup stops asking one group and goes on.
+const SILENT_MAX: u32 = 2;
+
+/// What a peer says of an object in its own group's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Holds {
+    /// The group owns it.
+    Owns,
+    /// The group is sending it elsewhere.
+    Sending,
+    /// It does neither.
+    No,
+}
+
+/// An answer about an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Who answers.
+    pub peer: PeerId,
+    /// What it says of its own group.
+    pub holds: Holds,
+    /// The best record it knows, its own ownership included.
+    pub record: Option<Record>,
+}
+
+/// Whom a lookup can ask: supplied at each step, because peers come and go.
+#[derive(Clone, Debug, Default)]
+pub struct Reachable {
+    /// The object's homes, without the asking peer.
+    pub homes: BTreeSet<PeerId>,
+    /// All reachable peers, without the asking one.
+    pub everyone: BTreeSet<PeerId>,
+    /// Whether some known peer is out of reach: then nothing can be declared absent (R4).
+    pub someone_missing: bool,
+}
+
+/// What to do next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Send the request itself to this group's leader.
+    Ask(GroupId),
+    /// Ask these peers what they know of the object.
+    Locate(BTreeSet<PeerId>),
+    /// Wait for answers, or for the timer.
+    Wait,
+    /// Everybody was asked and nobody has it; ask again after a pause.
+    Pause,
+    /// Every group denied owning or sending it, none is out of reach, nobody remembers it (R4).
+    NotFound,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Stage {
+    Asking(GroupId),
+    Homes(BTreeSet<PeerId>),
+    Everyone { waiting: BTreeSet<PeerId>, remembered: bool },
+    Pausing,
+}
+
+/// One search.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    object: ObjectId,
+    best: Option<Record>,
+    stage: Stage,
+    /// The groups asked since the last success; they all learn the end (path compression).
+    path: Vec<GroupId>,
+    silent: u32,
+}
+
+impl Lookup {
+    /// Begins with what is known already.
+    #[must_use]
+    pub const fn new(object: ObjectId, best: Option<Record>) -> Self {
+        Self { object, best, stage: Stage::Pausing, path: Vec::new(), silent: 0 }
+    }
+
+    /// The best record so far.
+    #[must_use]
+    pub const fn best(&self) -> Option<Record> {
+        self.best
+    }
+
+    /// The groups that were asked.
+    #[must_use]
+    pub fn path(&self) -> &[GroupId] {
+        &self.path
+    }
+
+    /// First step, and the step after a pause.
+    pub fn begin(&mut self, reachable: &Reachable) -> Next {
+        self.path.clear();
+        self.silent = 0;
+        match self.best {
+            Some(record) => self.ask(record.group),
+            None => self.ask_homes(reachable),
+        }
+    }
+
+    /// A newer record came from anywhere. Returns whom to ask if that changes.
+    pub fn learn(&mut self, record: Record) -> Option<Next> {
+        if record.object != self.object || self.best.is_some_and(|best| !record.outranks(&best)) {
+            return None;
+        }
+        self.best = Some(record);
+        if self.path.len() >= HOP_LIMIT {
+            return None;
+        }
+        Some(self.ask(record.group))
+    }
+
+    /// An answer came.
+    pub fn answered(&mut self, answer: Answer, asked: Option<GroupId>, reachable: &Reachable) -> Next {
+        self.silent = 0;
+        let former = self.best;
+        if let Some(record) = answer.record
+            && let Some(next) = self.learn(record)
+        {
+            return next;
+        }
+        match &mut self.stage {
+            // The group that was asked denies, and knows nothing newer that may be followed.
+            Stage::Asking(group) if asked == Some(*group) => self.ask_homes(reachable),
+            Stage::Asking(_) | Stage::Pausing => Next::Wait,
+            Stage::Homes(waiting) => {
+                waiting.remove(&answer.peer);
+                if waiting.is_empty() { self.ask_everyone(reachable) } else { Next::Wait }
+            }
+            Stage::Everyone { waiting, remembered } => {
+                if !waiting.remove(&answer.peer) {
+                    return Next::Wait;
+                }
+                *remembered |= answer.record.is_some() || answer.holds != Holds::No;
+                if answer.holds == Holds::Owns
+                    && let Some(record) = answer.record
+                {
+                    // The owner's own word ends the search even past the hop limit.
+                    self.best = former.filter(|former| former.outranks(&record)).or(Some(record));
+                    return self.ask(record.group);
+                }
+                self.all_answered(reachable)
+            }
+        }
+    }
+
+    /// The group that was asked has the object and makes the asker wait: no reason to search elsewhere.
+    pub const fn heard(&mut self) {
+        self.silent = 0;
+    }
+
+    /// The group to be asked cannot be: it is this peer's own, or its leader is out of reach.
+    pub fn cannot_ask(&mut self, reachable: &Reachable) -> Next {
+        self.ask_homes(reachable)
+    }
+
+    /// Nothing came for a while.
+    pub fn timed_out(&mut self, reachable: &Reachable) -> Next {
+        self.silent += 1;
+        match &self.stage {
+            Stage::Asking(group) if self.silent <= SILENT_MAX => Next::Ask(*group),
+            Stage::Asking(_) => self.ask_homes(reachable),
+            Stage::Homes(_) => self.ask_everyone(reachable),
+            Stage::Everyone { waiting, .. } if self.silent <= SILENT_MAX => Next::Locate(waiting.clone()),
+            Stage::Everyone { .. } | Stage::Pausing => self.begin(reachable),
+        }
+    }
+
+    fn ask(&mut self, group: GroupId) -> Next {
+        self.stage = Stage::Asking(group);
+        if self.path.last() != Some(&group) {
+            self.path.push(group);
+        }
+        Next::Ask(group)
+    }
+
+    fn ask_homes(&mut self, reachable: &Reachable) -> Next {
+        if reachable.homes.is_empty() {
+            return self.ask_everyone(reachable);
+        }
+        self.stage = Stage::Homes(reachable.homes.clone());
+        Next::Locate(reachable.homes.clone())
+    }
+
+    fn ask_everyone(&mut self, reachable: &Reachable) -> Next {
+        self.silent = 0;
+        self.path.clear();
+        self.stage = Stage::Everyone { waiting: reachable.everyone.clone(), remembered: false };
+        if reachable.everyone.is_empty() { self.all_answered(reachable) } else { Next::Locate(reachable.everyone.clone()) }
+    }
+
+    fn all_answered(&mut self, reachable: &Reachable) -> Next {
+        let Stage::Everyone { waiting, remembered } = &self.stage else { return Next::Wait };
+        if !waiting.is_empty() {
+            return Next::Wait;
+        }
+        // R4: `NotFound` only when every group denied, none is out of reach, and nobody remembers the object.
+        if !*remembered && !reachable.someone_missing {
+            return Next::NotFound;
+        }
+        self.stage = Stage::Pausing;
+        Next::Pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::{Epoch, Generation};
+
+    const OBJECT: ObjectId = ObjectId::from_u128(5);
+
+    fn peer(byte: u8) -> PeerId {
+        PeerId::from_bytes([byte; 32])
+    }
+
+    fn group(byte: u8) -> GroupId {
+        GroupId::from_u128(u128::from(byte))
+    }
+
+    fn record(holder: u8, epoch: u64) -> Record {
+        Record { object: OBJECT, group: group(holder), generation: Generation::ZERO, epoch: Epoch::from_u64(epoch) }
+    }
+
+    fn reachable() -> Reachable {
+        Reachable {
+            homes: [peer(1)].into(),
+            everyone: [peer(1), peer(2)].into(),
+            someone_missing: false,
+        }
+    }
+
+    fn denial(byte: u8, record: Option<Record>) -> Answer {
+        Answer { peer: peer(byte), holds: Holds::No, record }
+    }
+
+    #[test]
+    fn pointers_are_followed_while_they_climb_then_the_homes_then_everyone() {
+        let reachable = reachable();
+        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)));
+        assert_eq!(lookup.begin(&reachable), Next::Ask(group(1)));
+        assert_eq!(lookup.answered(denial(1, Some(record(2, 4))), Some(group(1)), &reachable), Next::Ask(group(2)));
+        // A pointer that does not climb is not followed (R2).
+        let next = lookup.answered(denial(2, Some(record(1, 3))), Some(group(2)), &reachable);
+        assert_eq!(next, Next::Locate([peer(1)].into()));
+        let next = lookup.answered(denial(1, Some(record(2, 4))), None, &reachable);
+        assert_eq!(next, Next::Locate([peer(1), peer(2)].into()));
+        assert_eq!(lookup.answered(denial(1, Some(record(2, 4))), None, &reachable), Next::Wait);
+        // Somebody remembers it: no verdict, a pause, then the best record again.
+        assert_eq!(lookup.answered(denial(2, None), None, &reachable), Next::Pause);
+        assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(2)));
+    }
+
+    #[test]
+    fn not_found_needs_everybody_and_nobody_remembering() {
+        let mut reachable = reachable();
+        let mut lookup = Lookup::new(OBJECT, None);
+        assert_eq!(lookup.begin(&reachable), Next::Locate([peer(1)].into()));
+        assert!(matches!(lookup.answered(denial(1, None), None, &reachable), Next::Locate(_)));
+        assert_eq!(lookup.answered(denial(1, None), None, &reachable), Next::Wait);
+        let mut other = lookup.clone();
+        assert_eq!(lookup.answered(denial(2, None), None, &reachable), Next::NotFound);
+        reachable.someone_missing = true;
+        assert_eq!(other.answered(denial(2, None), None, &reachable), Next::Pause);
+    }
+
+    #[test]
+    fn silence_is_not_waited_for_without_end() {
+        let reachable = reachable();
+        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)));
+        lookup.begin(&reachable);
+        assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
+        assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
+        assert_eq!(lookup.timed_out(&reachable), Next::Locate([peer(1)].into()));
+        assert!(matches!(lookup.timed_out(&reachable), Next::Locate(_)));
+    }
+}

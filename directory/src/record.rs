@@ -1,0 +1,25 @@
+//! A location record: where an object was said to be, and how new the claim is.
+
+use driftmesh_model::{Epoch, Generation, GroupId, ObjectId};
+use serde::{Deserialize, Serialize};
+
+/// (object, group, epoch): a hint, never an authority (R1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The object.
+    pub object: ObjectId,
+    /// The group said to own it.
+    pub group: GroupId,
+    /// The generation of the group that said so.
+    pub generation: Generation,
+    /// The epoch at which it owns it.
+    pub epoch: Epoch,
+}
+
+impl Record {
+    /// Whether this claim is newer than the other (R2).
+    #[must_use]
+    pub fn outranks(&self, other: &Self) -> bool {
+        (self.generation, self.epoch) > (other.generation, other.epoch)
+    }
+}

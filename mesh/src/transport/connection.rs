@@ -1,0 +1,187 @@
+//! One admitted peer's substream: the task that reads it and hands payloads on, and the task that writes it.
+//!
+//! Reading calls the handler directly, so a handler that takes long holds up this one peer and nobody else. It
+//! refuses frames of the handshake, and whatever else breaks the protocol ends this connection only.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::counters::add;
+use super::exchange;
+use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, HEADER_BYTES, Reassembly};
+use super::lanes::Step;
+use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
+use super::reason::LeaveReason;
+use super::registry::{Session, Shared};
+use super::swarm::Command;
+
+/// Ends the session when the task ends, in whatever way: a later admission of the peer waits for it.
+pub(super) struct SessionEnd {
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Arc<Session>,
+}
+
+impl Drop for SessionEnd {
+    fn drop(&mut self) {
+        self.shared.remove(&self.session);
+        add(&self.shared.counters.dropped, self.session.lanes.close());
+        self.session.ended.set();
+    }
+}
+
+/// Reads and writes the substream until either side leaves or the connection fails. Not cancel safe.
+pub(super) async fn run<S>(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    stream: S,
+    frames: FrameBuffer,
+) -> LeaveReason
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (read_half, write_half) = stream.split();
+    let mut writer = tokio::spawn(write(Arc::clone(shared), Arc::clone(session), write_half));
+    let mut reader = Reader { shared, session, stream: read_half, frames, reassembly: Reassembly::default() };
+    let lost = |error: io::Error| LeaveReason::Lost { error: error.to_string() };
+    let reading = async {
+        match reader.run().await {
+            End::Goodbye => LeaveReason::Goodbye,
+            // After our goodbye the end of the stream is the remote's answer to it.
+            End::Stream(_) if session.lanes.is_leaving() => LeaveReason::ShutDown,
+            End::Stream(error) => lost(error),
+            End::Silence => LeaveReason::Silent,
+            End::Frame(error) => LeaveReason::Malformed(error),
+        }
+    };
+    tokio::pin!(reading);
+    let reason = tokio::select! {
+        reason = &mut reading => reason,
+        () = shared.stop.wait() => LeaveReason::ShutDown,
+        () = session.replaced.wait() => LeaveReason::Replaced,
+        written = &mut writer => match written {
+            // All is sent, the goodbye too; the remote may still have something to say before it answers.
+            Ok(Ok(())) => tokio::select! {
+                reason = &mut reading => reason,
+                () = shared.stop.wait() => LeaveReason::ShutDown,
+                () = session.replaced.wait() => LeaveReason::Replaced,
+            },
+            Ok(Err(error)) => lost(error),
+            Err(error) => lost(io::Error::other(error)),
+        },
+    };
+    writer.abort();
+    reason
+}
+
+/// Why reading ended.
+enum End {
+    Goodbye,
+    Silence,
+    Stream(io::Error),
+    Frame(FrameError),
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+struct Reader<'a, R> {
+    shared: &'a Arc<Shared>,
+    session: &'a Arc<Session>,
+    stream: R,
+    frames: FrameBuffer,
+    reassembly: Reassembly,
+}
+
+impl<R: AsyncRead + Unpin> Reader<'_, R> {
+    async fn run(&mut self) -> End {
+        let mut payloads = Vec::new();
+        loop {
+            let taken = self.take_frames(&mut payloads);
+            self.deliver(&mut payloads);
+            if let Err(end) = taken {
+                return end;
+            }
+            // A stream that is always ready would else never let another task of this thread run.
+            tokio::task::consume_budget().await;
+            match tokio::time::timeout(SILENCE_MAX, self.stream.read(self.frames.space())).await {
+                Ok(Ok(0)) => return End::Stream(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Ok(count)) => {
+                    add(&self.shared.counters.bytes_received, count as u64);
+                    self.frames.filled(count);
+                }
+                Ok(Err(error)) => return End::Stream(error),
+                Err(_) => return End::Silence,
+            }
+        }
+    }
+
+    fn deliver(&self, payloads: &mut Vec<Vec<u8>>) {
+        if !payloads.is_empty() {
+            self.shared.handler.received(self.session.peer, std::mem::take(payloads));
+        }
+    }
+
+    /// Takes all whole frames of the buffer. Payloads that came before an error are still delivered.
+    fn take_frames(&mut self, payloads: &mut Vec<Vec<u8>>) -> Result<(), End> {
+        while let Some((kind, body)) = self.frames.next(BODY_MAX)? {
+            add(&self.shared.counters.frames_received, 1);
+            match kind {
+                FrameKind::Payload => payloads.push(body.to_vec()),
+                FrameKind::BulkBegin => self.reassembly.begin(frame::number(kind, body)?)?,
+                FrameKind::BulkChunk => {
+                    payloads.extend(self.reassembly.chunk(body)?);
+                    self.session.lanes.owe_credit();
+                }
+                FrameKind::BulkCredit => self.session.lanes.take_credit(frame::number(kind, body)?)?,
+                FrameKind::Exchange => {
+                    let teller = self.shared.endpoint(&self.session.peer);
+                    let learned = exchange::read(body, teller.as_ref())?;
+                    // A full channel only delays it to the next refresh; waiting here would hold up payloads.
+                    if !learned.is_empty() && self.shared.commands.try_send(Command::Learned(learned)).is_err() {
+                        tracing::debug!(peer = %self.session.peer, "peer exchange left out, too much waits");
+                    }
+                }
+                FrameKind::Goodbye => return Err(End::Goodbye),
+                FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
+                    return Err(FrameError::unexpected(kind).into());
+                }
+            }
+            if payloads.len() >= RECEIVE_BATCH {
+                self.shared.handler.received(self.session.peer, std::mem::take(payloads));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes what the lanes give, and waits when they give nothing; ends after the goodbye.
+async fn write<W: AsyncWrite + Unpin>(
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    mut stream: W,
+) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        match session.lanes.next(&mut buffer) {
+            Step::Write(frames) => {
+                stream.write_all(&buffer).await?;
+                stream.flush().await?;
+                add(&shared.counters.frames_sent, frames);
+                add(&shared.counters.bytes_sent, buffer.len() as u64);
+            }
+            Step::Wait => {
+                buffer.shrink_to(WRITE_BYTES_KEPT);
+                session.lanes.changed().await;
+            }
+            Step::Done => return stream.close().await,
+        }
+    }
+}
+
+const _: () = assert!(BODY_MAX + HEADER_BYTES <= super::limits::READ_BYTES_MAX);

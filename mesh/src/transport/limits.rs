@@ -1,0 +1,130 @@
+//! The named bounds of the transport: every queue, map, retry and wait has one.
+//!
+//! It refuses to hold bounds that other parts must agree on; those live in `driftmesh_model::limits`.
+
+use std::time::Duration;
+
+/// The version of the wire protocol. Peers of different versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest payload, bytes: a transaction's 16 MiB of objects, and room for what wraps them.
+pub const MAX_PAYLOAD: usize = (17 << 20) + CHUNK;
+/// Largest payload that travels as one frame, and the size of the pieces of larger ones, bytes. At 1 Gbit/s a
+/// small payload waits about half a millisecond for one piece.
+pub const CHUNK: usize = 64 << 10;
+/// Most payloads handed to [`super::Handler::received`] at once.
+pub const RECEIVE_BATCH: usize = 64;
+
+/// Most small payloads (up to [`CHUNK`]) queued for one peer.
+pub const SMALL_QUEUE_PAYLOADS: usize = 16_384;
+/// Most bytes of small payloads queued for one peer.
+pub const SMALL_QUEUE_BYTES: usize = 8 << 20;
+/// Most large payloads queued for one peer.
+pub const BULK_QUEUE_PAYLOADS: usize = 64;
+/// Most bytes of large payloads queued for one peer: three of the largest and some.
+pub const BULK_QUEUE_BYTES: usize = 64 << 20;
+/// Most frames of peer exchange queued for one peer; what does not fit is told by a later refresh.
+pub(super) const CONTROL_QUEUE_FRAMES: usize = 64;
+
+/// Chunks that may be under way without the receiver's credit. Without it the socket's buffers would take
+/// megabytes of a large payload, and every small one would wait behind them.
+pub(super) const BULK_WINDOW_CHUNKS: u32 = 4;
+/// Small payloads are framed up to this size before one write, bytes.
+pub(super) const WRITE_BYTES: usize = 64 << 10;
+/// What an idle writer keeps of its buffer, bytes.
+pub(super) const WRITE_BYTES_KEPT: usize = 16 << 10;
+/// A reader's first buffer, bytes; it doubles while it is full.
+pub(super) const READ_BYTES_MIN: usize = 8 << 10;
+/// A reader's largest buffer, bytes. It holds any one frame.
+pub(super) const READ_BYTES_MAX: usize = 128 << 10;
+
+/// Most admitted peers.
+pub const PEERS_MAX: usize = 1_024;
+/// Most handshakes under way at once, each way.
+pub(super) const HANDSHAKES_MAX: usize = 64;
+/// How long a connection may be without an admission: the wait for a substream, and the handshake.
+pub(super) const ADMISSION_TIMEOUT: Duration = Duration::from_secs(7);
+/// A handshake that takes longer is refused and its connection closed.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest body of a frame of the handshake, bytes.
+pub(super) const HANDSHAKE_BODY_MAX: usize = 16 << 10;
+/// The wait between two attempts to open the substream of one connection.
+pub(super) const OPEN_AGAIN: Duration = Duration::from_millis(500);
+/// How long the higher of two peers waits for the lower one's substream before it opens one itself. The lower one
+/// does not open any while it takes a dead session for a living one, for example after the higher one's restart.
+pub(super) const OPEN_FALLBACK: Duration = Duration::from_secs(1);
+/// How often a substream is opened again when the other side dropped it unread.
+pub(super) const OPEN_ATTEMPTS: u32 = 6;
+/// The wait before the second attempt to open a substream; it doubles.
+pub(super) const OPEN_RETRY_DELAY: Duration = Duration::from_millis(20);
+/// How long a refusing side waits for the other to read the reason.
+pub(super) const REFUSAL_LINGER: Duration = Duration::from_millis(500);
+
+/// Longest mesh name, bytes.
+pub const MESH_NAME_BYTES_MAX: usize = 64;
+/// Longest opaque hello payload, bytes.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Most addresses that a peer tells of itself.
+pub const ADDRESSES_MAX: usize = 16;
+/// Longest binary multiaddress that is told or believed, bytes.
+pub(super) const ADDRESS_BYTES_MAX: usize = 128;
+
+/// Most peers told to another at its admission.
+pub(super) const EXCHANGE_RECORDS_MAX: usize = 256;
+/// Most peers in one frame of peer exchange, so that the largest fits a frame.
+pub(super) const EXCHANGE_RECORDS_PER_FRAME: usize = 16;
+/// Most peers told in each refresh, which goes round robin over all.
+pub(super) const REFRESH_RECORDS: usize = 32;
+/// The time between two refreshes; they are also the sign of life.
+pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer from which nothing came for so long is lost: three refreshes, and slack for a busy machine.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The first wait before an address is dialled again; it doubles.
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// The longest wait before an address is dialled again.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A lost or announced peer that could not be reached for so long is given up.
+pub(super) const REDIAL_FOR: Duration = Duration::from_secs(60);
+/// Most peers that are being redialled.
+pub(super) const REDIALS_MAX: usize = 2_048;
+/// Most dials under way at once.
+pub(super) const DIALS_MAX: usize = 64;
+/// Of two peers that hear of each other, the higher waits so long, so that they do not both dial.
+pub(super) const DIAL_STAGGER: Duration = Duration::from_millis(400);
+/// Most `join` addresses.
+pub const JOIN_ADDRESSES_MAX: usize = 256;
+/// How often due dials are looked for. No payload waits for it.
+pub(super) const DIAL_TICK: Duration = Duration::from_millis(50);
+/// Longest resolution of a host name.
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two events that tell of the same unreachable address.
+pub(super) const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Most unreachable addresses remembered for that; beyond it events are left out.
+pub(super) const UNREACHABLE_REMEMBERED: usize = 4_096;
+/// Most peers remembered as having said goodbye, so that stale records do not bring them back.
+pub(super) const DEPARTED_REMEMBERED: usize = 4_096;
+/// Most incarnations remembered as replaced by a newer one.
+pub(super) const SUPERSEDED_REMEMBERED: usize = 4_096;
+
+/// How long a shutdown waits for queued payloads and goodbyes to be taken.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a start waits for a listener to be bound.
+pub(super) const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Long, because only duplicate connections are ever without a substream: they must not vanish in a handshake.
+pub(super) const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most messages from connections to the swarm's task that wait.
+pub(super) const COMMANDS_MAX: usize = 1_024;
+/// Most yamux streams of one connection; one is used, and a second for a moment when it is replaced.
+pub(super) const YAMUX_STREAMS_MAX: usize = 16;
+/// Most connections of one peer: two simultaneous dials, and the dead ones they replace.
+pub(super) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Most inbound connections that have not finished their encryption handshake.
+pub(super) const PENDING_INBOUND_MAX: u32 = 256;
+
+const _: () = assert!(CHUNK + super::frame::HEADER_BYTES <= READ_BYTES_MAX);
+const _: () = assert!(HANDSHAKE_BODY_MAX <= CHUNK);
+const _: () = assert!(HELLO_BYTES_MAX + ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 512 <= HANDSHAKE_BODY_MAX);
+const _: () =
+    assert!(EXCHANGE_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
+const _: () = assert!(MAX_PAYLOAD <= BULK_QUEUE_BYTES && MAX_PAYLOAD <= u32::MAX as usize);

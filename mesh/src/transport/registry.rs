@@ -1,0 +1,249 @@
+//! Who is admitted: the one place where sessions begin and end, and what all tasks of a transport share.
+//!
+//! It refuses a second session of a peer before the first has ended, a second mesh, incarnations that a newer one
+//! replaced, and more than a bounded number of peers. It never calls the handler while it holds a lock.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use driftmesh_model::PeerId;
+use libp2p::Multiaddr;
+use tokio::sync::mpsc;
+
+use super::Handler;
+use super::counters::Counters;
+use super::lanes::Lanes;
+use super::latch::Latch;
+use super::limits::SUPERSEDED_REMEMBERED;
+use super::reason::{Genesis, RefuseReason};
+use super::swarm::Command;
+
+/// One admitted peer, from its admission to its leaving.
+pub(super) struct Session {
+    pub(super) peer: PeerId,
+    pub(super) libp2p_peer: libp2p::PeerId,
+    pub(super) incarnation: u64,
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) lanes: Lanes,
+    /// Set when a newer connection of the same peer takes over.
+    pub(super) replaced: Latch,
+    /// Set when the session has ended and its `Left` was told.
+    pub(super) ended: Latch,
+}
+
+/// What the local side of every handshake says.
+pub(super) struct Local {
+    pub(super) peer: PeerId,
+    pub(super) libp2p_peer: libp2p::PeerId,
+    pub(super) protocol_version: u32,
+    pub(super) mesh_name: String,
+    pub(super) incarnation: u64,
+    pub(super) hello: Vec<u8>,
+    pub(super) advertise: Vec<Multiaddr>,
+    /// The key of the proofs, derived from the mesh secret.
+    pub(super) proof_key: [u8; 32],
+    pub(super) peers_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    genesis: Option<Genesis>,
+    is_closing: bool,
+    handshakes: HashSet<PeerId>,
+    /// Places promised to peers that are about to be admitted.
+    reserved: usize,
+    superseded: VecDeque<(PeerId, u64)>,
+    listening: Vec<Multiaddr>,
+    /// The last address by which each connected peer came or was dialled.
+    endpoints: HashMap<PeerId, Multiaddr>,
+}
+
+/// What all tasks of one transport share.
+pub(super) struct Shared {
+    pub(super) local: Local,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) counters: Counters,
+    pub(super) commands: mpsc::Sender<Command>,
+    /// Set when everything is to end at once.
+    pub(super) stop: Latch,
+    state: Mutex<State>,
+    sessions: RwLock<HashMap<PeerId, Arc<Session>>>,
+}
+
+/// The right to run the one handshake with a peer; given back when dropped.
+pub(super) struct HandshakeTurn {
+    shared: Arc<Shared>,
+    peer: PeerId,
+}
+
+impl Drop for HandshakeTurn {
+    fn drop(&mut self) {
+        self.shared.lock().handshakes.remove(&self.peer);
+    }
+}
+
+/// A place among the admitted peers; given back when dropped.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.reserved = state.reserved.saturating_sub(1);
+    }
+}
+
+impl Shared {
+    /// Nobody is admitted yet.
+    pub(super) fn new(
+        local: Local,
+        genesis: Option<Genesis>,
+        handler: Arc<dyn Handler>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            local,
+            handler,
+            counters: Counters::default(),
+            commands,
+            stop: Latch::new(),
+            state: Mutex::new(State { genesis, ..State::default() }),
+            sessions: RwLock::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mesh that this peer belongs to, if it has found one.
+    pub(super) fn genesis(&self) -> Option<Genesis> {
+        self.lock().genesis
+    }
+
+    /// The session of an admitted peer.
+    pub(super) fn session(&self, peer: &PeerId) -> Option<Arc<Session>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// The sessions of all admitted peers, in no order.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Begins the handshake with a peer, unless one is under way or the transport shuts down.
+    pub(super) fn begin_handshake(self: &Arc<Self>, peer: PeerId) -> Option<HandshakeTurn> {
+        let mut state = self.lock();
+        if state.is_closing || !state.handshakes.insert(peer) {
+            return None;
+        }
+        drop(state);
+        Some(HandshakeTurn { shared: Arc::clone(self), peer })
+    }
+
+    /// Whether a handshake with the peer is under way.
+    pub(super) fn is_in_handshake(&self, peer: &PeerId) -> bool {
+        self.lock().handshakes.contains(peer)
+    }
+
+    /// Promises a place to a peer that proved the secret.
+    ///
+    /// # Errors
+    /// When the transport shuts down, the incarnation was replaced by a newer one, or no place is left.
+    pub(super) fn reserve(self: &Arc<Self>, peer: PeerId, incarnation: u64) -> Result<Place, RefuseReason> {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        if state.is_closing {
+            return Err(RefuseReason::ShuttingDown);
+        }
+        if state.superseded.contains(&(peer, incarnation)) {
+            return Err(RefuseReason::DuplicateIncarnation);
+        }
+        if !sessions.contains_key(&peer) && sessions.len() + state.reserved >= self.local.peers_max {
+            return Err(RefuseReason::TooManyPeers);
+        }
+        state.reserved += 1;
+        drop(state);
+        drop(sessions);
+        Ok(Place { shared: Arc::clone(self) })
+    }
+
+    /// Joins the mesh of the peer that admits this one, unless it has joined one already.
+    ///
+    /// # Errors
+    /// When this peer belongs to another mesh.
+    pub(super) fn adopt(&self, genesis: Genesis) -> Result<(), RefuseReason> {
+        let mut state = self.lock();
+        let ours = *state.genesis.get_or_insert(genesis);
+        if ours == genesis { Ok(()) } else { Err(RefuseReason::OtherGenesis { theirs: genesis, ours }) }
+    }
+
+    /// Begins a session, after the one it replaces has ended.
+    ///
+    /// # Errors
+    /// When the transport shuts down meanwhile.
+    pub(super) async fn admit(&self, session: Session) -> Result<Arc<Session>, RefuseReason> {
+        // The turn for the handshake makes this the only task that can insert a session of this peer.
+        while let Some(old) = self.session(&session.peer) {
+            if old.incarnation != session.incarnation {
+                let mut state = self.lock();
+                if !state.superseded.contains(&(old.peer, old.incarnation)) {
+                    state.superseded.push_back((old.peer, old.incarnation));
+                }
+                if state.superseded.len() > SUPERSEDED_REMEMBERED {
+                    state.superseded.pop_front();
+                }
+            }
+            old.replaced.set();
+            old.ended.wait().await;
+        }
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().is_closing {
+            return Err(RefuseReason::ShuttingDown);
+        }
+        let session = Arc::new(session);
+        sessions.insert(session.peer, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Ends a session: nothing can be sent to it from now on.
+    pub(super) fn remove(&self, session: &Arc<Session>) {
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        if sessions.get(&session.peer).is_some_and(|current| Arc::ptr_eq(current, session)) {
+            sessions.remove(&session.peer);
+        }
+    }
+
+    /// Admits nobody any more; gives the sessions that are left.
+    pub(super) fn close(&self) -> Vec<Arc<Session>> {
+        // Under the lock of the sessions, so that none can slip in behind.
+        let sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        self.lock().is_closing = true;
+        sessions.values().cloned().collect()
+    }
+
+    /// Remembers by which address a peer is connected, or forgets it.
+    pub(super) fn set_endpoint(&self, peer: PeerId, address: Option<Multiaddr>) {
+        let mut state = self.lock();
+        match address {
+            Some(address) => state.endpoints.insert(peer, address),
+            None => state.endpoints.remove(&peer),
+        };
+    }
+
+    /// The address by which a peer is connected.
+    pub(super) fn endpoint(&self, peer: &PeerId) -> Option<Multiaddr> {
+        self.lock().endpoints.get(peer).cloned()
+    }
+
+    /// Sets the addresses that the listeners are bound to.
+    pub(super) fn set_listening(&self, addresses: Vec<Multiaddr>) {
+        self.lock().listening = addresses;
+    }
+
+    /// The addresses that are told to others: the configured ones, else those of the listeners.
+    pub(super) fn addresses(&self) -> Vec<Multiaddr> {
+        if self.local.advertise.is_empty() { self.lock().listening.clone() } else { self.local.advertise.clone() }
+    }
+}

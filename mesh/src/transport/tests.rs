@@ -1,0 +1,699 @@
+//! Tests of whole transports over sockets of the loopback interface.
+//!
+//! They assert what happened and in which order, never how fast; the waits are generous and end in a panic.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::swarm::SwarmEvent;
+
+use super::frame::FrameKind;
+use super::limits::{CHUNK, SMALL_QUEUE_PAYLOADS};
+use super::session::PROTOCOL;
+use super::*;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Keeps all that a transport tells.
+#[derive(Default)]
+struct Recorder {
+    events: Mutex<Vec<Event>>,
+    payloads: Mutex<Vec<(PeerId, Vec<u8>)>>,
+    largest_batch: Mutex<usize>,
+    /// While set, `received` does not return.
+    is_stuck: Mutex<bool>,
+}
+
+impl Handler for Recorder {
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) {
+        while *self.is_stuck.lock().unwrap() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut largest = self.largest_batch.lock().unwrap();
+        *largest = payloads.len().max(*largest);
+        self.payloads.lock().unwrap().extend(payloads.into_iter().map(|payload| (from, payload)));
+    }
+
+    fn event(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+}
+
+impl Recorder {
+    fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.events.lock().unwrap().iter().filter(|event| wanted(event)).count()
+    }
+
+    fn admitted(&self, wanted: PeerId) -> usize {
+        self.count(|event| matches!(event, Event::Admitted { peer, .. } if *peer == wanted))
+    }
+
+    fn refusals(&self) -> Vec<(RefuseReason, bool)> {
+        let events = self.events.lock().unwrap();
+        let refusal = |event: &Event| match event {
+            Event::Refused { reason, by_remote, .. } => Some((reason.clone(), *by_remote)),
+            Event::Listening { .. }
+            | Event::Admitted { .. }
+            | Event::Left { .. }
+            | Event::Unreachable { .. }
+            | Event::ListenFailed { .. } => None,
+        };
+        events.iter().filter_map(refusal).collect()
+    }
+
+    fn leavings(&self) -> Vec<LeaveReason> {
+        let events = self.events.lock().unwrap();
+        let leaving = |event: &Event| match event {
+            Event::Left { reason, .. } => Some(reason.clone()),
+            Event::Listening { .. }
+            | Event::Admitted { .. }
+            | Event::Refused { .. }
+            | Event::Unreachable { .. }
+            | Event::ListenFailed { .. } => None,
+        };
+        events.iter().filter_map(leaving).collect()
+    }
+
+    /// Panics when a peer's `Admitted` and `Left` do not take turns.
+    fn assert_turns(&self) {
+        let mut present = HashMap::new();
+        for event in self.events.lock().unwrap().iter() {
+            match event {
+                Event::Admitted { peer, incarnation, .. } => {
+                    assert_eq!(present.insert(*peer, *incarnation), None, "admitted twice");
+                }
+                Event::Left { peer, incarnation, .. } => {
+                    assert_eq!(present.remove(peer), Some(*incarnation), "left without an admission");
+                }
+                Event::Listening { .. }
+                | Event::Refused { .. }
+                | Event::Unreachable { .. }
+                | Event::ListenFailed { .. } => {}
+            }
+        }
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited in vain: {what}");
+}
+
+fn loopback() -> Multiaddr {
+    "/ip4/127.0.0.1/tcp/0".parse().unwrap()
+}
+
+fn genesis() -> Genesis {
+    Genesis::from_bytes([7; 16])
+}
+
+fn config() -> TransportConfig {
+    TransportConfig {
+        keypair: Keypair::generate_ed25519(),
+        listen: vec![loopback()],
+        advertise: vec![],
+        join: vec![],
+        mesh_name: "arena".to_owned(),
+        genesis: Some(genesis()),
+        secret: None,
+        incarnation: random_incarnation(),
+        hello: b"hello".to_vec(),
+    }
+}
+
+/// A port that can be named before anything listens at it; outside of the range from which port 0 is chosen.
+fn unused_port() -> u16 {
+    loop {
+        let port = 16_384 + (u16::from_be_bytes(random_bytes()) % 16_384);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn id(keypair: &Keypair) -> PeerId {
+    from_libp2p(&keypair.public().to_peer_id()).unwrap()
+}
+
+/// Two keys, the lower peer's first.
+fn two_keys() -> (Keypair, Keypair) {
+    let (one, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+    if id(&one) < id(&other) { (one, other) } else { (other, one) }
+}
+
+async fn start(config: TransportConfig) -> (Transport, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let transport = Transport::start(config, Arc::clone(&recorder) as Arc<dyn Handler>).await.unwrap();
+    (transport, recorder)
+}
+
+fn address_of(transport: &Transport) -> PeerAddress {
+    parse_address(&transport.addresses()[0].to_string()).unwrap()
+}
+
+fn joining(seed: &Transport) -> TransportConfig {
+    TransportConfig { join: vec![address_of(seed)], genesis: None, ..config() }
+}
+
+async fn pair() -> ((Transport, Arc<Recorder>), (Transport, Arc<Recorder>)) {
+    let one = start(config()).await;
+    let other = start(joining(&one.0)).await;
+    until("both are admitted", || {
+        one.0.peers() == [other.0.local_peer()] && other.0.peers() == [one.0.local_peer()]
+    })
+    .await;
+    (one, other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_peers_exchange_ten_thousand_payloads_in_order() {
+    let ((one, one_told), (other, other_told)) = pair().await;
+    assert_eq!(other.genesis(), Some(genesis()));
+    let flow = |from: Transport, to: PeerId| async move {
+        for number in 0..10_000_u32 {
+            let mut payload = number.to_be_bytes().to_vec();
+            payload.resize(4 + number as usize % 300, 0xab);
+            while from.send(to, payload.clone()) == Err(SendError::Busy) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    tokio::join!(flow(one.clone(), other.local_peer()), flow(other.clone(), one.local_peer()));
+    for told in [&one_told, &other_told] {
+        until("all have arrived", || told.payloads.lock().unwrap().len() == 10_000).await;
+        for (number, (_, payload)) in told.payloads.lock().unwrap().iter().enumerate() {
+            assert_eq!(payload[..4], u32::try_from(number).unwrap().to_be_bytes());
+            assert_eq!(payload.len(), 4 + number % 300);
+        }
+        assert!(*told.largest_batch.lock().unwrap() <= limits::RECEIVE_BATCH);
+    }
+    assert_eq!(one.counters().dropped, 0);
+    assert!(one.counters().frames_sent >= 10_000 && other.counters().bytes_received > 1_000_000);
+}
+
+#[tokio::test]
+async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
+    let seed_config = TransportConfig { hello: vec![1, 2, 3], incarnation: 42, ..config() };
+    let (seed, _) = start(seed_config).await;
+    let (_joiner, told) = start(joining(&seed)).await;
+    until("admitted", || told.admitted(seed.local_peer()) == 1).await;
+    let events = told.events.lock().unwrap();
+    let admitted = events.iter().find_map(|event| match event {
+        Event::Admitted { incarnation, hello, addresses, genesis, .. } => {
+            Some((*incarnation, hello.clone(), addresses.clone(), *genesis))
+        }
+        Event::Listening { .. }
+        | Event::Left { .. }
+        | Event::Refused { .. }
+        | Event::Unreachable { .. }
+        | Event::ListenFailed { .. } => None,
+    });
+    let mut address = seed.addresses()[0].clone();
+    address.pop();
+    assert_eq!(admitted, Some((42, vec![1, 2, 3], vec![address], genesis())));
+}
+
+#[tokio::test]
+async fn peers_that_join_one_seed_become_a_full_mesh() {
+    let (seed, _) = start(config()).await;
+    let mut peers = vec![];
+    for _ in 0..5 {
+        peers.push(start(joining(&seed)).await);
+    }
+    until("everybody knows everybody", || {
+        seed.peers().len() == 5 && peers.iter().all(|(peer, _)| peer.peers().len() == 5)
+    })
+    .await;
+    for (_, told) in &peers {
+        told.assert_turns();
+    }
+}
+
+#[tokio::test]
+async fn simultaneous_dials_give_one_admission_each() {
+    let ports = [unused_port(), unused_port()];
+    let configure = |own: u16, other: u16| TransportConfig {
+        listen: vec![format!("/ip4/127.0.0.1/tcp/{own}").parse().unwrap()],
+        join: vec![parse_address(&format!("127.0.0.1:{other}")).unwrap()],
+        ..config()
+    };
+    let ((one, one_told), (other, other_told)) =
+        tokio::join!(start(configure(ports[0], ports[1])), start(configure(ports[1], ports[0])));
+    until("both are admitted", || one.peers().len() == 1 && other.peers().len() == 1).await;
+    // Every duplicate would have come by now: payloads and a whole refresh went both ways.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((one_told.admitted(other.local_peer()), other_told.admitted(one.local_peer())), (1, 1));
+    assert_eq!((one_told.leavings(), other_told.leavings()), (vec![], vec![]));
+}
+
+/// Starts a peer and one that joins it; gives the first refusal that each tells.
+async fn refusals(
+    seed: (TransportConfig, u32, usize),
+    joiner: (TransportConfig, u32),
+) -> ((RefuseReason, bool), (RefuseReason, bool)) {
+    let (seed_told, joiner_told) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
+    let (seed_config, version, peers_max) = seed;
+    let seed = Transport::start_with(seed_config, seed_told.clone(), version, peers_max).await.unwrap();
+    let (joiner_config, version) = joiner;
+    let joiner_config = TransportConfig { join: vec![address_of(&seed)], ..joiner_config };
+    let _joiner = Transport::start_with(joiner_config, joiner_told.clone(), version, PEERS_MAX).await.unwrap();
+    until("both tell of the refusal", || {
+        !seed_told.refusals().is_empty() && !joiner_told.refusals().is_empty()
+    })
+    .await;
+    assert_eq!(seed_told.count(|event| matches!(event, Event::Admitted { .. })), 0);
+    assert_eq!(joiner_told.count(|event| matches!(event, Event::Admitted { .. })), 0);
+    (seed_told.refusals().swap_remove(0), joiner_told.refusals().swap_remove(0))
+}
+
+#[tokio::test]
+async fn another_mesh_name_is_refused_by_both() {
+    let named = |name: &str| TransportConfig { mesh_name: name.to_owned(), ..config() };
+    let (seed, joiner) = refusals((named("one"), 1, PEERS_MAX), (named("two"), 1)).await;
+    let reason = |theirs: &str, ours: &str| RefuseReason::WrongMeshName { theirs: theirs.into(), ours: ours.into() };
+    assert_eq!((seed.0, joiner.0), (reason("two", "one"), reason("one", "two")));
+}
+
+#[tokio::test]
+async fn another_secret_or_only_one_is_refused_by_both() {
+    let with = |secret: Option<&[u8]>| TransportConfig { secret: secret.map(<[u8]>::to_vec), ..config() };
+    for (seed, joiner) in [(Some(&b"one"[..]), Some(&b"two"[..])), (Some(b"one"), None), (None, Some(b"one"))] {
+        let (seed, joiner) = refusals((with(seed), 1, PEERS_MAX), (with(joiner), 1)).await;
+        assert_eq!((seed.0, joiner.0), (RefuseReason::WrongSecret, RefuseReason::WrongSecret));
+    }
+}
+
+#[tokio::test]
+async fn the_same_secret_is_admitted() {
+    let secret = Some(b"one".to_vec());
+    let (seed, _) = start(TransportConfig { secret: secret.clone(), ..config() }).await;
+    let (joiner, _) = start(TransportConfig { secret, ..joining(&seed) }).await;
+    until("admitted", || joiner.peers().len() == 1 && seed.peers().len() == 1).await;
+}
+
+#[tokio::test]
+async fn another_genesis_is_refused_by_both() {
+    let theirs = Genesis::from_bytes([8; 16]);
+    let other = TransportConfig { genesis: Some(theirs), ..config() };
+    let (seed, joiner) = refusals((config(), 1, PEERS_MAX), (other, 1)).await;
+    assert_eq!(seed.0, RefuseReason::OtherGenesis { theirs, ours: genesis() });
+    assert_eq!(joiner.0, RefuseReason::OtherGenesis { theirs: genesis(), ours: theirs });
+}
+
+#[tokio::test]
+async fn another_protocol_version_is_refused_by_both() {
+    let (seed, joiner) = refusals((config(), 1, PEERS_MAX), (config(), 2)).await;
+    assert_eq!(seed.0, RefuseReason::ProtocolVersion { theirs: 2, ours: 1 });
+    assert_eq!(joiner.0, RefuseReason::ProtocolVersion { theirs: 1, ours: 2 });
+}
+
+#[tokio::test]
+async fn a_full_mesh_refuses_and_the_joiner_is_told() {
+    let (seed, joiner) = refusals((config(), 1, 0), (config(), 1)).await;
+    assert_eq!(seed, (RefuseReason::TooManyPeers, false));
+    assert_eq!(joiner, (RefuseReason::TooManyPeers, true));
+}
+
+#[tokio::test]
+async fn two_peers_without_a_mesh_refuse_each_other_until_one_has_one() {
+    let (seed, seed_told) = start(TransportConfig { genesis: None, ..config() }).await;
+    let (joiner, joiner_told) = start(joining(&seed)).await;
+    until("both tell of the refusal", || {
+        let is_told = |told: &Recorder| told.refusals().iter().any(|(reason, _)| *reason == RefuseReason::NoMeshYet);
+        is_told(&seed_told) && is_told(&joiner_told)
+    })
+    .await;
+    let (founder, _) = start(TransportConfig { join: vec![address_of(&seed)], ..config() }).await;
+    until("all have found the mesh", || {
+        [&seed, &joiner, &founder].iter().all(|peer| peer.peers().len() == 2 && peer.genesis() == Some(genesis()))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_join_address_of_oneself_is_told_once() {
+    let port = unused_port();
+    let (_transport, told) = start(TransportConfig {
+        listen: vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()],
+        join: vec![parse_address(&format!("localhost:{port}")).unwrap()],
+        ..config()
+    })
+    .await;
+    // The name may have an IPv6 address too, where nobody listens.
+    until("told", || !told.refusals().is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(told.refusals(), [(RefuseReason::SelfConnect, false)]);
+}
+
+#[tokio::test]
+async fn another_peer_at_a_join_address_is_told() {
+    let (seed, _) = start(config()).await;
+    let mut address = seed.addresses()[0].clone();
+    address.pop();
+    let expected = Keypair::generate_ed25519().public().to_peer_id();
+    let join = vec![parse_address(&format!("{address}/p2p/{expected}")).unwrap()];
+    let (joiner, told) = start(TransportConfig { join, ..config() }).await;
+    until("told", || !told.refusals().is_empty()).await;
+    let actual = to_libp2p(&seed.local_peer()).unwrap().to_string();
+    assert_eq!(told.refusals()[0].0, RefuseReason::WrongPeer { expected: expected.to_string(), actual });
+    assert_eq!(joiner.peers(), []);
+}
+
+#[tokio::test]
+async fn an_unreachable_join_address_is_told_and_tried_until_it_answers() {
+    let port = unused_port();
+    let join = vec![parse_address(&format!("127.0.0.1:{port}")).unwrap()];
+    let (joiner, told) = start(TransportConfig { join, genesis: None, ..config() }).await;
+    until("told", || told.count(|event| matches!(event, Event::Unreachable { .. })) == 1).await;
+    let listen = vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()];
+    let (_seed, _) = start(TransportConfig { listen, ..config() }).await;
+    until("joined", || joiner.peers().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told() {
+    let (first, _) = start(config()).await;
+    let mut address = first.addresses()[0].clone();
+    address.pop();
+    let second = TransportConfig { listen: vec![address.clone()], ..config() };
+    let error = Transport::start(second, Arc::new(Recorder::default())).await.unwrap_err();
+    assert_eq!(error, StartError::PortTaken { address });
+    first.shutdown().await;
+}
+
+#[tokio::test]
+async fn small_payloads_overtake_a_large_one() {
+    let ((one, _), (other, told)) = pair().await;
+    // Nothing is awaited in between, and the runtime has one thread: all is queued before anything is written.
+    one.send(other.local_peer(), vec![1; 16 << 20]).unwrap();
+    for number in 0..200_u8 {
+        one.send(other.local_peer(), vec![number]).unwrap();
+    }
+    until("all have arrived", || told.payloads.lock().unwrap().len() == 201).await;
+    let payloads = told.payloads.lock().unwrap();
+    for (number, (_, payload)) in payloads[..200].iter().enumerate() {
+        assert_eq!(payload, &[u8::try_from(number).unwrap()]);
+    }
+    assert!(payloads[200].1 == vec![1; 16 << 20]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_of_every_length_arrive_whole() {
+    let ((one, _), (other, told)) = pair().await;
+    let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 1, MAX_PAYLOAD];
+    for length in lengths {
+        one.send(other.local_peer(), vec![0x5a; length]).unwrap();
+    }
+    let too_long = one.send(other.local_peer(), vec![0; MAX_PAYLOAD + 1]);
+    assert_eq!(too_long, Err(SendError::TooLong { bytes: MAX_PAYLOAD + 1 }));
+    until("all have arrived", || told.payloads.lock().unwrap().len() == lengths.len()).await;
+    let mut arrived: Vec<_> = told.payloads.lock().unwrap().iter().map(|(_, payload)| payload.len()).collect();
+    arrived.sort_unstable();
+    assert_eq!(arrived, lengths);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receiver_that_is_stuck_makes_the_sender_busy_and_nothing_is_lost() {
+    let ((one, _), (other, told)) = pair().await;
+    assert_eq!(one.send(PeerId::from_bytes([0; 32]), vec![]), Err(SendError::NotConnected));
+    *told.is_stuck.lock().unwrap() = true;
+    let mut queued = 0;
+    loop {
+        match one.send(other.local_peer(), vec![0; 1_000]) {
+            Ok(()) => queued += 1,
+            Err(error) => {
+                assert_eq!(error, SendError::Busy);
+                break;
+            }
+        }
+        assert!(queued < 100 * SMALL_QUEUE_PAYLOADS, "the queue has no bound");
+        if queued % 1_000 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(one.counters().busy, 1);
+    *told.is_stuck.lock().unwrap() = false;
+    until("all have arrived", || told.payloads.lock().unwrap().len() == queued).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_flushes_and_is_clean() {
+    let ((one, one_told), (other, told)) = pair().await;
+    let peer = one.local_peer();
+    for number in 0..1_000_u16 {
+        one.send(other.local_peer(), number.to_be_bytes().to_vec()).unwrap();
+    }
+    one.send(other.local_peer(), vec![1; 1 << 20]).unwrap();
+    one.shutdown().await;
+    assert_eq!(one_told.leavings(), [LeaveReason::ShutDown]);
+    assert_eq!(one.send(other.local_peer(), vec![]), Err(SendError::NotConnected));
+    until("told", || !told.leavings().is_empty()).await;
+    assert_eq!(told.leavings(), [LeaveReason::Goodbye]);
+    assert!(LeaveReason::Goodbye.is_clean());
+    let payloads = told.payloads.lock().unwrap();
+    assert_eq!(payloads.len(), 1_001);
+    assert!(payloads.iter().all(|(from, _)| *from == peer));
+}
+
+#[tokio::test]
+async fn a_kill_is_told_as_lost_and_a_restart_is_admitted_anew() {
+    let (seed, seed_told) = start(config()).await;
+    let keypair = Keypair::generate_ed25519();
+    let configure = |seed: &Transport| TransportConfig { keypair: keypair.clone(), ..joining(seed) };
+    let (joiner, _) = start(configure(&seed)).await;
+    let peer = joiner.local_peer();
+    until("admitted", || seed_told.admitted(peer) == 1).await;
+    drop(joiner);
+    until("lost", || !seed_told.leavings().is_empty()).await;
+    assert!(matches!(seed_told.leavings()[..], [LeaveReason::Lost { .. }]));
+    let (_joiner, _) = start(configure(&seed)).await;
+    until("admitted anew", || seed_told.admitted(peer) == 2).await;
+    seed_told.assert_turns();
+}
+
+async fn run_two_processes_with_one_key(seed_key: Keypair, keypair: Keypair) {
+    let (seed, seed_told) = start(TransportConfig { keypair: seed_key, ..config() }).await;
+    let configure = |seed: &Transport| TransportConfig { keypair: keypair.clone(), ..joining(seed) };
+    let (older, older_told) = start(configure(&seed)).await;
+    until("admitted", || seed_told.admitted(older.local_peer()) == 1).await;
+    let (newer, _) = start(configure(&seed)).await;
+    until("the older one is refused", || {
+        older_told.refusals().iter().any(|(reason, _)| *reason == RefuseReason::DuplicateIncarnation)
+    })
+    .await;
+    until("the newer one is admitted", || newer.peers() == [seed.local_peer()]).await;
+    seed_told.assert_turns();
+    assert_eq!(seed_told.leavings(), [LeaveReason::Replaced]);
+}
+
+#[tokio::test]
+async fn of_two_processes_with_one_key_the_newer_replaces_the_older() {
+    let (low, high) = two_keys();
+    tokio::join!(
+        run_two_processes_with_one_key(low.clone(), high.clone()),
+        run_two_processes_with_one_key(high, low)
+    );
+}
+
+#[tokio::test]
+async fn all_find_each_other_again_after_the_seed_was_killed_and_restarted() {
+    let listen = vec![format!("/ip4/127.0.0.1/tcp/{}", unused_port()).parse().unwrap()];
+    let seed_config = TransportConfig { listen, ..config() };
+    let (seed, _) = start(seed_config.clone()).await;
+    let (one, one_told) = start(joining(&seed)).await;
+    let (other, other_told) = start(joining(&seed)).await;
+    until("a full mesh", || one.peers().len() == 2 && other.peers().len() == 2).await;
+    drop(seed);
+    until("the seed is lost", || one.peers().len() == 1 && other.peers().len() == 1).await;
+    // It lets go of the port a moment after the drop.
+    let restart = async {
+        loop {
+            let again = TransportConfig { incarnation: random_incarnation(), ..seed_config.clone() };
+            match Transport::start(again, Arc::new(Recorder::default())).await {
+                Ok(seed) => return seed,
+                Err(error) => assert!(matches!(error, StartError::PortTaken { .. }), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let seed = tokio::time::timeout(PATIENCE, restart).await.unwrap();
+    until("a full mesh again", || [&seed, &one, &other].iter().all(|peer| peer.peers().len() == 2)).await;
+    one_told.assert_turns();
+    other_told.assert_turns();
+}
+
+/// A hand-made remote that speaks libp2p and writes what it likes.
+struct Stranger {
+    swarm: libp2p::Swarm<swarm::Behaviour>,
+}
+
+impl Stranger {
+    fn new(keypair: Keypair) -> Self {
+        Self { swarm: swarm::build(keypair).unwrap() }
+    }
+
+    /// Writes the bytes on a new substream; gives all that comes back until the other side closes it.
+    async fn write(mut self, to: &Transport, bytes: &[u8]) -> Vec<u8> {
+        let peer = to_libp2p(&to.local_peer()).unwrap();
+        let mut control = self.swarm.behaviour().control();
+        self.swarm.dial(to.addresses()[0].clone()).unwrap();
+        while !matches!(self.swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+        let talk = async {
+            let mut stream = control.open_stream(peer, PROTOCOL).await.unwrap();
+            let mut answer = vec![];
+            let _ = stream.write_all(bytes).await;
+            let _ = stream.flush().await;
+            let _ = stream.read_to_end(&mut answer).await;
+            answer
+        };
+        let mut swarm = self.swarm;
+        let spin = async {
+            loop {
+                swarm.select_next_some().await;
+            }
+        };
+        tokio::select! {
+            answer = tokio::time::timeout(PATIENCE, talk) => answer.unwrap(),
+            () = spin => unreachable!("it has no end"),
+        }
+    }
+}
+
+fn has_refuse_frame(answer: &[u8]) -> bool {
+    let mut buffer = frame::FrameBuffer::new();
+    for piece in answer.chunks(1_024) {
+        buffer.space()[..piece.len()].copy_from_slice(piece);
+        buffer.filled(piece.len());
+        while let Ok(Some((kind, _))) = buffer.next(frame::BODY_MAX) {
+            if kind == FrameKind::Refuse {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn garbage_in_the_handshake_closes_that_connection_only() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let (friend, _) = start(joining(&target)).await;
+    until("a friend is admitted", || target.peers().len() == 1).await;
+    let hello = |body: &[u8]| frame::encode(FrameKind::Hello, body);
+    let table: [(Vec<u8>, FrameError); 6] = [
+        (vec![0xff; 100], FrameError::UnknownKind(0xff)),
+        (vec![0x81, 0xff, 0xff, 0xff], FrameError::TooLong { length: 0x00ff_ffff, limit: 16 << 10 }),
+        (hello(&[]), FrameError::Body(0x81)),
+        (hello(&[0, 0, 0, 1, 0xa1, 0x9b, 0xff, 0xff, 0xff, 0xff]), FrameError::Body(0x81)),
+        (frame::encode(FrameKind::Payload, b"early"), FrameError::Unexpected(1)),
+        (frame::encode(FrameKind::Admit, b""), FrameError::Unexpected(0x84)),
+    ];
+    for (index, (bytes, error)) in table.into_iter().enumerate() {
+        let answer = Stranger::new(low.clone()).write(&target, &bytes).await;
+        assert!(has_refuse_frame(&answer), "{error}");
+        until("the refusal is told", || told.refusals().len() == index + 1).await;
+        assert_eq!(told.refusals()[index], (RefuseReason::Malformed(error), false));
+    }
+    assert_eq!(target.peers(), [friend.local_peer()]);
+    assert_eq!(told.leavings(), []);
+    target.send(friend.local_peer(), b"still here".to_vec()).unwrap();
+}
+
+/// A substream that passed the handshake with a target, on a connection that is kept alive.
+async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream {
+    let local = id(&keypair);
+    let mut swarm = swarm::build(keypair.clone()).unwrap();
+    let mut control = swarm.behaviour().control();
+    swarm.dial(target.addresses()[0].clone()).unwrap();
+    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
+    let local = Local {
+        peer: local,
+        libp2p_peer: keypair.public().to_peer_id(),
+        protocol_version: PROTOCOL_VERSION,
+        mesh_name: "arena".to_owned(),
+        incarnation: 1,
+        hello: vec![],
+        advertise: vec![],
+        proof_key: handshake::proof_key(None),
+        peers_max: PEERS_MAX,
+    };
+    let (commands, _) = mpsc::channel(1);
+    let shared = Arc::new(Shared::new(local, Some(genesis()), Arc::new(Recorder::default()), commands));
+    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
+    stream
+}
+
+#[tokio::test]
+async fn garbage_after_the_admission_closes_that_connection_only() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let (friend, _) = start(joining(&target)).await;
+    until("a friend is admitted", || target.peers().len() == 1).await;
+    let begin = |length: u32| frame::encode(FrameKind::BulkBegin, &length.to_be_bytes());
+    let table: [(Vec<u8>, FrameError); 9] = [
+        (vec![0; 50], FrameError::UnknownKind(0)),
+        (vec![1, 0x01, 0x00, 0x01], FrameError::TooLong { length: 0x1_0001, limit: 0x1_0000 }),
+        (begin(u32::MAX), FrameError::BulkLength(u32::MAX)),
+        (begin(0), FrameError::BulkLength(0)),
+        ([begin(1), frame::encode(FrameKind::BulkChunk, b"ab")].concat(), FrameError::BulkOverrun),
+        (frame::encode(FrameKind::BulkChunk, b"ab"), FrameError::Unexpected(3)),
+        (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
+        (frame::encode(FrameKind::Exchange, &[0xff; 9]), FrameError::Body(5)),
+        (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
+    ];
+    for (index, (bytes, error)) in table.into_iter().enumerate() {
+        let mut stream = admitted_stream(low.clone(), &target).await;
+        // What comes before the garbage still counts.
+        stream.write_all(&frame::encode(FrameKind::Payload, b"good")).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        until("it has left", || told.leavings().len() == index + 1).await;
+        assert_eq!(told.leavings()[index], LeaveReason::Malformed(error));
+        assert_eq!(told.payloads.lock().unwrap().len(), index + 1);
+        assert_eq!(target.peers(), [friend.local_peer()]);
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    told.assert_turns();
+}
+
+#[tokio::test]
+async fn random_bytes_after_the_admission_never_panic() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let mut random = blake3::Hasher::new().update(b"session").finalize_xof();
+    for round in 1..=40 {
+        let mut stream = admitted_stream(low.clone(), &target).await;
+        let mut bytes = vec![0; 200];
+        random.fill(&mut bytes);
+        // A valid kind and a short length at first, so that the bodies are read too.
+        bytes[..4].copy_from_slice(&[u8::try_from(round % 6).unwrap() + 1, 0, 0, 20]);
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.close().await;
+        until("it has left", || told.leavings().len() == round).await;
+        assert!(!matches!(&told.leavings()[round - 1], LeaveReason::Lost { error } if error.contains("panic")));
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    told.assert_turns();
+}
+
+#[tokio::test]
+async fn a_remote_that_says_nothing_is_refused_in_time() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let answer = Stranger::new(low).write(&target, &[]).await;
+    assert!(has_refuse_frame(&answer));
+    until("told", || told.refusals() == [(RefuseReason::HandshakeTimeout, false)]).await;
+}

@@ -1,0 +1,35 @@
+//! The named bounds of Driftmesh (R24) that more than one part must agree on, each with its reason.
+
+use crate::Micros;
+
+/// Largest encoded object, bytes. It must fit the journal, a grant and a chunked frame without special cases.
+pub const OBJECT_BYTES_MAX: usize = 1 << 20;
+/// Largest sum of encoded objects that one transaction writes, bytes.
+pub const TRANSACTION_BYTES_MAX: usize = 16 << 20;
+/// Most objects that one transaction reads or writes.
+pub const TRANSACTION_OBJECTS_MAX: usize = 100_000;
+/// Longest type name stored with an object, bytes.
+pub const TYPE_NAME_BYTES_MAX: usize = 128;
+/// Longest label of a kind of task, bytes; it travels with requests so that an abort can name both sides.
+pub const TASK_KIND_BYTES_MAX: usize = 64;
+
+/// How far a request's timestamp may lie ahead of the receiver's wall clock (R18).
+pub const CLOCK_AHEAD_MAX: Micros = Micros::from_millis(500);
+/// How far before its peer's clock a transaction timestamp may lie (R12).
+pub const AGE_MAX: Micros = Micros::from_millis(60_000);
+/// Longest deadline of a transaction; beyond it its age could fall out of [`AGE_MAX`].
+pub const DEADLINE_MAX: Micros = Micros::from_millis(60_000);
+
+/// How long a superseded version is kept at least, within the byte budget (R17).
+pub const VERSION_KEEP_MIN: Micros = Micros::from_millis(5_000);
+/// How long it is kept at most for a snapshot that is still open (R17).
+pub const VERSION_KEEP_MAX: Micros = Micros::from_millis(60_000);
+/// Most bytes of superseded versions that travel with one object; older ones are pruned first (R17).
+pub const CHAIN_TRANSFER_BYTES_MAX: usize = 256 << 10;
+
+/// How many grants beyond the highest contiguous one a receiver remembers per pair of groups (R20).
+pub const GRANT_WINDOW: u64 = 1_024;
+
+const _: () = assert!(OBJECT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
+const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
+const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);

@@ -1,0 +1,289 @@
+//! Users' types as stored objects: a type name and schema version with each value, and typed references.
+//!
+//! A stored value is a CBOR sequence of three items: type name, schema version, the value as a map by field name.
+//! So a type gains fields (with `#[serde(default)]`), loses them, and reorders them, and old bytes still read.
+
+use crate::codec::{self, DecodeError};
+use crate::limits::{OBJECT_BYTES_MAX, TYPE_NAME_BYTES_MAX};
+use crate::{ObjectId, Value};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A type whose values can be objects of the mesh.
+///
+/// ```
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Player { name: String, gold: u64 }
+///
+/// impl driftmesh_model::Object for Player {
+///     const TYPE_NAME: &'static str = "player";
+/// }
+/// ```
+pub trait Object: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name stored with each value, at most 128 bytes. It outlives the Rust type's own name: never reuse one.
+    const TYPE_NAME: &'static str;
+    /// Stored with each value; raise it when old code must be able to tell new values from old ones.
+    const SCHEMA_VERSION: u32 = 1;
+}
+
+/// A typed reference to an object: its id and what its value decodes to. Serialises into other objects.
+///
+/// Having a reference says nothing about the object: it may be elsewhere, deleted, or of another type; reading it
+/// tells, with a typed error.
+pub struct Ref<T> {
+    id: ObjectId,
+    object_type: PhantomData<fn() -> T>,
+}
+
+impl<T> Ref<T> {
+    /// A reference to the object with this id.
+    #[must_use]
+    pub const fn from_id(id: ObjectId) -> Self {
+        Self { id, object_type: PhantomData }
+    }
+
+    /// The id of the object.
+    #[must_use]
+    pub const fn id(&self) -> ObjectId {
+        self.id
+    }
+}
+
+impl<T> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Ref<T> {}
+
+impl<T> PartialEq for Ref<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl<T> Eq for Ref<T> {}
+
+impl<T> PartialOrd for Ref<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Ref<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.id.cmp(&other.id)
+    }
+}
+
+impl<T> std::hash::Hash for Ref<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl<T> fmt::Debug for Ref<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Ref({})", self.id)
+    }
+}
+
+impl<T> fmt::Display for Ref<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(formatter)
+    }
+}
+
+impl<T> Serialize for Ref<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.id.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Ref<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ObjectId::deserialize(deserializer).map(Self::from_id)
+    }
+}
+
+/// What is stored before a value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredHeader {
+    /// The type name the value was stored under.
+    pub type_name: String,
+    /// The schema version it was stored under.
+    pub schema_version: u32,
+}
+
+/// A value could not be made an object, or an object not a value of the asked type.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The object is of another type.
+    #[error("it is a `{found}`, not a `{expected}`")]
+    WrongType {
+        /// The type name that was asked for.
+        expected: String,
+        /// The type name that is stored.
+        found: String,
+    },
+    /// The stored bytes do not decode as the asked type.
+    #[error("`{type_name}` stored with schema version {stored_version} does not decode as version {our_version}: {reason} (give new fields `#[serde(default)]`)")]
+    Decode {
+        /// The type's name.
+        type_name: String,
+        /// The schema version of the stored value.
+        stored_version: u32,
+        /// The schema version of the type that was asked for.
+        our_version: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The stored bytes are no object at all.
+    #[error("its bytes are not a stored object: {0}")]
+    NotAnObject(DecodeError),
+    /// The type's `Serialize` refused.
+    #[error("`{type_name}` does not encode: {reason}")]
+    Encode {
+        /// The type's name.
+        type_name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The encoded object is too large.
+    #[error("`{type_name}` encodes to {bytes} bytes, the limit is {limit}; split it into several objects")]
+    TooLarge {
+        /// The type's name.
+        type_name: String,
+        /// Its encoded size, bytes.
+        bytes: usize,
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// The type's name is too long.
+    #[error("type names may have at most 128 bytes, this one has {bytes}")]
+    TypeNameTooLong {
+        /// Its length, bytes.
+        bytes: usize,
+    },
+}
+
+/// Encodes an object with its type name and schema version.
+///
+/// # Errors
+/// When the type refuses, or at [`OBJECT_BYTES_MAX`].
+pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
+    if T::TYPE_NAME.len() > TYPE_NAME_BYTES_MAX {
+        return Err(ObjectError::TypeNameTooLong { bytes: T::TYPE_NAME.len() });
+    }
+    let refused = |error: codec::EncodeError| ObjectError::Encode {
+        type_name: T::TYPE_NAME.to_owned(),
+        reason: error.0,
+    };
+    let mut bytes = Vec::with_capacity(64);
+    codec::encode_into(&mut bytes, T::TYPE_NAME).map_err(refused)?;
+    codec::encode_into(&mut bytes, &T::SCHEMA_VERSION).map_err(refused)?;
+    codec::encode_into(&mut bytes, object).map_err(refused)?;
+    if bytes.len() > OBJECT_BYTES_MAX {
+        return Err(ObjectError::TooLarge {
+            type_name: T::TYPE_NAME.to_owned(),
+            bytes: bytes.len(),
+            limit: OBJECT_BYTES_MAX,
+        });
+    }
+    Ok(Value::from_vec(bytes))
+}
+
+/// Decodes an object as a `T`.
+///
+/// # Errors
+/// When it is of another type, or does not decode.
+pub fn decode_object<T: Object>(value: &Value) -> Result<T, ObjectError> {
+    let mut sequence = codec::Sequence::new(value.bytes());
+    let found: &str = sequence.next().map_err(ObjectError::NotAnObject)?;
+    if found != T::TYPE_NAME {
+        return Err(ObjectError::WrongType { expected: T::TYPE_NAME.to_owned(), found: found.to_owned() });
+    }
+    let stored_version: u32 = sequence.next().map_err(ObjectError::NotAnObject)?;
+    let failed = |error: DecodeError| ObjectError::Decode {
+        type_name: T::TYPE_NAME.to_owned(),
+        stored_version,
+        our_version: T::SCHEMA_VERSION,
+        reason: error.to_string(),
+    };
+    let object = sequence.next().map_err(failed)?;
+    sequence.finish().map_err(failed)?;
+    Ok(object)
+}
+
+/// Reads only what is stored before the value.
+///
+/// # Errors
+/// When the bytes are no stored object.
+pub fn stored_header(value: &Value) -> Result<StoredHeader, ObjectError> {
+    let mut sequence = codec::Sequence::new(value.bytes());
+    let type_name = sequence.next().map_err(ObjectError::NotAnObject)?;
+    let schema_version = sequence.next().map_err(ObjectError::NotAnObject)?;
+    Ok(StoredHeader { type_name, schema_version })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Sword {
+        damage: u32,
+        owner: Ref<Sword>,
+    }
+    impl Object for Sword {
+        const TYPE_NAME: &'static str = "sword";
+    }
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct NewSword {
+        owner: Ref<Sword>,
+        #[serde(default)]
+        enchanted: bool,
+    }
+    impl Object for NewSword {
+        const TYPE_NAME: &'static str = "sword";
+        const SCHEMA_VERSION: u32 = 2;
+    }
+
+    #[derive(Serialize, Deserialize, Debug)]
+    struct Shield;
+    impl Object for Shield {
+        const TYPE_NAME: &'static str = "shield";
+    }
+
+    #[test]
+    fn a_type_gains_and_loses_fields() {
+        let owner = Ref::from_id(ObjectId::from_u128(9));
+        let stored = encode_object(&Sword { damage: 3, owner }).unwrap();
+        assert_eq!(decode_object::<NewSword>(&stored).unwrap(), NewSword { owner, enchanted: false });
+        let header = stored_header(&stored).unwrap();
+        assert_eq!((header.type_name.as_str(), header.schema_version), ("sword", 1));
+    }
+
+    #[test]
+    fn the_wrong_type_is_a_typed_error() {
+        let stored = encode_object(&Shield).unwrap();
+        let error = decode_object::<Sword>(&stored).unwrap_err();
+        assert_eq!(error, ObjectError::WrongType { expected: "sword".into(), found: "shield".into() });
+    }
+
+    #[test]
+    fn too_large_is_a_typed_error() {
+        #[derive(Serialize, Deserialize)]
+        struct Blob(#[serde(with = "serde_bytes")] Vec<u8>);
+        impl Object for Blob {
+            const TYPE_NAME: &'static str = "blob";
+        }
+        assert!(encode_object(&Blob(vec![0; OBJECT_BYTES_MAX - 64])).is_ok());
+        let error = encode_object(&Blob(vec![0; OBJECT_BYTES_MAX])).unwrap_err();
+        assert!(matches!(error, ObjectError::TooLarge { .. }));
+    }
+}

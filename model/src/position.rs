@@ -1,0 +1,47 @@
+//! Positions and generations: where something stands in a journal, and which of two claims is newer.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! counter {
+    ($name:ident, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The first one, before anything happened.
+            pub const ZERO: Self = Self(0);
+
+            /// The one with this number.
+            #[must_use]
+            pub const fn from_u64(value: u64) -> Self {
+                Self(value)
+            }
+
+            /// The number.
+            #[must_use]
+            pub const fn as_u64(self) -> u64 {
+                self.0
+            }
+
+            /// The next one. Saturates: a number received from a peer must never overflow (R25).
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    };
+}
+
+counter!(Epoch, "How often an object's mastership has moved; grows by one at each transfer.");
+counter!(Generation, "Of a group: rises when an operator re-founds it; outranks term and epoch.");
+counter!(Lsn, "A position in a group's journal.");
+counter!(Term, "A leadership period of a group.");

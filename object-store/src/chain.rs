@@ -1,0 +1,211 @@
+//! The versions of one object, newest last, down to its low-water mark (R16, R17).
+
+use driftmesh_model::{Timestamp, Value};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// What a version costs beside its bytes when budgets are counted, bytes.
+const VERSION_OVERHEAD: usize = 64;
+
+/// One committed version of an object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// When it took effect.
+    pub commit: Timestamp,
+    /// Its value; `None` is a deletion.
+    pub value: Option<Value>,
+}
+
+impl Version {
+    /// What the version counts in budgets, bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        VERSION_OVERHEAD + self.value.as_ref().map_or(0, Value::len)
+    }
+}
+
+/// What a snapshot sees of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadAt<'a> {
+    /// This version, which may be a deletion.
+    Version(&'a Version),
+    /// The object was created after the snapshot.
+    NotYetCreated,
+    /// The version it would see is gone: it lies below the object's low-water mark.
+    TooOld(Timestamp),
+}
+
+/// All kept versions of one object. There is always at least one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Chain {
+    newest: Version,
+    /// Superseded versions, oldest first.
+    older: VecDeque<Version>,
+    /// Snapshots below it cannot be answered any more.
+    low_water: Timestamp,
+}
+
+impl Chain {
+    /// The chain of an object just created.
+    #[must_use]
+    pub const fn new(first: Version) -> Self {
+        Self { newest: first, older: VecDeque::new(), low_water: Timestamp::ZERO }
+    }
+
+    /// The chain made of the versions of a grant, oldest first.
+    ///
+    /// `None` unless there is a version, commit timestamps strictly climb, and none lies below the low-water mark:
+    /// such a grant comes from a faulty peer (R25).
+    #[must_use]
+    pub fn from_versions(versions: Vec<Version>, low_water: Timestamp) -> Option<Self> {
+        if !versions.is_sorted_by(|left, right| left.commit < right.commit) {
+            return None;
+        }
+        if versions.first()?.commit < low_water {
+            return None;
+        }
+        let mut older = VecDeque::from(versions);
+        let newest = older.pop_back()?;
+        Some(Self { newest, older, low_water })
+    }
+
+    /// All versions, oldest first.
+    pub fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.older.iter().chain(std::iter::once(&self.newest))
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub const fn newest(&self) -> &Version {
+        &self.newest
+    }
+
+    /// Whether the newest version is a deletion.
+    #[must_use]
+    pub const fn is_deleted(&self) -> bool {
+        self.newest.value.is_none()
+    }
+
+    /// Snapshots below this cannot be answered (R17).
+    #[must_use]
+    pub const fn low_water(&self) -> Timestamp {
+        self.low_water
+    }
+
+    /// How many superseded versions are kept.
+    #[must_use]
+    pub fn superseded(&self) -> usize {
+        self.older.len()
+    }
+
+    /// What the superseded versions cost, bytes.
+    #[must_use]
+    pub fn superseded_cost(&self) -> usize {
+        self.older.iter().map(Version::cost).sum()
+    }
+
+    /// The newest version at or below a snapshot (R16).
+    #[must_use]
+    pub fn read_at(&self, snapshot: Timestamp) -> ReadAt<'_> {
+        if self.newest.commit <= snapshot {
+            return ReadAt::Version(&self.newest);
+        }
+        let after = self.older.partition_point(|version| version.commit <= snapshot);
+        match after.checked_sub(1).and_then(|index| self.older.get(index)) {
+            Some(version) => ReadAt::Version(version),
+            // R17: below the mark an answer would be a guess.
+            None if snapshot < self.low_water => ReadAt::TooOld(self.low_water),
+            None => ReadAt::NotYetCreated,
+        }
+    }
+
+    /// Adds a version, which must be newer than all before; returns what the superseded one costs, bytes.
+    pub fn push(&mut self, version: Version) -> usize {
+        assert!(version.commit > self.newest.commit, "commit timestamps of an object climb");
+        let superseded = std::mem::replace(&mut self.newest, version);
+        let cost = superseded.cost();
+        self.older.push_back(superseded);
+        cost
+    }
+
+    /// Drops versions that were superseded at or before `horizon` and raises the low-water mark accordingly.
+    /// Returns what they cost, bytes.
+    pub fn prune(&mut self, horizon: Timestamp) -> usize {
+        let mut freed = 0;
+        while !self.older.is_empty() {
+            let successor = self.older.get(1).unwrap_or(&self.newest).commit;
+            if successor > horizon {
+                break;
+            }
+            if let Some(dropped) = self.older.pop_front() {
+                freed += dropped.cost();
+            }
+            // R17: the mark is where the oldest kept version begins.
+            self.low_water = successor;
+        }
+        freed
+    }
+
+    /// Drops the oldest superseded versions until they cost at most `budget` bytes. Returns what was freed.
+    pub fn prune_to_budget(&mut self, budget: usize) -> usize {
+        let mut cost = self.superseded_cost();
+        let mut freed = 0;
+        while cost > budget {
+            let successor = self.older.get(1).unwrap_or(&self.newest).commit;
+            let dropped = self.prune(successor);
+            freed += dropped;
+            cost -= dropped;
+        }
+        freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: u64) -> Timestamp {
+        Timestamp::from_u64(time)
+    }
+
+    fn version(time: u64) -> Version {
+        Version { commit: at(time), value: Some(Value::from_slice(&time.to_be_bytes())) }
+    }
+
+    fn chain() -> Chain {
+        let mut chain = Chain::new(version(10));
+        chain.push(version(20));
+        chain.push(version(30));
+        chain
+    }
+
+    #[test]
+    fn a_snapshot_sees_the_newest_version_at_or_below_it() {
+        let chain = chain();
+        assert_eq!(chain.read_at(at(9)), ReadAt::NotYetCreated);
+        assert_eq!(chain.read_at(at(10)), ReadAt::Version(&version(10)));
+        assert_eq!(chain.read_at(at(29)), ReadAt::Version(&version(20)));
+        assert_eq!(chain.read_at(at(99)), ReadAt::Version(&version(30)));
+    }
+
+    #[test]
+    fn below_the_low_water_mark_there_is_no_guess() {
+        let mut chain = chain();
+        chain.prune(at(20));
+        assert_eq!(chain.low_water(), at(20));
+        assert_eq!(chain.read_at(at(15)), ReadAt::TooOld(at(20)));
+        assert_eq!(chain.read_at(at(20)), ReadAt::Version(&version(20)));
+        let freed = chain.prune_to_budget(0);
+        assert_eq!((freed, chain.superseded()), (VERSION_OVERHEAD + 8, 0));
+        assert_eq!(chain.read_at(at(29)), ReadAt::TooOld(at(30)));
+    }
+
+    #[test]
+    fn a_grant_with_disordered_versions_is_refused() {
+        assert!(Chain::from_versions(vec![version(2), version(1)], at(0)).is_none());
+        assert!(Chain::from_versions(vec![], at(0)).is_none());
+        assert!(Chain::from_versions(vec![version(5)], at(6)).is_none());
+        let whole: Vec<_> = chain().versions().cloned().collect();
+        assert_eq!(Chain::from_versions(whole, at(0)), Some(chain()));
+    }
+}

@@ -1,0 +1,101 @@
+//! What a journal says: every change of a group's state, whole commits included.
+
+use crate::Version;
+use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
+use serde::{Deserialize, Serialize};
+
+/// One write of a commit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Write {
+    /// The object written. One that the group does not hold is created by this.
+    pub object: ObjectId,
+    /// Its new value; `None` deletes it.
+    pub value: Option<Value>,
+}
+
+/// One journal entry. A prefix of a journal is a transaction-consistent state, because a commit is one entry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Entry {
+    /// A leader's first entry.
+    TermStart {
+        /// The leadership period that begins.
+        term: Term,
+    },
+    /// All writes of one transaction.
+    Commit {
+        /// When they take effect.
+        commit: Timestamp,
+        /// The writes, each object once.
+        writes: Vec<Write>,
+    },
+    /// An object leaves: nobody commits to it until the destination adopts it (R19).
+    TransferOut {
+        /// The object.
+        object: ObjectId,
+        /// The epoch it will have at the destination.
+        epoch: Epoch,
+        /// The destination.
+        to: GroupId,
+        /// The grant's number towards that group (R20).
+        number: u64,
+        /// The leader's clock at this entry: at or above all that the group ever answered for the object (R16).
+        floor: Timestamp,
+    },
+    /// An object arrives, with its whole chain: the group's followers have no cache to look hashes up in.
+    TransferIn {
+        /// The object.
+        object: ObjectId,
+        /// Its epoch here.
+        epoch: Epoch,
+        /// Where it came from.
+        from: GroupId,
+        /// The grant's number (R20).
+        number: u64,
+        /// Its versions, oldest first.
+        versions: Vec<Version>,
+        /// Snapshots below this cannot be answered (R17).
+        low_water: Timestamp,
+        /// The sender's floor: commits here lie above it (R16).
+        floor: Timestamp,
+    },
+    /// The destination has the object: what was kept of it in transit is dropped.
+    Handed {
+        /// The destination.
+        to: GroupId,
+        /// The grant's number.
+        number: u64,
+    },
+    /// A grant was refused, for ever; its sender takes the object back (R19).
+    Refused {
+        /// The sender.
+        from: GroupId,
+        /// The grant's number.
+        number: u64,
+    },
+    /// The destination refused: the object is owned here again, one epoch above the refused one (R19).
+    TakenBack {
+        /// The destination that refused.
+        to: GroupId,
+        /// The grant's number.
+        number: u64,
+    },
+}
+
+impl Entry {
+    /// About how much the entry weighs, bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        const FIXED: usize = 96;
+        match self {
+            Self::Commit { writes, .. } => {
+                FIXED + writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>()
+            }
+            Self::TransferIn { versions, .. } => FIXED + versions.iter().map(Version::cost).sum::<usize>(),
+            Self::TermStart { .. }
+            | Self::TransferOut { .. }
+            | Self::Handed { .. }
+            | Self::Refused { .. }
+            | Self::TakenBack { .. } => FIXED,
+        }
+    }
+}

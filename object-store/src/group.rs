@@ -1,0 +1,354 @@
+//! One replica group's state: a fold over its journal.
+//!
+//! It knows what the group owns, what is in transit, and which grants were answered. It refuses entries that its
+//! caller should have known to be wrong by panicking: entries are made by this peer, never taken from the wire.
+
+use crate::{Chain, Entry, GrantLog, GrantSeen, Journal, Retain, Retention, Stability, Version, Write};
+use driftmesh_model::limits::GRANT_WINDOW;
+use driftmesh_model::{Epoch, Generation, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
+use std::collections::BTreeMap;
+
+/// An object whose master is here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// The object.
+    pub object: ObjectId,
+    /// How often its mastership has moved.
+    pub epoch: Epoch,
+    /// Its versions.
+    pub chain: Chain,
+}
+
+/// An object on its way to another group: nobody commits to it (R19).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InTransit {
+    /// The object.
+    pub object: ObjectId,
+    /// The epoch it will have at the destination.
+    pub epoch: Epoch,
+    /// Its versions; snapshots up to the floor may still be answered from them.
+    pub chain: Chain,
+    /// The leader's clock when it left (R16).
+    pub floor: Timestamp,
+}
+
+/// A replica group as its leader sees it.
+#[derive(Clone, Debug)]
+pub struct Group {
+    id: GroupId,
+    generation: Generation,
+    term: Term,
+    journal: Journal,
+    /// Where each owned object is in `slots`.
+    index: LookupMap<ObjectId, usize>,
+    /// Owned objects, in an order that repeats between runs.
+    slots: Vec<Option<Stored>>,
+    free: Vec<usize>,
+    in_transit: BTreeMap<(GroupId, u64), InTransit>,
+    transit_index: LookupMap<ObjectId, (GroupId, u64)>,
+    /// The number of the last grant to each group.
+    sent: BTreeMap<GroupId, u64>,
+    received: BTreeMap<GroupId, GrantLog>,
+    retention: Retention,
+}
+
+impl Group {
+    /// A new group, led by its founder, whose journal begins with the first term.
+    #[must_use]
+    pub fn found(id: GroupId, stability: Stability, retain: Retain) -> Self {
+        let mut group = Self {
+            id,
+            generation: Generation::ZERO,
+            term: Term::ZERO,
+            journal: Journal::new(stability, retain),
+            index: LookupMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_transit: BTreeMap::new(),
+            transit_index: LookupMap::default(),
+            sent: BTreeMap::new(),
+            received: BTreeMap::new(),
+            retention: Retention::default(),
+        };
+        group.append(Entry::TermStart { term: Term::from_u64(1) });
+        group
+    }
+
+    /// Appends an entry to the journal and applies it. Returns its position.
+    pub fn append(&mut self, entry: Entry) -> Lsn {
+        self.apply(&entry);
+        self.journal.append(entry)
+    }
+
+    /// Applies an entry to the state. A follower does the same with stable entries.
+    fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::TermStart { term } => self.term = *term,
+            Entry::Commit { commit, writes } => self.apply_commit(*commit, writes),
+            Entry::TransferOut { object, epoch, to, number, floor } => {
+                let stored = self.remove(*object).expect("only what is owned is transferred");
+                self.retention.freed(stored.chain.superseded_cost());
+                let transit = InTransit { object: *object, epoch: *epoch, chain: stored.chain, floor: *floor };
+                self.in_transit.insert((*to, *number), transit);
+                self.transit_index.insert(*object, (*to, *number));
+                self.sent.insert(*to, *number);
+            }
+            Entry::TransferIn { object, epoch, from, number, versions, low_water, floor: _ } => {
+                let chain = Chain::from_versions(versions.clone(), *low_water)
+                    .expect("grants are checked before they are journalled");
+                self.received.entry(*from).or_default().record(*number, false);
+                self.install(*object, *epoch, chain);
+            }
+            Entry::Handed { to, number } => {
+                if let Some(transit) = self.in_transit.remove(&(*to, *number)) {
+                    self.transit_index.remove(&transit.object);
+                }
+            }
+            Entry::Refused { from, number } => self.received.entry(*from).or_default().record(*number, true),
+            Entry::TakenBack { to, number } => {
+                if let Some(transit) = self.in_transit.remove(&(*to, *number)) {
+                    self.transit_index.remove(&transit.object);
+                    self.install(transit.object, transit.epoch.next(), transit.chain);
+                }
+            }
+        }
+    }
+
+    fn apply_commit(&mut self, commit: Timestamp, writes: &[Write]) {
+        for write in writes {
+            let version = Version { commit, value: write.value.clone() };
+            if let Some(stored) = self.owned_mut(write.object) {
+                let cost = stored.chain.push(version);
+                self.retention.superseded(write.object, commit, cost);
+            } else {
+                self.install(write.object, Epoch::ZERO.next(), Chain::new(version));
+            }
+        }
+    }
+
+    fn install(&mut self, object: ObjectId, epoch: Epoch, chain: Chain) {
+        let mut older = None;
+        for version in chain.versions() {
+            if let Some(cost) = older.replace(version.cost()) {
+                self.retention.superseded(object, version.commit, cost);
+            }
+        }
+        let stored = Some(Stored { object, epoch, chain });
+        let slot = if let Some(slot) = self.free.pop() {
+            self.slots[slot] = stored;
+            slot
+        } else {
+            self.slots.push(stored);
+            self.slots.len() - 1
+        };
+        self.index.insert(object, slot);
+    }
+
+    fn remove(&mut self, object: ObjectId) -> Option<Stored> {
+        let slot = self.index.remove(&object)?;
+        self.free.push(slot);
+        self.slots.get_mut(slot)?.take()
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub const fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// The group's generation.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The present leadership period.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The group's journal.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The host holds the journal up to `lsn`. Returns whether the watermark moved.
+    pub fn advance_journal(&mut self, lsn: Lsn) -> bool {
+        self.journal.advance(lsn)
+    }
+
+    /// The object, if its master is here.
+    #[must_use]
+    pub fn owned(&self, object: ObjectId) -> Option<&Stored> {
+        self.index.get(&object).and_then(|slot| self.slots.get(*slot)?.as_ref())
+    }
+
+    fn owned_mut(&mut self, object: ObjectId) -> Option<&mut Stored> {
+        let slot = *self.index.get(&object)?;
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    /// The object, if it is in transit from here, and to which group.
+    #[must_use]
+    pub fn in_transit(&self, object: ObjectId) -> Option<(GroupId, &InTransit)> {
+        let key = self.transit_index.get(&object)?;
+        self.in_transit.get(key).map(|transit| (key.0, transit))
+    }
+
+    /// The grant with this number to this group, while it is not settled.
+    #[must_use]
+    pub fn unsettled(&self, to: GroupId, number: u64) -> Option<&InTransit> {
+        self.in_transit.get(&(to, number))
+    }
+
+    /// All grants that are not settled, by destination and number.
+    pub fn all_unsettled(&self) -> impl Iterator<Item = (GroupId, u64, &InTransit)> {
+        self.in_transit.iter().map(|((to, number), transit)| (*to, *number, transit))
+    }
+
+    /// The lowest number of an unsettled grant to this group, or the next one to be given.
+    #[must_use]
+    pub fn unsettled_from(&self, to: GroupId) -> u64 {
+        self.in_transit
+            .range((to, 0)..=(to, u64::MAX))
+            .next()
+            .map_or_else(|| self.last_grant(to).saturating_add(1), |((_, number), _)| *number)
+    }
+
+    /// The number for the next grant to this group, or `None` while too many are unsettled (R20, R24).
+    #[must_use]
+    pub fn next_grant(&self, to: GroupId) -> Option<u64> {
+        let next = self.last_grant(to).saturating_add(1);
+        (next - self.unsettled_from(to).min(next) < GRANT_WINDOW).then_some(next)
+    }
+
+    fn last_grant(&self, to: GroupId) -> u64 {
+        self.sent.get(&to).copied().unwrap_or(0)
+    }
+
+    /// What a grant of this group and number means here (R20).
+    #[must_use]
+    pub fn grant_seen(&self, from: GroupId, number: u64) -> GrantSeen {
+        self.received.get(&from).map_or_else(|| GrantLog::default().look_up(number), |log| log.look_up(number))
+    }
+
+    /// The sender has settled all its grants below `number`.
+    pub fn settle_grants_below(&mut self, from: GroupId, number: u64) {
+        if let Some(log) = self.received.get_mut(&from) {
+            log.settle_below(number);
+        }
+    }
+
+    /// How many objects are owned, deleted ones included.
+    #[must_use]
+    pub fn owned_count(&self) -> usize {
+        self.index.len()
+    }
+
+    /// How many objects are in transit from here.
+    #[must_use]
+    pub fn in_transit_count(&self) -> usize {
+        self.in_transit.len()
+    }
+
+    /// The owned objects in slot order from `cursor` on, each with the cursor that follows it. The order repeats
+    /// between runs; an object that moves in or out during a scan may be missed or met.
+    pub fn owned_from(&self, cursor: usize) -> impl Iterator<Item = (usize, &Stored)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .skip(cursor)
+            .filter_map(|(slot, stored)| stored.as_ref().map(|stored| (slot + 1, stored)))
+    }
+
+    /// Prunes at most `steps` superseded versions that are due: superseded at or before `horizon`, or beyond the
+    /// budget of `budget` bytes. Returns whether more may be due.
+    pub fn prune(&mut self, horizon: Timestamp, budget: usize, steps: usize) -> bool {
+        for _ in 0..steps {
+            let Some((object, up_to)) = self.retention.next_due(horizon, budget) else { return false };
+            if let Some(stored) = self.owned_mut(object) {
+                let freed = stored.chain.prune(up_to);
+                self.retention.freed(freed);
+            }
+        }
+        true
+    }
+
+    /// Prunes the oldest versions of an object that is about to leave to at most `budget` bytes (R17).
+    pub fn prune_object(&mut self, object: ObjectId, budget: usize) {
+        if let Some(stored) = self.owned_mut(object) {
+            let freed = stored.chain.prune_to_budget(budget);
+            self.retention.freed(freed);
+        }
+    }
+
+    /// What all superseded versions cost together, bytes.
+    #[must_use]
+    pub const fn superseded_cost(&self) -> usize {
+        self.retention.cost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::Value;
+
+    fn group(id: u128) -> Group {
+        Group::found(GroupId::from_u128(id), Stability::OnAppend, Retain::Everything)
+    }
+
+    fn commit(group: &mut Group, time: u64, object: ObjectId) -> Lsn {
+        let writes = vec![Write { object, value: Some(Value::from_slice(&time.to_be_bytes())) }];
+        group.append(Entry::Commit { commit: Timestamp::from_u64(time), writes })
+    }
+
+    fn transfer_out(group: &mut Group, object: ObjectId, to: GroupId) -> u64 {
+        let number = group.next_grant(to).unwrap();
+        let epoch = group.owned(object).unwrap().epoch.next();
+        let floor = Timestamp::from_u64(100);
+        group.append(Entry::TransferOut { object, epoch, to, number, floor });
+        number
+    }
+
+    #[test]
+    fn an_object_in_transit_is_owned_by_nobody_until_it_is_settled() {
+        let (mut group, object, to) = (group(1), ObjectId::from_u128(7), GroupId::from_u128(2));
+        commit(&mut group, 10, object);
+        let number = transfer_out(&mut group, object, to);
+        assert!(group.owned(object).is_none());
+        assert_eq!(group.in_transit(object).unwrap().0, to);
+        group.append(Entry::TakenBack { to, number });
+        assert_eq!(group.owned(object).unwrap().epoch, Epoch::from_u64(3));
+        let number = transfer_out(&mut group, object, to);
+        assert_eq!(number, 2);
+        group.append(Entry::Handed { to, number });
+        assert!(group.owned(object).is_none() && group.in_transit(object).is_none());
+        assert_eq!(group.unsettled_from(to), 3);
+    }
+
+    #[test]
+    fn old_versions_go_by_horizon_and_by_budget() {
+        let (mut group, object) = (group(1), ObjectId::from_u128(7));
+        for time in [10, 20, 30, 40] {
+            commit(&mut group, time, object);
+        }
+        assert!(!group.prune(Timestamp::from_u64(20), usize::MAX, 100));
+        assert_eq!(group.owned(object).unwrap().chain.low_water(), Timestamp::from_u64(20));
+        assert!(!group.prune(Timestamp::ZERO, 0, 100));
+        assert_eq!(group.owned(object).unwrap().chain.superseded(), 0);
+        assert_eq!(group.superseded_cost(), 0);
+    }
+
+    #[test]
+    fn a_journal_with_a_budget_keeps_what_is_not_stable() {
+        let mut group = Group::found(GroupId::from_u128(1), Stability::Reported, Retain::Bytes(0));
+        let lsn = commit(&mut group, 10, ObjectId::from_u128(7));
+        assert_eq!(group.journal().entries_from(Lsn::ZERO).count(), 2);
+        assert!(group.advance_journal(lsn));
+        assert_eq!(group.journal().entries_from(Lsn::ZERO).count(), 0);
+        assert!(!group.advance_journal(lsn));
+    }
+}

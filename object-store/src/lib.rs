@@ -1,0 +1,19 @@
+//! What a replica group holds: versions of objects, its journal, and the grants that move objects in and out.
+//!
+//! The state of a group is a fold over its journal: whatever changes it is an [`Entry`] first. This crate refuses
+//! to send anything, to wait for anything, and to decide who may write: locks are `txn`'s, places `directory`'s.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
+mod chain;
+mod entry;
+mod grant_log;
+mod group;
+mod journal;
+mod retention;
+
+pub use chain::{Chain, ReadAt, Version};
+pub use entry::{Entry, Write};
+pub use grant_log::{GrantLog, GrantSeen};
+pub use group::{Group, InTransit, Stored};
+pub use journal::{Journal, Retain, Stability};
+pub use retention::Retention;

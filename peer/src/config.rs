@@ -1,0 +1,49 @@
+//! What a peer is told at its start. Everything else it learns.
+
+use driftmesh_model::{Incarnation, Micros, PeerId};
+use driftmesh_object_store::{Retain, Stability};
+use std::num::NonZeroUsize;
+
+/// Settings of one incarnation of a peer.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this peer is.
+    pub peer: PeerId,
+    /// This start of it: random.
+    pub incarnation: Incarnation,
+    /// What object ids and the randomness of tasks are drawn from: 32 bytes nobody else has.
+    pub seed: [u8; 32],
+    /// How journal entries become stable.
+    pub stability: Stability,
+    /// How much of the journal is kept.
+    pub retain: Retain,
+    /// Time between heartbeats.
+    pub heartbeat: Micros,
+    /// Most location hints, forwarding pointers and home records, each.
+    pub records_max: NonZeroUsize,
+    /// Most bytes of superseded versions (R17).
+    pub version_bytes_max: usize,
+    /// The one rule that is broken on purpose.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<crate::Sabotage>,
+}
+
+impl Config {
+    /// The defaults for a live peer.
+    #[must_use]
+    pub fn new(peer: PeerId, incarnation: Incarnation, seed: [u8; 32]) -> Self {
+        const RECORDS_MAX: NonZeroUsize = NonZeroUsize::new(1 << 20).expect("not zero");
+        Self {
+            peer,
+            incarnation,
+            seed,
+            stability: Stability::OnAppend,
+            retain: Retain::Bytes(1 << 20),
+            heartbeat: Micros::from_millis(100),
+            records_max: RECORDS_MAX,
+            version_bytes_max: 64 << 20,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
+    }
+}

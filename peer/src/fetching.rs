@@ -1,0 +1,410 @@
+//! Fetching what is elsewhere: reads at a snapshot and ownership, through the search for the owner.
+
+use crate::message::{OwnRequest, ReadAnswer, ReadRequest, Seen};
+use crate::metrics::RareEvent;
+use crate::timers::Timer;
+use crate::{Peer, Sabotage};
+use driftmesh_directory::{Answer, Lookup, Next, Record};
+use driftmesh_model::{Epoch, GroupId, Micros, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp};
+use driftmesh_txn::{Cause, Intent, Read, RemoteRead};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A request that is not answered is sent again after this.
+const ASK_AGAIN_AFTER: Micros = Micros::from_millis(200);
+/// Peers asked where an object is are given this long.
+const LOCATE_WAIT: Micros = Micros::from_millis(100);
+/// After nobody had the object, the search begins again after this.
+const PAUSE: Micros = Micros::from_millis(20);
+/// Without any word about an object for this long its waiters are told `Unavailable` (R14).
+const UNAVAILABLE_AFTER: Micros = Micros::from_millis(1_000);
+
+/// One object on its way here, or being read elsewhere, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) lookup: Lookup,
+    /// Transactions that wait for ownership, oldest first.
+    pub(crate) owners: BTreeMap<TxnTimestamp, TxnId>,
+    /// Transactions that wait for a version, by snapshot.
+    readers: BTreeSet<(Timestamp, TxnId)>,
+    /// The group that was asked last.
+    asked: Option<GroupId>,
+    /// The age that ownership was asked with.
+    pub(crate) asked_age: Option<TxnTimestamp>,
+    last_heard: Micros,
+    due: Micros,
+}
+
+impl Peer {
+    fn fetch_of(&mut self, object: ObjectId) -> (bool, &mut Fetch) {
+        let created = !self.fetches.contains_key(&object);
+        let best = if created { self.best_record(object) } else { None };
+        let now = self.now.mono;
+        let fetch = self.fetches.entry(object).or_insert_with(|| Fetch {
+            lookup: Lookup::new(object, best),
+            owners: BTreeMap::new(),
+            readers: BTreeSet::new(),
+            asked: None,
+            asked_age: None,
+            last_heard: now,
+            due: now,
+        });
+        (created, fetch)
+    }
+
+    /// A transaction needs an object's master here.
+    pub(crate) fn want_ownership(&mut self, object: ObjectId, id: TxnId) {
+        let Some(timestamp) = self.txns.get(id).map(|txn| txn.timestamp) else { return };
+        let (created, fetch) = self.fetch_of(object);
+        fetch.owners.insert(timestamp, id);
+        let former = fetch.asked_age;
+        if created {
+            self.begin_lookup(object);
+            return;
+        }
+        // R14: a fetch in flight has the age of its oldest waiter and is sent again when that changes; else a
+        // young fetch that an old transaction joined would wait behind what the old one may wound.
+        let raise = match former {
+            Some(asked) => timestamp.is_older_than(&asked) && !self.broken(Sabotage::FetchAge),
+            None => true,
+        };
+        if raise {
+            if former.is_some() {
+                self.metrics.note(RareEvent::FetchAgeRaised);
+            }
+            self.ask_again(object);
+        }
+    }
+
+    /// A transaction needs the version of an object at a snapshot.
+    pub(crate) fn want_read(&mut self, object: ObjectId, snapshot: Timestamp, id: TxnId) {
+        let (created, fetch) = self.fetch_of(object);
+        let new = fetch.readers.insert((snapshot, id));
+        if created {
+            self.begin_lookup(object);
+        } else if new {
+            self.ask_again(object);
+        }
+    }
+
+    pub(crate) fn withdraw_owner(&mut self, object: ObjectId, timestamp: &TxnTimestamp) {
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            fetch.owners.remove(timestamp);
+        }
+    }
+
+    pub(crate) fn withdraw_reader(&mut self, object: ObjectId, snapshot: Timestamp, id: TxnId) {
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            fetch.readers.remove(&(snapshot, id));
+        }
+    }
+
+    fn begin_lookup(&mut self, object: ObjectId) {
+        let reachable = self.reachable(object);
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            let next = fetch.lookup.begin(&reachable);
+            self.act(object, next);
+        }
+    }
+
+    /// Sends the request again to whom it went last, with what has changed.
+    fn ask_again(&mut self, object: ObjectId) {
+        if let Some(group) = self.fetches.get(&object).and_then(|fetch| fetch.asked)
+            && let Some(leader) = self.leader_of(group)
+        {
+            self.send_request(object, leader);
+        }
+    }
+
+    /// Does what a lookup wants done next.
+    fn act(&mut self, object: ObjectId, mut next: Next) {
+        // A group out of reach is passed over at once, which never happens twice in a row.
+        for _ in 0..2 {
+            match next {
+                Next::Ask(group) => {
+                    if group != self.group.id()
+                        && let Some(leader) = self.leader_of(group)
+                    {
+                        if let Some(fetch) = self.fetches.get_mut(&object) {
+                            fetch.asked = Some(group);
+                        }
+                        self.send_request(object, leader);
+                        self.set_fetch_timer(object, ASK_AGAIN_AFTER);
+                        return;
+                    }
+                    let reachable = self.reachable(object);
+                    let Some(fetch) = self.fetches.get_mut(&object) else { return };
+                    next = fetch.lookup.cannot_ask(&reachable);
+                }
+                Next::Locate(peers) => {
+                    self.locate(object, &peers);
+                    return;
+                }
+                Next::Wait => return,
+                Next::Pause => {
+                    self.set_fetch_timer(object, PAUSE);
+                    return;
+                }
+                Next::NotFound => {
+                    self.not_found(object);
+                    return;
+                }
+            }
+        }
+        self.set_fetch_timer(object, PAUSE);
+    }
+
+    fn locate(&mut self, object: ObjectId, peers: &BTreeSet<PeerId>) {
+        let everyone = peers.len() == self.connected_members().len();
+        self.metrics.note(if everyone { RareEvent::EveryoneAsked } else { RareEvent::HomesAsked });
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            fetch.asked = None;
+        }
+        for peer in peers {
+            self.outbox.locate(*peer, object);
+        }
+        self.set_fetch_timer(object, LOCATE_WAIT);
+    }
+
+    fn set_fetch_timer(&mut self, object: ObjectId, after: Micros) {
+        let due = self.now.mono.plus(after);
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            fetch.due = due;
+            self.timers.set(due, Timer::Fetch(object));
+        }
+    }
+
+    /// Sends what the waiters need to a group's leader.
+    fn send_request(&mut self, object: ObjectId, leader: PeerId) {
+        let keep_age = self.broken(Sabotage::FetchAge);
+        let have = self.copies.get(object).filter(|(_, value)| value.len() >= 256).map(|(_, value)| value.hash());
+        let Some(fetch) = self.fetches.get_mut(&object) else { return };
+        let epoch = fetch.lookup.best().map_or(Epoch::ZERO, |record| record.epoch);
+        let snapshots: BTreeSet<Timestamp> = fetch.readers.iter().map(|(snapshot, _)| *snapshot).collect();
+        for snapshot in snapshots {
+            self.outbox.read(leader, snapshot, ReadRequest { object, epoch });
+        }
+        let Some((oldest, txn)) = fetch.owners.first_key_value() else { return };
+        let age = if keep_age { fetch.asked_age.unwrap_or(*oldest) } else { *oldest };
+        fetch.asked_age = Some(age);
+        let Some(kind) = self.txns.get(*txn).map(|txn| txn.kind.clone()) else { return };
+        self.outbox.own(leader, OwnRequest { object, epoch, age, kind, have });
+    }
+
+    /// A record came that a search may follow.
+    pub(crate) fn follow(&mut self, record: Record) {
+        if let Some(fetch) = self.fetches.get_mut(&record.object)
+            && let Some(next) = fetch.lookup.learn(record)
+        {
+            self.act(record.object, next);
+        }
+    }
+
+    pub(crate) fn queued(&mut self, objects: &[ObjectId]) {
+        for object in objects {
+            if let Some(fetch) = self.fetches.get_mut(object) {
+                fetch.last_heard = self.now.mono;
+                fetch.lookup.heard();
+            }
+        }
+    }
+
+    pub(crate) fn located(&mut self, from: PeerId, answers: Vec<crate::message::Located>) {
+        for located in answers {
+            let object = located.object;
+            // An answer about another object than its record's comes from a faulty peer (R25).
+            let record = located.record.filter(|record| record.object == object);
+            if let Some(record) = record {
+                self.hints.learn(record);
+            }
+            let reachable = self.reachable(object);
+            let now = self.now.mono;
+            let asked = self.fetches.get(&object).and_then(|fetch| fetch.asked);
+            let asked = asked.filter(|group| self.leaders.get(group) == Some(&from));
+            let Some(fetch) = self.fetches.get_mut(&object) else { continue };
+            fetch.last_heard = now;
+            let answer = Answer { peer: from, holds: located.holds, record };
+            let next = fetch.lookup.answered(answer, asked, &reachable);
+            if fetch.lookup.path().len() > 3 {
+                self.metrics.note(RareEvent::ChainOfThreePointers);
+            }
+            self.act(object, next);
+        }
+    }
+
+    pub(crate) fn read_answered(&mut self, from: PeerId, snapshot: Timestamp, answers: Vec<ReadAnswer>) {
+        for answer in answers {
+            self.one_read_answered(from, snapshot, answer);
+        }
+    }
+
+    fn one_read_answered(&mut self, from: PeerId, snapshot: Timestamp, answer: ReadAnswer) {
+        let object = answer.object;
+        if let Some(member) = self.members.get(&from) {
+            let record = Record { group: member.group, ..self.own_record(object, answer.epoch) };
+            if self.group.owned(object).is_none() {
+                self.hints.learn(record);
+            }
+        }
+        let read = match &answer.seen {
+            Seen::Version { commit, value } => {
+                if let Some(value) = value {
+                    self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
+                }
+                Some(Read { commit: *commit, remote: Some(RemoteRead::Value(value.clone())) })
+            }
+            Seen::NotYetCreated => {
+                Some(Read { commit: Timestamp::ZERO, remote: Some(RemoteRead::Value(None)) })
+            }
+            Seen::TooOld => None,
+        };
+        let Some(fetch) = self.fetches.get_mut(&object) else { return };
+        fetch.last_heard = self.now.mono;
+        fetch.lookup.heard();
+        let least = TxnId::from_u64(0);
+        let most = TxnId::from_u64(u64::MAX);
+        let readers: Vec<(Timestamp, TxnId)> =
+            fetch.readers.range((snapshot, least)..=(snapshot, most)).copied().collect();
+        for reader in &readers {
+            fetch.readers.remove(reader);
+        }
+        let hops = fetch.lookup.path().to_vec();
+        let done = fetch.owners.is_empty() && fetch.readers.is_empty();
+        for (_, id) in readers {
+            self.deliver_read(id, object, read.clone());
+        }
+        self.tell_the_path(object, &hops, from, answer.epoch);
+        if done {
+            self.fetches.remove(&object);
+        }
+    }
+
+    fn deliver_read(&mut self, id: TxnId, object: ObjectId, read: Option<Read>) {
+        let Some(read) = read else {
+            self.metrics.note(RareEvent::SnapshotTooOld);
+            self.fail(id, Cause::SnapshotTooOld { object });
+            return;
+        };
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.reads.insert(object, read);
+            self.wakes.push(id);
+        }
+    }
+
+    /// Path compression: every group that a search passed learns where it ended.
+    fn tell_the_path(&mut self, object: ObjectId, path: &[GroupId], end: PeerId, epoch: Epoch) {
+        self.metrics.hops += path.len().saturating_sub(1) as u64;
+        let group = if end == self.config.peer {
+            self.group.id()
+        } else {
+            match self.members.get(&end) {
+                Some(member) => member.group,
+                None => return,
+            }
+        };
+        let record = Record { group, ..self.own_record(object, epoch) };
+        for passed in path {
+            if let Some(leader) = self.leader_of(*passed)
+                && *passed != group
+                && leader != end
+            {
+                self.send(leader, crate::Message::Learned { records: vec![record] });
+            }
+        }
+    }
+
+    pub(crate) fn clock_refused(&mut self, objects: &[ObjectId], receiver: Micros) {
+        for object in objects {
+            let Some(fetch) = self.fetches.remove(object) else { continue };
+            for id in fetch.waiters() {
+                self.fail(id, Cause::ClockAhead { object: *object, receiver });
+            }
+        }
+    }
+
+    pub(crate) fn fetch_due(&mut self, object: ObjectId) {
+        let Some(fetch) = self.fetches.get(&object) else { return };
+        if self.now.mono < fetch.due {
+            return;
+        }
+        if fetch.owners.is_empty() && fetch.readers.is_empty() {
+            self.fetches.remove(&object);
+            return;
+        }
+        if self.now.mono.since(fetch.last_heard) >= UNAVAILABLE_AFTER {
+            self.unavailable(object);
+            return;
+        }
+        let reachable = self.reachable(object);
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            let next = fetch.lookup.timed_out(&reachable);
+            self.act(object, next);
+        }
+    }
+
+    /// R14: waiters of what nobody answers for give up their locks and try again without any.
+    fn unavailable(&mut self, object: ObjectId) {
+        self.metrics.note(RareEvent::Unavailable);
+        let Some(fetch) = self.fetches.remove(&object) else { return };
+        for id in fetch.waiters() {
+            self.fail(id, Cause::Unavailable { object });
+        }
+    }
+
+    fn not_found(&mut self, object: ObjectId) {
+        self.metrics.note(RareEvent::NotFound);
+        let Some(fetch) = self.fetches.remove(&object) else { return };
+        for id in fetch.waiters() {
+            if let Some(txn) = self.txns.get_mut(id) {
+                if let Some(intent) = txn.intents.get_mut(&object) {
+                    *intent = Intent::Missing;
+                }
+                if let Some(read) = txn.reads.get_mut(&object) {
+                    read.remote = Some(RemoteRead::Value(None));
+                }
+                txn.lock_first.remove(&object);
+                self.wakes.push(id);
+            }
+        }
+    }
+
+    /// The object is here now: whoever waited for it goes on, the oldest first.
+    pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch) {
+        if let Some(fetch) = self.fetches.remove(&object) {
+            self.pin_for_fetcher(object, &fetch);
+            for (_, id) in &fetch.owners {
+                // A full queue: the transaction stays parked and asks again at its deadline or wound.
+                let _ = self.queue_local(*id, object);
+            }
+            for (_, id) in &fetch.readers {
+                if let Some(txn) = self.txns.get_mut(*id) {
+                    txn.reads.remove(&object);
+                    self.wakes.push(*id);
+                }
+            }
+            for id in fetch.owners.values() {
+                self.wakes.push(*id);
+            }
+            self.tell_the_path(object, fetch.lookup.path(), self.config.peer, epoch);
+        }
+        self.answer_parked(object);
+        self.hand_overs.push_back(object);
+    }
+
+    /// R14: on arrival the object is pinned for the transaction that fetched it, over its attempts.
+    fn pin_for_fetcher(&mut self, object: ObjectId, fetch: &Fetch) {
+        let waiting = fetch.owners.first_key_value().map(|(timestamp, _)| *timestamp);
+        let Some(fetcher) = waiting.or(fetch.asked_age) else { return };
+        if let Some(txn) = self.txns.get_mut(TxnId::from_u64(fetcher.sequence))
+            && txn.timestamp == fetcher
+        {
+            txn.pins.push(object);
+            self.locks.pin(object, fetcher);
+        }
+    }
+}
+
+impl Fetch {
+    fn waiters(&self) -> Vec<TxnId> {
+        self.owners.values().copied().chain(self.readers.iter().map(|(_, id)| *id)).collect()
+    }
+}

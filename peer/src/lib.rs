@@ -1,0 +1,39 @@
+//! One whole peer as a deterministic state machine: messages, timers and transactions' steps in, commands out.
+//!
+//! | in | out ([`Commands`]) |
+//! | --- | --- |
+//! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send |
+//! | `begin`, `prepare`, `read`, `intend`, `commit`, `retry`, `end` (a transaction's steps) | transactions to wake |
+//! | `journal_held` (how far the journal is stable) | how far the journal has grown |
+//!
+//! One input, then [`Peer::take_commands`]. This crate refuses to do I/O, to read a clock, to start a thread and to
+//! draw randomness: the simulator and the live mesh drive the very same code. [`session`] runs users' closures on it.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
+mod answering;
+mod config;
+mod fetching;
+mod locking;
+mod membership;
+mod message;
+mod metrics;
+mod outbox;
+mod peer;
+mod publishing;
+mod sabotage;
+mod scanning;
+pub mod session;
+mod status;
+mod steps;
+mod timers;
+mod transfer;
+
+pub use config::Config;
+pub use driftmesh_object_store::{Retain, Stability};
+pub use driftmesh_txn::{Cause, Other, TaskKind};
+pub use message::{Envelope, Introduction, Message, ScanPage, Scanned, Seen};
+pub use metrics::{Metrics, RareEvent};
+pub use peer::{Commands, Peer};
+pub use sabotage::Sabotage;
+pub use status::{MemberStatus, Status};
+pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrite, ValueRead};

@@ -1,0 +1,133 @@
+//! Locks and wounds: who gets an object next, here or elsewhere (R12, R14).
+
+use crate::metrics::RareEvent;
+use crate::steps::StepError;
+use crate::timers::Timer;
+use crate::{Peer, Sabotage};
+use driftmesh_model::{ObjectId, TxnId};
+use driftmesh_txn::{Acquired, Cause, Holder, Intent, Other, Turn};
+
+impl Peer {
+    /// Takes or queues for the locks of objects. Returns whether all are held.
+    pub(crate) fn take_locks(&mut self, id: TxnId, objects: &[ObjectId]) -> Result<bool, StepError> {
+        let mut all_held = true;
+        for object in objects {
+            let intent = self.txns.get(id).and_then(|txn| txn.intents.get(object).copied());
+            let held = match intent {
+                Some(Intent::Held | Intent::Checked) => true,
+                Some(Intent::Missing) => return Err(StepError::Missing(*object)),
+                Some(Intent::Waiting) => false,
+                None => self.take_lock(id, *object)?,
+            };
+            all_held &= held;
+        }
+        Ok(all_held)
+    }
+
+    fn take_lock(&mut self, id: TxnId, object: ObjectId) -> Result<bool, StepError> {
+        if self.group.owned(object).is_none() {
+            self.set_intent(id, object, Intent::Waiting);
+            if let Some(txn) = self.txns.get_mut(id) {
+                txn.awaited_message = true;
+            }
+            self.watch_deadline(id);
+            self.want_ownership(object, id);
+            return Ok(false);
+        }
+        self.queue_local(id, object)
+    }
+
+    /// Locks an object that is here, or waits for it in age order.
+    pub(crate) fn queue_local(&mut self, id: TxnId, object: ObjectId) -> Result<bool, StepError> {
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        let requester = Holder { txn: id, timestamp: txn.timestamp };
+        let by = Other { timestamp: txn.timestamp, kind: txn.kind.clone() };
+        let txns = &self.txns;
+        let last_step = |txn: TxnId| txns.get(txn).map(|txn| txn.last_step);
+        match self.locks.acquire(object, requester, self.now.mono, last_step) {
+            Acquired::Granted => {
+                self.note_overruled_pin(object, &requester);
+                self.set_intent(id, object, Intent::Held);
+                Ok(true)
+            }
+            Acquired::Waits { wound } => {
+                self.set_intent(id, object, Intent::Waiting);
+                self.watch_deadline(id);
+                self.wound_or_watch(object, wound, by);
+                self.hand_overs.push_back(object);
+                self.settle_hand_overs();
+                let intent = self.txns.get(id).and_then(|txn| txn.intents.get(&object).copied());
+                Ok(intent == Some(Intent::Held))
+            }
+            Acquired::Busy => Err(StepError::Busy),
+        }
+    }
+
+    fn set_intent(&mut self, id: TxnId, object: ObjectId, intent: Intent) {
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.intents.insert(object, intent);
+        }
+    }
+
+    fn note_overruled_pin(&mut self, object: ObjectId, by: &Holder) {
+        if self.locks.pinned_for(object).is_some_and(|pin| by.timestamp.is_older_than(&pin)) {
+            self.metrics.note(RareEvent::PinOverruled);
+        }
+    }
+
+    /// R12: an older one wounds a younger holder. A holder that is not wounded is at least ended at its deadline.
+    pub(crate) fn wound_or_watch(&mut self, object: ObjectId, wound: Option<Holder>, by: Other) {
+        match wound {
+            Some(victim) if !self.broken(Sabotage::WoundWait) => {
+                self.metrics.wounds += 1;
+                if self.txns.get(victim.txn).is_some_and(driftmesh_txn::Transaction::is_parked) {
+                    self.metrics.note(RareEvent::WoundOfParkedHolder);
+                }
+                self.fail(victim.txn, Cause::Wounded { object, by });
+            }
+            Some(_) | None => {
+                if let Some(holder) = self.locks.holder(object) {
+                    self.watch_deadline(holder.txn);
+                }
+            }
+        }
+    }
+
+    /// Gives released objects to whoever waits for them, until nothing moves any more.
+    pub(crate) fn settle_hand_overs(&mut self) {
+        while let Some(object) = self.hand_overs.pop_front() {
+            self.hand_over(object);
+        }
+    }
+
+    fn hand_over(&mut self, object: ObjectId) {
+        if self.group.owned(object).is_none() {
+            return;
+        }
+        let txns = &self.txns;
+        let last_step = |txn: TxnId| txns.get(txn).map(|txn| txn.last_step);
+        match self.locks.next_turn(object, self.now.mono, last_step) {
+            Turn::Local(holder) => {
+                self.note_overruled_pin(object, &holder);
+                if self.txns.get(holder.txn).is_none() {
+                    self.locks.release(object, holder.txn);
+                    self.hand_overs.push_back(object);
+                    return;
+                }
+                self.set_intent(holder.txn, object, Intent::Held);
+                self.wakes.push(holder.txn);
+            }
+            Turn::Remote(age, waiter) => {
+                if self.locks.pinned_for(object).is_some_and(|pin| age.is_older_than(&pin)) {
+                    self.metrics.note(RareEvent::PinOverruled);
+                }
+                self.transfer_out(object, age, waiter);
+            }
+            Turn::Pinned(until) => {
+                self.metrics.note(RareEvent::PinHeld);
+                self.timers.set(until, Timer::HandOver(object));
+            }
+            Turn::Nobody => {}
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Who else is in the mesh, as far as this peer can reach them.
+
+use crate::message::{Introduction, Message};
+use crate::timers::Timer;
+use crate::Peer;
+use driftmesh_directory::Reachable;
+use driftmesh_model::limits::{VERSION_KEEP_MAX, VERSION_KEEP_MIN};
+use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
+
+/// A member's oldest snapshot counts only while its heartbeats are not older than this.
+const HEARTBEAT_VALID: Micros = Micros::from_millis(2_000);
+/// Superseded versions pruned in one step.
+const PRUNE_STEPS: usize = 512;
+
+/// A member of the mesh.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) group: GroupId,
+    pub(crate) connected: bool,
+    pub(crate) oldest_snapshot: Option<Timestamp>,
+    pub(crate) heard_at: Micros,
+    /// Its wall clock minus ours, microseconds, at its last heartbeat.
+    pub(crate) clock_offset: i64,
+    pub(crate) owned: u64,
+}
+
+impl Peer {
+    /// How this peer introduces itself.
+    #[must_use]
+    pub const fn introduction(&self) -> Introduction {
+        Introduction {
+            incarnation: self.config.incarnation,
+            group: self.group.id(),
+            generation: self.group.generation(),
+            term: self.group.term(),
+        }
+    }
+
+    /// A peer was admitted, or its connection is back.
+    pub fn joined(&mut self, now: Now, peer: PeerId, introduction: Introduction) {
+        self.now = now;
+        if peer == self.config.peer || introduction.group == self.group.id() {
+            self.metrics.malformed += 1;
+            return;
+        }
+        let member = Member {
+            incarnation: introduction.incarnation,
+            group: introduction.group,
+            connected: true,
+            oldest_snapshot: None,
+            heard_at: now.mono,
+            clock_offset: 0,
+            owned: 0,
+        };
+        let former = self.members.insert(peer, member);
+        self.leaders.insert(introduction.group, peer);
+        self.ring.add(peer);
+        if former.is_none_or(|former| !former.connected) {
+            self.begin_republishing();
+        }
+        self.repeat_grants_to(introduction.group);
+    }
+
+    /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
+    pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
+        self.now = now;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.connected = false;
+        let (group, owned) = (member.group, member.owned);
+        self.ring.remove(&peer);
+        self.publisher.forget(&peer);
+        self.outbox.forget(peer);
+        if clean && owned == 0 {
+            self.members.remove(&peer);
+            self.leaders.remove(&group);
+        }
+        self.begin_republishing();
+    }
+
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.members.get(peer).is_some_and(|member| member.connected)
+    }
+
+    /// The connected leader of another group.
+    pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerId> {
+        self.leaders.get(&group).copied().filter(|peer| self.is_connected(peer))
+    }
+
+    pub(crate) fn connected_members(&self) -> Vec<PeerId> {
+        self.members.iter().filter(|(_, member)| member.connected).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Whom a lookup of this object can ask.
+    pub(crate) fn reachable(&self, object: ObjectId) -> Reachable {
+        let mut homes: std::collections::BTreeSet<_> = self.ring.homes(object).into_iter().collect();
+        homes.remove(&self.config.peer);
+        let everyone = self.connected_members().into_iter().collect();
+        let out_of_reach =
+            |peer: &PeerId| *peer != self.config.peer && !self.is_connected(peer);
+        Reachable { homes, everyone, someone_missing: self.leaders.values().any(out_of_reach) }
+    }
+
+    pub(crate) fn heartbeat_due(&mut self) {
+        self.timers.set(self.now.mono.plus(self.config.heartbeat), Timer::Heartbeat);
+        let heartbeat = Message::Heartbeat {
+            wall: self.now.wall,
+            oldest_snapshot: self.oldest_own_snapshot(),
+            owned: (self.group.owned_count() + self.group.in_transit_count()) as u64,
+        };
+        for peer in self.connected_members() {
+            self.send(peer, heartbeat.clone());
+        }
+        self.prune_versions(PRUNE_STEPS);
+        self.publish_due();
+    }
+
+    pub(crate) fn heartbeat_received(
+        &mut self,
+        from: PeerId,
+        wall: Micros,
+        oldest_snapshot: Option<Timestamp>,
+        owned: u64,
+    ) {
+        let now = self.now;
+        if let Some(member) = self.members.get_mut(&from) {
+            member.oldest_snapshot = oldest_snapshot;
+            member.heard_at = now.mono;
+            let (theirs, ours) = (i64::try_from(wall.0), i64::try_from(now.wall.0));
+            member.clock_offset = theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX));
+            member.owned = owned;
+        }
+    }
+
+    fn oldest_own_snapshot(&self) -> Option<Timestamp> {
+        self.txns.iter().map(|txn| txn.snapshot).filter(|snapshot| *snapshot > Timestamp::ZERO).min()
+    }
+
+    /// Up to which commit timestamp superseded versions are not needed any more (R17): 5 s old, or up to 60 s while
+    /// a snapshot that needs them is open here or was reported by a member.
+    fn prune_horizon(&self) -> Timestamp {
+        let wall = self.now.wall;
+        let before = |keep: Micros| Timestamp::from_wall(Micros(wall.0.saturating_sub(keep.0)));
+        let reported = self
+            .members
+            .values()
+            .filter(|member| self.now.mono.since(member.heard_at) < HEARTBEAT_VALID)
+            .filter_map(|member| member.oldest_snapshot);
+        let oldest = reported.chain(self.oldest_own_snapshot()).min().unwrap_or(Timestamp::MAX);
+        oldest.min(before(VERSION_KEEP_MIN)).max(before(VERSION_KEEP_MAX))
+    }
+
+    /// Prunes what is due, in a slice.
+    fn prune_versions(&mut self, steps: usize) {
+        if self.broken(crate::Sabotage::OldVersions) {
+            self.group.prune(self.clock.last(), 0, usize::MAX);
+            return;
+        }
+        let horizon = self.prune_horizon();
+        while self.group.prune(horizon, self.config.version_bytes_max, steps) {}
+    }
+
+    /// Keeps the byte budget between heartbeats: called once a commit, so it prunes about as fast as versions come.
+    pub(crate) fn prune_to_budget(&mut self) {
+        if self.group.superseded_cost() > self.config.version_bytes_max {
+            self.group.prune(Timestamp::ZERO, self.config.version_bytes_max, 8);
+        }
+    }
+}

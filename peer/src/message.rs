@@ -1,0 +1,268 @@
+//! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
+//! the object's size by the codec (R25).
+
+use driftmesh_directory::{Holds, Record};
+use driftmesh_model::{
+    Epoch, Generation, GroupId, Hash, Incarnation, Micros, ObjectId, Term, Timestamp, TxnTimestamp, Value,
+};
+use driftmesh_txn::TaskKind;
+use serde::{Deserialize, Serialize};
+
+/// A message and the clock of its sender when it left.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The sender's hybrid clock: a receiver's later snapshots are not below it.
+    pub clock: Timestamp,
+    /// What is said.
+    pub message: Message,
+}
+
+/// How a peer introduces itself when it is admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Introduction {
+    /// This start of the peer.
+    pub incarnation: Incarnation,
+    /// The group it leads.
+    pub group: GroupId,
+    /// The group's generation.
+    pub generation: Generation,
+    /// Its leadership period.
+    pub term: Term,
+}
+
+/// One object to be read: what the asker believes its epoch to be, so that a group it is on its way to lets the
+/// request wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadRequest {
+    /// The object.
+    pub object: ObjectId,
+    /// The epoch of the best record the asker has.
+    pub epoch: Epoch,
+}
+
+/// One object whose ownership is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnRequest {
+    /// The object.
+    pub object: ObjectId,
+    /// The epoch of the best record the asker has.
+    pub epoch: Epoch,
+    /// The age of the oldest transaction that waits for it (R14).
+    pub age: TxnTimestamp,
+    /// That transaction's kind of task.
+    pub kind: TaskKind,
+    /// The hash of a value of it that the asker has, so that it need not be sent.
+    pub have: Option<Hash>,
+}
+
+/// What a snapshot sees of an object at its owner.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Seen {
+    /// This version; a deletion has no value.
+    Version {
+        /// When it was committed.
+        commit: Timestamp,
+        /// Its value.
+        value: Option<Value>,
+    },
+    /// It was created after the snapshot.
+    NotYetCreated,
+    /// The version is gone (R17).
+    TooOld,
+}
+
+/// One object's part of an answer to a read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadAnswer {
+    /// The object.
+    pub object: ObjectId,
+    /// Its epoch at the owner.
+    pub epoch: Epoch,
+    /// What the snapshot sees.
+    pub seen: Seen,
+}
+
+/// What a peer knows of an object that it was asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Located {
+    /// The object.
+    pub object: ObjectId,
+    /// What it says in its own group's name.
+    pub holds: Holds,
+    /// The best record it has.
+    pub record: Option<Record>,
+}
+
+/// The value of a version in a grant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum GrantedValue {
+    /// Here it is.
+    Whole(Value),
+    /// The receiver said that it has the value with this hash.
+    Hash(Hash),
+    /// The version is a deletion.
+    Deleted,
+}
+
+/// One version of a granted object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GrantedVersion {
+    /// When it was committed.
+    pub commit: Timestamp,
+    /// Its value.
+    pub value: GrantedValue,
+}
+
+/// An object's master on its way to another group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Grant {
+    /// The sending group.
+    pub from: GroupId,
+    /// The receiving group.
+    pub to: GroupId,
+    /// The grant's number between the two (R20).
+    pub number: u64,
+    /// The sender has settled all grants to this group below this number.
+    pub unsettled_from: u64,
+    /// The object.
+    pub object: ObjectId,
+    /// Its epoch at the receiver.
+    pub epoch: Epoch,
+    /// Its versions, oldest first.
+    pub versions: Vec<GrantedVersion>,
+    /// Snapshots below this cannot be answered (R17).
+    pub low_water: Timestamp,
+    /// The sender answered nothing above this (R16).
+    pub floor: Timestamp,
+}
+
+/// What a receiver says to a grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum GrantReply {
+    /// The object is adopted, and the journal entry stable.
+    Adopted,
+    /// It will never be; the sender takes it back (R19).
+    Refused,
+    /// A hash names a value that is not here any more: send it whole.
+    NeedsValues,
+}
+
+/// One object met by a scan.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Scanned {
+    /// The object.
+    pub object: ObjectId,
+    /// Its epoch at the owner.
+    pub epoch: Epoch,
+    /// What the snapshot sees.
+    pub seen: Seen,
+}
+
+/// One page of a scan of what a group owns.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScanPage {
+    /// The snapshot it was read at.
+    pub snapshot: Timestamp,
+    /// Where the page began.
+    pub cursor: u64,
+    /// Where the next one begins; `None` after the last.
+    pub next: Option<u64>,
+    /// The objects of the page.
+    pub objects: Vec<Scanned>,
+    /// How many objects the group was sending elsewhere at that moment; they are in no page.
+    pub in_transit: u64,
+}
+
+/// All that a peer says to another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// Sent regularly.
+    Heartbeat {
+        /// The sender's wall clock.
+        wall: Micros,
+        /// Its oldest open snapshot (R17).
+        oldest_snapshot: Option<Timestamp>,
+        /// How many objects its group owns.
+        owned: u64,
+    },
+    /// Reads at one snapshot.
+    Read {
+        /// The snapshot timestamp.
+        snapshot: Timestamp,
+        /// The objects.
+        objects: Vec<ReadRequest>,
+    },
+    /// Answers to a read.
+    ReadAnswers {
+        /// The snapshot timestamp.
+        snapshot: Timestamp,
+        /// One for each object owned here.
+        answers: Vec<ReadAnswer>,
+    },
+    /// Asks for ownership.
+    Own {
+        /// The objects.
+        requests: Vec<OwnRequest>,
+    },
+    /// The objects are owned here and the requests for them wait in age order.
+    Queued {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
+    /// Asks where objects are.
+    Locate {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
+    /// Says where objects are: the answer to `Locate`, and to what was asked of a group that has not the object.
+    Located {
+        /// One for each object.
+        answers: Vec<Located>,
+    },
+    /// Records for a home, until acknowledged.
+    Publish {
+        /// The batch's number.
+        batch: u64,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// A home has a batch.
+    Published {
+        /// The batch's number.
+        batch: u64,
+    },
+    /// Where a search ended, for those it passed (path compression).
+    Learned {
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// An object's master.
+    Grant(Grant),
+    /// The answer to a grant.
+    GrantAnswer {
+        /// The group that sent the grant.
+        from: GroupId,
+        /// The group that received it.
+        to: GroupId,
+        /// Its number.
+        number: u64,
+        /// What became of it.
+        reply: GrantReply,
+    },
+    /// A request named a time too far ahead (R18).
+    ClockAhead {
+        /// The objects it was about.
+        objects: Vec<ObjectId>,
+        /// The receiver's wall clock.
+        receiver: Micros,
+    },
+    /// Asks for a page of what a group owns.
+    Scan {
+        /// The snapshot to read at.
+        snapshot: Timestamp,
+        /// Where to begin.
+        cursor: u64,
+    },
+    /// A page of what a group owns.
+    ScanPage(ScanPage),
+}

@@ -1,0 +1,116 @@
+//! What a peer counts, and the rare events that a good simulator must reach.
+
+use std::collections::BTreeMap;
+
+/// Something rare enough that a test plan must make sure it happens.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RareEvent {
+    /// A transaction was wounded while it waited for something.
+    WoundOfParkedHolder,
+    /// A lookup followed three pointers or more.
+    ChainOfThreePointers,
+    /// A grant was sent again.
+    RepeatedGrant,
+    /// A grant came again after it was answered.
+    LateDuplicateGrant,
+    /// A grant was refused.
+    GrantRefused,
+    /// A refused object was taken back.
+    TakenBack,
+    /// A snapshot moved forward past a newer version.
+    SnapshotMovedForward,
+    /// A newer version ended an attempt.
+    Conflict,
+    /// A snapshot met a pruned version.
+    SnapshotTooOld,
+    /// An older transaction took an object pinned for a younger one.
+    PinOverruled,
+    /// Somebody waited because of a pin.
+    PinHeld,
+    /// An older transaction joined a fetch, which was sent again with its age.
+    FetchAgeRaised,
+    /// A request waited for an object that was on its way here.
+    RequestParked,
+    /// The homes were asked.
+    HomesAsked,
+    /// Everybody was asked.
+    EveryoneAsked,
+    /// A request from the future was refused.
+    ClockRefused,
+    /// A granted hash named a value that was gone.
+    ValuesMissing,
+    /// A value was spared by its hash.
+    ValueSpared,
+    /// A snapshot was answered from an object in transit.
+    ReadInTransit,
+    /// A search ended with `NotFound`.
+    NotFound,
+    /// Nobody answered for a while.
+    Unavailable,
+    /// A message waited for the watermark.
+    HeldByBarrier,
+}
+
+impl RareEvent {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::WoundOfParkedHolder,
+        Self::ChainOfThreePointers,
+        Self::RepeatedGrant,
+        Self::LateDuplicateGrant,
+        Self::GrantRefused,
+        Self::TakenBack,
+        Self::SnapshotMovedForward,
+        Self::Conflict,
+        Self::SnapshotTooOld,
+        Self::PinOverruled,
+        Self::PinHeld,
+        Self::FetchAgeRaised,
+        Self::RequestParked,
+        Self::HomesAsked,
+        Self::EveryoneAsked,
+        Self::ClockRefused,
+        Self::ValuesMissing,
+        Self::ValueSpared,
+        Self::ReadInTransit,
+        Self::NotFound,
+        Self::Unavailable,
+        Self::HeldByBarrier,
+    ];
+}
+
+/// Counters since the peer's start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Transactions begun.
+    pub begun: u64,
+    /// Commits that wrote something.
+    pub commits: u64,
+    /// Commits that only read.
+    pub read_only_commits: u64,
+    /// Commits that awaited no message.
+    pub local_commits: u64,
+    /// Attempts that ended without a commit.
+    pub aborts: u64,
+    /// Attempts that an older transaction ended.
+    pub wounds: u64,
+    /// Objects that came here.
+    pub arrived: u64,
+    /// Objects that left.
+    pub left: u64,
+    /// Transactions given up at their deadline.
+    pub expired: u64,
+    /// Pointers followed, over all lookups that succeeded.
+    pub hops: u64,
+    /// Messages that did not decode or did not fit.
+    pub malformed: u64,
+    /// How often each rare event happened.
+    pub rare: BTreeMap<RareEvent, u64>,
+}
+
+impl Metrics {
+    /// Counts a rare event.
+    pub(crate) fn note(&mut self, event: RareEvent) {
+        *self.rare.entry(event).or_default() += 1;
+    }
+}

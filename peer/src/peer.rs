@@ -1,0 +1,341 @@
+//! The state of a peer, and the dispatch of what comes in.
+
+use crate::fetching::Fetch;
+use crate::membership::Member;
+use crate::message::{Envelope, Message};
+use crate::metrics::{Metrics, RareEvent};
+use crate::outbox::Outbox;
+use crate::scanning::ScanPages;
+use crate::timers::{Timer, Timers};
+use crate::{Config, Sabotage};
+use driftmesh_directory::{HomeRing, Publisher, Record, Records};
+use driftmesh_model::{
+    GroupId, HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp, Value,
+};
+use driftmesh_object_store::Group;
+use driftmesh_txn::{LockTable, TaskKind, Transactions};
+use lru_copies::Copies;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a step wants done outside.
+#[derive(Debug, Default)]
+pub struct Commands {
+    /// Messages, in the order in which they left.
+    pub sends: Vec<(PeerId, Envelope)>,
+    /// Transactions whose parked steps should be taken again.
+    pub wakes: Vec<TxnId>,
+    /// The journal has grown to here, and its stability is reported from outside.
+    pub appended: Option<Lsn>,
+}
+
+/// A recent commit, remembered so that a conflict can name it.
+#[derive(Clone, Debug)]
+pub(crate) struct RecentCommit {
+    pub(crate) commit: Timestamp,
+    pub(crate) timestamp: TxnTimestamp,
+    pub(crate) kind: TaskKind,
+}
+
+/// One peer of the mesh: the leader of the group that it founded, with its view of the others.
+#[derive(Debug)]
+pub struct Peer {
+    pub(crate) config: Config,
+    /// The time of the present step.
+    pub(crate) now: Now,
+    pub(crate) clock: HybridClock,
+    pub(crate) group: Group,
+    pub(crate) locks: LockTable,
+    pub(crate) txns: Transactions,
+    pub(crate) fetches: BTreeMap<ObjectId, Fetch>,
+    /// Requests for objects that are on their way here, by object.
+    pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
+    pub(crate) hints: Records,
+    pub(crate) pointers: Records,
+    /// The home records kept here.
+    pub(crate) homes: Records,
+    pub(crate) ring: HomeRing,
+    pub(crate) publisher: Publisher,
+    pub(crate) publish_timer_set: bool,
+    pub(crate) republish_from: Option<usize>,
+    pub(crate) members: BTreeMap<PeerId, Member>,
+    /// Who leads each known group.
+    pub(crate) leaders: BTreeMap<GroupId, PeerId>,
+    pub(crate) timers: Timers,
+    pub(crate) outbox: Outbox,
+    pub(crate) wakes: Vec<TxnId>,
+    /// Objects whose lock was released while somebody waits.
+    pub(crate) hand_overs: VecDeque<ObjectId>,
+    /// Objects that wait for the grant window towards their destination.
+    pub(crate) stalled: BTreeMap<GroupId, BTreeSet<ObjectId>>,
+    pub(crate) copies: Copies,
+    pub(crate) recent_commits: VecDeque<RecentCommit>,
+    pub(crate) scans: ScanPages,
+    pub(crate) draining: bool,
+    pub(crate) ids_drawn: u64,
+    reported: Lsn,
+    pub(crate) metrics: Metrics,
+}
+
+impl Peer {
+    /// A peer that has just started and knows nobody.
+    #[must_use]
+    pub fn new(config: Config, now: Now) -> Self {
+        let group_id = GroupId::of_founder(&config.peer, config.incarnation);
+        let group = Group::found(group_id, config.stability, config.retain);
+        let mut ring = HomeRing::default();
+        ring.add(config.peer);
+        let mut timers = Timers::default();
+        timers.set(now.mono.plus(config.heartbeat), Timer::Heartbeat);
+        let mut clock = HybridClock::default();
+        clock.now(now.wall);
+        let records = || Records::new(config.records_max);
+        let mut peer = Self {
+            now,
+            clock,
+            group,
+            locks: LockTable::default(),
+            txns: Transactions::default(),
+            fetches: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            hints: records(),
+            pointers: records(),
+            homes: records(),
+            ring,
+            publisher: Publisher::default(),
+            publish_timer_set: false,
+            republish_from: None,
+            members: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            timers,
+            outbox: Outbox::default(),
+            wakes: Vec::new(),
+            hand_overs: VecDeque::new(),
+            stalled: BTreeMap::new(),
+            copies: Copies::default(),
+            recent_commits: VecDeque::new(),
+            scans: ScanPages::default(),
+            draining: false,
+            ids_drawn: 0,
+            reported: Lsn::ZERO,
+            metrics: Metrics::default(),
+            config,
+        };
+        peer.leaders.insert(group_id, peer.config.peer);
+        peer.apply_sabotage();
+        peer
+    }
+
+    #[cfg(feature = "sabotage")]
+    fn apply_sabotage(&mut self) {
+        if self.broken(Sabotage::Climb) {
+            self.hints.sabotage_climb();
+            self.homes.sabotage_climb();
+        }
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    #[expect(clippy::unused_self, reason = "the same call in both builds")]
+    const fn apply_sabotage(&mut self) {}
+
+    /// Takes in a message from an admitted peer. Never fails: what makes no sense is counted and dropped (R25).
+    pub fn received(&mut self, now: Now, from: PeerId, envelope: Envelope) {
+        self.now = now;
+        if !self.members.contains_key(&from) {
+            self.metrics.malformed += 1;
+            return;
+        }
+        // Causality: later snapshots here are not below what this message could have seen. A clock that is too far
+        // ahead is not followed (R18).
+        if !self.broken(Sabotage::SnapshotClock) {
+            if self.broken(Sabotage::ClockGuard) {
+                self.clock.raise_above(envelope.clock);
+            } else {
+                let _ = self.clock.observe(envelope.clock, now.wall);
+            }
+        }
+        match envelope.message {
+            Message::Heartbeat { wall, oldest_snapshot, owned } => {
+                self.heartbeat_received(from, wall, oldest_snapshot, owned);
+            }
+            Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
+            Message::ReadAnswers { snapshot, answers } => self.read_answered(from, snapshot, answers),
+            Message::Own { requests } => self.own_asked(from, requests),
+            Message::Queued { objects } => self.queued(&objects),
+            Message::Locate { objects } => self.locate_asked(from, objects),
+            Message::Located { answers } => self.located(from, answers),
+            Message::Publish { batch, records } => self.published(from, batch, records),
+            Message::Published { batch } => self.batch_acknowledged(&from, batch),
+            Message::Learned { records } => self.learned(records),
+            Message::Grant(grant) => self.granted(from, grant),
+            Message::GrantAnswer { from: sender, to, number, reply } => {
+                self.grant_answered(from, sender, to, number, reply);
+            }
+            Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
+            Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
+            Message::ScanPage(page) => self.scan_answered(from, page),
+        }
+    }
+
+    /// Fires the timers that are due.
+    pub fn timers_due(&mut self, now: Now) {
+        /// Most timers in one step, so that a step stays short.
+        const TIMERS_PER_STEP: usize = 256;
+        self.now = now;
+        for _ in 0..TIMERS_PER_STEP {
+            let Some(timer) = self.timers.pop_due(now.mono) else { return };
+            self.fire(timer);
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Heartbeat => self.heartbeat_due(),
+            Timer::Publish => self.publish_due(),
+            Timer::Fetch(object) => self.fetch_due(object),
+            Timer::Grant(to, number) => self.grant_due(to, number),
+            Timer::HandOver(object) => self.hand_overs.push_back(object),
+            Timer::Deadline(txn) => self.deadline_due(txn),
+            Timer::Wake(txn) => self.wakes.push(txn),
+            Timer::Parked(object) => self.parked_due(object),
+            Timer::Republish => self.republish_due(),
+            Timer::Drain => self.drain_due(),
+            Timer::Scan(peer) => self.scan_due(peer),
+        }
+    }
+
+    /// When `timers_due` wants to be called next, monotonic.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Micros> {
+        self.timers.next()
+    }
+
+    /// The journal is held up to `lsn` (with reported stability): what waited for it may leave.
+    pub fn journal_held(&mut self, now: Now, lsn: Lsn) {
+        self.now = now;
+        if self.group.advance_journal(lsn) {
+            self.outbox.release(self.group.journal().watermark());
+        }
+    }
+
+    /// Finishes the step and takes what it wants done. Call after every input.
+    pub fn take_commands(&mut self) -> Commands {
+        self.settle_hand_overs();
+        let journal = self.group.journal();
+        let (tail, watermark) = (journal.tail(), journal.watermark());
+        if !self.outbox.is_empty() {
+            let held = self.outbox.flush(tail, watermark);
+            self.note_held(held);
+        }
+        let appended = (self.reported < tail && watermark < tail).then_some(tail);
+        if appended.is_some() {
+            self.reported = tail;
+        }
+        Commands { sends: self.outbox.take(self.clock.last()), wakes: std::mem::take(&mut self.wakes), appended }
+    }
+
+    fn note_held(&mut self, held: usize) {
+        for _ in 0..held {
+            self.metrics.note(RareEvent::HeldByBarrier);
+        }
+    }
+
+    /// R6: sends a message once everything that this peer has journalled so far is stable. Whatever leaves goes
+    /// through here; what a message depends on never lies beyond the journal's tail.
+    pub(crate) fn send(&mut self, to: PeerId, message: Message) {
+        let journal = self.group.journal();
+        if self.outbox.when_stable(journal.tail(), journal.watermark(), to, message) {
+            self.metrics.note(RareEvent::HeldByBarrier);
+        }
+    }
+
+    /// A record of what this peer's group owns.
+    pub(crate) const fn own_record(&self, object: ObjectId, epoch: driftmesh_model::Epoch) -> Record {
+        Record { object, group: self.group.id(), generation: self.group.generation(), epoch }
+    }
+
+    /// The best record of an object that this peer has, from whatever source (R1: only a hint).
+    pub(crate) fn best_record(&mut self, object: ObjectId) -> Option<Record> {
+        if let Some(stored) = self.group.owned(object) {
+            return Some(self.own_record(object, stored.epoch));
+        }
+        let mut best: Option<Record> = None;
+        let known = [self.pointers.get(object), self.hints.get(object), self.homes.get(object)];
+        for record in known.into_iter().flatten() {
+            if best.is_none_or(|best| record.outranks(&best)) {
+                best = Some(record);
+            }
+        }
+        best
+    }
+
+    /// Who this peer is.
+    #[must_use]
+    pub const fn id(&self) -> PeerId {
+        self.config.peer
+    }
+
+    /// The group it leads.
+    #[must_use]
+    pub const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The home record of an object that this peer keeps, if it is one of its homes.
+    pub fn home_record(&mut self, object: ObjectId) -> Option<Record> {
+        self.homes.get(object)
+    }
+
+    /// Whether nothing is on its way: no fetch, no unsettled grant, no unpublished record, no open transaction.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.fetches.is_empty()
+            && self.group.in_transit_count() == 0
+            && self.publisher.is_idle()
+            && self.republish_from.is_none()
+            && self.txns.is_empty()
+    }
+}
+
+/// Values of objects that were here or were read, so that a grant need not carry them again.
+mod lru_copies {
+    use super::{ObjectId, Timestamp, Value};
+    use lru::LruCache;
+    use std::num::NonZeroUsize;
+
+    /// Most copies kept.
+    const COPIES_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+    /// Smaller values are sent rather than named by their hash.
+    pub(crate) const COPY_BYTES_MIN: usize = 256;
+    /// Larger ones are not kept: together they would not fit a bound.
+    const COPY_BYTES_MAX: usize = 16 << 10;
+
+    /// The newest known copy of some objects.
+    #[derive(Debug)]
+    pub(crate) struct Copies {
+        cache: LruCache<ObjectId, (Timestamp, Value)>,
+    }
+
+    impl Default for Copies {
+        fn default() -> Self {
+            Self { cache: LruCache::new(COPIES_MAX) }
+        }
+    }
+
+    impl Copies {
+        pub(crate) fn keep(&mut self, object: ObjectId, commit: Timestamp, value: &Value, even_small: bool) {
+            if (even_small || value.len() >= COPY_BYTES_MIN) && value.len() <= COPY_BYTES_MAX {
+                self.cache.put(object, (commit, value.clone()));
+            }
+        }
+
+        pub(crate) fn get(&mut self, object: ObjectId) -> Option<&(Timestamp, Value)> {
+            self.cache.get(&object)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Rules broken on purpose, one at a time, in test builds only: a rule whose loss nothing notices is unproven.
+
+use crate::Peer;
+
+/// A rule that a test build can break. What is removed is said at the place that asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Sabotage {
+    /// R1: a peer acts on an object because a hint says that it is here.
+    Hint,
+    /// R2: whatever record comes last wins.
+    Climb,
+    /// R12: an older transaction does not wound a younger holder; it waits.
+    WoundWait,
+    /// R13: a wounded transaction commits.
+    CommitPoint,
+    /// R14: a fetch keeps the age of its first waiter.
+    FetchAge,
+    /// R15: a retry takes its snapshot before the locks of what it conflicted on.
+    LockFirst,
+    /// R16: an owner's clock does not follow the snapshots it answers, nor the floor of what it adopts.
+    SnapshotClock,
+    /// R17: superseded versions go at once, and the low-water mark does not rise.
+    OldVersions,
+    /// R18: requests from the future are merged.
+    ClockGuard,
+    /// R19: a sender takes back what was not acknowledged for a while.
+    OneOwner,
+    /// R20: a repeated grant is adopted again.
+    Once,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Hint,
+        Self::Climb,
+        Self::WoundWait,
+        Self::CommitPoint,
+        Self::FetchAge,
+        Self::LockFirst,
+        Self::SnapshotClock,
+        Self::OldVersions,
+        Self::ClockGuard,
+        Self::OneOwner,
+        Self::Once,
+    ];
+
+    /// The rule it breaks.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Hint => "R1",
+            Self::Climb => "R2",
+            Self::WoundWait => "R12",
+            Self::CommitPoint => "R13",
+            Self::FetchAge => "R14",
+            Self::LockFirst => "R15",
+            Self::SnapshotClock => "R16",
+            Self::OldVersions => "R17",
+            Self::ClockGuard => "R18",
+            Self::OneOwner => "R19",
+            Self::Once => "R20",
+        }
+    }
+}
+
+impl Peer {
+    /// Whether this rule is broken in this run. Always false without the feature `sabotage`.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn broken(&self, rule: Sabotage) -> bool {
+        self.config.sabotage == Some(rule)
+    }
+
+    /// Whether this rule is broken in this run: it is not.
+    #[cfg(not(feature = "sabotage"))]
+    #[expect(clippy::unused_self, reason = "the same call in both builds")]
+    pub(crate) const fn broken(&self, _rule: Sabotage) -> bool {
+        false
+    }
+}

@@ -1,0 +1,142 @@
+//! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
+
+use crate::steps::StepError;
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{Micros, ObjectError, ObjectId};
+use driftmesh_txn::{Cause, TaskKind};
+
+/// The result of an operation of a transaction or snapshot.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What became of a transaction that ended with an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing of it took effect.
+    Aborted,
+    /// It may have taken effect; ask by its receipt or task id.
+    Unknown,
+    /// It had taken effect, and a crash undid it.
+    Lost,
+}
+
+/// An operation, a transaction or a snapshot failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The attempt has ended and will be retried: return this from the closure, as `?` does.
+    #[error("this attempt of `{kind}` ended and will be retried: {cause}")]
+    AttemptEnded {
+        /// The kind of task.
+        kind: TaskKind,
+        /// Why the attempt ended: names the object, the other transaction and its kind of task.
+        cause: Cause,
+    },
+    /// The deadline passed before the transaction could commit.
+    #[error("`{kind}` did not commit within {} ms, after {attempts} attempts; the last one ended because {}", deadline.as_millis(), cause_text(last.as_ref()))]
+    Deadline {
+        /// The kind of task.
+        kind: TaskKind,
+        /// How long it was given.
+        deadline: Micros,
+        /// How many attempts were begun.
+        attempts: u32,
+        /// Why the last finished attempt ended.
+        last: Option<Cause>,
+    },
+    /// A reference to an object that is deleted, was never committed, or is nowhere in the mesh.
+    #[error("object {object} does not exist: it is deleted, or its creation never committed")]
+    Dangling {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The object's bytes and the type it was used as do not fit.
+    #[error("object {object}: {error}")]
+    Object {
+        /// The object.
+        object: ObjectId,
+        /// What does not fit.
+        error: ObjectError,
+    },
+    /// The transaction writes too much.
+    #[error("the transaction writes {bytes} bytes, the limit is {TRANSACTION_BYTES_MAX}; split it")]
+    TransactionTooLarge {
+        /// What it writes, bytes.
+        bytes: usize,
+    },
+    /// The transaction touches too many objects.
+    #[error("a transaction may touch at most {TRANSACTION_OBJECTS_MAX} objects; split it")]
+    TooManyObjects,
+    /// The object is lent out by `get_mut` and not given back: drop the guard first.
+    #[error("object {object} is lent out by an earlier get_mut; drop that guard first")]
+    GuardHeld {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The closure rejected the transaction: nothing of it took effect, and it is not retried.
+    #[error("rejected: {0}")]
+    Rejected(Box<dyn std::error::Error + Send + Sync>),
+    /// The versions that the snapshot sees are no longer kept; take a new one.
+    #[error("the version of object {object} at the snapshot is no longer kept (5 s at least, 60 s at most); take a new snapshot")]
+    SnapshotTooOld {
+        /// The object.
+        object: ObjectId,
+    },
+    /// A read of a snapshot failed for now.
+    #[error("the snapshot's read failed for now: {0}")]
+    SnapshotRead(Cause),
+    /// The snapshot was open for more than 60 s.
+    #[error("a snapshot may be open for 60 s at most; take a new one")]
+    SnapshotExpired,
+    /// The transaction has ended: its handle was kept longer than its closure ran.
+    #[error("the transaction has ended; its handle must not outlive the closure")]
+    Ended,
+    /// Too many transactions are open, or too many wait for one object.
+    #[error("the peer is busy: {0}")]
+    Busy(StepError),
+    /// The peer is leaving the mesh.
+    #[error("the peer is leaving the mesh")]
+    Leaving,
+    /// A peer that should be scanned cannot be reached.
+    #[error("peer {0} cannot be reached")]
+    PeerUnreachable(driftmesh_model::PeerId),
+}
+
+fn cause_text(cause: Option<&Cause>) -> String {
+    cause.map_or_else(|| "it was still waiting".to_owned(), ToString::to_string)
+}
+
+impl Error {
+    /// Rejects the transaction from inside the closure: nothing takes effect, no retry.
+    pub fn rejected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Rejected(error.into())
+    }
+
+    /// What the closure rejected the transaction with, if it is an `E`.
+    #[must_use]
+    pub fn rejection<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Rejected(error) => error.downcast_ref(),
+            Self::AttemptEnded { .. }
+            | Self::Deadline { .. }
+            | Self::Dangling { .. }
+            | Self::Object { .. }
+            | Self::TransactionTooLarge { .. }
+            | Self::TooManyObjects
+            | Self::GuardHeld { .. }
+            | Self::SnapshotTooOld { .. }
+            | Self::SnapshotRead(_)
+            | Self::SnapshotExpired
+            | Self::Ended
+            | Self::Busy(_)
+            | Self::Leaving
+            | Self::PeerUnreachable(_) => None,
+        }
+    }
+
+    /// What became of the transaction. Commits are local: an error before the commit means that nothing happened.
+    #[must_use]
+    #[expect(clippy::unused_self, reason = "later errors will differ; callers should ask already")]
+    pub const fn outcome(&self) -> Outcome {
+        Outcome::Aborted
+    }
+}

@@ -1,0 +1,19 @@
+//! Users' closures on the core: attempts, retries, deadlines, typed objects. Plain std futures, no runtime.
+//!
+//! Generic over a [`Host`], so the live mesh and the simulator run the same closures, retries and decoding. It
+//! refuses to hold the core across an await: every access is one step.
+
+mod error;
+mod host;
+mod mutable;
+mod snapshot;
+mod transact;
+mod tx;
+mod write_set;
+
+pub use error::{Error, Outcome, Result};
+pub use host::{Host, Wakers};
+pub use mutable::Mutable;
+pub use snapshot::Snapshot;
+pub use transact::{Done, Options, transact};
+pub use tx::Tx;

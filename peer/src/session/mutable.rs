@@ -1,0 +1,54 @@
+//! A value lent out for change by `get_mut`.
+
+use super::error::Error;
+use super::write_set::WriteSet;
+use driftmesh_model::{Object, Ref, encode_object};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// An object's value, to be read and changed. When it is dropped, the changed value becomes part of the
+/// transaction's writes; if nothing was changed, nothing is written. It must be dropped before the closure ends.
+#[derive(Debug)]
+pub struct Mutable<T: Object> {
+    reference: Ref<T>,
+    value: T,
+    changed: bool,
+    writes: Arc<WriteSet>,
+}
+
+impl<T: Object> Mutable<T> {
+    pub(super) fn lend(reference: Ref<T>, value: T, writes: Arc<WriteSet>) -> Self {
+        writes.lend(reference.id());
+        Self { reference, value, changed: false, writes }
+    }
+
+    /// The reference to the object.
+    pub const fn reference(this: &Self) -> Ref<T> {
+        this.reference
+    }
+}
+
+impl<T: Object> Deref for Mutable<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Object> DerefMut for Mutable<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.changed = true;
+        &mut self.value
+    }
+}
+
+impl<T: Object> Drop for Mutable<T> {
+    fn drop(&mut self) {
+        let object = self.reference.id();
+        let value = self.changed.then(|| {
+            encode_object(&self.value).map_err(|error| Error::Object { object, error })
+        });
+        self.writes.give_back(object, value);
+    }
+}

@@ -1,0 +1,116 @@
+//! A long read-only snapshot: the whole mesh as it was at one timestamp.
+
+use super::error::{Error, Result};
+use super::host::Host;
+use super::tx::decode_shared;
+use crate::message::ScanPage;
+use crate::steps::{Begin, StepError};
+use driftmesh_model::limits::DEADLINE_MAX;
+use driftmesh_model::{Object, ObjectId, PeerId, Ref, Timestamp, TxnId, Value};
+use driftmesh_txn::{Cause, TaskKind};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+/// Reads at one timestamp, over all peers, without locks. Open for 60 s at most; owners keep the versions it needs
+/// within their byte budget. Causal: it sees all that reached this peer before it was taken.
+pub struct Snapshot<H: Host> {
+    host: H,
+    id: TxnId,
+    timestamp: Timestamp,
+}
+
+impl<H: Host> std::fmt::Debug for Snapshot<H> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Snapshot").field("timestamp", &self.timestamp).finish()
+    }
+}
+
+impl<H: Host> Snapshot<H> {
+    /// Takes a snapshot now.
+    ///
+    /// # Errors
+    /// `Busy`, `Leaving`.
+    pub fn take(host: H, kind: &str) -> Result<Self> {
+        let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true };
+        let begun = host.step(|peer, now| {
+            let id = peer.begin(now, begin)?;
+            Ok((id, peer.snapshot_of(id).unwrap_or_default()))
+        });
+        match begun {
+            Ok((id, timestamp)) => Ok(Self { host, id, timestamp }),
+            Err(StepError::Leaving) => Err(Error::Leaving),
+            Err(other) => Err(Error::Busy(other)),
+        }
+    }
+
+    /// The timestamp it reads at.
+    #[must_use]
+    pub const fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// Reads an object. Cancel safe.
+    ///
+    /// # Errors
+    /// `Dangling`, a wrong type, `SnapshotTooOld`, `SnapshotExpired`, or `SnapshotRead` (worth another try).
+    pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
+        let object = reference.id();
+        let value = self.value(object).await?.ok_or(Error::Dangling { object })?;
+        decode_shared(object, &value)
+    }
+
+    /// Reads an object's encoded value; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`].
+    pub async fn value(&self, object: ObjectId) -> Result<Option<Value>> {
+        let id = self.id;
+        let read = poll_fn(|context| self.host.poll_step(id, context, |peer, now| peer.read(now, id, object))).await;
+        match read {
+            Ok(read) => Ok(read.value),
+            Err(StepError::Failed(Cause::SnapshotTooOld { object })) => Err(Error::SnapshotTooOld { object }),
+            Err(StepError::Failed(cause)) => {
+                self.reopen();
+                Err(Error::SnapshotRead(cause))
+            }
+            Err(StepError::Missing(object)) => Err(Error::Dangling { object }),
+            Err(StepError::TooManyObjects) => Err(Error::TooManyObjects),
+            Err(
+                StepError::Expired
+                | StepError::Ended
+                | StepError::NotIntended(_)
+                | StepError::ReadOnly
+                | StepError::Busy
+                | StepError::Leaving,
+            ) => Err(Error::SnapshotExpired),
+        }
+    }
+
+    /// A failed read does not end the snapshot: it reads on at the same timestamp.
+    fn reopen(&self) {
+        let id = self.id;
+        self.host.step(|peer, now| peer.reopen_snapshot(now, id));
+    }
+
+    /// One page of everything that a peer owns. Begin at cursor 0. Cancel safe.
+    ///
+    /// # Errors
+    /// `PeerUnreachable`.
+    pub async fn scan(&self, owner: PeerId, cursor: u64) -> Result<ScanPage> {
+        let id = self.id;
+        poll_fn(|context| self.host.poll_step(id, context, |peer, now| match peer.scan(now, id, owner, cursor) {
+            Poll::Ready(Some(page)) => Poll::Ready(Ok(page)),
+            Poll::Ready(None) => Poll::Ready(Err(Error::PeerUnreachable(owner))),
+            Poll::Pending => Poll::Pending,
+        }))
+        .await
+    }
+}
+
+impl<H: Host> Drop for Snapshot<H> {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.host.step(|peer, now| peer.end(now, id));
+    }
+}

@@ -1,0 +1,148 @@
+//! The transaction loop: attempts of a closure until one commits, rejects, or the deadline passes.
+
+use super::error::{Error, Result};
+use super::host::Host;
+use super::tx::Tx;
+use crate::steps::{Begin, Committed, StepError};
+use driftmesh_model::{Micros, TxnId};
+use driftmesh_txn::{Cause, TaskKind};
+use std::future::poll_fn;
+
+/// How a transaction is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What kind of task it is: errors and metrics name it.
+    pub kind: TaskKind,
+    /// How long it may take, retries included; at most 60 s. Default 5 s.
+    pub deadline: Micros,
+}
+
+impl Options {
+    /// The defaults, for a kind of task.
+    #[must_use]
+    pub fn new(kind: &str) -> Self {
+        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000) }
+    }
+}
+
+/// A committed transaction: what its closure returned, and its receipt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done<T> {
+    /// What the closure returned.
+    pub value: T,
+    /// The receipt, and how it went.
+    pub committed: Committed,
+}
+
+/// Ends the transaction when its future is dropped at any point.
+struct Open<H: Host> {
+    host: H,
+    id: TxnId,
+}
+
+impl<H: Host> Drop for Open<H> {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.host.step(|peer, now| peer.end(now, id));
+    }
+}
+
+enum Attempt<T> {
+    Done(T),
+    Retry,
+}
+
+/// Runs a closure as a transaction. It may be called several times: an attempt that meets a conflict is retried.
+///
+/// Cancel safe: dropping the future before it is ready aborts the transaction.
+///
+/// # Errors
+/// What the closure returned, `Deadline`, or a limit. Nothing took effect then.
+pub async fn transact<H, T, F, Fut>(host: H, options: Options, mut body: F) -> Result<Done<T>>
+where
+    H: Host,
+    F: FnMut(Tx<H>) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let begin =
+        Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
+    let begun = host.step(|peer, now| peer.begin(now, begin));
+    let id = begun.map_err(|error| match error {
+        StepError::Leaving => Error::Leaving,
+        other => Error::Busy(other),
+    })?;
+    let open = Open { host, id };
+    let mut attempts = 1;
+    let mut last = None;
+    loop {
+        let ready = poll_fn(|context| open.host.poll_step(id, context, |peer, now| peer.prepare(now, id))).await;
+        match ready {
+            Ok(()) => {
+                let tx = Tx::new(open.host.clone(), id, options.kind.clone(), attempts);
+                let result = body(tx.clone()).await;
+                if let Attempt::Done(done) = finish(&open, &tx, result, &options, attempts, last.as_ref())? {
+                    return Ok(done);
+                }
+            }
+            Err(StepError::Failed(_)) => {}
+            Err(error) => return Err(give_up(error, &options, attempts, last)),
+        }
+        let retried = open.host.step(|peer, now| {
+            let cause = peer.failure_of(id).cloned();
+            peer.retry(now, id).map(|()| cause)
+        });
+        match retried {
+            Ok(cause) => last = cause.or(last),
+            Err(error) => return Err(give_up(error, &options, attempts, last)),
+        }
+        attempts += 1;
+    }
+}
+
+/// Commits what an attempt has done, or says why not.
+fn finish<H: Host, T>(
+    open: &Open<H>,
+    tx: &Tx<H>,
+    result: Result<T>,
+    options: &Options,
+    attempts: u32,
+    last: Option<&Cause>,
+) -> Result<Attempt<Done<T>>> {
+    let id = open.id;
+    let value = match result {
+        Ok(value) => value,
+        Err(error) => {
+            tx.close();
+            // An attempt that has ended is retried, whatever the closure made of it.
+            let (failed, ended) = open.host.step(|peer, now| {
+                (peer.failure_of(id).is_some(), peer.commit(now, id, Vec::new()).is_err())
+            });
+            if failed {
+                return Ok(Attempt::Retry);
+            }
+            if ended && matches!(error, Error::Ended) {
+                return Err(give_up(StepError::Expired, options, attempts, last.cloned()));
+            }
+            return Err(error);
+        }
+    };
+    let writes = tx.finish()?;
+    match open.host.step(|peer, now| peer.commit(now, id, writes)) {
+        Ok(committed) => Ok(Attempt::Done(Done { value, committed })),
+        Err(StepError::Failed(_)) => Ok(Attempt::Retry),
+        Err(error) => Err(give_up(error, options, attempts, last.cloned())),
+    }
+}
+
+fn give_up(error: StepError, options: &Options, attempts: u32, last: Option<Cause>) -> Error {
+    match error {
+        StepError::Expired | StepError::Failed(_) => {
+            Error::Deadline { kind: options.kind.clone(), deadline: options.deadline, attempts, last }
+        }
+        StepError::Missing(object) => Error::Dangling { object },
+        StepError::TooManyObjects => Error::TooManyObjects,
+        StepError::Busy => Error::Busy(StepError::Busy),
+        StepError::Leaving => Error::Leaving,
+        StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
+    }
+}

@@ -1,0 +1,297 @@
+//! The handle that a closure works with: typed reads and writes inside one attempt of a transaction.
+
+use super::error::{Error, Result};
+use super::host::Host;
+use super::mutable::Mutable;
+use super::write_set::WriteSet;
+use crate::Peer;
+use crate::steps::{StepError, Stepped, TxnWrite, ValueRead};
+use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
+use driftmesh_txn::TaskKind;
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+/// One attempt of a transaction. An owned, cheap handle; it must not outlive the closure it was given to.
+///
+/// Dropping the future of any of its operations is safe: nothing is half done. What an operation has locked or
+/// fetched stays with the attempt.
+pub struct Tx<H: Host> {
+    inner: Arc<Inner<H>>,
+}
+
+struct Inner<H> {
+    host: H,
+    id: TxnId,
+    kind: TaskKind,
+    attempt: u32,
+    writes: Arc<WriteSet>,
+    ended: AtomicBool,
+}
+
+impl<H: Host> Clone for Tx<H> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<H: Host> std::fmt::Debug for Tx<H> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tx").field("id", &self.inner.id).field("kind", &self.inner.kind).finish()
+    }
+}
+
+/// Decodes a value once and shares the result with all who read the same version as the same type.
+pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Result<Arc<T>> {
+    if let Some(decoded) = value.decoded().get()
+        && let Ok(shared) = Arc::clone(decoded).downcast::<T>()
+    {
+        return Ok(shared);
+    }
+    let decoded = Arc::new(decode_object::<T>(value).map_err(|error| Error::Object { object, error })?);
+    let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&decoded) as _;
+    // Another reader may have been faster, or reads it as another type: then this one keeps its own.
+    let _ = value.decoded().set(shared);
+    Ok(decoded)
+}
+
+impl<H: Host> Tx<H> {
+    pub(super) fn new(host: H, id: TxnId, kind: TaskKind, attempt: u32) -> Self {
+        let writes = Arc::new(WriteSet::default());
+        Self { inner: Arc::new(Inner { host, id, kind, attempt, writes, ended: AtomicBool::new(false) }) }
+    }
+
+    /// Ends the handle and takes what was written.
+    pub(super) fn finish(&self) -> Result<Vec<TxnWrite>> {
+        self.close();
+        self.inner.writes.take()
+    }
+
+    /// Ends the handle.
+    pub(super) fn close(&self) {
+        self.inner.ended.store(true, Ordering::Release);
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.inner.ended.load(Ordering::Acquire) { Err(Error::Ended) } else { Ok(()) }
+    }
+
+    fn error_of(&self, error: StepError) -> Error {
+        match error {
+            StepError::Failed(cause) => Error::AttemptEnded { kind: self.inner.kind.clone(), cause },
+            StepError::Missing(object) => Error::Dangling { object },
+            StepError::TooManyObjects => Error::TooManyObjects,
+            StepError::Busy => Error::Busy(StepError::Busy),
+            StepError::Leaving => Error::Leaving,
+            // The transaction loop replaces this by `Deadline`, which says more.
+            StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
+        }
+    }
+
+    async fn step<T>(&self, mut step: impl FnMut(&mut Peer, Now) -> Stepped<T>) -> Result<T> {
+        self.check_open()?;
+        let inner = &self.inner;
+        poll_fn(|context| inner.host.poll_step(inner.id, context, |peer, now| step(peer, now)))
+            .await
+            .map_err(|error| self.error_of(error))
+    }
+
+    /// Reads an object at the attempt's snapshot, or as this transaction has changed it.
+    ///
+    /// # Errors
+    /// `Dangling`, a wrong type, or the end of the attempt.
+    pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
+        let object = reference.id();
+        if let Some(pending) = self.inner.writes.pending(object)? {
+            let value = pending.value.ok_or(Error::Dangling { object })?;
+            return decode_shared(object, &value);
+        }
+        let id = self.inner.id;
+        let read = self.step(|peer, now| peer.read(now, id, object)).await?;
+        decode_shared(object, &read.value.ok_or(Error::Dangling { object })?)
+    }
+
+    /// Reads many objects; those that are elsewhere cost one round together.
+    ///
+    /// # Errors
+    /// As [`Tx::get`], for the first object that fails.
+    pub async fn get_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Arc<T>>> {
+        let id = self.inner.id;
+        let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
+        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
+        let mut values = Vec::with_capacity(references.len());
+        for (object, read) in objects.into_iter().zip(reads) {
+            let value = match self.inner.writes.pending(object)? {
+                Some(pending) => pending.value,
+                None => read.value,
+            };
+            values.push(decode_shared(object, &value.ok_or(Error::Dangling { object })?)?);
+        }
+        Ok(values)
+    }
+
+    /// Whether an object exists at the snapshot and for this transaction.
+    ///
+    /// # Errors
+    /// The end of the attempt.
+    pub async fn exists<T: Object>(&self, reference: Ref<T>) -> Result<bool> {
+        let object = reference.id();
+        if let Some(pending) = self.inner.writes.pending(object)? {
+            return Ok(pending.value.is_some());
+        }
+        let id = self.inner.id;
+        Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value.is_some())
+    }
+
+    /// Takes an object to change it: locks it, and fetches its master if that is elsewhere.
+    ///
+    /// # Errors
+    /// `Dangling`, a wrong type, `GuardHeld`, or the end of the attempt.
+    pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
+        let object = reference.id();
+        let value = match self.inner.writes.pending(object)? {
+            Some(pending) => pending.value,
+            None => self.lock_and_read(object).await?,
+        };
+        self.lend(reference, value)
+    }
+
+    async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
+        let id = self.inner.id;
+        let step = |peer: &mut Peer, now| match peer.intend(now, id, &[object]) {
+            Poll::Ready(Ok(())) => peer.read(now, id, object),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        Ok(self.step(step).await?.value)
+    }
+
+    fn lend<T: Object>(&self, reference: Ref<T>, value: Option<Value>) -> Result<Mutable<T>> {
+        let object = reference.id();
+        let value = value.ok_or(Error::Dangling { object })?;
+        let value = decode_object(&value).map_err(|error| Error::Object { object, error })?;
+        Ok(Mutable::lend(reference, value, Arc::clone(&self.inner.writes)))
+    }
+
+    /// Takes many objects of one type to change them; those that are elsewhere cost one round together.
+    ///
+    /// # Errors
+    /// As [`Tx::get_mut`], for the first object that fails; `GuardHeld` if one is named twice.
+    pub async fn get_mut_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Mutable<T>>> {
+        let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
+        self.acquire(&objects).await?;
+        let id = self.inner.id;
+        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
+        let mut guards = Vec::with_capacity(references.len());
+        for (reference, read) in references.iter().zip(reads) {
+            let value = match self.inner.writes.pending(reference.id())? {
+                Some(pending) => pending.value,
+                None => read.value,
+            };
+            guards.push(self.lend(*reference, value)?);
+        }
+        Ok(guards)
+    }
+
+    /// Locks objects of any types and fetches their masters, in one round together; the `get_mut` of each then
+    /// answers at once.
+    ///
+    /// # Errors
+    /// `Dangling`, or the end of the attempt.
+    pub async fn acquire(&self, objects: &[ObjectId]) -> Result<()> {
+        let id = self.inner.id;
+        let elsewhere: Vec<ObjectId> = {
+            let mut objects = objects.to_vec();
+            let writes = &self.inner.writes;
+            objects.retain(|object| !matches!(writes.pending(*object), Ok(Some(pending)) if pending.creates));
+            objects
+        };
+        self.step(|peer, now| peer.intend(now, id, &elsewhere)).await
+    }
+
+    /// Replaces an object's value without reading it.
+    ///
+    /// # Errors
+    /// `Dangling`, a limit, or the end of the attempt.
+    pub async fn put<T: Object>(&self, reference: Ref<T>, value: &T) -> Result<()> {
+        self.write(reference, Some(value)).await
+    }
+
+    /// Deletes an object. References to it dangle from then on.
+    ///
+    /// # Errors
+    /// `Dangling`, or the end of the attempt.
+    pub async fn delete<T: Object>(&self, reference: Ref<T>) -> Result<()> {
+        self.write(reference, None).await
+    }
+
+    async fn write<T: Object>(&self, reference: Ref<T>, value: Option<&T>) -> Result<()> {
+        let object = reference.id();
+        let before = match self.inner.writes.pending(object)? {
+            Some(pending) => pending.value,
+            None => self.lock_and_read(object).await?,
+        };
+        before.ok_or(Error::Dangling { object })?;
+        let encoded = value.map(encode_object).transpose().map_err(|error| Error::Object { object, error })?;
+        self.inner.writes.write(object, encoded, false)
+    }
+
+    /// Creates an object. The reference may be stored in others at once; it dangles if the transaction aborts.
+    ///
+    /// # Errors
+    /// A limit, or the end of the transaction.
+    pub fn create<T: Object>(&self, value: &T) -> Result<Ref<T>> {
+        self.check_open()?;
+        let object = self.inner.host.step(|peer, _| peer.new_object_id());
+        let encoded = encode_object(value).map_err(|error| Error::Object { object, error })?;
+        self.inner.writes.write(object, Some(encoded), true)?;
+        Ok(Ref::from_id(object))
+    }
+
+    /// Rejects the transaction: `return Err(tx.reject("not enough gold"))`. Nothing takes effect, no retry.
+    pub fn reject(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::rejected(reason)
+    }
+
+    /// The time of the attempt's snapshot, milliseconds since the UNIX epoch. Closures take time from here, so that
+    /// a retry and a simulation see the time they should.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.snapshot().wall().as_millis()
+    }
+
+    /// The attempt's snapshot timestamp.
+    #[must_use]
+    pub fn snapshot(&self) -> Timestamp {
+        let id = self.inner.id;
+        self.inner.host.step(|peer, _| peer.snapshot_of(id)).unwrap_or_default()
+    }
+
+    /// A random number. Closures take randomness from here, so that a simulation repeats.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+    pub fn random(&self) -> u64 {
+        self.inner.host.step(|peer, _| peer.new_object_id().as_u128() as u64)
+    }
+
+    /// Which attempt this is; the first is 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+}
+
+fn read_all(peer: &mut Peer, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<ValueRead>> {
+    let mut reads = Vec::with_capacity(objects.len());
+    let mut pending = false;
+    for object in objects {
+        match peer.read(now, id, *object) {
+            Poll::Ready(Ok(read)) => reads.push(read),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => pending = true,
+        }
+    }
+    if pending { Poll::Pending } else { Poll::Ready(Ok(reads)) }
+}

@@ -1,0 +1,130 @@
+//! What a transaction has written so far, encoded. It reaches the core in the commit step only.
+
+use super::error::{Error, Result};
+use crate::steps::TxnWrite;
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{ObjectId, Value};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One object's state in the write set.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// Lent out by `get_mut`; what it was before.
+    Lent(Option<Pending>),
+    /// Written.
+    Written(Pending),
+}
+
+/// A write that is not committed yet.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) value: Option<Value>,
+    pub(super) creates: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: BTreeMap<ObjectId, Slot>,
+    bytes: usize,
+    /// The first error of a guard that was dropped and could not give back its value.
+    failed: Option<Error>,
+}
+
+/// The write set of one attempt.
+#[derive(Debug, Default)]
+pub(super) struct WriteSet {
+    inner: Mutex<Inner>,
+}
+
+impl WriteSet {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change below is complete before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pending write of an object, if there is one.
+    pub(super) fn pending(&self, object: ObjectId) -> Result<Option<Pending>> {
+        match self.lock().slots.get(&object) {
+            None => Ok(None),
+            Some(Slot::Written(pending)) => Ok(Some(pending.clone())),
+            Some(Slot::Lent(_)) => Err(Error::GuardHeld { object }),
+        }
+    }
+
+    /// Marks an object as lent out.
+    pub(super) fn lend(&self, object: ObjectId) {
+        let mut inner = self.lock();
+        let before = match inner.slots.remove(&object) {
+            Some(Slot::Written(pending) | Slot::Lent(Some(pending))) => Some(pending),
+            Some(Slot::Lent(None)) | None => None,
+        };
+        inner.slots.insert(object, Slot::Lent(before));
+    }
+
+    /// Takes an object back: with a new value, or unchanged.
+    pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
+        let mut inner = self.lock();
+        let Some(Slot::Lent(before)) = inner.slots.remove(&object) else { return };
+        let creates = before.as_ref().is_some_and(|pending| pending.creates);
+        let written = match value {
+            None => before,
+            Some(Ok(value)) => Some(Pending { value: Some(value), creates }),
+            Some(Err(error)) => {
+                inner.failed.get_or_insert(error);
+                before
+            }
+        };
+        if let Some(pending) = written {
+            inner.put(object, pending);
+        }
+    }
+
+    /// Notes a write.
+    pub(super) fn write(&self, object: ObjectId, value: Option<Value>, creates: bool) -> Result<()> {
+        let mut inner = self.lock();
+        let creates = creates
+            || matches!(inner.slots.get(&object), Some(Slot::Written(pending)) if pending.creates);
+        inner.put(object, Pending { value, creates });
+        inner.within_limits()
+    }
+
+    /// Takes everything for the commit.
+    pub(super) fn take(&self) -> Result<Vec<TxnWrite>> {
+        let mut inner = self.lock();
+        if let Some(error) = inner.failed.take() {
+            return Err(error);
+        }
+        inner.within_limits()?;
+        let mut writes = Vec::with_capacity(inner.slots.len());
+        for (object, slot) in std::mem::take(&mut inner.slots) {
+            match slot {
+                // Created and deleted again: it never was.
+                Slot::Written(Pending { value: None, creates: true }) => {}
+                Slot::Written(Pending { value, creates }) => writes.push(TxnWrite { object, value, creates }),
+                Slot::Lent(_) => return Err(Error::GuardHeld { object }),
+            }
+        }
+        Ok(writes)
+    }
+}
+
+impl Inner {
+    fn put(&mut self, object: ObjectId, pending: Pending) {
+        let length = |pending: &Pending| pending.value.as_ref().map_or(0, Value::len);
+        self.bytes += length(&pending);
+        if let Some(Slot::Written(former)) = self.slots.insert(object, Slot::Written(pending)) {
+            self.bytes -= length(&former);
+        }
+    }
+
+    fn within_limits(&self) -> Result<()> {
+        if self.bytes > TRANSACTION_BYTES_MAX {
+            return Err(Error::TransactionTooLarge { bytes: self.bytes });
+        }
+        if self.slots.len() > TRANSACTION_OBJECTS_MAX {
+            return Err(Error::TooManyObjects);
+        }
+        Ok(())
+    }
+}

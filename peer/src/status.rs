@@ -1,0 +1,86 @@
+//! What a peer says of itself: for operators and tools.
+
+use crate::Peer;
+use driftmesh_model::{GroupId, Now, PeerId};
+
+/// One member as this peer sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberStatus {
+    /// Who it is.
+    pub peer: PeerId,
+    /// The group it leads.
+    pub group: GroupId,
+    /// Whether it can be reached.
+    pub connected: bool,
+    /// How many objects it last said it owns.
+    pub owned: u64,
+    /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it.
+    pub clock_offset_us: i64,
+    /// How long ago it was last heard, milliseconds.
+    pub heard_ms_ago: u64,
+}
+
+/// A peer's view of itself and its mesh.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Who it is.
+    pub peer: PeerId,
+    /// The group it leads.
+    pub group: GroupId,
+    /// The other members.
+    pub members: Vec<MemberStatus>,
+    /// Objects owned, deleted ones included.
+    pub owned: usize,
+    /// Objects on their way to other groups.
+    pub in_transit: usize,
+    /// Objects being fetched or read elsewhere.
+    pub fetching: usize,
+    /// Transactions and snapshots open.
+    pub transactions: usize,
+    /// The journal's last position.
+    pub journal_tail: u64,
+    /// Positions that are not stable yet.
+    pub journal_lag: u64,
+    /// What superseded versions cost, bytes.
+    pub version_bytes: usize,
+    /// Forwarding pointers kept.
+    pub pointers: usize,
+    /// Location hints kept.
+    pub hints: usize,
+    /// Home records kept.
+    pub home_records: usize,
+    /// Whether the peer is leaving.
+    pub draining: bool,
+}
+
+impl Peer {
+    /// The peer's view of itself and its mesh.
+    #[must_use]
+    pub fn status(&self, now: Now) -> Status {
+        let member = |(peer, member): (&PeerId, &crate::membership::Member)| MemberStatus {
+            peer: *peer,
+            group: member.group,
+            connected: member.connected,
+            owned: member.owned,
+            clock_offset_us: member.clock_offset,
+            heard_ms_ago: now.mono.since(member.heard_at).as_millis(),
+        };
+        let journal = self.group.journal();
+        Status {
+            peer: self.config.peer,
+            group: self.group.id(),
+            members: self.members.iter().map(member).collect(),
+            owned: self.group.owned_count(),
+            in_transit: self.group.in_transit_count(),
+            fetching: self.fetches.len(),
+            transactions: self.txns.len(),
+            journal_tail: journal.tail().as_u64(),
+            journal_lag: journal.tail().as_u64() - journal.watermark().as_u64(),
+            version_bytes: self.group.superseded_cost(),
+            pointers: self.pointers.len(),
+            hints: self.hints.len(),
+            home_records: self.homes.len(),
+            draining: self.draining,
+        }
+    }
+}

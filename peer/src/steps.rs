@@ -1,0 +1,562 @@
+//! The steps of a transaction: each is one call that answers at once, or says "not yet" and wakes it later.
+
+use crate::metrics::RareEvent;
+use crate::peer::RecentCommit;
+use crate::timers::Timer;
+use crate::{Peer, Sabotage};
+use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{
+    GroupId, Lsn, Micros, Now, ObjectId, Term, Timestamp, TxnId, TxnTimestamp, Value,
+};
+use driftmesh_object_store::{Entry, ReadAt, Write};
+use driftmesh_txn::{Cause, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::Poll;
+
+/// Commits remembered so that a conflict can name the other side.
+const RECENT_COMMITS_MAX: usize = 1_024;
+/// Pause before the retry of an attempt that failed for a reason outside the transactions here.
+const RETRY_PAUSE: Micros = Micros::from_millis(20);
+
+/// How a transaction begins.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// What kind of task it runs.
+    pub kind: TaskKind,
+    /// How long it may take, attempts included; at most 60 s.
+    pub deadline: Micros,
+    /// When it was first admitted elsewhere, if it was; clamped to 60 s before this peer's clock (R12).
+    pub age: Option<Timestamp>,
+    /// A fixed snapshot that only reads.
+    pub read_only: bool,
+}
+
+/// A write to be committed.
+#[derive(Clone, Debug)]
+pub struct TxnWrite {
+    /// The object.
+    pub object: ObjectId,
+    /// Its new value; `None` deletes it.
+    pub value: Option<Value>,
+    /// Whether this transaction creates it; its id was drawn from this peer and nobody else knows it.
+    pub creates: bool,
+}
+
+/// What a read gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValueRead {
+    /// When the version was committed; zero where there is none.
+    pub commit: Timestamp,
+    /// The value; `None` where the object is deleted, not yet created at the snapshot, or nowhere.
+    pub value: Option<Value>,
+}
+
+/// What a caller gets at commit: where it stands in which journal. Its fate becomes stable or lost later (R22).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Receipt {
+    /// The group whose journal holds the commit.
+    pub group: GroupId,
+    /// The leadership period it was made in.
+    pub term: Term,
+    /// Its position; for a transaction that only read, the highest position that it can depend on.
+    pub lsn: Lsn,
+    /// When its writes took effect; for a transaction that only read, its snapshot.
+    pub commit: Timestamp,
+    /// The transaction.
+    pub txn: TxnTimestamp,
+}
+
+/// A finished transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// Where the commit stands.
+    pub receipt: Receipt,
+    /// Whether the transaction waited for a message in any of its attempts.
+    pub awaited_message: bool,
+    /// How many attempts it took.
+    pub attempts: u32,
+}
+
+/// Why a step could not be taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The attempt ended; the transaction can be retried.
+    #[error("the attempt ended: {0}")]
+    Failed(Cause),
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Expired,
+    /// There is no such object.
+    #[error("there is no object {0}")]
+    Missing(ObjectId),
+    /// The transaction touches too many objects.
+    #[error("a transaction may touch at most {TRANSACTION_OBJECTS_MAX} objects")]
+    TooManyObjects,
+    /// A write of an object whose lock the transaction does not hold: a mistake of the caller.
+    #[error("object {0} is written without a write intent")]
+    NotIntended(ObjectId),
+    /// No such transaction is open.
+    #[error("the transaction has ended")]
+    Ended,
+    /// Too many transactions are open.
+    #[error("too many transactions are open at this peer; wait for some to end")]
+    Busy,
+    /// The peer is leaving.
+    #[error("the peer is leaving the mesh")]
+    Leaving,
+    /// A snapshot only reads.
+    #[error("a snapshot only reads; write in a transaction")]
+    ReadOnly,
+}
+
+/// What a step gives: an answer, or "not yet".
+pub type Stepped<T> = Poll<Result<T, StepError>>;
+
+fn stepped<T>(result: Result<Option<T>, StepError>) -> Stepped<T> {
+    match result {
+        Ok(Some(value)) => Poll::Ready(Ok(value)),
+        Ok(None) => Poll::Pending,
+        Err(error) => Poll::Ready(Err(error)),
+    }
+}
+
+impl Peer {
+    /// Begins a transaction. Its first attempt has its snapshot at once.
+    ///
+    /// # Errors
+    /// `Busy` when too many are open, `Leaving` when the peer is about to go.
+    pub fn begin(&mut self, now: Now, begin: Begin) -> Result<TxnId, StepError> {
+        self.now = now;
+        if self.draining {
+            return Err(StepError::Leaving);
+        }
+        let snapshot = self.clock.now(now.wall);
+        // R12: an age from the far past would win against everybody.
+        let oldest = Timestamp::from_wall(Micros(now.wall.0.saturating_sub(AGE_MAX.0)));
+        let time = begin.age.map_or(snapshot, |age| age.clamp(oldest, snapshot));
+        let incarnation = self.config.incarnation.as_u64();
+        self.metrics.begun += 1;
+        let make = |id: TxnId| Transaction {
+            id,
+            timestamp: TxnTimestamp { time, incarnation, sequence: id.as_u64() },
+            kind: begin.kind,
+            status: Status::Running,
+            snapshot,
+            attempt: 1,
+            deadline: now.mono.plus(begin.deadline.min(DEADLINE_MAX)),
+            deadline_watched: false,
+            last_step: now.mono,
+            not_before: Micros(0),
+            reads: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            lock_first: BTreeSet::new(),
+            pins: Vec::new(),
+            awaited_message: false,
+            read_only: begin.read_only,
+        };
+        self.txns.insert(make).ok_or(StepError::Busy)
+    }
+
+    /// The snapshot timestamp of a transaction's present attempt.
+    #[must_use]
+    pub fn snapshot_of(&self, id: TxnId) -> Option<Timestamp> {
+        self.txns.get(id).map(|txn| txn.snapshot)
+    }
+
+    /// The age and attempt of a transaction.
+    #[must_use]
+    pub fn attempt_of(&self, id: TxnId) -> Option<(TxnTimestamp, u32)> {
+        self.txns.get(id).map(|txn| (txn.timestamp, txn.attempt))
+    }
+
+    /// Why a transaction's present attempt ended, if it did and can be retried.
+    #[must_use]
+    pub fn failure_of(&self, id: TxnId) -> Option<&Cause> {
+        match &self.txns.get(id)?.status {
+            Status::Failed(cause) => Some(cause),
+            Status::Preparing | Status::Running | Status::Expired => None,
+        }
+    }
+
+    /// Draws a new object id. It is unique, and nobody else knows it before it is told.
+    pub fn new_object_id(&mut self) -> ObjectId {
+        self.ids_drawn += 1;
+        let mut hasher = blake3::Hasher::new_keyed(&self.config.seed);
+        hasher.update(&self.ids_drawn.to_be_bytes());
+        let mut bytes = [0; 16];
+        hasher.finalize_xof().fill(&mut bytes);
+        ObjectId::from_u128(u128::from_be_bytes(bytes))
+    }
+
+    /// The first thing each step does.
+    fn enter(&mut self, now: Now, id: TxnId) -> Result<(), StepError> {
+        self.now = now;
+        let txn = self.txns.get_mut(id).ok_or(StepError::Ended)?;
+        txn.last_step = now.mono;
+        if now.mono >= txn.deadline && txn.status != Status::Expired {
+            self.expire(id);
+            return Err(StepError::Expired);
+        }
+        match &txn.status {
+            Status::Preparing | Status::Running => Ok(()),
+            Status::Failed(cause) => Err(StepError::Failed(cause.clone())),
+            Status::Expired => Err(StepError::Expired),
+        }
+    }
+
+    /// Makes a retry ready: takes the locks of what former attempts wrote or conflicted on, then the snapshot (R15).
+    pub fn prepare(&mut self, now: Now, id: TxnId) -> Stepped<()> {
+        stepped(self.try_prepare(now, id))
+    }
+
+    fn try_prepare(&mut self, now: Now, id: TxnId) -> Result<Option<()>, StepError> {
+        self.enter(now, id)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        if txn.status == Status::Running {
+            return Ok(Some(()));
+        }
+        if txn.not_before > now.mono {
+            self.timers.set(txn.not_before, Timer::Wake(id));
+            return Ok(None);
+        }
+        // R15: the locks come before the snapshot, so a retry can fail only on an object it had not met before.
+        if !self.broken(Sabotage::LockFirst) {
+            let objects: Vec<ObjectId> = txn.lock_first.iter().copied().collect();
+            if !self.take_locks(id, &objects)? {
+                return Ok(None);
+            }
+        }
+        let snapshot = self.clock.now(now.wall);
+        let txn = self.txns.get_mut(id).ok_or(StepError::Ended)?;
+        txn.snapshot = snapshot;
+        txn.status = Status::Running;
+        for intent in txn.intents.values_mut() {
+            if *intent == Intent::Held {
+                *intent = Intent::Checked;
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Reads an object at the attempt's snapshot. Takes no lock. May be called again until it answers.
+    pub fn read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Stepped<ValueRead> {
+        stepped(self.try_read(now, id, object))
+    }
+
+    fn try_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
+        self.enter(now, id)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        let snapshot = txn.snapshot;
+        match txn.reads.get(&object) {
+            Some(Read { commit, remote: Some(RemoteRead::Value(value)) }) => {
+                return Ok(Some(ValueRead { commit: *commit, value: value.clone() }));
+            }
+            Some(Read { remote: Some(RemoteRead::Waiting), .. } | Read { remote: None, .. }) => {}
+            None if txn.reads.len() + txn.intents.len() >= TRANSACTION_OBJECTS_MAX => {
+                return Err(StepError::TooManyObjects);
+            }
+            None => {}
+        }
+        let Some(read) = self.read_here(object, snapshot) else {
+            self.read_elsewhere(id, object, snapshot);
+            return Ok(None);
+        };
+        let Some(read) = read else {
+            self.metrics.note(RareEvent::SnapshotTooOld);
+            let cause = Cause::SnapshotTooOld { object };
+            self.fail(id, cause.clone());
+            return Err(StepError::Failed(cause));
+        };
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.reads.insert(object, Read { commit: read.commit, remote: None });
+        }
+        Ok(Some(read))
+    }
+
+    /// What a snapshot sees of an object here: outer `None` when it is not here, inner when the version is gone.
+    fn read_here(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Option<ValueRead>> {
+        // The common case without any copying of versions.
+        if let Some(stored) = self.group.owned(object)
+            && let ReadAt::Version(version) = stored.chain.read_at(snapshot)
+        {
+            return Some(Some(ValueRead { commit: version.commit, value: version.value.clone() }));
+        }
+        let (_, seen) = self.seen_here(object, snapshot)?;
+        Some(match seen {
+            crate::Seen::Version { commit, value } => Some(ValueRead { commit, value }),
+            crate::Seen::NotYetCreated => Some(ValueRead { commit: Timestamp::ZERO, value: None }),
+            crate::Seen::TooOld => None,
+        })
+    }
+
+    fn read_elsewhere(&mut self, id: TxnId, object: ObjectId, snapshot: Timestamp) {
+        if let Some(txn) = self.txns.get_mut(id) {
+            let waiting = Read { commit: Timestamp::ZERO, remote: Some(RemoteRead::Waiting) };
+            txn.reads.insert(object, waiting);
+            txn.awaited_message = true;
+        }
+        self.watch_deadline(id);
+        self.want_read(object, snapshot, id);
+    }
+
+    /// Takes the exclusive locks of objects, fetching their masters where need be, and makes sure that none has a
+    /// version newer than the snapshot. May be called again until it answers.
+    pub fn intend(&mut self, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<()> {
+        stepped(self.try_intend(now, id, objects))
+    }
+
+    fn try_intend(&mut self, now: Now, id: TxnId, objects: &[ObjectId]) -> Result<Option<()>, StepError> {
+        self.enter(now, id)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        if txn.read_only {
+            return Err(StepError::ReadOnly);
+        }
+        if txn.reads.len() + txn.intents.len() + objects.len() > 2 * TRANSACTION_OBJECTS_MAX {
+            return Err(StepError::TooManyObjects);
+        }
+        if !self.take_locks(id, objects)? {
+            return Ok(None);
+        }
+        for object in objects {
+            self.check_newest(id, *object)?;
+        }
+        Ok(Some(()))
+    }
+
+    /// Compares a locked object with the snapshot, moving the snapshot forward if need be and possible.
+    fn check_newest(&mut self, id: TxnId, object: ObjectId) -> Result<(), StepError> {
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        if txn.intents.get(&object) != Some(&Intent::Held) {
+            return Ok(());
+        }
+        let newest = self.group.owned(object).map_or(Timestamp::ZERO, |stored| stored.chain.newest().commit);
+        if newest > txn.snapshot && !self.move_snapshot_forward(id) {
+            self.metrics.note(RareEvent::Conflict);
+            let by = self.recent_commits.iter().rev().find(|recent| recent.commit == newest);
+            let by = by.map(|recent| Other { timestamp: recent.timestamp, kind: recent.kind.clone() });
+            let cause = Cause::Conflict { object, newer: newest, by };
+            self.fail(id, cause.clone());
+            return Err(StepError::Failed(cause));
+        }
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.intents.insert(object, Intent::Checked);
+        }
+        Ok(())
+    }
+
+    /// Moves an attempt's snapshot to now, if everything it has read is unchanged there. What was read elsewhere
+    /// cannot be checked here.
+    fn move_snapshot_forward(&mut self, id: TxnId) -> bool {
+        let later = self.clock.now(self.now.wall);
+        let Some(txn) = self.txns.get(id) else { return false };
+        let unchanged = txn.reads.iter().all(|(object, read)| {
+            read.remote.is_none()
+                && self.group.owned(*object).is_some_and(|stored| match stored.chain.read_at(later) {
+                    ReadAt::Version(version) => version.commit == read.commit,
+                    ReadAt::NotYetCreated => read.commit == Timestamp::ZERO,
+                    ReadAt::TooOld(_) => false,
+                })
+        });
+        if unchanged {
+            self.metrics.note(RareEvent::SnapshotMovedForward);
+            if let Some(txn) = self.txns.get_mut(id) {
+                txn.snapshot = later;
+            }
+        }
+        unchanged
+    }
+
+    /// R13: Running becomes Committed in this one step. Before it a wound wins; after it nothing can.
+    ///
+    /// # Errors
+    /// When the attempt has ended, or a write is not covered by a lock; nothing is written then.
+    pub fn commit(&mut self, now: Now, id: TxnId, writes: Vec<TxnWrite>) -> Result<Committed, StepError> {
+        match self.enter(now, id) {
+            Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
+            entered => entered?,
+        }
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        if txn.read_only && !writes.is_empty() {
+            return Err(StepError::ReadOnly);
+        }
+        // R5: everything written is locked here, and so belongs to the one group that this peer leads.
+        let uncovered = |write: &&TxnWrite| {
+            !write.creates && txn.intents.get(&write.object) != Some(&Intent::Checked)
+        };
+        if !self.broken(Sabotage::CommitPoint)
+            && let Some(write) = writes.iter().find(uncovered)
+        {
+            return Err(StepError::NotIntended(write.object));
+        }
+        let commit = if writes.is_empty() { txn.snapshot } else { self.journal_commit(id, writes) };
+        let journal_tail = self.group.journal().tail();
+        let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        self.metrics.local_commits += u64::from(!txn.awaited_message);
+        let receipt = Receipt {
+            group: self.group.id(),
+            term: self.group.term(),
+            lsn: journal_tail,
+            commit,
+            txn: txn.timestamp,
+        };
+        Ok(Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt })
+    }
+
+    fn journal_commit(&mut self, id: TxnId, writes: Vec<TxnWrite>) -> Timestamp {
+        let commit = self.clock.tick(self.now.wall);
+        let mut created = Vec::new();
+        let mut entry = Vec::with_capacity(writes.len());
+        for write in writes {
+            if write.creates {
+                created.push(write.object);
+            }
+            entry.push(Write { object: write.object, value: write.value });
+        }
+        self.group.append(Entry::Commit { commit, writes: entry });
+        for object in created {
+            self.publish(object);
+        }
+        self.metrics.commits += 1;
+        if let Some(txn) = self.txns.get(id) {
+            if self.recent_commits.len() >= RECENT_COMMITS_MAX {
+                self.recent_commits.pop_front();
+            }
+            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
+            self.recent_commits.push_back(recent);
+        }
+        self.prune_to_budget();
+        commit
+    }
+
+    /// Begins the next attempt of a transaction whose last one failed. Call `prepare` until it is ready.
+    ///
+    /// # Errors
+    /// `Expired` when the deadline passed, `Ended` when the transaction is not open.
+    pub fn retry(&mut self, now: Now, id: TxnId) -> Result<(), StepError> {
+        match self.enter(now, id) {
+            Ok(()) | Err(StepError::Failed(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mono = now.mono;
+        let txn = self.txns.get_mut(id).ok_or(StepError::Ended)?;
+        if let Status::Failed(cause) = &txn.status {
+            txn.not_before = match cause {
+                Cause::Unavailable { .. } | Cause::ClockAhead { .. } => mono.plus(RETRY_PAUSE),
+                Cause::Wounded { .. } | Cause::Conflict { .. } | Cause::SnapshotTooOld { .. } => mono,
+            };
+            txn.status = Status::Preparing;
+            txn.attempt = txn.attempt.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Lets a read-only snapshot read on at the same timestamp after a read of it failed.
+    pub fn reopen_snapshot(&mut self, now: Now, id: TxnId) {
+        self.now = now;
+        if let Some(txn) = self.txns.get_mut(id)
+            && txn.read_only
+            && matches!(txn.status, Status::Failed(_))
+        {
+            txn.status = Status::Running;
+        }
+    }
+
+    /// Ends a transaction without a commit, at any time: what it held is free.
+    pub fn end(&mut self, now: Now, id: TxnId) {
+        self.now = now;
+        self.remove_transaction(id);
+    }
+
+    fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
+        self.give_up_everything(id);
+        let txn = self.txns.remove(id)?;
+        for object in &txn.pins {
+            self.locks.unpin(*object, &txn.timestamp);
+            self.hand_overs.push_back(*object);
+        }
+        if txn.deadline_watched {
+            self.timers.clear(txn.deadline, Timer::Deadline(id));
+        }
+        Some(txn)
+    }
+
+    /// Ends the present attempt (the transaction keeps its age, and its pins).
+    pub(crate) fn fail(&mut self, id: TxnId, cause: Cause) {
+        let Some(txn) = self.txns.get(id) else { return };
+        if !matches!(txn.status, Status::Running | Status::Preparing) {
+            return;
+        }
+        self.metrics.aborts += 1;
+        let lock_also = match &cause {
+            Cause::Conflict { object, .. } | Cause::Wounded { object, .. } => Some(*object),
+            Cause::SnapshotTooOld { .. } | Cause::Unavailable { .. } | Cause::ClockAhead { .. } => None,
+        };
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.lock_first.extend(txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object));
+            txn.lock_first.extend(lock_also);
+        }
+        self.give_up_everything(id);
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.status = Status::Failed(cause);
+            self.wakes.push(id);
+        }
+    }
+
+    /// The deadline of a transaction passed: what it held is free, whether or not anybody polls it.
+    fn expire(&mut self, id: TxnId) {
+        self.give_up_everything(id);
+        self.metrics.expired += 1;
+        if let Some(txn) = self.txns.get_mut(id) {
+            txn.status = Status::Expired;
+            self.wakes.push(id);
+        }
+    }
+
+    pub(crate) fn deadline_due(&mut self, id: TxnId) {
+        let expired = self.txns.get(id).is_some_and(|txn| {
+            txn.status != Status::Expired && self.now.mono >= txn.deadline
+        });
+        if expired {
+            self.expire(id);
+        }
+    }
+
+    /// R14: what somebody waits for, or waits in, ends at its deadline.
+    pub(crate) fn watch_deadline(&mut self, id: TxnId) {
+        if let Some(txn) = self.txns.get_mut(id)
+            && !txn.deadline_watched
+        {
+            txn.deadline_watched = true;
+            self.timers.set(txn.deadline, Timer::Deadline(id));
+        }
+    }
+
+    /// Releases all locks and withdraws from all queues.
+    fn give_up_everything(&mut self, id: TxnId) {
+        let Some(txn) = self.txns.get_mut(id) else { return };
+        let timestamp = txn.timestamp;
+        let snapshot = txn.snapshot;
+        let intents = std::mem::take(&mut txn.intents);
+        let reads = std::mem::take(&mut txn.reads);
+        for (object, intent) in intents {
+            match intent {
+                Intent::Held | Intent::Checked => {
+                    if self.locks.release(object, id) {
+                        self.hand_overs.push_back(object);
+                    }
+                }
+                Intent::Waiting => {
+                    self.locks.withdraw(object, &timestamp);
+                    self.withdraw_owner(object, &timestamp);
+                }
+                Intent::Missing => {}
+            }
+        }
+        for (object, read) in reads {
+            if read.remote == Some(RemoteRead::Waiting) {
+                self.withdraw_reader(object, snapshot, id);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Why an attempt of a transaction ended without a commit.
+
+use driftmesh_model::limits::TASK_KIND_BYTES_MAX;
+use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::sync::Arc;
+
+/// The name of a kind of task: what an abort names, and what metrics count by. At most 64 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TaskKind(Arc<str>);
+
+impl TaskKind {
+    /// The kind with this name; a longer one is cut at 64 bytes.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut end = name.len().min(TASK_KIND_BYTES_MAX);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(Arc::from(&name[..end]))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl Serialize for TaskKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+struct KindVisitor;
+
+impl de::Visitor<'_> for KindVisitor {
+    type Value = TaskKind;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the name of a kind of task")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<TaskKind, E> {
+        Ok(TaskKind::new(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KindVisitor)
+    }
+}
+
+/// The other transaction of a conflict, as far as it is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Other {
+    /// Its age.
+    pub timestamp: TxnTimestamp,
+    /// Its kind of task.
+    pub kind: TaskKind,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` ({})", self.kind, self.timestamp)
+    }
+}
+
+/// Why an attempt ended. All of these are retried within the deadline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// An older transaction took a lock (R12).
+    Wounded {
+        /// The object whose lock it took.
+        object: ObjectId,
+        /// The older one.
+        by: Other,
+    },
+    /// The object has a version newer than the snapshot, and the snapshot could not move forward.
+    Conflict {
+        /// The object.
+        object: ObjectId,
+        /// When the newer version was committed.
+        newer: Timestamp,
+        /// Who committed it, when this peer remembers.
+        by: Option<Other>,
+    },
+    /// The version that the snapshot sees is gone (R17).
+    SnapshotTooOld {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Nobody who owns the object answered for a while (R14).
+    Unavailable {
+        /// The object.
+        object: ObjectId,
+    },
+    /// A peer refused a request because this peer's clock is too far ahead of its own (R18).
+    ClockAhead {
+        /// The object.
+        object: ObjectId,
+        /// The wall clock of the peer that refused.
+        receiver: Micros,
+    },
+}
+
+impl Cause {
+    /// The object it is about.
+    #[must_use]
+    pub const fn object(&self) -> ObjectId {
+        match self {
+            Self::Wounded { object, .. }
+            | Self::Conflict { object, .. }
+            | Self::SnapshotTooOld { object }
+            | Self::Unavailable { object }
+            | Self::ClockAhead { object, .. } => *object,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wounded { object, by } => write!(formatter, "older {by} took object {object}"),
+            Self::Conflict { object, by: Some(by), .. } => {
+                write!(formatter, "{by} committed to object {object} after the snapshot")
+            }
+            Self::Conflict { object, newer, by: None } => {
+                write!(formatter, "object {object} was committed to at {newer}, after the snapshot")
+            }
+            Self::SnapshotTooOld { object } => {
+                write!(formatter, "the version of object {object} at the snapshot is no longer kept")
+            }
+            Self::Unavailable { object } => write!(formatter, "no owner of object {object} answers"),
+            Self::ClockAhead { object, receiver } => write!(
+                formatter,
+                "the owner of object {object} refused: this peer's clock is more than 500 ms ahead of its own, which says {} us; set the clocks",
+                receiver.0
+            ),
+        }
+    }
+}

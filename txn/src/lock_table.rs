@@ -1,0 +1,326 @@
+//! Exclusive locks of the objects owned here, with queues in age order: wound-wait (Rosenkrantz, Stearns and Lewis
+//! 1978), R12 and R14.
+//!
+//! It refuses to act: it says whom to wound and whose turn it is, and the peer does it.
+
+use crate::TaskKind;
+use driftmesh_model::{GroupId, Hash, LookupMap, Micros, ObjectId, TxnId, TxnTimestamp};
+use std::collections::BTreeMap;
+
+/// A pin ends when its transaction takes no step for this long (R14).
+pub const PIN_IDLE_MAX: Micros = Micros::from_millis(100);
+/// Most waiters of one lock (R24).
+const WAITERS_MAX: usize = 4_096;
+
+/// The transaction that holds a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its id at this peer.
+    pub txn: TxnId,
+    /// Its age.
+    pub timestamp: TxnTimestamp,
+}
+
+/// Another group that waits for ownership, with the age of its oldest waiter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteWaiter {
+    /// The group.
+    pub group: GroupId,
+    /// The kind of task that waits there.
+    pub kind: TaskKind,
+    /// The hash of a value that it has, so that a grant need not carry it.
+    pub have: Option<Hash>,
+    /// The request counts as given up unless it is repeated by then.
+    pub expires: Micros,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Waiter {
+    Local(TxnId),
+    Remote(RemoteWaiter),
+}
+
+/// What an attempt to lock gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acquired {
+    /// The lock is held now.
+    Granted,
+    /// It waits in age order.
+    Waits {
+        /// A younger holder that must be wounded (R12).
+        wound: Option<Holder>,
+    },
+    /// Too many wait already (R24).
+    Busy,
+}
+
+/// Whose turn it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// This local transaction, which holds the lock now.
+    Local(Holder),
+    /// This group: the object goes there.
+    Remote(TxnTimestamp, RemoteWaiter),
+    /// Somebody waits, but the object is pinned for an older transaction; look again then.
+    Pinned(Micros),
+    /// Nobody waits, or the lock is held.
+    Nobody,
+}
+
+/// All waiters of a lock, taken out of it.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    /// Transactions of this peer.
+    pub local: Vec<(TxnTimestamp, TxnId)>,
+    /// Other groups.
+    pub remote: Vec<(TxnTimestamp, RemoteWaiter)>,
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    holder: Option<Holder>,
+    /// The transaction that fetched the object here, over its attempts (R14).
+    pin: Option<TxnTimestamp>,
+    waiters: BTreeMap<TxnTimestamp, Waiter>,
+}
+
+/// The locks that are held, pinned or waited for.
+#[derive(Debug, Default)]
+pub struct LockTable {
+    locks: LookupMap<ObjectId, Lock>,
+}
+
+impl LockTable {
+    /// Takes the lock of an object for a local transaction, or queues for it.
+    ///
+    /// `last_step` tells when the transaction of a pin took its last step, or that it has ended.
+    pub fn acquire(
+        &mut self,
+        object: ObjectId,
+        requester: Holder,
+        now: Micros,
+        last_step: impl Fn(TxnId) -> Option<Micros>,
+    ) -> Acquired {
+        let lock = self.locks.or_insert_with(object, Lock::default);
+        if lock.holder.is_some_and(|holder| holder.txn == requester.txn) {
+            return Acquired::Granted;
+        }
+        let first = lock.waiters.first_key_value().is_none_or(|(oldest, _)| requester.timestamp <= *oldest);
+        if lock.holder.is_none() && first && lock.pinned_before(&requester.timestamp, now, last_step).is_none() {
+            lock.waiters.remove(&requester.timestamp);
+            lock.holder = Some(requester);
+            return Acquired::Granted;
+        }
+        if lock.waiters.len() >= WAITERS_MAX {
+            return Acquired::Busy;
+        }
+        lock.waiters.insert(requester.timestamp, Waiter::Local(requester.txn));
+        Acquired::Waits { wound: lock.younger_holder(&requester.timestamp) }
+    }
+
+    /// Queues another group for the ownership of an object. A request of a group that waits already is merged with
+    /// its former one: the queue is soft state. Returns a younger holder to wound (R12), or `None` in `Busy`'s case.
+    pub fn queue_remote(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) -> Acquired {
+        let lock = self.locks.or_insert_with(object, Lock::default);
+        lock.waiters.retain(|_, other| !matches!(other, Waiter::Remote(other) if other.group == waiter.group));
+        if lock.waiters.len() >= WAITERS_MAX {
+            return Acquired::Busy;
+        }
+        lock.waiters.insert(age, Waiter::Remote(waiter));
+        Acquired::Waits { wound: lock.younger_holder(&age) }
+    }
+
+    /// Pins an object for the transaction that fetched it here.
+    pub fn pin(&mut self, object: ObjectId, timestamp: TxnTimestamp) {
+        self.locks.or_insert_with(object, Lock::default).pin = Some(timestamp);
+    }
+
+    /// The transaction has ended: its pin of the object goes.
+    pub fn unpin(&mut self, object: ObjectId, timestamp: &TxnTimestamp) {
+        if let Some(lock) = self.locks.get_mut(&object)
+            && lock.pin.as_ref() == Some(timestamp)
+        {
+            lock.pin = None;
+            self.drop_if_idle(object);
+        }
+    }
+
+    /// Gives a lock back. Returns whether somebody waits.
+    pub fn release(&mut self, object: ObjectId, txn: TxnId) -> bool {
+        let Some(lock) = self.locks.get_mut(&object) else { return false };
+        if lock.holder.is_some_and(|holder| holder.txn == txn) {
+            lock.holder = None;
+        }
+        let waited_for = !lock.waiters.is_empty();
+        self.drop_if_idle(object);
+        waited_for
+    }
+
+    /// A waiter has given up.
+    pub fn withdraw(&mut self, object: ObjectId, timestamp: &TxnTimestamp) {
+        if let Some(lock) = self.locks.get_mut(&object) {
+            lock.waiters.remove(timestamp);
+            self.drop_if_idle(object);
+        }
+    }
+
+    /// Whose turn it is on a free lock: the oldest waiter's, unless a pin of an older transaction holds. A local
+    /// transaction gets the lock by this.
+    pub fn next_turn(
+        &mut self,
+        object: ObjectId,
+        now: Micros,
+        last_step: impl Fn(TxnId) -> Option<Micros>,
+    ) -> Turn {
+        let Some(lock) = self.locks.get_mut(&object) else { return Turn::Nobody };
+        if lock.holder.is_some() {
+            return Turn::Nobody;
+        }
+        loop {
+            let Some((timestamp, waiter)) = lock.waiters.first_key_value() else { break };
+            let timestamp = *timestamp;
+            if matches!(waiter, Waiter::Remote(remote) if remote.expires <= now) {
+                lock.waiters.remove(&timestamp);
+                continue;
+            }
+            // R14: only an older transaction may take what another one has fetched.
+            if let Some(until) = lock.pinned_before(&timestamp, now, &last_step) {
+                return Turn::Pinned(until);
+            }
+            let Some((_, waiter)) = lock.waiters.pop_first() else { break };
+            return match waiter {
+                Waiter::Local(txn) => {
+                    let holder = Holder { txn, timestamp };
+                    lock.holder = Some(holder);
+                    Turn::Local(holder)
+                }
+                Waiter::Remote(remote) => Turn::Remote(timestamp, remote),
+            };
+        }
+        self.drop_if_idle(object);
+        Turn::Nobody
+    }
+
+    /// Takes everybody out of the queue, and the pin: the object has left.
+    pub fn clear(&mut self, object: ObjectId) -> Waiters {
+        let mut waiters = Waiters::default();
+        if let Some(lock) = self.locks.remove(&object) {
+            for (timestamp, waiter) in lock.waiters {
+                match waiter {
+                    Waiter::Local(txn) => waiters.local.push((timestamp, txn)),
+                    Waiter::Remote(remote) => waiters.remote.push((timestamp, remote)),
+                }
+            }
+        }
+        waiters
+    }
+
+    /// Who holds the lock of an object.
+    #[must_use]
+    pub fn holder(&self, object: ObjectId) -> Option<Holder> {
+        self.locks.get(&object).and_then(|lock| lock.holder)
+    }
+
+    /// For whom the object is pinned.
+    #[must_use]
+    pub fn pinned_for(&self, object: ObjectId) -> Option<TxnTimestamp> {
+        self.locks.get(&object).and_then(|lock| lock.pin)
+    }
+
+    /// How many objects are locked, pinned or waited for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.locks.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.locks.is_empty()
+    }
+
+    fn drop_if_idle(&mut self, object: ObjectId) {
+        let idle = |lock: &Lock| lock.holder.is_none() && lock.pin.is_none() && lock.waiters.is_empty();
+        if self.locks.get(&object).is_some_and(idle) {
+            self.locks.remove(&object);
+        }
+    }
+}
+
+impl Lock {
+    fn younger_holder(&self, requester: &TxnTimestamp) -> Option<Holder> {
+        // R12: an older one that meets a younger holder wounds it.
+        self.holder.filter(|holder| requester.is_older_than(&holder.timestamp))
+    }
+
+    /// If a pin of a transaction older than `requester` holds, until when it does unless that takes another step.
+    fn pinned_before(
+        &self,
+        requester: &TxnTimestamp,
+        now: Micros,
+        last_step: impl Fn(TxnId) -> Option<Micros>,
+    ) -> Option<Micros> {
+        let pin = self.pin.as_ref().filter(|pin| pin.is_older_than(requester))?;
+        let until = last_step(TxnId::from_u64(pin.sequence))?.plus(PIN_IDLE_MAX);
+        (until > now).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::Timestamp;
+
+    const OBJECT: ObjectId = ObjectId::from_u128(1);
+    const NOW: Micros = Micros(1_000_000);
+
+    fn holder(age: u64) -> Holder {
+        let timestamp = TxnTimestamp { time: Timestamp::from_u64(age), incarnation: 1, sequence: age };
+        Holder { txn: TxnId::from_u64(age), timestamp }
+    }
+
+    fn remote(group: u128) -> RemoteWaiter {
+        RemoteWaiter { group: GroupId::from_u128(group), kind: TaskKind::new("test"), have: None, expires: NOW.plus(NOW) }
+    }
+
+    fn alive(_: TxnId) -> Option<Micros> {
+        Some(NOW)
+    }
+
+    #[test]
+    fn the_older_wounds_and_the_younger_waits() {
+        let mut locks = LockTable::default();
+        assert_eq!(locks.acquire(OBJECT, holder(20), NOW, alive), Acquired::Granted);
+        assert_eq!(locks.acquire(OBJECT, holder(30), NOW, alive), Acquired::Waits { wound: None });
+        assert_eq!(locks.acquire(OBJECT, holder(10), NOW, alive), Acquired::Waits { wound: Some(holder(20)) });
+        assert!(locks.release(OBJECT, holder(20).txn));
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Local(holder(10)));
+        locks.release(OBJECT, holder(10).txn);
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Local(holder(30)));
+        assert!(!locks.release(OBJECT, holder(30).txn));
+        assert!(locks.is_empty());
+    }
+
+    #[test]
+    fn a_pin_yields_to_the_older_only_and_ends_when_idle() {
+        let mut locks = LockTable::default();
+        locks.pin(OBJECT, holder(20).timestamp);
+        assert_eq!(locks.acquire(OBJECT, holder(30), NOW, alive), Acquired::Waits { wound: None });
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Pinned(NOW.plus(PIN_IDLE_MAX)));
+        assert_eq!(locks.acquire(OBJECT, holder(10), NOW, alive), Acquired::Granted);
+        locks.release(OBJECT, holder(10).txn);
+        assert_eq!(locks.next_turn(OBJECT, NOW.plus(PIN_IDLE_MAX), alive), Turn::Local(holder(30)));
+    }
+
+    #[test]
+    fn repeated_requests_of_a_group_are_merged_and_expire() {
+        let mut locks = LockTable::default();
+        locks.queue_remote(OBJECT, holder(20).timestamp, remote(1));
+        locks.queue_remote(OBJECT, holder(10).timestamp, remote(1));
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Remote(holder(10).timestamp, remote(1)));
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Nobody);
+        locks.queue_remote(OBJECT, holder(10).timestamp, remote(1));
+        assert_eq!(locks.next_turn(OBJECT, NOW.plus(NOW), alive), Turn::Nobody);
+        assert!(locks.is_empty());
+    }
+}

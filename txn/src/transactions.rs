@@ -1,0 +1,78 @@
+//! The transactions a peer runs, by id, in an order that repeats between runs.
+
+use crate::Transaction;
+use driftmesh_model::TxnId;
+
+/// Most transactions and snapshots open at one peer (R24). A power of two: the low bits of an id are its slot.
+pub const TRANSACTIONS_MAX: usize = 1 << 16;
+
+/// A slab of transactions. An id is never used twice in an incarnation.
+#[derive(Debug, Default)]
+pub struct Transactions {
+    slots: Vec<Option<Transaction>>,
+    free: Vec<usize>,
+    begun: u64,
+}
+
+fn slot_of(id: TxnId) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 16 bits")]
+    let slot = (id.as_u64() & (TRANSACTIONS_MAX as u64 - 1)) as usize;
+    slot
+}
+
+impl Transactions {
+    /// Adds the transaction that `make` builds from its id. `None` when too many are open.
+    pub fn insert(&mut self, make: impl FnOnce(TxnId) -> Transaction) -> Option<TxnId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() < TRANSACTIONS_MAX => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => return None,
+        };
+        self.begun += 1;
+        let id = TxnId::from_u64(self.begun * TRANSACTIONS_MAX as u64 + slot as u64);
+        self.slots[slot] = Some(make(id));
+        Some(id)
+    }
+
+    /// The transaction with this id, if it is open.
+    #[must_use]
+    pub fn get(&self, id: TxnId) -> Option<&Transaction> {
+        self.slots.get(slot_of(id))?.as_ref().filter(|txn| txn.id == id)
+    }
+
+    /// The transaction with this id, to change it.
+    pub fn get_mut(&mut self, id: TxnId) -> Option<&mut Transaction> {
+        self.slots.get_mut(slot_of(id))?.as_mut().filter(|txn| txn.id == id)
+    }
+
+    /// Removes a transaction.
+    pub fn remove(&mut self, id: TxnId) -> Option<Transaction> {
+        let slot = slot_of(id);
+        let entry = self.slots.get_mut(slot)?;
+        if entry.as_ref().is_some_and(|txn| txn.id == id) {
+            self.free.push(slot);
+            return entry.take();
+        }
+        None
+    }
+
+    /// All open transactions.
+    pub fn iter(&self) -> impl Iterator<Item = &Transaction> {
+        self.slots.iter().flatten()
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
