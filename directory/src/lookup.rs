@@ -6,10 +6,12 @@
 use crate::Record;
 use driftmesh_model::{GroupId, ObjectId, PeerId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// After this many pointers in a row a lookup goes to the homes (R2).
 pub const HOP_LIMIT: usize = 8;
+/// Rounds of questions that one lookup may number: more than it can ask within any deadline.
+const ROUNDS_PER_LOOKUP: u64 = 1 << 20;
 /// After this many silent repetitions a lookup stops asking one group and goes on.
 const SILENT_MAX: u32 = 2;
 
@@ -33,6 +35,10 @@ pub struct Answer {
     pub holds: Holds,
     /// The best record it knows, its own ownership included.
     pub record: Option<Record>,
+    /// How many objects that share this one's counter have come to or left its group so far.
+    pub moves: u64,
+    /// The round of questions it answers; zero when it answers a request for the object itself.
+    pub round: u64,
 }
 
 /// Whom a lookup can ask: supplied at each step, because peers come and go.
@@ -44,6 +50,10 @@ pub struct Reachable {
     pub everyone: BTreeSet<PeerId>,
     /// Whether some known peer is out of reach: then nothing can be declared absent (R4).
     pub someone_missing: bool,
+    /// Whether the asking peer's own group owns or sends the object.
+    pub held_here: bool,
+    /// The asking peer's own counter for the object.
+    pub moves_here: u64,
 }
 
 /// What to do next.
@@ -51,13 +61,13 @@ pub struct Reachable {
 pub enum Next {
     /// Send the request itself to this group's leader.
     Ask(GroupId),
-    /// Ask these peers what they know of the object.
+    /// Ask these peers what they know of the object, in [`Lookup::round`].
     Locate(BTreeSet<PeerId>),
     /// Wait for answers, or for the timer.
     Wait,
     /// Everybody was asked and nobody has it; ask again after a pause.
     Pause,
-    /// Every group denied owning or sending it, none is out of reach, nobody remembers it (R4).
+    /// Every group denied owning or sending it twice, none is out of reach, and nothing moved in between (R4).
     NotFound,
 }
 
@@ -65,8 +75,24 @@ pub enum Next {
 enum Stage {
     Asking(GroupId),
     Homes(BTreeSet<PeerId>),
-    Everyone { waiting: BTreeSet<PeerId>, remembered: bool },
+    Everyone(Round),
     Pausing,
+}
+
+/// One round of asking everybody. An object that moves while a round goes on can dodge all questions; so absence
+/// needs two rounds between which nothing moved (the double collect of Afek et al., "Atomic Snapshots of Shared
+/// Memory", 1993).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Round {
+    waiting: BTreeSet<PeerId>,
+    /// The counter of each peer that denied.
+    denied: BTreeMap<PeerId, u64>,
+    /// The asking peer's own counter when the round began.
+    here: u64,
+    /// Both of the round before, if everybody denied in it.
+    former: Option<(BTreeMap<PeerId, u64>, u64)>,
+    /// Whether somebody owns or sends the object.
+    held: bool,
 }
 
 /// One search.
@@ -75,22 +101,31 @@ pub struct Lookup {
     object: ObjectId,
     best: Option<Record>,
     stage: Stage,
+    /// The number of the present round of questions: what answers a former one says nothing any more.
+    round: u64,
     /// The groups asked since the last success; they all learn the end (path compression).
     path: Vec<GroupId>,
     silent: u32,
 }
 
 impl Lookup {
-    /// Begins with what is known already.
+    /// Begins with what is known already. `number` tells it from all former lookups of the same peer, whose late
+    /// answers must not count for this one.
     #[must_use]
-    pub const fn new(object: ObjectId, best: Option<Record>) -> Self {
-        Self { object, best, stage: Stage::Pausing, path: Vec::new(), silent: 0 }
+    pub const fn new(object: ObjectId, best: Option<Record>, number: u64) -> Self {
+        Self { object, best, stage: Stage::Pausing, round: number.saturating_mul(ROUNDS_PER_LOOKUP), path: Vec::new(), silent: 0 }
     }
 
     /// The best record so far.
     #[must_use]
     pub const fn best(&self) -> Option<Record> {
         self.best
+    }
+
+    /// The number of the present round of questions.
+    #[must_use]
+    pub const fn round(&self) -> u64 {
+        self.round
     }
 
     /// The groups that were asked.
@@ -130,19 +165,22 @@ impl Lookup {
         {
             return next;
         }
+        let of_this_round = answer.round == self.round;
         match &mut self.stage {
             // The group that was asked denies, and knows nothing newer that may be followed.
             Stage::Asking(group) if asked == Some(*group) => self.ask_homes(reachable),
             Stage::Asking(_) | Stage::Pausing => Next::Wait,
+            Stage::Homes(_) | Stage::Everyone(_) if !of_this_round => Next::Wait,
             Stage::Homes(waiting) => {
                 waiting.remove(&answer.peer);
-                if waiting.is_empty() { self.ask_everyone(reachable) } else { Next::Wait }
+                if waiting.is_empty() { self.ask_everyone(None, reachable) } else { Next::Wait }
             }
-            Stage::Everyone { waiting, remembered } => {
-                if !waiting.remove(&answer.peer) {
+            Stage::Everyone(round) => {
+                if !round.waiting.remove(&answer.peer) {
                     return Next::Wait;
                 }
-                *remembered |= answer.record.is_some() || answer.holds != Holds::No;
+                round.denied.insert(answer.peer, answer.moves);
+                round.held |= answer.holds != Holds::No;
                 if answer.holds == Holds::Owns
                     && let Some(record) = answer.record
                 {
@@ -171,9 +209,9 @@ impl Lookup {
         match &self.stage {
             Stage::Asking(group) if self.silent <= SILENT_MAX => Next::Ask(*group),
             Stage::Asking(_) => self.ask_homes(reachable),
-            Stage::Homes(_) => self.ask_everyone(reachable),
-            Stage::Everyone { waiting, .. } if self.silent <= SILENT_MAX => Next::Locate(waiting.clone()),
-            Stage::Everyone { .. } | Stage::Pausing => self.begin(reachable),
+            Stage::Homes(_) => self.ask_everyone(None, reachable),
+            Stage::Everyone(round) if self.silent <= SILENT_MAX => Next::Locate(round.waiting.clone()),
+            Stage::Everyone(_) | Stage::Pausing => self.begin(reachable),
         }
     }
 
@@ -187,30 +225,38 @@ impl Lookup {
 
     fn ask_homes(&mut self, reachable: &Reachable) -> Next {
         if reachable.homes.is_empty() {
-            return self.ask_everyone(reachable);
+            return self.ask_everyone(None, reachable);
         }
+        self.round += 1;
         self.stage = Stage::Homes(reachable.homes.clone());
         Next::Locate(reachable.homes.clone())
     }
 
-    fn ask_everyone(&mut self, reachable: &Reachable) -> Next {
+    fn ask_everyone(&mut self, former: Option<(BTreeMap<PeerId, u64>, u64)>, reachable: &Reachable) -> Next {
+        self.round += 1;
         self.silent = 0;
         self.path.clear();
-        self.stage = Stage::Everyone { waiting: reachable.everyone.clone(), remembered: false };
+        let waiting = reachable.everyone.clone();
+        self.stage = Stage::Everyone(Round { waiting, former, here: reachable.moves_here, ..Round::default() });
         if reachable.everyone.is_empty() { self.all_answered(reachable) } else { Next::Locate(reachable.everyone.clone()) }
     }
 
     fn all_answered(&mut self, reachable: &Reachable) -> Next {
-        let Stage::Everyone { waiting, remembered } = &self.stage else { return Next::Wait };
-        if !waiting.is_empty() {
+        let Stage::Everyone(round) = &self.stage else { return Next::Wait };
+        if !round.waiting.is_empty() {
             return Next::Wait;
         }
-        // R4: `NotFound` only when every group denied, none is out of reach, and nobody remembers the object.
-        if !*remembered && !reachable.someone_missing {
+        if round.held || reachable.held_here || reachable.someone_missing {
+            self.stage = Stage::Pausing;
+            return Next::Pause;
+        }
+        // R4: `NotFound` only when every group denied and nothing moved while they were asked.
+        let denied = (round.denied.clone(), round.here);
+        let nothing_moved = round.former.as_ref() == Some(&denied) && round.here == reachable.moves_here;
+        if nothing_moved || round.denied.is_empty() {
             return Next::NotFound;
         }
-        self.stage = Stage::Pausing;
-        Next::Pause
+        self.ask_everyone(Some(denied), reachable)
     }
 }
 
@@ -237,48 +283,71 @@ mod tests {
         Reachable {
             homes: [peer(1)].into(),
             everyone: [peer(1), peer(2)].into(),
-            someone_missing: false,
+            ..Reachable::default()
         }
     }
 
+    fn in_round(lookup: &Lookup, answer: Answer) -> Answer {
+        Answer { round: lookup.round(), ..answer }
+    }
+
     fn denial(byte: u8, record: Option<Record>) -> Answer {
-        Answer { peer: peer(byte), holds: Holds::No, record }
+        Answer { peer: peer(byte), holds: Holds::No, record, moves: 7, round: 0 }
     }
 
     #[test]
     fn pointers_are_followed_while_they_climb_then_the_homes_then_everyone() {
         let reachable = reachable();
-        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)));
+        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)), 1);
         assert_eq!(lookup.begin(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.answered(denial(1, Some(record(2, 4))), Some(group(1)), &reachable), Next::Ask(group(2)));
         // A pointer that does not climb is not followed (R2).
         let next = lookup.answered(denial(2, Some(record(1, 3))), Some(group(2)), &reachable);
         assert_eq!(next, Next::Locate([peer(1)].into()));
-        let next = lookup.answered(denial(1, Some(record(2, 4))), None, &reachable);
-        assert_eq!(next, Next::Locate([peer(1), peer(2)].into()));
-        assert_eq!(lookup.answered(denial(1, Some(record(2, 4))), None, &reachable), Next::Wait);
-        // Somebody remembers it: no verdict, a pause, then the best record again.
-        assert_eq!(lookup.answered(denial(2, None), None, &reachable), Next::Pause);
+        let answer = in_round(&lookup, denial(1, Some(record(2, 4))));
+        assert_eq!(lookup.answered(answer, None, &reachable), Next::Locate([peer(1), peer(2)].into()));
+        // What answers a former round says nothing.
+        assert_eq!(lookup.answered(answer, None, &reachable), Next::Wait);
+        let answer = in_round(&lookup, denial(1, Some(record(2, 4))));
+        assert_eq!(lookup.answered(answer, None, &reachable), Next::Wait);
+        // Somebody is sending it: no verdict, a pause, then the best record again.
+        let sending = in_round(&lookup, Answer { holds: Holds::Sending, ..denial(2, None) });
+        assert_eq!(lookup.answered(sending, None, &reachable), Next::Pause);
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(2)));
     }
 
     #[test]
-    fn not_found_needs_everybody_and_nobody_remembering() {
+    fn not_found_needs_everybody_twice_with_nothing_moving_in_between() {
         let mut reachable = reachable();
-        let mut lookup = Lookup::new(OBJECT, None);
+        let everyone = Next::Locate([peer(1), peer(2)].into());
+        let mut lookup = Lookup::new(OBJECT, None, 1);
         assert_eq!(lookup.begin(&reachable), Next::Locate([peer(1)].into()));
-        assert!(matches!(lookup.answered(denial(1, None), None, &reachable), Next::Locate(_)));
-        assert_eq!(lookup.answered(denial(1, None), None, &reachable), Next::Wait);
-        let mut other = lookup.clone();
-        assert_eq!(lookup.answered(denial(2, None), None, &reachable), Next::NotFound);
+        let deny = |lookup: &mut Lookup, answer: Answer, reachable: &Reachable| {
+            let answer = in_round(lookup, answer);
+            lookup.answered(answer, None, reachable)
+        };
+        assert_eq!(deny(&mut lookup, denial(1, None), &reachable), everyone);
+        assert_eq!(deny(&mut lookup, denial(1, None), &reachable), Next::Wait);
+        assert_eq!(deny(&mut lookup, denial(2, None), &reachable), everyone);
+        // Something moved at the second peer: it may have dodged the questions.
+        assert_eq!(deny(&mut lookup, denial(1, None), &reachable), Next::Wait);
+        let moved = Answer { moves: 8, ..denial(2, None) };
+        assert_eq!(deny(&mut lookup, moved, &reachable), everyone);
+        assert_eq!(deny(&mut lookup, moved, &reachable), Next::Wait);
+        assert_eq!(deny(&mut lookup.clone(), denial(1, None), &reachable), Next::NotFound);
+        reachable.moves_here = 1;
+        assert_eq!(deny(&mut lookup.clone(), denial(1, None), &reachable), everyone);
+        reachable.held_here = true;
+        assert_eq!(deny(&mut lookup.clone(), denial(1, None), &reachable), Next::Pause);
+        reachable.held_here = false;
         reachable.someone_missing = true;
-        assert_eq!(other.answered(denial(2, None), None, &reachable), Next::Pause);
+        assert_eq!(deny(&mut lookup, denial(1, None), &reachable), Next::Pause);
     }
 
     #[test]
     fn silence_is_not_waited_for_without_end() {
         let reachable = reachable();
-        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)));
+        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)), 1);
         lookup.begin(&reachable);
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));

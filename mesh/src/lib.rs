@@ -1,3 +1,68 @@
-//! Placeholder head.
+//! Driftmesh: a peer-to-peer mesh of transactional game objects.
+//!
+//! Every process runs the same peer. Objects drift to the peer that uses them, so nearly every transaction commits in
+//! memory, on one machine, without waiting for the network.
+//!
+//! ```
+//! use driftmesh::{Mesh, Object, Ref};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Player { name: String, gold: u64 }
+//! impl Object for Player {
+//!     const TYPE_NAME: &'static str = "player";
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mesh = Mesh::builder().start().await?;
+//! let player: Ref<Player> =
+//!     mesh.transact(|tx| async move { tx.create(&Player { name: "Ada".into(), gold: 10 }) }).await?;
+//! let gold = mesh
+//!     .transact(|tx| async move {
+//!         let mut player = tx.get_mut(player).await?;
+//!         player.gold += 5;
+//!         Ok(player.gold)
+//!     })
+//!     .await?;
+//! assert_eq!(gold, 15);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate drives the deterministic core in `driftmesh-peer` with tokio and libp2p. It refuses to decide anything
+//! that the core decides: it moves bytes, keeps time and runs users' closures.
 
+mod addresses;
+mod builder;
+mod clock;
+mod host;
+mod inbound;
+mod joining;
+mod mesh;
+mod notice;
+mod start_error;
+mod status;
+mod task;
 pub mod transport;
+
+pub use builder::Builder;
+pub use driftmesh_model::{
+    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, PeerId, Ref, Term, Timestamp, Value, decode_object, limits,
+};
+pub use driftmesh_peer::session::{Done, Error, Mutable, Outcome, Result};
+pub use driftmesh_peer::{
+    Cause, Committed, MemberStatus, Metrics, Other, RareEvent, Receipt, ScanPage, Scanned, Seen, Status, StepError,
+    TaskKind,
+};
+#[doc(hidden)]
+pub use host::LiveHost;
+pub use mesh::{Left, Mesh};
+pub use notice::Notice;
+pub use start_error::StartError;
+pub use status::{MemberView, MeshStatus, TransportView};
+pub use task::Task;
+
+/// One attempt of a transaction: what a closure reads and writes with.
+pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
+/// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
+pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;

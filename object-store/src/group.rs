@@ -50,7 +50,12 @@ pub struct Group {
     sent: BTreeMap<GroupId, u64>,
     received: BTreeMap<GroupId, GrantLog>,
     retention: Retention,
+    /// How many objects have come and gone, by a part of their id.
+    moves: Vec<u64>,
 }
+
+/// Counters of moves; many, so that a search for one object is not disturbed by the moves of others.
+const MOVE_COUNTERS: usize = 1 << 12;
 
 impl Group {
     /// A new group, led by its founder, whose journal begins with the first term.
@@ -69,6 +74,7 @@ impl Group {
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
             retention: Retention::default(),
+            moves: vec![0; MOVE_COUNTERS],
         };
         group.append(Entry::TermStart { term: Term::from_u64(1) });
         group
@@ -100,14 +106,13 @@ impl Group {
                 self.install(*object, *epoch, chain);
             }
             Entry::Handed { to, number } => {
-                if let Some(transit) = self.in_transit.remove(&(*to, *number)) {
-                    self.transit_index.remove(&transit.object);
+                if let Some(transit) = self.settle(*to, *number) {
+                    self.count_move(transit.object);
                 }
             }
             Entry::Refused { from, number } => self.received.entry(*from).or_default().record(*number, true),
             Entry::TakenBack { to, number } => {
-                if let Some(transit) = self.in_transit.remove(&(*to, *number)) {
-                    self.transit_index.remove(&transit.object);
+                if let Some(transit) = self.settle(*to, *number) {
                     self.install(transit.object, transit.epoch.next(), transit.chain);
                 }
             }
@@ -126,7 +131,29 @@ impl Group {
         }
     }
 
+    /// A grant was answered. The object may have come back and left again meanwhile: then the index speaks of the
+    /// later grant and stays.
+    fn settle(&mut self, to: GroupId, number: u64) -> Option<InTransit> {
+        let transit = self.in_transit.remove(&(to, number))?;
+        if self.transit_index.get(&transit.object) == Some(&(to, number)) {
+            self.transit_index.remove(&transit.object);
+        }
+        Some(transit)
+    }
+
+    fn count_move(&mut self, object: ObjectId) {
+        self.moves[move_counter(object)] += 1;
+    }
+
+    /// How many objects that share a counter with this one have come to or left this group. While it stands still,
+    /// this object has not moved here.
+    #[must_use]
+    pub fn moves_near(&self, object: ObjectId) -> u64 {
+        self.moves[move_counter(object)]
+    }
+
     fn install(&mut self, object: ObjectId, epoch: Epoch, chain: Chain) {
+        self.count_move(object);
         let mut older = None;
         for version in chain.versions() {
             if let Some(cost) = older.replace(version.cost()) {
@@ -291,6 +318,10 @@ impl Group {
     }
 }
 
+fn move_counter(object: ObjectId) -> usize {
+    usize::try_from(object.as_u128() % MOVE_COUNTERS as u128).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,6 +358,21 @@ mod tests {
         group.append(Entry::Handed { to, number });
         assert!(group.owned(object).is_none() && group.in_transit(object).is_none());
         assert_eq!(group.unsettled_from(to), 3);
+    }
+
+    #[test]
+    fn a_late_answer_to_a_former_grant_does_not_hide_the_present_one() {
+        let (mut group, object) = (group(1), ObjectId::from_u128(7));
+        let (first, second) = (GroupId::from_u128(2), GroupId::from_u128(3));
+        commit(&mut group, 10, object);
+        let versions: Vec<_> = group.owned(object).unwrap().chain.versions().cloned().collect();
+        let number = transfer_out(&mut group, object, first);
+        let epoch = Epoch::from_u64(3);
+        let (low_water, floor) = (Timestamp::ZERO, Timestamp::from_u64(100));
+        group.append(Entry::TransferIn { object, epoch, from: first, number: 1, versions, low_water, floor });
+        transfer_out(&mut group, object, second);
+        group.append(Entry::Handed { to: first, number });
+        assert_eq!(group.in_transit(object).unwrap().0, second);
     }
 
     #[test]

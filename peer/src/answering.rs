@@ -1,6 +1,6 @@
 //! Answering what others ask about objects: from this group's state, never from a hint (R1).
 
-use crate::message::{Located, Message, OwnRequest, ReadAnswer, ReadRequest, Seen};
+use crate::message::{LocateRequest, Located, Message, OwnRequest, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -191,14 +191,20 @@ impl Peer {
         }
     }
 
-    pub(crate) fn locate_asked(&mut self, from: PeerId, objects: Vec<ObjectId>) {
-        for object in objects {
-            self.say_where(from, object);
+    pub(crate) fn locate_asked(&mut self, from: PeerId, requests: Vec<LocateRequest>) {
+        for request in requests {
+            self.answer_where(from, request);
         }
     }
 
-    /// Says what this peer knows of an object: its own group's word first, then its best record.
+    /// Answers a request for an object that this group has not.
     pub(crate) fn say_where(&mut self, to: PeerId, object: ObjectId) {
+        self.answer_where(to, LocateRequest { object, round: 0 });
+    }
+
+    /// Says what this peer knows of an object: its own group's word first, then its best record.
+    fn answer_where(&mut self, to: PeerId, request: LocateRequest) {
+        let LocateRequest { object, round } = request;
         let holds = if self.group.owned(object).is_some() {
             Holds::Owns
         } else if self.group.in_transit(object).is_some() {
@@ -207,6 +213,7 @@ impl Peer {
             Holds::No
         };
         let record = self.best_record(object);
-        self.outbox.located(to, Located { object, holds, record });
+        let moves = self.group.moves_near(object);
+        self.outbox.located(to, Located { object, holds, record, moves, round });
     }
 }

@@ -1,6 +1,6 @@
 //! Fetching what is elsewhere: reads at a snapshot and ownership, through the search for the owner.
 
-use crate::message::{OwnRequest, ReadAnswer, ReadRequest, Seen};
+use crate::message::{LocateRequest, OwnRequest, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -39,8 +39,10 @@ impl Peer {
         let created = !self.fetches.contains_key(&object);
         let best = if created { self.best_record(object) } else { None };
         let now = self.now.mono;
+        self.lookups += u64::from(created);
+        let number = self.lookups;
         let fetch = self.fetches.entry(object).or_insert_with(|| Fetch {
-            lookup: Lookup::new(object, best),
+            lookup: Lookup::new(object, best, number),
             owners: BTreeMap::new(),
             readers: BTreeSet::new(),
             asked: None,
@@ -156,11 +158,11 @@ impl Peer {
     fn locate(&mut self, object: ObjectId, peers: &BTreeSet<PeerId>) {
         let everyone = peers.len() == self.connected_members().len();
         self.metrics.note(if everyone { RareEvent::EveryoneAsked } else { RareEvent::HomesAsked });
-        if let Some(fetch) = self.fetches.get_mut(&object) {
-            fetch.asked = None;
-        }
+        let Some(fetch) = self.fetches.get_mut(&object) else { return };
+        fetch.asked = None;
+        let request = LocateRequest { object, round: fetch.lookup.round() };
         for peer in peers {
-            self.outbox.locate(*peer, object);
+            self.outbox.locate(*peer, request);
         }
         self.set_fetch_timer(object, LOCATE_WAIT);
     }
@@ -222,7 +224,7 @@ impl Peer {
             let asked = asked.filter(|group| self.leaders.get(group) == Some(&from));
             let Some(fetch) = self.fetches.get_mut(&object) else { continue };
             fetch.last_heard = now;
-            let answer = Answer { peer: from, holds: located.holds, record };
+            let answer = Answer { peer: from, holds: located.holds, record, moves: located.moves, round: located.round };
             let next = fetch.lookup.answered(answer, asked, &reachable);
             if fetch.lookup.path().len() > 3 {
                 self.metrics.note(RareEvent::ChainOfThreePointers);
@@ -245,18 +247,9 @@ impl Peer {
                 self.hints.learn(record);
             }
         }
-        let read = match &answer.seen {
-            Seen::Version { commit, value } => {
-                if let Some(value) = value {
-                    self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
-                }
-                Some(Read { commit: *commit, remote: Some(RemoteRead::Value(value.clone())) })
-            }
-            Seen::NotYetCreated => {
-                Some(Read { commit: Timestamp::ZERO, remote: Some(RemoteRead::Value(None)) })
-            }
-            Seen::TooOld => None,
-        };
+        if let Seen::Version { commit, value: Some(value) } = &answer.seen {
+            self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
+        }
         let Some(fetch) = self.fetches.get_mut(&object) else { return };
         fetch.last_heard = self.now.mono;
         fetch.lookup.heard();
@@ -270,7 +263,7 @@ impl Peer {
         let hops = fetch.lookup.path().to_vec();
         let done = fetch.owners.is_empty() && fetch.readers.is_empty();
         for (_, id) in readers {
-            self.deliver_read(id, object, read.clone());
+            self.deliver_read(id, object, answer.seen.clone());
         }
         self.tell_the_path(object, &hops, from, answer.epoch);
         if done {
@@ -278,15 +271,16 @@ impl Peer {
         }
     }
 
-    fn deliver_read(&mut self, id: TxnId, object: ObjectId, read: Option<Read>) {
-        let Some(read) = read else {
-            self.metrics.note(RareEvent::SnapshotTooOld);
-            self.fail(id, Cause::SnapshotTooOld { object });
-            return;
-        };
-        if let Some(txn) = self.txns.get_mut(id) {
-            txn.reads.insert(object, read);
-            self.wakes.push(id);
+    fn deliver_read(&mut self, id: TxnId, object: ObjectId, seen: Seen) {
+        match self.read_of(object, seen) {
+            Ok(read) => {
+                if let Some(txn) = self.txns.get_mut(id) {
+                    let remote = Some(RemoteRead::Value(read.value));
+                    txn.reads.insert(object, Read { commit: read.commit, remote });
+                    self.wakes.push(id);
+                }
+            }
+            Err(cause) => self.fail(id, cause),
         }
     }
 

@@ -9,6 +9,8 @@ use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Times
 
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
 const HEARTBEAT_VALID: Micros = Micros::from_millis(2_000);
+/// A member whose clock is further from ours is not given objects that it did not ask for.
+const CLOCK_NEAR: Micros = Micros::from_millis(250);
 /// Superseded versions pruned in one step.
 const PRUNE_STEPS: usize = 512;
 
@@ -20,8 +22,8 @@ pub(crate) struct Member {
     pub(crate) connected: bool,
     pub(crate) oldest_snapshot: Option<Timestamp>,
     pub(crate) heard_at: Micros,
-    /// Its wall clock minus ours, microseconds, at its last heartbeat.
-    pub(crate) clock_offset: i64,
+    /// Its wall clock minus ours, microseconds, at its last heartbeat; what the heartbeat took is part of it.
+    pub(crate) clock_offset: Option<i64>,
     pub(crate) owned: u64,
 }
 
@@ -50,7 +52,7 @@ impl Peer {
             connected: true,
             oldest_snapshot: None,
             heard_at: now.mono,
-            clock_offset: 0,
+            clock_offset: None,
             owned: 0,
         };
         let former = self.members.insert(peer, member);
@@ -98,7 +100,21 @@ impl Peer {
         let everyone = self.connected_members().into_iter().collect();
         let out_of_reach =
             |peer: &PeerId| *peer != self.config.peer && !self.is_connected(peer);
-        Reachable { homes, everyone, someone_missing: self.leaders.values().any(out_of_reach) }
+        Reachable {
+            homes,
+            everyone,
+            someone_missing: self.leaders.values().any(out_of_reach),
+            held_here: self.group.owned(object).is_some() || self.group.in_transit(object).is_some(),
+            moves_here: self.group.moves_near(object),
+        }
+    }
+
+    /// Members that may be given objects they did not ask for: reachable, and with a clock near ours (R18).
+    pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
+        let near = |member: &&Member| {
+            member.connected && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
+        };
+        self.members.values().filter(near).map(|member| member.group).collect()
     }
 
     pub(crate) fn heartbeat_due(&mut self) {
@@ -127,7 +143,7 @@ impl Peer {
             member.oldest_snapshot = oldest_snapshot;
             member.heard_at = now.mono;
             let (theirs, ours) = (i64::try_from(wall.0), i64::try_from(now.wall.0));
-            member.clock_offset = theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX));
+            member.clock_offset = Some(theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX)));
             member.owned = owned;
         }
     }

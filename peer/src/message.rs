@@ -91,6 +91,19 @@ pub struct Located {
     pub holds: Holds,
     /// The best record it has.
     pub record: Option<Record>,
+    /// How many objects that share this one's counter have come to or left the group so far.
+    pub moves: u64,
+    /// The round of questions it answers; zero when it answers a request for the object itself.
+    pub round: u64,
+}
+
+/// One object to be located.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LocateRequest {
+    /// The object.
+    pub object: ObjectId,
+    /// The asker's round of questions; comes back with the answer.
+    pub round: u64,
 }
 
 /// The value of a version in a grant.
@@ -212,7 +225,7 @@ pub enum Message {
     /// Asks where objects are.
     Locate {
         /// The objects.
-        objects: Vec<ObjectId>,
+        objects: Vec<LocateRequest>,
     },
     /// Says where objects are: the answer to `Locate`, and to what was asked of a group that has not the object.
     Located {

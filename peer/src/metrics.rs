@@ -23,6 +23,8 @@ pub enum RareEvent {
     Conflict,
     /// A snapshot met a pruned version.
     SnapshotTooOld,
+    /// A snapshot met an object that was created after it.
+    CreatedLater,
     /// An older transaction took an object pinned for a younger one.
     PinOverruled,
     /// Somebody waited because of a pin.
@@ -53,7 +55,7 @@ pub enum RareEvent {
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -63,6 +65,7 @@ impl RareEvent {
         Self::SnapshotMovedForward,
         Self::Conflict,
         Self::SnapshotTooOld,
+        Self::CreatedLater,
         Self::PinOverruled,
         Self::PinHeld,
         Self::FetchAgeRaised,

@@ -2,7 +2,7 @@
 //!
 //! Requests of one step to one peer are gathered into one message, so that n objects cost one round.
 
-use crate::message::{Envelope, Located, Message, OwnRequest, ReadAnswer, ReadRequest};
+use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, ReadAnswer, ReadRequest};
 use driftmesh_model::{Lsn, ObjectId, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ struct Gathered {
     answers: BTreeMap<Timestamp, (usize, Vec<ReadAnswer>)>,
     owns: Vec<OwnRequest>,
     queued: Vec<ObjectId>,
-    locates: Vec<ObjectId>,
+    locates: Vec<LocateRequest>,
     located: Vec<Located>,
 }
 
@@ -56,8 +56,8 @@ impl Outbox {
         self.gathered.entry(to).or_default().queued.push(object);
     }
 
-    pub(crate) fn locate(&mut self, to: PeerId, object: ObjectId) {
-        self.gathered.entry(to).or_default().locates.push(object);
+    pub(crate) fn locate(&mut self, to: PeerId, request: LocateRequest) {
+        self.gathered.entry(to).or_default().locates.push(request);
     }
 
     pub(crate) fn located(&mut self, to: PeerId, located: Located) {

@@ -72,6 +72,8 @@ pub struct Peer {
     pub(crate) scans: ScanPages,
     pub(crate) draining: bool,
     pub(crate) ids_drawn: u64,
+    /// Lookups begun so far.
+    pub(crate) lookups: u64,
     reported: Lsn,
     pub(crate) metrics: Metrics,
 }
@@ -116,6 +118,7 @@ impl Peer {
             scans: ScanPages::default(),
             draining: false,
             ids_drawn: 0,
+            lookups: 0,
             reported: Lsn::ZERO,
             metrics: Metrics::default(),
             config,
@@ -286,9 +289,9 @@ impl Peer {
         &self.metrics
     }
 
-    /// The home record of an object that this peer keeps, if it is one of its homes.
+    /// The home record of an object that this peer keeps, if it is one of the object's homes.
     pub fn home_record(&mut self, object: ObjectId) -> Option<Record> {
-        self.homes.get(object)
+        if self.ring.homes(object).contains(&self.config.peer) { self.homes.get(object) } else { None }
     }
 
     /// Whether nothing is on its way: no fetch, no unsettled grant, no unpublished record, no open transaction.

@@ -15,7 +15,7 @@ pub struct MemberStatus {
     /// How many objects it last said it owns.
     pub owned: u64,
     /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it.
-    pub clock_offset_us: i64,
+    pub clock_offset_us: Option<i64>,
     /// How long ago it was last heard, milliseconds.
     pub heard_ms_ago: u64,
 }

@@ -47,7 +47,7 @@ pub struct TxnWrite {
 pub struct ValueRead {
     /// When the version was committed; zero where there is none.
     pub commit: Timestamp,
-    /// The value; `None` where the object is deleted, not yet created at the snapshot, or nowhere.
+    /// The value; `None` where the object is deleted at the snapshot, or nowhere.
     pub value: Option<Value>,
 }
 
@@ -262,11 +262,12 @@ impl Peer {
             self.read_elsewhere(id, object, snapshot);
             return Ok(None);
         };
-        let Some(read) = read else {
-            self.metrics.note(RareEvent::SnapshotTooOld);
-            let cause = Cause::SnapshotTooOld { object };
-            self.fail(id, cause.clone());
-            return Err(StepError::Failed(cause));
+        let read = match read {
+            Ok(read) => read,
+            Err(cause) => {
+                self.fail(id, cause.clone());
+                return Err(StepError::Failed(cause));
+            }
         };
         if let Some(txn) = self.txns.get_mut(id) {
             txn.reads.insert(object, Read { commit: read.commit, remote: None });
@@ -274,20 +275,31 @@ impl Peer {
         Ok(Some(read))
     }
 
-    /// What a snapshot sees of an object here: outer `None` when it is not here, inner when the version is gone.
-    fn read_here(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Option<ValueRead>> {
+    /// What a snapshot sees of an object, if it is here.
+    fn read_here(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Result<ValueRead, Cause>> {
         // The common case without any copying of versions.
         if let Some(stored) = self.group.owned(object)
             && let ReadAt::Version(version) = stored.chain.read_at(snapshot)
         {
-            return Some(Some(ValueRead { commit: version.commit, value: version.value.clone() }));
+            return Some(Ok(ValueRead { commit: version.commit, value: version.value.clone() }));
         }
         let (_, seen) = self.seen_here(object, snapshot)?;
-        Some(match seen {
-            crate::Seen::Version { commit, value } => Some(ValueRead { commit, value }),
-            crate::Seen::NotYetCreated => Some(ValueRead { commit: Timestamp::ZERO, value: None }),
-            crate::Seen::TooOld => None,
-        })
+        Some(self.read_of(object, seen))
+    }
+
+    /// What an owner's answer means to a transaction. One that comes too early or too late needs another snapshot.
+    pub(crate) fn read_of(&mut self, object: ObjectId, seen: crate::Seen) -> Result<ValueRead, Cause> {
+        match seen {
+            crate::Seen::Version { commit, value } => Ok(ValueRead { commit, value }),
+            crate::Seen::NotYetCreated => {
+                self.metrics.note(RareEvent::CreatedLater);
+                Err(Cause::CreatedLater { object })
+            }
+            crate::Seen::TooOld => {
+                self.metrics.note(RareEvent::SnapshotTooOld);
+                Err(Cause::SnapshotTooOld { object })
+            }
+        }
     }
 
     fn read_elsewhere(&mut self, id: TxnId, object: ObjectId, snapshot: Timestamp) {
@@ -354,8 +366,7 @@ impl Peer {
             read.remote.is_none()
                 && self.group.owned(*object).is_some_and(|stored| match stored.chain.read_at(later) {
                     ReadAt::Version(version) => version.commit == read.commit,
-                    ReadAt::NotYetCreated => read.commit == Timestamp::ZERO,
-                    ReadAt::TooOld(_) => false,
+                    ReadAt::NotYetCreated | ReadAt::TooOld(_) => false,
                 })
         });
         if unchanged {
@@ -443,7 +454,10 @@ impl Peer {
         if let Status::Failed(cause) = &txn.status {
             txn.not_before = match cause {
                 Cause::Unavailable { .. } | Cause::ClockAhead { .. } => mono.plus(RETRY_PAUSE),
-                Cause::Wounded { .. } | Cause::Conflict { .. } | Cause::SnapshotTooOld { .. } => mono,
+                Cause::Wounded { .. }
+                | Cause::Conflict { .. }
+                | Cause::SnapshotTooOld { .. }
+                | Cause::CreatedLater { .. } => mono,
             };
             txn.status = Status::Preparing;
             txn.attempt = txn.attempt.saturating_add(1);
@@ -490,7 +504,10 @@ impl Peer {
         self.metrics.aborts += 1;
         let lock_also = match &cause {
             Cause::Conflict { object, .. } | Cause::Wounded { object, .. } => Some(*object),
-            Cause::SnapshotTooOld { .. } | Cause::Unavailable { .. } | Cause::ClockAhead { .. } => None,
+            Cause::SnapshotTooOld { .. }
+            | Cause::CreatedLater { .. }
+            | Cause::Unavailable { .. }
+            | Cause::ClockAhead { .. } => None,
         };
         if let Some(txn) = self.txns.get_mut(id) {
             txn.lock_first.extend(txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object));

@@ -289,12 +289,7 @@ impl Peer {
             return;
         }
         self.timers.set(self.now.mono.plus(DRAIN_PAUSE), Timer::Drain);
-        let targets: Vec<GroupId> = self
-            .members
-            .values()
-            .filter(|member| member.connected)
-            .map(|member| member.group)
-            .collect();
+        let targets = self.trusted_groups();
         if targets.is_empty() {
             return;
         }

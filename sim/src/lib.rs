@@ -1,3 +1,26 @@
-//! Placeholder head.
+//! The deterministic simulator: whole peers, their sessions and users' closures under a seeded network and virtual
+//! time, on one thread.
+//!
+//! A run has two phases: work under faults, then no faults, where every transaction must end and every lookup must
+//! find its owner. What it checks, it checks in histories, journals, answers and final states. It refuses to know
+//! tokio, libp2p or a real clock: one seed gives one run.
+#![deny(clippy::disallowed_types, clippy::iter_over_hash_type)]
 
+mod audit;
 pub mod checker;
+mod client;
+mod executor;
+mod game;
+mod history;
+mod host;
+mod network;
+mod observer;
+mod options;
+mod report;
+mod run;
+mod trace;
+mod world;
+
+pub use options::{Options, Overrides};
+pub use report::{Report, SeedReport};
+pub use run::{run_seed, run_seeds};

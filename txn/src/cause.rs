@@ -99,6 +99,11 @@ pub enum Cause {
         /// The object.
         object: ObjectId,
     },
+    /// The object was created after the snapshot: its reference came faster than the news of its creation.
+    CreatedLater {
+        /// The object.
+        object: ObjectId,
+    },
     /// Nobody who owns the object answered for a while (R14).
     Unavailable {
         /// The object.
@@ -121,6 +126,7 @@ impl Cause {
             Self::Wounded { object, .. }
             | Self::Conflict { object, .. }
             | Self::SnapshotTooOld { object }
+            | Self::CreatedLater { object }
             | Self::Unavailable { object }
             | Self::ClockAhead { object, .. } => *object,
         }
@@ -140,6 +146,7 @@ impl fmt::Display for Cause {
             Self::SnapshotTooOld { object } => {
                 write!(formatter, "the version of object {object} at the snapshot is no longer kept")
             }
+            Self::CreatedLater { object } => write!(formatter, "object {object} was created after the snapshot"),
             Self::Unavailable { object } => write!(formatter, "no owner of object {object} answers"),
             Self::ClockAhead { object, receiver } => write!(
                 formatter,

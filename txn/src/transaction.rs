@@ -35,7 +35,7 @@ pub enum Intent {
 pub enum RemoteRead {
     /// Asked for, not answered.
     Waiting,
-    /// Answered: the value at the snapshot; `None` where it is deleted, not yet created, or nowhere at all.
+    /// Answered: the value at the snapshot; `None` where it is deleted, or nowhere at all.
     Value(Option<Value>),
 }
 

@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::counters::add;
 use super::exchange;
-use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, HEADER_BYTES, Reassembly};
+use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, Reassembly};
 use super::lanes::Step;
 use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
 use super::reason::LeaveReason;
@@ -32,12 +32,7 @@ impl Drop for SessionEnd {
 }
 
 /// Reads and writes the substream until either side leaves or the connection fails. Not cancel safe.
-pub(super) async fn run<S>(
-    shared: &Arc<Shared>,
-    session: &Arc<Session>,
-    stream: S,
-    frames: FrameBuffer,
-) -> LeaveReason
+pub(super) async fn run<S>(shared: &Arc<Shared>, session: &Arc<Session>, stream: S, frames: FrameBuffer) -> LeaveReason
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -160,11 +155,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
 }
 
 /// Writes what the lanes give, and waits when they give nothing; ends after the goodbye.
-async fn write<W: AsyncWrite + Unpin>(
-    shared: Arc<Shared>,
-    session: Arc<Session>,
-    mut stream: W,
-) -> io::Result<()> {
+async fn write<W: AsyncWrite + Unpin>(shared: Arc<Shared>, session: Arc<Session>, mut stream: W) -> io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
@@ -183,5 +174,3 @@ async fn write<W: AsyncWrite + Unpin>(
         }
     }
 }
-
-const _: () = assert!(BODY_MAX + HEADER_BYTES <= super::limits::READ_BYTES_MAX);

@@ -79,8 +79,7 @@ pub(super) fn refresh(shared: &Shared, round: usize, count: usize) {
 pub(super) fn read(body: &[u8], teller: Option<&Multiaddr>) -> Result<Vec<Learned>, FrameError> {
     let malformed = FrameError::body(FrameKind::Exchange);
     let records: Vec<Record> = codec::decode(body).map_err(|_| malformed)?;
-    if records.len() > EXCHANGE_RECORDS_PER_FRAME
-        || records.iter().any(|record| record.addresses.len() > ADDRESSES_MAX)
+    if records.len() > EXCHANGE_RECORDS_PER_FRAME || records.iter().any(|record| record.addresses.len() > ADDRESSES_MAX)
     {
         return Err(malformed);
     }

@@ -279,10 +279,7 @@ mod tests {
     fn a_declared_length_above_the_limit_is_refused_by_the_header_alone() {
         let mut buffer = FrameBuffer::new();
         let header = [FrameKind::Payload.code(), 0xff, 0xff, 0xff];
-        assert_eq!(
-            feed(&mut buffer, &header),
-            Err(FrameError::TooLong { length: 0x00ff_ffff, limit: 65_536 })
-        );
+        assert_eq!(feed(&mut buffer, &header), Err(FrameError::TooLong { length: 0x00ff_ffff, limit: 65_536 }));
         assert_eq!(buffer.bytes.len(), READ_BYTES_MIN);
     }
 

@@ -125,6 +125,5 @@ pub(super) const PENDING_INBOUND_MAX: u32 = 256;
 const _: () = assert!(CHUNK + super::frame::HEADER_BYTES <= READ_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_BODY_MAX <= CHUNK);
 const _: () = assert!(HELLO_BYTES_MAX + ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 512 <= HANDSHAKE_BODY_MAX);
-const _: () =
-    assert!(EXCHANGE_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
+const _: () = assert!(EXCHANGE_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
 const _: () = assert!(MAX_PAYLOAD <= BULK_QUEUE_BYTES && MAX_PAYLOAD <= u32::MAX as usize);

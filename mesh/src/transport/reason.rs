@@ -71,7 +71,9 @@ pub enum RefuseReason {
     /// The meshes have different names.
     #[error(
         "that peer belongs to the mesh \"{}\", this one to \"{}\"; give both the same mesh name, or join another \
-         address", shown(theirs), shown(ours)
+         address",
+        shown(theirs),
+        shown(ours)
     )]
     WrongMeshName {
         /// The remote's mesh name.

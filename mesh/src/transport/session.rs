@@ -12,6 +12,7 @@ use libp2p::{Stream, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
 use tokio::sync::Semaphore;
 
+use super::Event;
 use super::connection::{self, SessionEnd};
 use super::counters::add;
 use super::exchange;
@@ -23,7 +24,6 @@ use super::peer_id;
 use super::reason::{LeaveReason, RefuseReason};
 use super::registry::{HandshakeTurn, Session, Shared};
 use super::swarm::Command;
-use super::Event;
 
 /// The name by which libp2p knows the substream. It stays; versions are told apart in the handshake.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/driftmesh/1");
@@ -61,12 +61,13 @@ pub(super) async fn accept(shared: Arc<Shared>, mut incoming: IncomingStreams) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let remote = Remote { peer, libp2p_peer };
+            let address = shared.endpoint(&peer);
             match greet(&shared, remote, stream).await {
                 Ok((stream, admission)) => {
                     drop(permit);
                     live(&shared, remote, stream, admission, turn).await;
                 }
-                Err(failure) => failed(&shared, remote, failure, turn).await,
+                Err(failure) => failed(&shared, remote, address, failure, turn).await,
             }
         });
     }
@@ -75,6 +76,7 @@ pub(super) async fn accept(shared: Arc<Shared>, mut incoming: IncomingStreams) {
 /// Opens the substream to a connected peer, and lives it. Does nothing while a handshake with it is under way.
 pub(super) async fn open(shared: Arc<Shared>, control: Control, remote: Remote, handshakes: Arc<Semaphore>) {
     let Some(turn) = shared.begin_handshake(remote.peer) else { return };
+    let address = shared.endpoint(&remote.peer);
     let opening = async {
         let Ok(permit) = handshakes.acquire().await else { return Err(Failure::Unheard) };
         let opened = open_and_greet(&shared, control, remote).await;
@@ -89,7 +91,7 @@ pub(super) async fn open(shared: Arc<Shared>, control: Control, remote: Remote, 
         Ok((stream, admission)) => live(&shared, remote, stream, admission, turn).await,
         // The lower peer was about to open one itself.
         Err(Failure::Unheard) if remote.peer < shared.local.peer => {}
-        Err(failure) => failed(&shared, remote, failure, turn).await,
+        Err(failure) => failed(&shared, remote, address, failure, turn).await,
     }
 }
 
@@ -132,13 +134,22 @@ async fn greet(shared: &Arc<Shared>, remote: Remote, mut stream: Stream) -> Resu
     Ok((stream, admission))
 }
 
-async fn failed(shared: &Arc<Shared>, remote: Remote, failure: Failure, turn: HandshakeTurn) {
+/// Tells of a handshake that failed. The `address` is that before it: who refuses closes the connection, which may be
+/// noticed before the refusal is.
+async fn failed(
+    shared: &Arc<Shared>,
+    remote: Remote,
+    address: Option<libp2p::Multiaddr>,
+    failure: Failure,
+    turn: HandshakeTurn,
+) {
     let (reason, by_remote) = match failure {
         Failure::Refused { reason, by_remote } => (reason, by_remote),
         Failure::Unheard => (RefuseReason::ConnectionLost, true),
     };
     let is_transient = reason.is_transient();
-    tell_refused(shared, Some(remote.peer), shared.endpoint(&remote.peer), reason, by_remote);
+    let address = address.or_else(|| shared.endpoint(&remote.peer));
+    tell_refused(shared, Some(remote.peer), address, reason, by_remote);
     // Ends in an error only when the transport stops, which closes all connections.
     let _ = shared.commands.send(Command::Refused { remote, is_transient }).await;
     drop(turn);
@@ -179,7 +190,7 @@ async fn live(shared: &Arc<Shared>, remote: Remote, mut stream: Stream, admissio
         Ok(session) => session,
         Err(reason) => {
             handshake::refuse(&mut stream, &reason).await;
-            return failed(shared, remote, reason.into(), turn).await;
+            return failed(shared, remote, endpoint, reason.into(), turn).await;
         }
     };
     let end = SessionEnd { shared: Arc::clone(shared), session: Arc::clone(&session) };

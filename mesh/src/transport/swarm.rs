@@ -136,10 +136,9 @@ pub(super) async fn listen(
     let mut pending: HashMap<ListenerId, Multiaddr> = HashMap::new();
     for address in listen {
         probe(address)?;
-        let listener = swarm.listen_on(address.clone()).map_err(|error| StartError::ListenFailed {
-            address: address.clone(),
-            error: root_cause(&error),
-        })?;
+        let listener = swarm
+            .listen_on(address.clone())
+            .map_err(|error| StartError::ListenFailed { address: address.clone(), error: root_cause(&error) })?;
         pending.insert(listener, address.clone());
     }
     let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
@@ -428,9 +427,8 @@ impl Driver {
         self.dial_due(now);
         self.open_unadmitted(now);
         let shared = Arc::clone(&self.shared);
-        let late = |unadmitted: &&Unadmitted| {
-            unadmitted.deadline <= now && !shared.is_in_handshake(&unadmitted.remote.peer)
-        };
+        let late =
+            |unadmitted: &&Unadmitted| unadmitted.deadline <= now && !shared.is_in_handshake(&unadmitted.remote.peer);
         let late: Vec<Remote> = self.unadmitted.values().filter(late).map(|unadmitted| unadmitted.remote).collect();
         for remote in late {
             self.unadmitted.remove(&remote.peer);

@@ -165,10 +165,8 @@ fn joining(seed: &Transport) -> TransportConfig {
 async fn pair() -> ((Transport, Arc<Recorder>), (Transport, Arc<Recorder>)) {
     let one = start(config()).await;
     let other = start(joining(&one.0)).await;
-    until("both are admitted", || {
-        one.0.peers() == [other.0.local_peer()] && other.0.peers() == [one.0.local_peer()]
-    })
-    .await;
+    until("both are admitted", || one.0.peers() == [other.0.local_peer()] && other.0.peers() == [one.0.local_peer()])
+        .await;
     (one, other)
 }
 
@@ -264,10 +262,7 @@ async fn refusals(
     let (joiner_config, version) = joiner;
     let joiner_config = TransportConfig { join: vec![address_of(&seed)], ..joiner_config };
     let _joiner = Transport::start_with(joiner_config, joiner_told.clone(), version, PEERS_MAX).await.unwrap();
-    until("both tell of the refusal", || {
-        !seed_told.refusals().is_empty() && !joiner_told.refusals().is_empty()
-    })
-    .await;
+    until("both tell of the refusal", || !seed_told.refusals().is_empty() && !joiner_told.refusals().is_empty()).await;
     assert_eq!(seed_told.count(|event| matches!(event, Event::Admitted { .. })), 0);
     assert_eq!(joiner_told.count(|event| matches!(event, Event::Admitted { .. })), 0);
     (seed_told.refusals().swap_remove(0), joiner_told.refusals().swap_remove(0))
@@ -496,10 +491,7 @@ async fn run_two_processes_with_one_key(seed_key: Keypair, keypair: Keypair) {
 #[tokio::test]
 async fn of_two_processes_with_one_key_the_newer_replaces_the_older() {
     let (low, high) = two_keys();
-    tokio::join!(
-        run_two_processes_with_one_key(low.clone(), high.clone()),
-        run_two_processes_with_one_key(high, low)
-    );
+    tokio::join!(run_two_processes_with_one_key(low.clone(), high.clone()), run_two_processes_with_one_key(high, low));
 }
 
 #[tokio::test]

@@ -81,6 +81,12 @@ pub enum Error {
         /// The object.
         object: ObjectId,
     },
+    /// The object was created after the snapshot.
+    #[error("object {object} was created after the snapshot; take a new one to see it")]
+    CreatedLater {
+        /// The object.
+        object: ObjectId,
+    },
     /// A read of a snapshot failed for now.
     #[error("the snapshot's read failed for now: {0}")]
     SnapshotRead(Cause),
@@ -124,6 +130,7 @@ impl Error {
             | Self::TooManyObjects
             | Self::GuardHeld { .. }
             | Self::SnapshotTooOld { .. }
+            | Self::CreatedLater { .. }
             | Self::SnapshotRead(_)
             | Self::SnapshotExpired
             | Self::Ended

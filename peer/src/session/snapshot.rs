@@ -69,10 +69,16 @@ impl<H: Host> Snapshot<H> {
         let read = poll_fn(|context| self.host.poll_step(id, context, |peer, now| peer.read(now, id, object))).await;
         match read {
             Ok(read) => Ok(read.value),
-            Err(StepError::Failed(Cause::SnapshotTooOld { object })) => Err(Error::SnapshotTooOld { object }),
             Err(StepError::Failed(cause)) => {
                 self.reopen();
-                Err(Error::SnapshotRead(cause))
+                Err(match cause {
+                    Cause::CreatedLater { object } => Error::CreatedLater { object },
+                    Cause::SnapshotTooOld { object } => Error::SnapshotTooOld { object },
+                    other @ (Cause::Wounded { .. }
+                    | Cause::Conflict { .. }
+                    | Cause::Unavailable { .. }
+                    | Cause::ClockAhead { .. }) => Error::SnapshotRead(other),
+                })
             }
             Err(StepError::Missing(object)) => Err(Error::Dangling { object }),
             Err(StepError::TooManyObjects) => Err(Error::TooManyObjects),

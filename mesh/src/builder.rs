@@ -1,0 +1,223 @@
+//! How a peer is configured and started.
+//!
+//! It refuses to open a mesh without a secret to other machines, unless it is told to.
+
+use crate::addresses::{is_loopback, parse_listen};
+use crate::clock::Clock;
+use crate::host::{Identity, LiveHost, Shared, spawn_timers};
+use crate::inbound::Inbound;
+use crate::joining::Joining;
+use crate::notice::{Notice, Observer};
+use crate::transport::{Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation};
+use crate::{Mesh, StartError};
+use driftmesh_model::{Incarnation, codec};
+use driftmesh_peer::{Config, Peer};
+use libp2p::Multiaddr;
+use libp2p::identity::{Keypair, ed25519};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The mesh's name unless another is given.
+const DEFAULT_MESH: &str = "default";
+/// Where a peer listens unless told otherwise: on this machine only, at a free port.
+const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
+/// How long a joining peer waits to be admitted.
+const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Settings of a peer. Without any, it founds a mesh of its own and listens on loopback.
+#[derive(Clone)]
+#[must_use = "nothing happens until start() is called"]
+pub struct Builder {
+    name: String,
+    new_mesh: bool,
+    join: Vec<String>,
+    join_timeout: Option<Duration>,
+    listen: Vec<String>,
+    advertise: Vec<String>,
+    secret: Option<Vec<u8>>,
+    open: bool,
+    zone: Option<String>,
+    observer: Option<Observer>,
+}
+
+impl std::fmt::Debug for Builder {
+    /// Leaves out the secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Builder")
+            .field("name", &self.name)
+            .field("join", &self.join)
+            .field("listen", &self.listen)
+            .field("has_secret", &self.secret.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_MESH.to_owned(),
+            new_mesh: false,
+            join: Vec::new(),
+            join_timeout: Some(DEFAULT_JOIN_TIMEOUT),
+            listen: Vec::new(),
+            advertise: Vec::new(),
+            secret: None,
+            open: false,
+            zone: None,
+            observer: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The name of the mesh, at most 64 bytes; `default` unless set. Meshes of different names refuse each other.
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Founds a new mesh, which is also what happens when no address to join is given. Cannot be combined with
+    /// [`Builder::join`].
+    pub const fn new_mesh(mut self) -> Self {
+        self.new_mesh = true;
+        self
+    }
+
+    /// Joins the mesh of the peer at this address: a multiaddress with or without `/p2p/ID`, or `HOST:PORT`. May be
+    /// repeated: one reachable address is enough.
+    pub fn join(mut self, address: &str) -> Self {
+        self.join.push(address.to_owned());
+        self
+    }
+
+    /// How long [`Builder::start`] waits to be admitted when it joins: 30 s unless set, `None` for ever.
+    pub const fn join_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.join_timeout = limit;
+        self
+    }
+
+    /// Listens at this address: `/ip4/ADDRESS/tcp/PORT`, `/ip6/ADDRESS/tcp/PORT` or `ADDRESS:PORT`. May be repeated;
+    /// a free loopback port unless set.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen.push(address.to_owned());
+        self
+    }
+
+    /// Tells others to reach this peer at this address instead of those it listens at. May be repeated.
+    pub fn advertise(mut self, address: &str) -> Self {
+        self.advertise.push(address.to_owned());
+        self
+    }
+
+    /// The mesh's secret. Peers with another one, or without one, are refused.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// Allows a mesh without a secret to be reached from other machines.
+    pub const fn open(mut self, open: bool) -> Self {
+        self.open = open;
+        self
+    }
+
+    /// The failure domain of this peer, for status. Copies of objects will avoid sharing one.
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.to_owned());
+        self
+    }
+
+    /// Is told what happens: who joins and leaves, who is refused, what cannot be reached. The closure is called from
+    /// the transport's tasks and must return at once.
+    pub fn observe(mut self, observer: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Starts the peer on the current tokio runtime. A peer that joins is a member when this returns. Cancel safe:
+    /// nothing stays when it is dropped.
+    ///
+    /// # Errors
+    /// When a setting is wrong, a port is taken, or no peer of the mesh admits this one in time.
+    pub async fn start(self) -> Result<Mesh, StartError> {
+        let limit = self.join_timeout;
+        let mesh = self.launch().await?;
+        mesh.joined(limit).await?;
+        Ok(mesh)
+    }
+
+    /// As [`Builder::start`], but returns as soon as the peer listens; joining goes on in the background. See
+    /// [`Mesh::joined`].
+    ///
+    /// # Errors
+    /// When a setting is wrong or a port is taken.
+    pub async fn launch(self) -> Result<Mesh, StartError> {
+        let places = self.check()?;
+        let clock = Clock::start();
+        let key = Keypair::generate_ed25519();
+        // An ed25519 key has a peer id by construction.
+        let peer_id = from_libp2p(&key.public().to_peer_id()).expect("the key is an ed25519 key");
+        let incarnation = random_incarnation();
+        let config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
+        let peer = Peer::new(config, clock.now());
+        let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
+        let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
+        let shared = Shared::new(peer, clock, identity, Joining::new(&places.join));
+        let inbound = Inbound { shared: Arc::downgrade(&shared), observer: self.observer };
+        let genesis = places.join.is_empty().then(Genesis::random);
+        let config = TransportConfig {
+            keypair: key,
+            listen: places.listen,
+            advertise: places.advertise,
+            join: places.join,
+            mesh_name: self.name,
+            genesis,
+            secret: self.secret,
+            incarnation,
+            hello,
+        };
+        let transport = Transport::start(config, Arc::new(inbound)).await?;
+        shared.set_transport(transport);
+        spawn_timers(&shared);
+        Ok(Mesh::new(LiveHost { shared }))
+    }
+
+    fn check(&self) -> Result<Places, StartError> {
+        if self.new_mesh && !self.join.is_empty() {
+            return Err(StartError::NewAndJoin);
+        }
+        if self.secret.as_ref().is_some_and(Vec::is_empty) {
+            return Err(StartError::EmptySecret);
+        }
+        let mut listen = Vec::new();
+        for text in &self.listen {
+            listen.push(parse_listen(text)?);
+        }
+        if listen.is_empty() {
+            listen.push(parse_listen(DEFAULT_LISTEN)?);
+        }
+        let mut advertise: Vec<Multiaddr> = Vec::new();
+        for text in &self.advertise {
+            // What a peer address displays is a multiaddress.
+            advertise.extend(parse_address(text)?.to_string().parse::<Multiaddr>().ok());
+        }
+        let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<Vec<_>, _>>()?;
+        let is_protected = self.secret.is_some() || self.open;
+        match listen.iter().chain(&advertise).find(|address| !is_loopback(address)) {
+            Some(address) if !is_protected => Err(StartError::NotLoopback { address: address.to_string() }),
+            Some(_) | None => Ok(Places { listen, advertise, join }),
+        }
+    }
+}
+
+struct Places {
+    listen: Vec<Multiaddr>,
+    advertise: Vec<Multiaddr>,
+    join: Vec<PeerAddress>,
+}
+
+/// 32 bytes of the operating system: a secret ed25519 key is nothing else. Hashed, so that it is none any more.
+fn random_seed() -> [u8; 32] {
+    *blake3::hash(ed25519::SecretKey::generate().as_ref()).as_bytes()
+}

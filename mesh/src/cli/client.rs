@@ -1,0 +1,142 @@
+//! `driftmesh status`: asks a running peer through its control socket and shows what it says.
+
+use super::exit::{Exit, Failure};
+use super::{out, socket};
+use serde_json::Value;
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A peer that does not answer for so long hangs.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Longest answer, bytes: some thousand members.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// Shows the status of a peer.
+///
+/// # Errors
+/// When no peer answers, or several run and none was named.
+pub(super) fn status(control: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let path = match control {
+        Some(path) => path.to_owned(),
+        None => the_one_running()?,
+    };
+    let line = ask(&path).map_err(|error| {
+        let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
+        Failure::new(Exit::Control, message)
+    })?;
+    if json {
+        out::say(line.trim_end());
+        return Ok(());
+    }
+    let status: Value = serde_json::from_str(&line)
+        .map_err(|error| Failure::new(Exit::Control, format!("{} answered no status: {error}", path.display())))?;
+    if let Some(error) = status["error"].as_str() {
+        return Err(Failure::new(Exit::Control, error));
+    }
+    out::say(&table(&status));
+    Ok(())
+}
+
+fn the_one_running() -> Result<PathBuf, Failure> {
+    let mut running = socket::running();
+    match running.len() {
+        0 => Err(Failure::new(
+            Exit::Control,
+            "no peer of this user runs on this machine; start one with `driftmesh peer --new`, or name its control \
+             socket with --control PATH",
+        )),
+        1 => Ok(running.swap_remove(0)),
+        _ => {
+            let mut message = "several peers run on this machine; choose one:".to_owned();
+            for path in running {
+                // Writing to a string cannot fail.
+                let _ = write!(message, "\n  driftmesh status --control {}", path.display());
+            }
+            Err(Failure::new(Exit::Usage, message))
+        }
+    }
+}
+
+fn ask(path: &Path) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_write_timeout(Some(ANSWER_MAX))?;
+    stream.write_all(b"{\"cmd\":\"status\"}\n")?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Text of a value, without quotes.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn table(status: &Value) -> String {
+    let get = |key: &str| text(&status[key]);
+    let mut table = String::new();
+    let mut row = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "{name:<9} {value}");
+    };
+    let genesis = status["genesis"].as_str().unwrap_or("not joined yet");
+    row("mesh", format!("{} (genesis {genesis})", get("mesh")));
+    row("peer", get("peer"));
+    row("group", get("group"));
+    for address in status["addresses"].as_array().into_iter().flatten() {
+        row("address", text(address));
+    }
+    if let Some(zone) = status["zone"].as_str() {
+        row("zone", zone.to_owned());
+    }
+    row("uptime", format!("{} s", status["uptime_ms"].as_u64().unwrap_or(0) / 1_000));
+    row(
+        "objects",
+        format!("{} owned, {} in transit, {} being fetched", get("owned"), get("in_transit"), get("fetching")),
+    );
+    row("open", format!("{} transactions and snapshots", get("transactions")));
+    row("journal", format!("at {}, lag {}", get("journal_tail"), get("journal_lag")));
+    row("core", format!("longest hold {} us", get("longest_core_hold_us")));
+    if status["draining"].as_bool() == Some(true) {
+        row("state", "leaving".to_owned());
+    }
+    let members = status["members"].as_array().cloned().unwrap_or_default();
+    row("peers", format!("{} besides this one", members.len()));
+    for member in &members {
+        let state = if member["connected"].as_bool() == Some(true) { "connected" } else { "lost" };
+        row(
+            "",
+            format!(
+                "{}  group {}  {state}  {} objects  heard {} ms ago",
+                text(&member["peer"]),
+                text(&member["group"]),
+                text(&member["owned"]),
+                text(&member["heard_ms_ago"]),
+            ),
+        );
+    }
+    table.truncate(table.trim_end().len());
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_peers_groups_objects_and_lag() {
+        let status = serde_json::json!({
+            "mesh": "arena", "genesis": "ab", "peer": "12D3", "group": "01", "addresses": ["/ip4/127.0.0.1/tcp/1"],
+            "uptime_ms": 2_500, "owned": 3, "in_transit": 1, "fetching": 0, "transactions": 0, "journal_tail": 9,
+            "journal_lag": 2, "longest_core_hold_us": 40, "draining": false,
+            "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
+        });
+        let table = table(&status);
+        for part in ["arena", "12D3", "3 owned", "lag 2", "12D4  group 02  connected  7 objects", "uptime    2 s"] {
+            assert!(table.contains(part), "{part} in\n{table}");
+        }
+    }
+}

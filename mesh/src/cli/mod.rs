@@ -1,0 +1,116 @@
+//! The command line: what can be said, and what becomes of it.
+
+mod client;
+mod control;
+mod exit;
+mod out;
+mod peer;
+mod socket;
+
+use clap::{Args, Parser, Subcommand};
+use exit::{Exit, Failure};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A peer-to-peer mesh of transactional game objects.
+#[derive(Debug, Parser)]
+#[command(name = "driftmesh", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a peer until it is told to leave (SIGTERM, Ctrl-C, or `leave` at its control socket).
+    Peer(PeerArgs),
+    /// Shows a running peer of this machine: its peers, groups, objects and lag.
+    Status(StatusArgs),
+}
+
+/// How a peer is run.
+#[derive(Debug, Args)]
+struct PeerArgs {
+    /// Founds a new mesh.
+    #[arg(long)]
+    new: bool,
+    /// Joins the mesh of the peer at ADDRESS: HOST:PORT, or /ip4/HOST/tcp/PORT with or without /p2p/ID. Repeatable,
+    /// one that answers is enough.
+    #[arg(long, value_name = "ADDRESS")]
+    join: Vec<String>,
+    /// How long to wait to be admitted, seconds; 0 waits for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    join_timeout: u64,
+    /// The name of the mesh, at most 64 bytes. Meshes of different names refuse each other.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    mesh: String,
+    /// Where to listen: /ip4/ADDRESS/tcp/PORT or ADDRESS:PORT; port 0 takes a free one. Repeatable. Default: a free
+    /// port of 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// What to tell others to reach this peer at, instead of where it listens. Repeatable.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Vec<String>,
+    /// A file with the mesh's secret. Line ends at its end do not count.
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
+    /// Lets other machines reach a peer of a mesh without a secret. Anybody who can reach it can take part.
+    #[arg(long)]
+    open: bool,
+    /// The failure domain of this peer, shown in its status.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Where to put the control socket. Default: a directory of its own in $XDG_RUNTIME_DIR or the temporary
+    /// directory.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// What to log to stderr, for example `info` or `driftmesh=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    log: String,
+}
+
+/// Which peer to ask.
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The peer's control socket, as it printed it. Not needed when one peer runs on this machine.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Prints the status as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    // clap ends the process by itself on a mistake, with the code of `Exit::Usage`.
+    let ended = match Cli::parse().command {
+        Command::Peer(args) => start_logging(&args.log).and_then(|()| run_peer(args)),
+        Command::Status(args) => client::status(args.control.as_deref(), args.json).map(|()| Exit::Success),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            out::complain(&failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn start_logging(filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Failure::new(Exit::Usage, format!("--log {filter}: {error}; give a level or target=level, for example `info`"))
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn run_peer(args: PeerArgs) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::new(Exit::Other, format!("the runtime cannot be started: {error}; free resources")))?;
+    let ended = runtime.block_on(peer::run(args));
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}

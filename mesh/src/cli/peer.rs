@@ -1,0 +1,353 @@
+//! `driftmesh peer`: runs one peer until it is told to end.
+
+use super::PeerArgs;
+use super::control::{Ask, Control, Request};
+use super::exit::{Exit, Failure};
+use super::out::{complain, say};
+use driftmesh::{Builder, Left, Mesh, Notice, StartError};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How long handing over may take.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+/// How often a peer that waits to be admitted says what it waits for.
+const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+/// The time between two lines about refused strangers, so that they cannot fill the terminal.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest secret, bytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Most notices that wait to be shown; more are dropped, because the terminal may stand still.
+const NOTICES_MAX: usize = 256;
+/// Most requests to end that wait.
+const REQUESTS_MAX: usize = 4;
+/// How long a client may take to read the last answer.
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Runs a peer until it has left.
+///
+/// # Errors
+/// When it cannot start or join; the message says what to do.
+pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
+    let (notice_sender, notices) = mpsc::channel(NOTICES_MAX);
+    let builder = builder(&args)?.observe(move |notice| {
+        // A full queue means that the terminal stands still; the next notice that fits shows the present state.
+        let _ = notice_sender.try_send(notice);
+    });
+    let signals = Signals::new()?;
+    let mesh = builder.launch().await?;
+    let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
+    let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
+    introduce(&mesh, &args, control.path());
+    let mut running = Running { mesh, name: args.mesh.clone(), signals, notices, requests, shown: 0, refused_at: None };
+    let limit = (args.join_timeout > 0).then(|| Duration::from_secs(args.join_timeout));
+    let end = match running.join(limit).await? {
+        Some(end) => end,
+        None => running.until_told().await,
+    };
+    let exit = running.end(end).await;
+    drop(control);
+    Ok(exit)
+}
+
+fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
+    if args.new != args.join.is_empty() {
+        let message = if args.new {
+            "--new founds a mesh and --join joins one; leave out one of the two"
+        } else {
+            "say --new to found a mesh, or --join ADDRESS to join one"
+        };
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let mut builder = Mesh::builder().name(&args.mesh).open(args.open);
+    if args.new {
+        builder = builder.new_mesh();
+    }
+    builder = args.join.iter().fold(builder, |builder, address| builder.join(address));
+    builder = args.listen.iter().fold(builder, |builder, address| builder.listen(address));
+    builder = args.advertise.iter().fold(builder, |builder, address| builder.advertise(address));
+    if let Some(path) = &args.secret {
+        builder = builder.secret(read_secret(path)?);
+    }
+    if let Some(zone) = &args.zone {
+        builder = builder.zone(zone);
+    }
+    Ok(builder)
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |what: String| Failure::new(Exit::Usage, format!("the secret file {}: {what}", path.display()));
+    let mut secret = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut secret))
+        .map_err(|error| failed(format!("{error}; give a file that this user can read")))?;
+    if secret.len() as u64 > SECRET_BYTES_MAX {
+        return Err(failed(format!("it has more than {SECRET_BYTES_MAX} bytes; give a shorter one")));
+    }
+    while let Some(b'\n' | b'\r') = secret.last() {
+        secret.pop();
+    }
+    if secret.is_empty() {
+        return Err(failed("it is empty; put at least one byte in it".to_owned()));
+    }
+    Ok(secret)
+}
+
+/// Says who this is, and how to add another.
+fn introduce(mesh: &Mesh, args: &PeerArgs, control: &Path) {
+    let status = serde_json::to_value(mesh.status()).unwrap_or_default();
+    say(&format!("peer {}", status["peer"].as_str().unwrap_or_default()));
+    let addresses = mesh.addresses();
+    for address in &addresses {
+        say(&format!("listening at {address}"));
+    }
+    say(&format!("control socket {}", control.display()));
+    if let Some(address) = best_address(&addresses) {
+        say("to add a peer, run:");
+        say(&format!("  {}", join_line(address, args)));
+    }
+    let stays_here = args.listen.is_empty() && args.advertise.is_empty();
+    if stays_here && args.join.iter().any(|address| !is_this_machine(address)) {
+        say(
+            "note: this peer listens on this machine only, so peers of other machines that it does not dial itself \
+             cannot reach it; give --listen /ip4/0.0.0.0/tcp/PORT",
+        );
+    }
+}
+
+fn is_this_machine(address: &str) -> bool {
+    ["127.", "localhost:", "[::1]", "/ip4/127.", "/ip6/::1/", "/dns/localhost/"]
+        .iter()
+        .any(|start| address.trim().starts_with(start))
+}
+
+/// The address that most others can use.
+fn best_address(addresses: &[String]) -> Option<&String> {
+    addresses.iter().find(|address| !is_this_machine(address)).or_else(|| addresses.first())
+}
+
+/// The command that adds a peer to the mesh.
+fn join_line(address: &str, args: &PeerArgs) -> String {
+    let mut line = format!("driftmesh peer --join {address}");
+    if args.mesh != "default" {
+        line.push_str(&format!(" --mesh {}", quoted(&args.mesh)));
+    }
+    if let Some(secret) = &args.secret {
+        line.push_str(&format!(" --secret {}", quoted(&secret.to_string_lossy())));
+    }
+    line
+}
+
+/// The text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// The signals that end a peer.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Other, format!("signals cannot be handled: {error}; free resources of this machine"))
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    /// Waits for the next signal. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Why a peer ends.
+#[derive(Debug)]
+enum End {
+    /// A signal.
+    Signal,
+    /// A client of the control socket.
+    Asked(Request),
+}
+
+/// A peer that runs, and what it listens to.
+struct Running {
+    mesh: Mesh,
+    name: String,
+    signals: Signals,
+    notices: mpsc::Receiver<Notice>,
+    requests: mpsc::Receiver<Request>,
+    /// How many peers were shown last, this one included.
+    shown: usize,
+    refused_at: Option<Instant>,
+}
+
+impl Running {
+    /// Waits to be admitted, or until told to end.
+    async fn join(&mut self, limit: Option<Duration>) -> Result<Option<End>, StartError> {
+        let mut ticks = tokio::time::interval_at(Instant::now() + WAITING_INTERVAL, WAITING_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mesh = self.mesh.clone();
+        let mut joined = std::pin::pin!(mesh.joined(limit));
+        loop {
+            tokio::select! {
+                ended = &mut joined => {
+                    ended?;
+                    self.show_members();
+                    return Ok(None);
+                }
+                () = self.signals.next() => return Ok(Some(End::Signal)),
+                Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
+                _ = ticks.tick() => {
+                    let tried = self.mesh.join_progress().await.join("; ");
+                    say(&format!("waiting for a peer of mesh {}: {tried}", self.name));
+                }
+            }
+        }
+    }
+
+    /// Shows what happens until told to end.
+    async fn until_told(&mut self) -> End {
+        loop {
+            tokio::select! {
+                () = self.signals.next() => return End::Signal,
+                Some(request) = self.requests.recv() => return End::Asked(request),
+                Some(notice) = self.notices.recv() => self.show(notice),
+            }
+        }
+    }
+
+    fn show_members(&mut self) {
+        let count = self.mesh.peers().len() + 1;
+        if self.shown != count {
+            self.shown = count;
+            say(&format!("joined mesh {}: {}", self.name, counted(count, "peer")));
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's notices may grow; unknown ones are not shown")]
+    fn show(&mut self, notice: Notice) {
+        match notice {
+            Notice::Joined { .. } => self.show_members(),
+            Notice::Left { peer, reason, .. } => {
+                say(&format!("peer {peer} left: {reason}"));
+                self.show_members();
+            }
+            Notice::Refused { address, reason, .. } => {
+                if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
+                    self.refused_at = Some(Instant::now());
+                    say(&format!("refused a peer at {}: {reason}", address.as_deref().unwrap_or("an unknown address")));
+                }
+            }
+            Notice::ListenFailed { addresses, error } => {
+                complain(&format!(
+                    "nobody can join at {} any more: {error}; start the peer again", addresses.join(", ")
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends as asked; at once when interrupted.
+    async fn end(mut self, end: End) -> Exit {
+        let (request, ask) = match end {
+            End::Signal => (None, Ask::Leave),
+            End::Asked(request) => {
+                let ask = request.ask;
+                (Some(request), ask)
+            }
+        };
+        let mesh = self.mesh.clone();
+        let ending = async {
+            match ask {
+                Ask::Leave => leave(&mesh).await,
+                Ask::Stop => {
+                    mesh.shutdown().await;
+                    say("stopped");
+                    json!({ "stopped": true })
+                }
+            }
+        };
+        let answer = tokio::select! {
+            answer = ending => answer,
+            _ = self.signals.interrupt.recv() => {
+                say("ended at once");
+                return Exit::Interrupted;
+            }
+        };
+        if let Some(request) = request {
+            tell(request, answer).await;
+        }
+        Exit::Success
+    }
+}
+
+async fn tell(request: Request, answer: Value) {
+    if request.answer.send(answer).is_ok() {
+        // A client that does not read holds up the end for a moment only.
+        let _ = tokio::time::timeout(LAST_ANSWER_MAX, request.written).await;
+    }
+}
+
+async fn leave(mesh: &Mesh) -> Value {
+    let status = mesh.status();
+    let others = mesh.peers().len();
+    let objects = counted(status.owned + status.in_transit, "object");
+    if others > 0 {
+        say(&format!(
+            "leaving: handing {objects} over to {}, {} s at most; Ctrl-C ends at once",
+            counted(others, "other peer"), LEAVE_MAX.as_secs()
+        ));
+    } else {
+        say(&format!("leaving: this is the last peer, so its {objects} end with it"));
+    }
+    let Left { handed_over, stayed } = mesh.leave(LEAVE_MAX).await;
+    say(&format!("left: {} handed over, {stayed} lost", counted(handed_over, "object")));
+    json!({ "left": { "handed_over": handed_over, "stayed": stayed } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (text, word) in [
+            ("arena", "arena"),
+            ("/etc/my.secret", "/etc/my.secret"),
+            ("my arena", "'my arena'"),
+            ("it's", "'it'\\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(text), word);
+        }
+    }
+
+    #[test]
+    fn others_are_told_an_address_they_can_use() {
+        let addresses = ["/ip4/127.0.0.1/tcp/1".to_owned(), "/ip4/192.0.2.7/tcp/1".to_owned()];
+        assert_eq!(best_address(&addresses), Some(&addresses[1]));
+        assert_eq!(best_address(&addresses[..1]), Some(&addresses[0]));
+    }
+}

@@ -1,0 +1,184 @@
+//! Control sockets in the file system: where they are, and how they come and go.
+//!
+//! It refuses to let anybody but the owner touch a socket at any moment: it is bound inside a directory that only the
+//! owner can enter, and gets its final name when its own mode is right. It never replaces a file it did not find dead.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// How the directories of sockets without a path of their own begin.
+const DIRECTORY_PREFIX: &str = "driftmesh-";
+/// The name of the socket in such a directory.
+const SOCKET_NAME: &str = "control.sock";
+
+/// A bound control socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct BoundSocket {
+    path: PathBuf,
+    /// Removed too, when the socket has a directory of its own.
+    directory: Option<PathBuf>,
+    /// Device and inode, so that only the very file is removed.
+    identity: (u64, u64),
+}
+
+impl BoundSocket {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
+            // What cannot be removed is found dead by the next one who looks.
+            let _ = fs::remove_file(&self.path);
+        }
+        if let Some(directory) = &self.directory {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The directories in which sockets without a path of their own are.
+fn bases() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let mut bases: Vec<PathBuf> = runtime.into_iter().collect();
+    let temporary = std::env::temp_dir();
+    if !bases.contains(&temporary) {
+        bases.push(temporary);
+    }
+    bases
+}
+
+/// Makes a new directory that only the owner can enter.
+fn private_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
+    // `mkdir` fails on anything that exists, links included, so a name that somebody guessed does no harm.
+    let path = base.join(format!("{prefix}{}-{:08x}", std::process::id(), driftmesh::transport::random_incarnation() >> 32));
+    DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
+}
+
+/// Binds a control socket: at the path, or in a new directory of its own.
+///
+/// # Errors
+/// When the path is in use, or the file system refuses.
+pub(super) fn bind(path: Option<&Path>) -> io::Result<(UnixListener, BoundSocket)> {
+    match path {
+        Some(path) => bind_at(path),
+        None => bind_anywhere(),
+    }
+}
+
+fn bind_anywhere() -> io::Result<(UnixListener, BoundSocket)> {
+    let base = bases().swap_remove(0);
+    let directory = private_directory(&base, DIRECTORY_PREFIX)?;
+    let path = directory.join(SOCKET_NAME);
+    let bound = UnixListener::bind(&path).and_then(|listener| {
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok((listener, identity(&fs::symlink_metadata(&path)?)))
+    });
+    match bound {
+        Ok((listener, identity)) => Ok((listener, BoundSocket { path, directory: Some(directory), identity })),
+        Err(error) => {
+            let _ = fs::remove_dir_all(&directory);
+            Err(error)
+        }
+    }
+}
+
+fn bind_at(path: &Path) -> io::Result<(UnixListener, BoundSocket)> {
+    remove_if_dead(path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = private_directory(parent, ".dm")?;
+    let inside = directory.join("s");
+    let bound = UnixListener::bind(&inside).and_then(|listener| {
+        fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
+        // Unlike a rename, a link fails when somebody else was faster.
+        fs::hard_link(&inside, path)?;
+        Ok((listener, identity(&fs::symlink_metadata(path)?)))
+    });
+    let _ = fs::remove_dir_all(&directory);
+    let (listener, identity) = bound?;
+    Ok((listener, BoundSocket { path: path.to_owned(), directory: None, identity }))
+}
+
+/// Makes way for a new socket where a process left one behind that nobody listens at.
+fn remove_if_dead(path: &Path) -> io::Result<()> {
+    let in_use = |what: &str| Err(io::Error::new(ErrorKind::AddrInUse, what.to_owned()));
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => in_use("it exists and is no socket"),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+            Ok(_) | Err(_) => in_use("another process uses it"),
+        },
+    }
+}
+
+/// The control sockets of peers that run on this machine and that this user may ask, sorted.
+pub(super) fn running() -> Vec<PathBuf> {
+    let mut sockets = Vec::new();
+    for base in bases() {
+        for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+            let is_private = entry.metadata().is_ok_and(|found| found.is_dir() && found.mode() & 0o077 == 0);
+            // Only its owner can enter a private directory, so what is in it was put there by this user.
+            if is_private && entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+                let socket = entry.path().join(SOCKET_NAME);
+                if UnixStream::connect(&socket).is_ok() {
+                    sockets.push(socket);
+                }
+            }
+        }
+    }
+    sockets.sort();
+    sockets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_private_and_goes_with_its_process() {
+        let base = private_directory(&std::env::temp_dir(), "dmtest-").unwrap();
+        let path = base.join("c.sock");
+        let (listener, bound) = bind(Some(&path)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 1, "nothing else is left");
+        assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(bind(Some(&path)).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(bound);
+        assert!(!path.exists());
+        drop(listener);
+        fs::remove_dir(&base).unwrap();
+    }
+
+    #[test]
+    fn a_dead_socket_makes_way_and_another_file_does_not() {
+        let base = private_directory(&std::env::temp_dir(), "dmtest-").unwrap();
+        let path = base.join("c.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        drop(bind(Some(&path)).unwrap());
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(bind(Some(&path)).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn a_socket_without_a_path_is_found() {
+        let (_listener, bound) = bind(None).unwrap();
+        assert!(running().contains(&bound.path().to_owned()));
+        let path = bound.path().to_owned();
+        drop(bound);
+        assert!(!path.parent().unwrap().exists());
+    }
+}

@@ -1,0 +1,306 @@
+//! The tokio host of the core: one mutex, one step at a time, and everything slow outside of it.
+//!
+//! A step holds the lock for microseconds. It refuses to hold it across an await, a codec call, a system call other
+//! than one clock reading, or user code: messages are encoded and sent, and wakers woken, after it is released.
+
+use crate::clock::Clock;
+use crate::joining::Joining;
+use crate::transport::{SendError, Transport};
+use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
+use driftmesh_peer::session::{Host, Options, Wakers};
+use driftmesh_peer::{Envelope, Peer};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long the timer task sleeps when the core wants no timer.
+const IDLE_SLEEP: Duration = Duration::from_secs(1);
+
+/// What the mutex guards.
+struct Core {
+    peer: Peer,
+    wakers: Wakers,
+    clock: Clock,
+    /// What the timer task sleeps until.
+    armed: Micros,
+    longest_hold: Micros,
+}
+
+/// What a step wants done after the lock is released.
+struct Effects {
+    sends: Vec<(PeerId, Envelope)>,
+    wakers: Vec<Waker>,
+    wants_earlier_timer: bool,
+}
+
+impl Core {
+    /// Takes what one input to the core has caused.
+    fn effects(&mut self) -> Effects {
+        let commands = self.peer.take_commands();
+        let mut wakers = Vec::new();
+        for txn in commands.wakes {
+            wakers.append(&mut self.wakers.take(txn));
+        }
+        let mut wants_earlier_timer = false;
+        if let Some(next) = self.peer.next_timer()
+            && next < self.armed
+        {
+            self.armed = next;
+            wants_earlier_timer = true;
+        }
+        Effects { sends: commands.sends, wakers, wants_earlier_timer }
+    }
+
+    fn note_hold(&mut self, begun: Micros) {
+        self.longest_hold = self.longest_hold.max(self.clock.mono().since(begun));
+    }
+}
+
+/// What all handles of one peer share.
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    /// Wakes the timer task: a timer is wanted earlier, or the peer is gone.
+    earlier: Arc<Notify>,
+    transport: OnceLock<Transport>,
+    pub(crate) joining: Joining,
+    pub(crate) identity: Identity,
+    pub(crate) counters: Counters,
+    /// Of a plain `transact`: made once, so that a transaction allocates nothing for it.
+    pub(crate) default_options: Options,
+}
+
+/// What never changes of a peer.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) peer: PeerId,
+    pub(crate) mesh: String,
+    pub(crate) zone: Option<String>,
+}
+
+/// What the driver counts beside the core and the transport.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Payloads and introductions that did not decode.
+    pub(crate) undecodable: AtomicU64,
+    /// Messages that did not encode or were too long for the wire: a mistake in the core.
+    pub(crate) unsendable: AtomicU64,
+}
+
+/// Counts, and says whether to log: at 1, 2, 4, 8 ... so that a flood cannot fill the log.
+pub(crate) fn count_and_should_log(counter: &AtomicU64) -> bool {
+    (counter.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two()
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.earlier.notify_one();
+    }
+}
+
+/// Ends the process: the core's state can no longer be trusted, and waiting for it would hang every caller.
+#[expect(clippy::print_stderr, reason = "the process ends here; a log filter must not hide why")]
+fn die() -> ! {
+    eprintln!(
+        "driftmesh: the peer's core panicked (see the message above); its state cannot be trusted, so the process \
+         ends here. Restart it, and report the panic message."
+    );
+    std::process::abort();
+}
+
+/// Ends the process when the task that holds it panics.
+struct DieOnPanic;
+
+impl Drop for DieOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            die();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(peer: Peer, clock: Clock, identity: Identity, joining: Joining) -> Arc<Self> {
+        let core = Core {
+            peer,
+            wakers: Wakers::default(),
+            clock,
+            armed: Micros(u64::MAX),
+            longest_hold: Micros(0),
+        };
+        Arc::new(Self {
+            core: Mutex::new(core),
+            earlier: Arc::new(Notify::new()),
+            transport: OnceLock::new(),
+            joining,
+            identity,
+            counters: Counters::default(),
+            default_options: Options::new("transaction"),
+        })
+    }
+
+    /// Gives the peer its way out. What the core sends before is lost; it repeats what matters.
+    pub(crate) fn set_transport(&self, transport: Transport) {
+        // Called once, by the start.
+        let _ = self.transport.set(transport);
+    }
+
+    pub(crate) fn transport(&self) -> Option<&Transport> {
+        self.transport.get()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|_| die())
+    }
+
+    /// Takes one step of the core.
+    pub(crate) fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
+        let mut core = self.lock();
+        let now = core.clock.now();
+        let result = step(&mut core.peer, now);
+        let effects = core.effects();
+        drop(core);
+        self.carry_out(effects);
+        result
+    }
+
+    fn poll_step<R>(
+        &self,
+        txn: TxnId,
+        context: &mut Context<'_>,
+        step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
+    ) -> Poll<R> {
+        let mut core = self.lock();
+        let now = core.clock.now();
+        let result = step(&mut core.peer, now);
+        if result.is_pending() {
+            // Before the effects are taken: the step itself may have caused the wake-up.
+            core.wakers.park(txn, context.waker());
+        }
+        let effects = core.effects();
+        drop(core);
+        self.carry_out(effects);
+        result
+    }
+
+    /// Takes a batch of inputs under one lock. Each is an input of its own to the core, as in the simulator.
+    pub(crate) fn step_each<I>(&self, inputs: impl IntoIterator<Item = I>, mut step: impl FnMut(&mut Peer, Now, I)) {
+        let mut all = Effects { sends: Vec::new(), wakers: Vec::new(), wants_earlier_timer: false };
+        let mut core = self.lock();
+        let now = core.clock.now();
+        for input in inputs {
+            step(&mut core.peer, now, input);
+            let mut effects = core.effects();
+            all.sends.append(&mut effects.sends);
+            all.wakers.append(&mut effects.wakers);
+            all.wants_earlier_timer |= effects.wants_earlier_timer;
+        }
+        core.note_hold(now.mono);
+        drop(core);
+        self.carry_out(all);
+    }
+
+    /// The longest time that the lock was held by a batch of messages or by timers.
+    pub(crate) fn longest_hold(&self) -> Micros {
+        self.lock().longest_hold
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        for (to, envelope) in effects.sends {
+            self.send(to, &envelope);
+        }
+        for waker in effects.wakers {
+            waker.wake();
+        }
+        if effects.wants_earlier_timer {
+            self.earlier.notify_one();
+        }
+    }
+
+    fn send(&self, to: PeerId, envelope: &Envelope) {
+        debug_assert!(to != self.identity.peer, "the core never sends to itself");
+        let Some(transport) = self.transport.get() else { return };
+        let sent = match codec::encode(envelope) {
+            Ok(payload) => transport.send(to, payload),
+            Err(error) => {
+                if count_and_should_log(&self.counters.unsendable) {
+                    tracing::error!(%to, %error, "a message does not encode");
+                }
+                return;
+            }
+        };
+        match sent {
+            Ok(()) => {}
+            // Counted by the transport; the core repeats what matters.
+            Err(error @ (SendError::NotConnected | SendError::Busy)) => tracing::debug!(%to, %error, "not sent"),
+            Err(error @ SendError::TooLong { .. }) => {
+                if count_and_should_log(&self.counters.unsendable) {
+                    tracing::error!(%to, %error, "a message is too long");
+                }
+            }
+        }
+    }
+
+    /// Fires the timers that are due; returns how long to sleep.
+    fn fire_timers(&self) -> Duration {
+        let mut core = self.lock();
+        core.clock.refresh();
+        let now = core.clock.now();
+        if core.peer.next_timer().is_some_and(|next| next <= now.mono) {
+            core.peer.timers_due(now);
+        }
+        // What is due next is slept for right here, so nobody need tell.
+        core.armed = Micros(0);
+        let effects = core.effects();
+        let next = core.peer.next_timer();
+        core.armed = next.unwrap_or(Micros(u64::MAX));
+        core.note_hold(now.mono);
+        drop(core);
+        self.carry_out(effects);
+        next.map_or(IDLE_SLEEP, |next| Duration::from_micros(next.since(now.mono).0).min(IDLE_SLEEP))
+    }
+}
+
+/// Runs the core's timers until the peer is gone.
+pub(crate) fn spawn_timers(shared: &Arc<Shared>) {
+    let weak: Weak<Shared> = Arc::downgrade(shared);
+    let earlier = Arc::clone(&shared.earlier);
+    tokio::spawn(async move {
+        // Whoever else panics in the core poisons the lock, and this task finds that at the next heartbeat.
+        let _die_on_panic = DieOnPanic;
+        while let Some(shared) = weak.upgrade() {
+            let sleep = shared.fire_timers();
+            drop(shared);
+            // An earlier timer and the end of the time mean the same: look again.
+            let _ = tokio::time::timeout(sleep, earlier.notified()).await;
+        }
+    });
+}
+
+/// Lends the core to transactions. Clones share it; the last handle that is dropped stops the peer.
+#[derive(Clone)]
+pub struct LiveHost {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for LiveHost {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LiveHost").field("peer", &self.shared.identity.peer).finish()
+    }
+}
+
+impl Host for LiveHost {
+    fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
+        self.shared.step(step)
+    }
+
+    fn poll_step<R>(
+        &self,
+        txn: TxnId,
+        context: &mut Context<'_>,
+        step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
+    ) -> Poll<R> {
+        self.shared.poll_step(txn, context, step)
+    }
+}

@@ -1,0 +1,89 @@
+//! From the transport into the core: payloads and membership.
+//!
+//! It decodes before it takes the lock, and refuses to panic on anything that a peer sends (R25): what does not
+//! decode is counted, logged now and then, and dropped.
+
+use crate::host::{Shared, count_and_should_log};
+use crate::notice::{Notice, Observer};
+use crate::transport::{Event, Handler};
+use driftmesh_model::{Incarnation, PeerId, codec};
+use driftmesh_peer::{Envelope, Introduction};
+use std::sync::Weak;
+
+/// The transport's handler. It holds the peer weakly: the transport belongs to the peer, not the other way round.
+pub(crate) struct Inbound {
+    pub(crate) shared: Weak<Shared>,
+    pub(crate) observer: Option<Observer>,
+}
+
+impl Inbound {
+    fn tell(&self, notice: Notice) {
+        if let Some(observer) = &self.observer {
+            observer(notice);
+        }
+    }
+
+    fn admitted(&self, shared: &Shared, peer: PeerId, incarnation: u64, hello: &[u8]) {
+        let introduction = match codec::decode::<Introduction>(hello) {
+            Ok(introduction) if introduction.incarnation == Incarnation::from_u64(incarnation) => introduction,
+            Ok(_) | Err(_) => {
+                if count_and_should_log(&shared.counters.undecodable) {
+                    tracing::warn!(%peer, "the introduction of a peer does not decode; it takes no part");
+                }
+                return;
+            }
+        };
+        if shared.joining.is_member(&peer) {
+            // A former start of it, of which no end was told, owns nothing that this one knows of.
+            shared.step(|core, now| core.left(now, peer, false));
+        }
+        shared.step(|core, now| core.joined(now, peer, introduction));
+        let members = shared.joining.admitted(peer);
+        self.tell(Notice::Joined { peer, members });
+    }
+}
+
+impl Handler for Inbound {
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut envelopes = Vec::with_capacity(payloads.len());
+        for payload in payloads {
+            match codec::decode::<Envelope>(&payload) {
+                Ok(envelope) => envelopes.push(envelope),
+                Err(error) => {
+                    if count_and_should_log(&shared.counters.undecodable) {
+                        tracing::warn!(%from, %error, "a message does not decode; both peers must run one release");
+                    }
+                }
+            }
+        }
+        shared.step_each(envelopes, |core, now, envelope| core.received(now, from, envelope));
+    }
+
+    fn event(&self, event: Event) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        match event {
+            Event::Listening { address } => self.tell(Notice::Listening { address: address.to_string() }),
+            Event::Admitted { peer, incarnation, hello, .. } => self.admitted(&shared, peer, incarnation, &hello),
+            Event::Left { peer, reason, .. } => {
+                shared.step(|core, now| core.left(now, peer, reason.is_clean()));
+                let members = shared.joining.left(&peer);
+                self.tell(Notice::Left { peer, members, reason });
+            }
+            Event::Refused { address, reason, by_remote, .. } => {
+                if let Some(address) = &address {
+                    shared.joining.refused(address, reason.clone());
+                }
+                self.tell(Notice::Refused { address: address.map(|address| address.to_string()), reason, by_remote });
+            }
+            Event::Unreachable { address, error } => {
+                shared.joining.unreachable(&address, error.clone());
+                self.tell(Notice::Unreachable { address: address.to_string(), error });
+            }
+            Event::ListenFailed { addresses, error } => {
+                let addresses = addresses.iter().map(ToString::to_string).collect();
+                self.tell(Notice::ListenFailed { addresses, error });
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The handle of a running peer: what users embed.
+
+use crate::host::LiveHost;
+use crate::status::{MeshStatus, Surroundings, TransportView};
+use crate::task::Task;
+use crate::{Builder, Metrics, Result, Snapshot, StartError, Tx};
+use driftmesh_model::{ObjectId, PeerId};
+use driftmesh_peer::session::{self, Options};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a leaving peer looks how far it is.
+const LEAVE_TICK: Duration = Duration::from_millis(5);
+/// How long a leaving peer that owns nothing any more waits for transactions that are still open.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
+/// Two heartbeats: the others must have heard that this peer owns nothing before it says goodbye, or they would take
+/// it for lost with objects.
+const LEAVE_HEARD: Duration = Duration::from_millis(200);
+
+/// A running peer of a mesh. Cheap to clone; clones are the same peer. It stops, without a goodbye, when the last
+/// clone is dropped and the last transaction and snapshot has ended; [`Mesh::leave`] before that hands its objects
+/// over.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    host: LiveHost,
+}
+
+/// How a peer left its mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// Objects that other members took over.
+    pub handed_over: usize,
+    /// Objects that went down with this peer, or of which it is not known whether another has them: all of them when
+    /// it was the last peer. Deleted objects that are not forgotten yet count.
+    pub stayed: usize,
+}
+
+impl Mesh {
+    pub(crate) const fn new(host: LiveHost) -> Self {
+        Self { host }
+    }
+
+    /// Settings of a peer to start.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Runs a closure as a transaction of kind `transaction` with a deadline of 5 s; see [`Mesh::task`] for others.
+    ///
+    /// All reads are of one snapshot of the whole mesh; all writes take effect at once, or none. The closure may be
+    /// called several times, so it must not have effects of its own. The future does not borrow the mesh, and is
+    /// `Send` when the closure, its futures and the result are.
+    ///
+    /// Cancel safe: dropping the future before it is ready aborts the transaction.
+    ///
+    /// # Errors
+    /// What the closure returned, `Deadline` when it could not commit in time, or a limit. Nothing took effect then.
+    pub fn transact<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let done = session::transact(self.host.clone(), self.host.shared.default_options.clone(), body);
+        async move { Ok(done.await?.value) }
+    }
+
+    /// Transactions of a kind with this name, at most 64 bytes of it: what errors and metrics name.
+    pub fn task(&self, kind: &str) -> Task {
+        Task::new(self.host.clone(), Options::new(kind))
+    }
+
+    /// Takes a snapshot of the whole mesh, for reads without locks.
+    ///
+    /// # Errors
+    /// `Busy` when too many transactions and snapshots are open, `Leaving`.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(self.host.clone(), "snapshot")
+    }
+
+    /// Who this peer is.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.host.shared.identity.peer
+    }
+
+    /// The other members that are connected, sorted.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerId> {
+        self.host.shared.joining.members()
+    }
+
+    /// Waits until at least so many other members are connected. Cancel safe.
+    pub async fn wait_for_peers(&self, others: usize) {
+        self.host.shared.joining.wait_for_peers(others).await;
+    }
+
+    /// Waits until a peer has admitted this one; at once for a peer that founded its mesh. Cancel safe.
+    ///
+    /// # Errors
+    /// `Refused` when every join address refuses for good, `Unreachable` after `limit`. The peer goes on trying.
+    pub async fn joined(&self, limit: Option<Duration>) -> Result<(), StartError> {
+        self.host.shared.joining.joined(limit).await
+    }
+
+    /// What each join address last said, for a message to somebody who waits. Empty for a peer that founded its mesh.
+    pub async fn join_progress(&self) -> Vec<String> {
+        self.host.shared.joining.tried().await
+    }
+
+    /// Where others can join: multiaddresses with `/p2p/`.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let addresses = self.host.shared.transport().map(crate::transport::Transport::addresses);
+        addresses.unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether this peer owns the object now. It may have left before the caller looks at the answer.
+    #[must_use]
+    pub fn is_owned(&self, object: ObjectId) -> bool {
+        self.host.shared.step(|peer, _| peer.group().owned(object).is_some())
+    }
+
+    /// What this peer says of itself and its mesh.
+    #[must_use]
+    pub fn status(&self) -> MeshStatus {
+        let shared = &self.host.shared;
+        let (core, uptime_ms) = shared.step(|peer, now| (peer.status(now), now.mono.as_millis()));
+        let transport = shared.transport();
+        let counters = transport.map(crate::transport::Transport::counters).unwrap_or_default();
+        let around = Surroundings {
+            mesh: shared.identity.mesh.clone(),
+            genesis: transport.and_then(crate::transport::Transport::genesis).map(|genesis| genesis.to_string()),
+            addresses: self.addresses(),
+            zone: shared.identity.zone.clone(),
+            uptime_ms,
+            transport: TransportView::new(counters, shared.counters.undecodable.load(Ordering::Relaxed)),
+            longest_core_hold_us: shared.longest_hold().0,
+        };
+        MeshStatus::new(core, around)
+    }
+
+    /// What this peer has counted since its start.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.host.shared.step(|peer, _| peer.metrics().clone())
+    }
+
+    /// Leaves the mesh: new transactions are refused with `Leaving`, all objects go to other members, then a goodbye.
+    /// Ends after `limit` (and 2 s at most for the goodbye) with what it has; at once when there is no other member.
+    ///
+    /// Transactions that are open go on; what they commit after the last object went is lost, so end them first.
+    /// Cancel safe until the goodbye: dropped before, the peer stays, with the objects it still has.
+    pub async fn leave(&self, limit: Duration) -> Left {
+        let shared = &self.host.shared;
+        let stays = StayOnDrop { host: Some(&self.host) };
+        let begun = Instant::now();
+        let before = shared.step(|peer, now| {
+            peer.drain(now);
+            holds(peer)
+        });
+        let mut empty_since = None;
+        while !shared.joining.members().is_empty() && begun.elapsed() < limit {
+            let (is_drained, is_idle) = shared.step(|peer, now| (peer.is_drained(), peer.status(now).transactions == 0));
+            let since = *empty_since.get_or_insert_with(Instant::now);
+            if !is_drained {
+                empty_since = None;
+            } else if since.elapsed() >= LEAVE_HEARD && (is_idle || since.elapsed() >= LEAVE_GRACE) {
+                break;
+            }
+            tokio::time::sleep(LEAVE_TICK).await;
+        }
+        stays.disarm();
+        self.say_goodbye().await;
+        let stayed = shared.step(|peer, _| holds(peer));
+        Left { handed_over: before.saturating_sub(stayed), stayed }
+    }
+
+    /// Stops without handing anything over: says goodbye and lets go of the ports, 2 s at most. Later transactions
+    /// are refused with `Leaving`.
+    pub async fn shutdown(&self) {
+        self.say_goodbye().await;
+        self.host.shared.step(|peer, now| peer.drain(now));
+    }
+
+    async fn say_goodbye(&self) {
+        if let Some(transport) = self.host.shared.transport() {
+            transport.shutdown().await;
+        }
+    }
+}
+
+/// The objects that would be lost if the peer stopped now.
+fn holds(peer: &driftmesh_peer::Peer) -> usize {
+    peer.group().owned_count() + peer.group().in_transit_count()
+}
+
+/// Lets the peer take objects again when its leaving is given up.
+struct StayOnDrop<'a> {
+    host: Option<&'a LiveHost>,
+}
+
+impl StayOnDrop<'_> {
+    fn disarm(mut self) {
+        self.host = None;
+    }
+}
+
+impl Drop for StayOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(host) = self.host {
+            host.shared.step(|peer, _| peer.stay());
+        }
+    }
+}

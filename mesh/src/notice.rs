@@ -1,0 +1,58 @@
+//! What a peer tells its operator while it runs.
+
+use crate::transport::{LeaveReason, RefuseReason};
+use driftmesh_model::PeerId;
+use std::sync::Arc;
+
+/// Takes notices. It is called from the transport's tasks and must return at once.
+pub(crate) type Observer = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Something that an operator may want to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The peer listens.
+    Listening {
+        /// Where others can join: a multiaddress with `/p2p/`.
+        address: String,
+    },
+    /// Another peer is connected.
+    Joined {
+        /// The peer.
+        peer: PeerId,
+        /// How many other peers are connected now.
+        members: usize,
+    },
+    /// Another peer is not connected any more.
+    Left {
+        /// The peer.
+        peer: PeerId,
+        /// How many other peers are connected now.
+        members: usize,
+        /// Why it left.
+        reason: LeaveReason,
+    },
+    /// This peer and another refused each other.
+    Refused {
+        /// Where the other was dialled, or from where it came.
+        address: Option<String>,
+        /// Why, as this side sees it.
+        reason: RefuseReason,
+        /// Whether the other side refused.
+        by_remote: bool,
+    },
+    /// An address cannot be reached; told at most once in 5 s for each.
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What the operating system reported.
+        error: String,
+    },
+    /// The peer no longer listens at these addresses.
+    ListenFailed {
+        /// The addresses.
+        addresses: Vec<String>,
+        /// What the operating system reported.
+        error: String,
+    },
+}

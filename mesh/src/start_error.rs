@@ -1,0 +1,56 @@
+//! Why a peer could not be started or could not join: what happened, and what to do.
+
+use crate::transport::{self, AddressError, RefuseReason};
+use std::time::Duration;
+
+/// A peer could not be started, or no peer of the mesh admitted it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The transport could not be started: a port is taken, the mesh name is too long.
+    #[error(transparent)]
+    Transport(#[from] transport::StartError),
+    /// An address to join or to advertise cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// An address to listen at cannot be used.
+    #[error("`{text}` cannot be listened at; give /ip4/ADDRESS/tcp/PORT, /ip6/ADDRESS/tcp/PORT or ADDRESS:PORT")]
+    ListenAddress {
+        /// What was given.
+        text: String,
+    },
+    /// A mesh without a secret would be open to everybody who can reach the address.
+    #[error(
+        "{address} can be reached from other machines, and the mesh has no secret, so anybody there could take part; \
+         give the mesh a secret, or say explicitly that it is open, or use a loopback address"
+    )]
+    NotLoopback {
+        /// The address.
+        address: String,
+    },
+    /// An empty secret protects nothing.
+    #[error("the mesh secret is empty; give at least one byte, or no secret at all")]
+    EmptySecret,
+    /// A peer founds a mesh or joins one.
+    #[error("a peer either founds a new mesh or joins one; leave out one of the two")]
+    NewAndJoin,
+    /// The mesh, or whoever is at the address, refused this peer, and trying again would not help.
+    #[error("{address} was not joined: {reason}")]
+    Refused {
+        /// Where it was tried.
+        address: String,
+        /// Why.
+        reason: RefuseReason,
+    },
+    /// Nobody admitted this peer in time.
+    #[error(
+        "no peer of the mesh admitted this one within {} s ({}); see that one runs at the address and can be reached",
+        after.as_secs_f32(), tried.join("; ")
+    )]
+    Unreachable {
+        /// How long it was tried.
+        after: Duration,
+        /// Each address with what it last said.
+        tried: Vec<String>,
+    },
+}

@@ -1,0 +1,169 @@
+//! What a peer says of itself and its mesh: for operators, tools and `driftmesh status`.
+
+use crate::transport::{TransportCounters, to_libp2p};
+use driftmesh_model::PeerId;
+use driftmesh_peer::{MemberStatus, Status};
+use serde::{Serialize, Serializer};
+
+/// A peer's full id, as it stands in addresses.
+fn full_id<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
+    match to_libp2p(peer) {
+        Some(full) => serializer.collect_str(&full),
+        None => serializer.collect_str(peer),
+    }
+}
+
+/// Another member as this peer sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MemberView {
+    /// Who it is; in JSON its full id.
+    #[serde(serialize_with = "full_id")]
+    pub peer: PeerId,
+    /// The group it leads.
+    pub group: String,
+    /// Whether it can be reached.
+    pub connected: bool,
+    /// How many objects it last said it owns.
+    pub owned: u64,
+    /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it. `None` before the
+    /// first heartbeat.
+    pub clock_offset_us: Option<i64>,
+    /// How long ago it was last heard, milliseconds.
+    pub heard_ms_ago: u64,
+}
+
+impl From<MemberStatus> for MemberView {
+    fn from(member: MemberStatus) -> Self {
+        Self {
+            peer: member.peer,
+            group: member.group.to_string(),
+            connected: member.connected,
+            owned: member.owned,
+            clock_offset_us: member.clock_offset_us,
+            heard_ms_ago: member.heard_ms_ago,
+        }
+    }
+}
+
+/// What went over all connections since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct TransportView {
+    /// Frames written.
+    pub frames_sent: u64,
+    /// Bytes written, before encryption.
+    pub bytes_sent: u64,
+    /// Frames read.
+    pub frames_received: u64,
+    /// Bytes read, after decryption.
+    pub bytes_received: u64,
+    /// Messages that were queued, but not written before their connection ended.
+    pub dropped: u64,
+    /// Messages turned away because a peer's queue was full.
+    pub busy: u64,
+    /// Handshakes that ended with a refusal, by either side.
+    pub refused: u64,
+    /// Messages that did not decode.
+    pub undecodable: u64,
+}
+
+impl TransportView {
+    pub(crate) const fn new(counters: TransportCounters, undecodable: u64) -> Self {
+        Self {
+            frames_sent: counters.frames_sent,
+            bytes_sent: counters.bytes_sent,
+            frames_received: counters.frames_received,
+            bytes_received: counters.bytes_received,
+            dropped: counters.dropped,
+            busy: counters.busy,
+            refused: counters.refused,
+            undecodable,
+        }
+    }
+}
+
+/// A peer's view of itself and its mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MeshStatus {
+    /// The name of the mesh.
+    pub mesh: String,
+    /// What tells the mesh from others of its name; `None` until a peer has admitted this one.
+    pub genesis: Option<String>,
+    /// This peer; in JSON its full id.
+    #[serde(serialize_with = "full_id")]
+    pub peer: PeerId,
+    /// Where others can join.
+    pub addresses: Vec<String>,
+    /// The failure domain it was started in.
+    pub zone: Option<String>,
+    /// Time since the start, milliseconds.
+    pub uptime_ms: u64,
+    /// The group this peer leads.
+    pub group: String,
+    /// Objects owned, deleted ones that are not forgotten yet included.
+    pub owned: usize,
+    /// Objects on their way to other groups.
+    pub in_transit: usize,
+    /// Objects being fetched or read elsewhere.
+    pub fetching: usize,
+    /// Transactions and snapshots open.
+    pub transactions: usize,
+    /// The journal's last position.
+    pub journal_tail: u64,
+    /// Positions of the journal that are not stable yet.
+    pub journal_lag: u64,
+    /// What superseded versions cost, bytes.
+    pub version_bytes: usize,
+    /// Forwarding pointers kept.
+    pub pointers: usize,
+    /// Location hints kept.
+    pub hints: usize,
+    /// Home records kept.
+    pub home_records: usize,
+    /// Whether the peer is leaving.
+    pub draining: bool,
+    /// The other members that this peer knows of.
+    pub members: Vec<MemberView>,
+    /// What went over all connections.
+    pub transport: TransportView,
+    /// The longest time that messages or timers held the core, microseconds.
+    pub longest_core_hold_us: u64,
+}
+
+/// What stands in a [`MeshStatus`] beside the core's part.
+pub(crate) struct Surroundings {
+    pub(crate) mesh: String,
+    pub(crate) genesis: Option<String>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) zone: Option<String>,
+    pub(crate) uptime_ms: u64,
+    pub(crate) transport: TransportView,
+    pub(crate) longest_core_hold_us: u64,
+}
+
+impl MeshStatus {
+    pub(crate) fn new(core: Status, around: Surroundings) -> Self {
+        Self {
+            mesh: around.mesh,
+            genesis: around.genesis,
+            peer: core.peer,
+            addresses: around.addresses,
+            zone: around.zone,
+            uptime_ms: around.uptime_ms,
+            group: core.group.to_string(),
+            owned: core.owned,
+            in_transit: core.in_transit,
+            fetching: core.fetching,
+            transactions: core.transactions,
+            journal_tail: core.journal_tail,
+            journal_lag: core.journal_lag,
+            version_bytes: core.version_bytes,
+            pointers: core.pointers,
+            hints: core.hints,
+            home_records: core.home_records,
+            draining: core.draining,
+            members: core.members.into_iter().map(MemberView::from).collect(),
+            transport: around.transport,
+            longest_core_hold_us: around.longest_core_hold_us,
+        }
+    }
+}

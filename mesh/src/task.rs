@@ -1,0 +1,52 @@
+//! A kind of task: transactions with a name and a deadline.
+
+use crate::host::LiveHost;
+use crate::{Done, Result, Tx};
+use driftmesh_model::Micros;
+use driftmesh_peer::session::{self, Options};
+use std::time::Duration;
+
+/// How transactions of one kind are run. Errors and metrics name the kind. Can be used any number of times.
+#[derive(Clone, Debug)]
+#[must_use = "a task does nothing until it is run"]
+pub struct Task {
+    host: LiveHost,
+    options: Options,
+}
+
+impl Task {
+    pub(crate) const fn new(host: LiveHost, options: Options) -> Self {
+        Self { host, options }
+    }
+
+    /// How long a transaction may take, retries included: 5 s unless set, at most 60 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.options.deadline = Micros(u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// Runs a closure as a transaction and returns what it returned. See [`crate::Mesh::transact`].
+    ///
+    /// # Errors
+    /// What the closure returned, `Deadline` when it could not commit in time, or a limit. Nothing took effect then.
+    pub fn run<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let done = self.run_with_receipt(body);
+        async move { Ok(done.await?.value) }
+    }
+
+    /// As [`Task::run`], and returns the receipt too.
+    ///
+    /// # Errors
+    /// As [`Task::run`].
+    pub fn run_with_receipt<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<Done<T>>> + use<T, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        session::transact(self.host.clone(), self.options.clone(), body)
+    }
+}

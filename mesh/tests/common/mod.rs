@@ -1,0 +1,65 @@
+//! What the tests share: objects, meshes in one process, and a bound on every wait.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use driftmesh::{Mesh, Object, Ref};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// No test waits longer for anything. It says that something hangs, never that it is slow.
+pub const HANGS: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Debug)]
+pub struct Player {
+    pub name: String,
+    pub gold: u64,
+    #[serde(default)]
+    pub sword: Option<Ref<Sword>>,
+}
+
+impl Object for Player {
+    const TYPE_NAME: &'static str = "player";
+}
+
+impl Player {
+    pub fn new(name: &str, gold: u64) -> Self {
+        Self { name: name.to_owned(), gold, sword: None }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Debug)]
+pub struct Sword {
+    pub damage: u32,
+}
+
+impl Object for Sword {
+    const TYPE_NAME: &'static str = "sword";
+}
+
+/// Fails the test when the future does not end.
+pub async fn bounded<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(HANGS, future).await.expect("nothing hangs")
+}
+
+/// Waits until something is true.
+pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(HANGS, async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never: {what}");
+}
+
+/// A mesh of so many peers, each connected to all others.
+pub async fn meshes(count: usize) -> Vec<Mesh> {
+    let founder = bounded(Mesh::builder().start()).await.unwrap();
+    let address = founder.addresses().remove(0);
+    let mut all = vec![founder];
+    for _ in 1..count {
+        all.push(bounded(Mesh::builder().join(&address).start()).await.unwrap());
+    }
+    for mesh in &all {
+        bounded(mesh.wait_for_peers(count - 1)).await;
+    }
+    all
+}

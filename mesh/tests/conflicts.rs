@@ -1,0 +1,244 @@
+//! Transactions that get in each other's way, at one peer and between peers.
+
+mod common;
+
+use common::{HANGS, Player, bounded, meshes, until};
+use driftmesh::{Cause, Error, Mesh, Ref, Result, Seen, Tx, decode_object};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+const PLAYERS: u64 = 6;
+const GOLD: u64 = 100;
+
+async fn players(mesh: &Mesh) -> Arc<[Ref<Player>]> {
+    let created = mesh.transact(|tx| async move {
+        (0..PLAYERS).map(|_| tx.create(&Player::new("Ada", GOLD))).collect::<Result<Vec<_>>>()
+    });
+    bounded(created).await.unwrap().into()
+}
+
+async fn pay(tx: &Tx, from: Ref<Player>, to: Ref<Player>) -> Result<()> {
+    let mut from = tx.get_mut(from).await?;
+    let mut to = tx.get_mut(to).await?;
+    let gold = tx.random() % 10;
+    if from.gold >= gold {
+        from.gold -= gold;
+        to.gold += gold;
+    }
+    Ok(())
+}
+
+/// Pays at random between few players until told to stop.
+fn spawn_payments(
+    mesh: &Mesh,
+    players: &Arc<[Ref<Player>]>,
+    stop: &Arc<AtomicBool>,
+    paid: &Arc<AtomicU64>,
+) -> tokio::task::JoinHandle<()> {
+    let (mesh, players, stop, paid) = (mesh.clone(), Arc::clone(players), Arc::clone(stop), Arc::clone(paid));
+    tokio::spawn(async move {
+        let pay_once = mesh.task("pay").deadline(HANGS);
+        let mut turn = 0;
+        while !stop.load(Ordering::Relaxed) {
+            turn += 1;
+            let players = &players;
+            let payment = pay_once.run(|tx| async move {
+                let from = usize::try_from((tx.random() + turn) % PLAYERS).unwrap();
+                let to = (from + 1 + usize::try_from(tx.random() % (PLAYERS - 1)).unwrap()) % players.len();
+                pay(&tx, players[from], players[to]).await
+            });
+            payment.await.unwrap();
+            paid.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gold_is_conserved_between_three_peers_and_every_snapshot_sees_all_of_it() {
+    let all = meshes(3).await;
+    let players = players(&all[0]).await;
+    let (stop, paid) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let payers: Vec<_> =
+        all.iter().flat_map(|mesh| [mesh, mesh]).map(|mesh| spawn_payments(mesh, &players, &stop, &paid)).collect();
+
+    let mut snapshots = 0;
+    while paid.load(Ordering::Relaxed) < 300 || snapshots < 30 {
+        let mesh = &all[snapshots % all.len()];
+        let snapshot = mesh.snapshot().unwrap();
+        // What commits after the snapshot must not be seen.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let mut sum = 0;
+        for player in players.iter() {
+            sum += bounded(read(&snapshot, *player)).await;
+        }
+        assert_eq!(sum, PLAYERS * GOLD, "snapshot {snapshots}");
+        snapshots += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for payer in payers {
+        bounded(payer).await.unwrap();
+    }
+    let players = &players;
+    let sum = bounded(all[1].transact(|tx| async move {
+        Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>())
+    }));
+    assert_eq!(sum.await.unwrap(), PLAYERS * GOLD);
+}
+
+/// Reads until the owner answers: the object may be on its way.
+async fn read(snapshot: &driftmesh::Snapshot, player: Ref<Player>) -> u64 {
+    loop {
+        match snapshot.get(player).await {
+            Ok(player) => return player.gold,
+            Err(Error::SnapshotRead(Cause::Unavailable { .. })) => tokio::time::sleep(Duration::from_millis(2)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_of_all_peers_meets_every_object() {
+    let all = meshes(3).await;
+    let mut created = BTreeMap::new();
+    for (index, mesh) in all.iter().enumerate() {
+        for player in players(mesh).await.iter() {
+            created.insert(player.id(), index);
+        }
+    }
+    let snapshot = all[2].snapshot().unwrap();
+    let mut met = BTreeMap::new();
+    for (index, mesh) in all.iter().enumerate() {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let page = bounded(snapshot.scan(mesh.peer_id(), from)).await.unwrap();
+            for scanned in page.objects {
+                let Seen::Version { value: Some(value), .. } = scanned.seen else { continue };
+                assert_eq!(decode_object::<Player>(&value).unwrap().gold, GOLD);
+                met.insert(scanned.object, index);
+            }
+            cursor = page.next;
+        }
+    }
+    assert_eq!(met, created);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_names_the_object_the_other_transaction_and_both_kinds() {
+    let all = meshes(2).await;
+    let player = players(&all[0]).await[0];
+    let other = all[0].clone();
+    let slow = all[0].task("slow").deadline(Duration::from_millis(500));
+    let error = bounded(slow.run(|tx| {
+        let other = other.clone();
+        async move {
+            let _ = tx.get(player).await?;
+            if tx.attempt() > 1 {
+                return std::future::pending().await;
+            }
+            other
+                .task("fast")
+                .run(|tx| async move {
+                    tx.get_mut(player).await?.gold += 1;
+                    Ok(())
+                })
+                .await?;
+            tx.get_mut(player).await?.gold += 1;
+            Ok(())
+        }
+    }));
+    // The closure of the second attempt never answers; its caller gives up when the deadline passed.
+    let error = tokio::time::timeout(Duration::from_secs(2), error).await;
+    assert!(error.is_err(), "a closure that waits for something else is not cut off");
+
+    let error = bounded(slow.run(|tx| {
+        let other = other.clone();
+        async move {
+            let _ = tx.get(player).await?;
+            if tx.attempt() > 1 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            } else {
+                other
+                    .task("fast")
+                    .run(|tx| async move {
+                        tx.get_mut(player).await?.gold += 1;
+                        Ok(())
+                    })
+                    .await?;
+            }
+            tx.get_mut(player).await?.gold += 1;
+            Ok(())
+        }
+    }));
+    let error = error.await.unwrap_err();
+    assert!(matches!(error, Error::Deadline { last: Some(Cause::Conflict { .. }), .. }), "{error}");
+    let text = error.to_string();
+    for part in ["`slow`", "`fast`", &player.to_string(), "500 ms", "2 attempts"] {
+        assert!(text.contains(part), "{part} in: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_transaction_takes_what_a_younger_one_holds() {
+    let all = meshes(2).await;
+    let player = players(&all[0]).await[0];
+    let (older_began, younger_holds) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (began, holds) = (Arc::clone(&older_began), Arc::clone(&younger_holds));
+    let older = all[0].task("older").deadline(HANGS).run(move |tx| {
+        let (began, holds) = (Arc::clone(&began), Arc::clone(&holds));
+        async move {
+            if tx.attempt() == 1 {
+                began.notify_one();
+                holds.notified().await;
+            }
+            tx.get_mut(player).await?.gold += 1;
+            Ok(())
+        }
+    });
+    let older = tokio::spawn(older);
+    bounded(older_began.notified()).await;
+    let younger = all[0].task("younger").deadline(HANGS).run(|tx| {
+        let younger_holds = Arc::clone(&younger_holds);
+        async move {
+            let mut player = tx.get_mut(player).await?;
+            player.gold += 1;
+            if tx.attempt() == 1 {
+                younger_holds.notify_one();
+                // Long enough for the older one to come; the outcome does not depend on it.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        }
+    });
+    bounded(younger).await.unwrap();
+    bounded(older).await.unwrap().unwrap();
+    let gold = bounded(all[1].transact(|tx| async move { Ok(tx.get(player).await?.gold) })).await.unwrap();
+    assert_eq!(gold, GOLD + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_transaction_frees_what_it_held() {
+    let all = meshes(2).await;
+    let player = players(&all[0]).await[0];
+    let holding = Arc::new(AtomicBool::new(false));
+    let held = Arc::clone(&holding);
+    let holder = tokio::spawn(all[0].task("holder").deadline(Duration::from_secs(60)).run(move |tx| {
+        let held = Arc::clone(&held);
+        async move {
+            let _guard = tx.get_mut(player).await?;
+            held.store(true, Ordering::Relaxed);
+            std::future::pending::<Result<()>>().await
+        }
+    }));
+    until("the lock is held", || holding.load(Ordering::Relaxed)).await;
+    let waiter = all[1].task("waiter").deadline(Duration::from_secs(60)).run(|tx| async move {
+        tx.get_mut(player).await?.gold += 1;
+        Ok(())
+    });
+    let waiter = tokio::spawn(waiter);
+    until("the waiter waits", || all[1].status().fetching > 0).await;
+    holder.abort();
+    bounded(waiter).await.unwrap().unwrap();
+    until("nothing is open", || all.iter().all(|mesh| mesh.status().transactions == 0)).await;
+}

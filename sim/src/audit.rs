@@ -1,0 +1,132 @@
+//! What must hold at the end of a run, read from the final states of all peers.
+
+use crate::checker::{self, History, ObjectKey, Token};
+use crate::client::World;
+use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse};
+use crate::history::key;
+use crate::observer;
+use crate::world::Simulation;
+use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
+use std::collections::BTreeMap;
+
+/// Most violations of one kind that are reported.
+const REPORTED_MAX: usize = 8;
+
+struct Owned {
+    group: GroupId,
+    epoch: Epoch,
+    value: Option<Value>,
+}
+
+/// All checks of the end.
+pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
+    let mut wrong = std::mem::take(&mut simulation.observer.violations);
+    wrong.append(&mut world.recorder.lock().violations);
+    let owned = owned_objects(simulation, &mut wrong);
+    count(&owned, world, &mut wrong);
+    check_homes(simulation, &owned, &mut wrong);
+    for peer in &simulation.peers {
+        wrong.extend(peer.host.look(|peer| observer::replay_differs(peer.group())));
+    }
+    check_history(&owned, world, &mut wrong);
+    wrong
+}
+
+fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
+    let mut owned: BTreeMap<ObjectId, Owned> = BTreeMap::new();
+    for peer in &simulation.peers {
+        peer.host.look(|peer| {
+            let group = peer.group().id();
+            for (_, stored) in peer.group().owned_from(0) {
+                let value = stored.chain.newest().value.clone();
+                let here = Owned { group, epoch: stored.epoch, value };
+                if let Some(other) = owned.insert(stored.object, here) {
+                    wrong.push(format!("object {} is owned by {} and by {group}", stored.object, other.group));
+                }
+            }
+            if peer.group().in_transit_count() > 0 {
+                wrong.push(format!("group {group} still has objects in transit after the faults stopped"));
+            }
+        });
+    }
+    owned
+}
+
+/// Gold and items, and each item in exactly one purse.
+fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<String>) {
+    let (mut gold, mut in_purses) = (0_u64, BTreeMap::<ObjectId, ObjectId>::new());
+    let mut items = 0;
+    for (object, owned) in owned {
+        let Some(value) = &owned.value else { continue };
+        if let Ok(purse) = decode_object::<Purse>(value) {
+            gold += purse.gold;
+            for item in &purse.items {
+                if let Some(other) = in_purses.insert(item.id(), *object) {
+                    wrong.push(format!("item {item} is in purse {other} and in purse {object}"));
+                }
+            }
+        } else if let Ok(pouch) = decode_object::<Pouch>(value) {
+            gold += pouch.gold;
+        } else if decode_object::<Item>(value).is_ok() {
+            items += 1;
+        } else {
+            wrong.push(format!("object {object} holds {:?}", stored_header(value)));
+        }
+    }
+    let found = (gold, items, in_purses.len());
+    if found != (world.gold, world.items, world.items) {
+        wrong.push(format!(
+            "{gold} gold of {}, {items} items of {}, {} of them in purses (each began with {GOLD_AT_FIRST} gold)",
+            world.gold,
+            world.items,
+            in_purses.len()
+        ));
+    }
+}
+
+/// R2: once everything is quiet, the homes of an object know its owner.
+fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong: &mut Vec<String>) {
+    if simulation.options.records_max < owned.len() {
+        return;
+    }
+    let mut reported = 0;
+    for peer in &simulation.peers {
+        for (object, owned) in owned {
+            let record = peer.host.look(|peer| peer.home_record(*object));
+            let Some(record) = record else { continue };
+            if (record.group, record.epoch) != (owned.group, owned.epoch) && reported < REPORTED_MAX {
+                reported += 1;
+                wrong.push(format!(
+                    "peer {} is a home of object {object} and says {} at epoch {}; it is {} at {}",
+                    peer.id, record.group, record.epoch, owned.group, owned.epoch
+                ));
+            }
+        }
+    }
+}
+
+/// Snapshot isolation of everything that any client saw.
+fn check_history(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<String>) {
+    let inner = world.recorder.lock();
+    let mut final_state: BTreeMap<ObjectKey, Token> = BTreeMap::new();
+    for (object, owned) in owned {
+        let token = match &owned.value {
+            Some(value) => token_of(value),
+            None => inner.deleted.get(object).copied(),
+        };
+        if let Some(token) = token {
+            final_state.insert(key(*object), token);
+        }
+    }
+    let history = History { txns: inner.records.clone(), final_state };
+    if let Err(violations) = checker::check(&history) {
+        wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));
+    }
+}
+
+fn token_of(value: &Value) -> Option<Token> {
+    let purse = decode_object::<Purse>(value).map(|purse| purse.token);
+    let item = decode_object::<Item>(value).map(|item| item.token);
+    let pouch = decode_object::<Pouch>(value).map(|pouch| pouch.token);
+    purse.or(item).or(pouch).ok().map(Token)
+}

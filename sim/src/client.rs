@@ -1,0 +1,398 @@
+//! The clients: game code in ordinary closures, run through the same session as in a live mesh.
+
+use crate::game::{Item, Pouch, Purse};
+use crate::history::{Recorder, TxnLog};
+use crate::host::{Clock, SimHost};
+use crate::options::Options;
+use driftmesh_model::{Micros, ObjectId, Ref};
+use driftmesh_peer::session::{Error, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use fastrand::Rng;
+use std::sync::Arc;
+
+/// What all clients of a run share.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) recorder: Recorder,
+    pub(crate) purses: Arc<[Ref<Purse>]>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) gold: u64,
+    pub(crate) items: usize,
+}
+
+/// One client at one peer.
+pub(crate) struct Client {
+    pub(crate) host: SimHost,
+    pub(crate) world: World,
+    pub(crate) rng: Rng,
+    pub(crate) session: u32,
+    /// What it does counts for the check that everything ends well.
+    pub(crate) sane: bool,
+}
+
+/// What a transaction came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Came {
+    Committed,
+    Rejected,
+    /// Its deadline passed, or it could not begin.
+    Nothing,
+}
+
+type SimTx = Tx<SimHost>;
+
+/// A pause in the middle of a transaction, of so many us.
+#[derive(Clone, Copy)]
+struct Think(u64);
+
+impl Think {
+    async fn pause(self, world: &World) {
+        if self.0 > 0 {
+            world.clock.sleep(self.0).await;
+        }
+    }
+}
+
+impl Client {
+    /// Works until so many transactions were begun by all clients together.
+    pub(crate) async fn work(mut self, until: u64) {
+        loop {
+            if self.world.recorder.lock().begun >= until {
+                return;
+            }
+            self.one().await;
+            let pause = self.rng.u64(0..3_000);
+            self.world.clock.sleep(pause).await;
+        }
+    }
+
+    fn purse(&mut self) -> Ref<Purse> {
+        let options = &self.world.options;
+        let bound = if self.rng.u8(..10) < 8 { options.hot_purses } else { options.purses };
+        self.world.purses[self.rng.usize(..bound)]
+    }
+
+    fn two_purses(&mut self) -> (Ref<Purse>, Ref<Purse>) {
+        let one = self.purse();
+        loop {
+            let other = self.purse();
+            if other != one {
+                return (one, other);
+            }
+        }
+    }
+
+    fn think(&mut self) -> Think {
+        if self.rng.u8(..100) < self.world.options.think_percent { Think(self.rng.u64(1..20_000)) } else { Think(0) }
+    }
+
+    /// One transaction or snapshot of a random kind.
+    pub(crate) async fn one(&mut self) {
+        match self.rng.u8(..20) {
+            0..=6 => self.pay().await,
+            7..=11 => self.trade().await,
+            12 | 13 => self.read_then_pay().await,
+            14 => self.gift_to_many().await,
+            15 => self.fill_pouch().await,
+            16 => self.empty_pouch().await,
+            17 => self.leak_reference().await,
+            _ => self.audit().await,
+        };
+    }
+
+    /// Runs one transaction and records it.
+    async fn run<F, Fut>(&mut self, kind: &str, mut body: F) -> Came
+    where
+        F: FnMut(SimTx, TxnLog) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        let log = self.world.recorder.transaction(self.session, kind);
+        let options = TxnOptions { deadline: Micros::from_millis(5_000), ..TxnOptions::new(kind) };
+        let attempts = log.clone();
+        let result = transact(self.host.clone(), options, |tx| body(tx, attempts.attempt())).await;
+        log.end(result.is_ok());
+        match result {
+            Ok(_) => Came::Committed,
+            Err(Error::Rejected(_)) => Came::Rejected,
+            Err(Error::Dangling { object }) => {
+                self.dangling(object, kind);
+                Came::Nothing
+            }
+            Err(Error::Deadline { .. }) => {
+                if self.sane {
+                    self.world.recorder.lock().expired += 1;
+                }
+                Came::Nothing
+            }
+            Err(Error::Leaving | Error::Busy(_)) => Came::Nothing,
+            Err(other) => {
+                self.world.recorder.violation(format!("`{kind}` ended with an error that nothing explains: {other}"));
+                Came::Nothing
+            }
+        }
+    }
+
+    /// Purses and items are never deleted.
+    fn dangling(&self, object: ObjectId, kind: &str) {
+        let purse = self.world.purses.iter().any(|purse| purse.id() == object);
+        if purse {
+            self.world.recorder.violation(format!("`{kind}` was told that purse {object} does not exist"));
+        }
+    }
+
+    /// Moves gold from one purse to another.
+    pub(crate) async fn pay(&mut self) -> Came {
+        let (from, to) = self.two_purses();
+        let think = self.think();
+        let amount = self.rng.u64(1..20);
+        let world = self.world.clone();
+        self.run("pay", move |tx, log| {
+            let world = world.clone();
+            async move {
+                let mut payer = tx.get_mut(from).await?;
+                think.pause(&world).await;
+                let mut payee = tx.get_mut(to).await?;
+                think.pause(&world).await;
+                move_gold(&log, &mut payer, &mut payee, amount)
+            }
+        })
+        .await
+    }
+
+    /// Moves an item, for gold.
+    async fn trade(&mut self) -> Came {
+        let (seller, buyer) = self.two_purses();
+        let think = self.think();
+        let choice = self.rng.usize(..64);
+        let world = self.world.clone();
+        self.run("trade", move |tx, log| {
+            let world = world.clone();
+            async move {
+                let purses = tx.get_mut_many(&[seller, buyer]).await?;
+                let Ok([mut from, mut to]) = <[_; 2]>::try_from(purses) else {
+                    return Err(tx.reject("not two purses"));
+                };
+                think.pause(&world).await;
+                if from.items.is_empty() {
+                    log.saw(seller, &*from);
+                    return Ok(());
+                }
+                let index = choice % from.items.len();
+                let item = from.items.remove(index);
+                let mut sold = tx.get_mut::<Item>(item).await?;
+                if sold.holder != seller {
+                    world.recorder.violation(format!("item {item} is in purse {seller} but says {}", sold.holder));
+                }
+                log.change(&mut sold);
+                sold.holder = buyer;
+                to.items.push(item);
+                move_gold(&log, &mut to, &mut from, 1)
+            }
+        })
+        .await
+    }
+
+    /// Reads one purse, thinks, and pays from another by what it saw.
+    async fn read_then_pay(&mut self) -> Came {
+        let (seen, from) = self.two_purses();
+        let to = self.purse();
+        let think = self.think();
+        let world = self.world.clone();
+        if to == from || to == seen {
+            return Came::Nothing;
+        }
+        self.run("read then pay", move |tx, log| {
+            let world = world.clone();
+            async move {
+                let read = tx.get(seen).await?;
+                log.saw(seen, &*read);
+                think.pause(&world).await;
+                let mut payer = tx.get_mut(from).await?;
+                let mut payee = tx.get_mut(to).await?;
+                move_gold(&log, &mut payer, &mut payee, read.gold % 7 + 1)
+            }
+        })
+        .await
+    }
+
+    /// Pays one gold to several purses at once.
+    async fn gift_to_many(&mut self) -> Came {
+        let mut purses = self.world.purses.to_vec();
+        self.rng.shuffle(&mut purses);
+        purses.truncate(5);
+        self.run("gift to many", move |tx, log| {
+            let purses = purses.clone();
+            async move {
+                let mut lent = tx.get_mut_many(&purses).await?;
+                for purse in &mut lent {
+                    log.change(purse);
+                }
+                let given = (lent.len() as u64 - 1).min(lent[0].gold);
+                lent[0].gold -= given;
+                for purse in lent.iter_mut().skip(1).take(usize::try_from(given).unwrap_or(0)) {
+                    purse.gold += 1;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Sets gold aside in a new object.
+    async fn fill_pouch(&mut self) -> Came {
+        let from = self.purse();
+        self.run("fill pouch", move |tx, log| async move {
+            let mut purse = tx.get_mut(from).await?;
+            log.change(&mut purse);
+            let gold = purse.gold.min(10);
+            purse.gold -= gold;
+            let mut pouch = Pouch { token: 0, gold };
+            let token = log.create(&mut pouch);
+            let pouch = tx.create(&pouch)?;
+            log.created(pouch, token);
+            purse.pouches.push(pouch);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes the gold back and deletes the object.
+    async fn empty_pouch(&mut self) -> Came {
+        let from = self.purse();
+        let world = self.world.clone();
+        self.run("empty pouch", move |tx, log| {
+            let world = world.clone();
+            async move {
+                let mut purse = tx.get_mut(from).await?;
+                let Some(reference) = purse.pouches.first().copied() else {
+                    log.saw(from, &*purse);
+                    return Ok(());
+                };
+                let pouch = match tx.get(reference).await {
+                    Err(Error::Dangling { object }) => {
+                        world.recorder.violation(format!("purse {from} refers to pouch {object}, which is nowhere"));
+                        return Err(Error::Dangling { object });
+                    }
+                    other => other?,
+                };
+                log.change(&mut purse);
+                purse.gold += pouch.gold;
+                purse.pouches.remove(0);
+                log.deleted(reference, &*pouch);
+                tx.delete(reference).await
+            }
+        })
+        .await
+    }
+
+    /// Creates an object in a transaction that is rejected, and looks for it: it must be found nowhere.
+    async fn leak_reference(&mut self) -> Came {
+        let leaked = std::cell::Cell::new(None);
+        let leaked = Arc::new(std::sync::Mutex::new(leaked));
+        let slot = Arc::clone(&leaked);
+        self.run("leak", move |tx, _| {
+            let slot = Arc::clone(&slot);
+            async move {
+                let pouch = tx.create(&Pouch { token: 0, gold: 1_000 })?;
+                if let Ok(slot) = slot.lock() {
+                    slot.set(Some(pouch));
+                }
+                Err(tx.reject("leaves a reference to nothing"))
+            }
+        })
+        .await;
+        let Some(reference) = leaked.lock().ok().and_then(|slot| slot.take()) else { return Came::Nothing };
+        let world = self.world.clone();
+        self.run("look for nothing", move |tx, _| {
+            let world = world.clone();
+            async move {
+                match tx.get(reference).await {
+                    Err(Error::Dangling { .. }) => Ok(()),
+                    Ok(pouch) => {
+                        world.recorder.violation(format!("a rejected creation exists: {pouch:?}"));
+                        Ok(())
+                    }
+                    Err(other) => Err(other),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Counts everything at one snapshot.
+    pub(crate) async fn audit(&mut self) -> Came {
+        let log = self.world.recorder.transaction(self.session, "audit");
+        let result = self.count(&log).await;
+        log.end(result == Some(()));
+        if result.is_some() { Came::Committed } else { Came::Nothing }
+    }
+
+    async fn count(&mut self, log: &TxnLog) -> Option<()> {
+        let snapshot = Snapshot::take(self.host.clone(), "audit").ok()?;
+        let (mut gold, mut items) = (0, 0);
+        for reference in self.world.purses.iter() {
+            let think = self.rng.u8(..8) == 0;
+            if think {
+                self.world.clock.sleep(self.rng.u64(..2_000)).await;
+            }
+            let purse = match snapshot.get(*reference).await {
+                // A client learns of the purses without a message: a snapshot may lie before their creation.
+                Err(Error::CreatedLater { .. }) => return None,
+                other => self.settled(other, reference.id())?,
+            };
+            log.saw(*reference, &*purse);
+            gold += purse.gold;
+            items += purse.items.len();
+            for pouch in &purse.pouches {
+                let value = self.settled(snapshot.get(*pouch).await, pouch.id())?;
+                log.saw(*pouch, &*value);
+                gold += value.gold;
+            }
+        }
+        if (gold, items) != (self.world.gold, self.world.items) {
+            self.world.recorder.violation(format!(
+                "a snapshot at {} sees {gold} gold of {} and {items} items of {}",
+                snapshot.timestamp(),
+                self.world.gold,
+                self.world.items
+            ));
+        }
+        Some(())
+    }
+
+    /// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
+    fn settled<T>(&self, result: Result<T>, object: ObjectId) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {
+                self.world.recorder.violation(format!("a snapshot refers to object {object}, which it does not see"));
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Reads an object: after the faults, every peer must find every owner.
+    pub(crate) async fn finds(&mut self, reference: Ref<Purse>) -> Came {
+        self.run("find", move |tx, log| async move {
+            let purse = tx.get(reference).await?;
+            log.saw(reference, &*purse);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn move_gold(
+    log: &TxnLog,
+    from: &mut driftmesh_peer::session::Mutable<Purse>,
+    to: &mut driftmesh_peer::session::Mutable<Purse>,
+    amount: u64,
+) -> Result<()> {
+    log.change(from);
+    log.change(to);
+    let amount = amount.min(from.gold);
+    from.gold -= amount;
+    to.gold += amount;
+    Ok(())
+}

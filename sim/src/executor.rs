@@ -1,0 +1,68 @@
+//! Runs the clients' futures on one thread, in the order in which they were woken.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Ready = Arc<Mutex<VecDeque<usize>>>;
+
+struct JobWaker {
+    job: usize,
+    ready: Ready,
+}
+
+impl Wake for JobWaker {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ready.contains(&self.job) {
+            ready.push_back(self.job);
+        }
+    }
+}
+
+/// The jobs, each at home at one peer.
+#[derive(Default)]
+pub(crate) struct Executor {
+    jobs: Vec<(usize, Option<Job>)>,
+    ready: Ready,
+}
+
+impl Executor {
+    /// Adds a job that belongs to a peer.
+    pub(crate) fn spawn(&mut self, peer: usize, job: impl Future<Output = ()> + Send + 'static) {
+        self.jobs.push((peer, Some(Box::pin(job))));
+        self.make_ready(self.jobs.len() - 1);
+    }
+
+    pub(crate) fn make_ready(&self, job: usize) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ready.contains(&job) {
+            ready.push_back(job);
+        }
+    }
+
+    /// Takes the next job that was woken, and the peer it is at.
+    pub(crate) fn next_ready(&self) -> Option<(usize, usize)> {
+        let job = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        Some((job, self.jobs[job].0))
+    }
+
+    /// Polls a job.
+    pub(crate) fn poll(&mut self, job: usize) {
+        let waker = Waker::from(Arc::new(JobWaker { job, ready: Arc::clone(&self.ready) }));
+        let slot = &mut self.jobs[job].1;
+        if let Some(future) = slot
+            && future.as_mut().poll(&mut Context::from_waker(&waker)) == Poll::Ready(())
+        {
+            *slot = None;
+        }
+    }
+
+    /// How many jobs have not ended.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.jobs.iter().filter(|(_, job)| job.is_some()).count()
+    }
+}

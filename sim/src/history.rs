@@ -1,0 +1,155 @@
+//! What the clients saw and wrote, attempt by attempt.
+
+use crate::checker::{ObjectKey, Outcome, ReadRecord, Token, TxnRecord, WriteRecord};
+use crate::game::Marked;
+use driftmesh_model::{ObjectId, Ref};
+use driftmesh_peer::session::Mutable;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The history of a run, shared by its clients.
+#[derive(Clone, Default)]
+pub(crate) struct Recorder {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    last_token: u64,
+    pub(crate) records: Vec<TxnRecord>,
+    /// Tokens of deletions, which no value carries, by object; committed ones only.
+    pub(crate) deleted: BTreeMap<ObjectId, Token>,
+    /// What clients found wrong themselves.
+    pub(crate) violations: Vec<String>,
+    /// Transactions that began.
+    pub(crate) begun: u64,
+    pub(crate) committed: u64,
+    pub(crate) expired: u64,
+}
+
+pub(crate) fn key(object: ObjectId) -> ObjectKey {
+    ObjectKey(object.as_u128())
+}
+
+impl Recorder {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn violation(&self, text: String) {
+        self.lock().violations.push(text);
+    }
+
+    /// Begins to record a transaction of a session.
+    pub(crate) fn transaction(&self, session: u32, label: &str) -> TxnLog {
+        self.lock().begun += 1;
+        let record = TxnRecord {
+            label: label.to_owned(),
+            session,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            outcome: Outcome::Aborted,
+            serializable: false,
+        };
+        TxnLog { recorder: self.clone(), attempt: Arc::new(Mutex::new(Attempt { record, deletes: Vec::new() })) }
+    }
+}
+
+struct Attempt {
+    record: TxnRecord,
+    deletes: Vec<(ObjectId, Token)>,
+}
+
+/// Records one transaction. Cheap to clone into its closure.
+#[derive(Clone)]
+pub(crate) struct TxnLog {
+    recorder: Recorder,
+    attempt: Arc<Mutex<Attempt>>,
+}
+
+impl TxnLog {
+    fn lock(&self) -> MutexGuard<'_, Attempt> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new attempt begins: what the former one wrote, nobody may ever see.
+    pub(crate) fn attempt(&self) -> Self {
+        self.close(Outcome::Aborted);
+        self.clone()
+    }
+
+    fn close(&self, outcome: Outcome) {
+        let mut attempt = self.lock();
+        let empty = TxnRecord {
+            reads: Vec::new(),
+            writes: Vec::new(),
+            outcome: Outcome::Aborted,
+            ..attempt.record.clone()
+        };
+        let mut record = std::mem::replace(&mut attempt.record, empty);
+        let deletes = std::mem::take(&mut attempt.deletes);
+        if record.reads.is_empty() && record.writes.is_empty() {
+            return;
+        }
+        record.outcome = outcome;
+        let mut inner = self.recorder.lock();
+        record.label = format!("{}#{}", record.label, inner.records.len());
+        inner.records.push(record);
+        if outcome == Outcome::Committed {
+            inner.deleted.extend(deletes);
+        }
+    }
+
+    /// The transaction ended.
+    pub(crate) fn end(&self, committed: bool) {
+        self.close(if committed { Outcome::Committed } else { Outcome::Aborted });
+        let mut inner = self.recorder.lock();
+        if committed {
+            inner.committed += 1;
+        }
+    }
+
+    /// A value was read.
+    pub(crate) fn saw<T: Marked>(&self, reference: Ref<T>, value: &T) {
+        let token = Token(value.token());
+        self.lock().record.reads.push(ReadRecord { object: key(reference.id()), token });
+    }
+
+    fn token(&self) -> Token {
+        let mut inner = self.recorder.lock();
+        inner.last_token += 1;
+        Token(inner.last_token)
+    }
+
+    fn wrote(&self, object: ObjectId, predecessor: Token) -> Token {
+        let token = self.token();
+        self.lock().record.writes.push(WriteRecord { object: key(object), predecessor, token });
+        token
+    }
+
+    /// A value lent out for change is changed.
+    pub(crate) fn change<T: Marked>(&self, value: &mut Mutable<T>) {
+        let object = Mutable::reference(value).id();
+        let token = self.wrote(object, Token(value.token()));
+        value.mark(token.0);
+    }
+
+    /// A value is about to be created; `created` tells its id.
+    pub(crate) fn create<T: Marked>(&self, value: &mut T) -> Token {
+        let token = self.token();
+        value.mark(token.0);
+        token
+    }
+
+    /// The value with this token was created as this object.
+    pub(crate) fn created<T>(&self, reference: Ref<T>, token: Token) {
+        let object = key(reference.id());
+        self.lock().record.writes.push(WriteRecord { object, predecessor: Token::INITIAL, token });
+    }
+
+    /// An object with this value is deleted.
+    pub(crate) fn deleted<T: Marked>(&self, reference: Ref<T>, value: &T) {
+        let token = self.wrote(reference.id(), Token(value.token()));
+        self.lock().deletes.push((reference.id(), token));
+    }
+}

@@ -1,0 +1,135 @@
+//! Every choice that is drawn from the seed, printed so that a run can be understood and replayed.
+
+use driftmesh_peer::Sabotage;
+use fastrand::Rng;
+use std::fmt;
+
+/// What the caller fixes instead of leaving it to the seed.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// How many peers.
+    pub peers: Option<usize>,
+    /// How many transactions are begun before the faults stop.
+    pub steps: Option<u64>,
+    /// The message with this number is dropped, to show that it matters to the trace.
+    pub drop_message: Option<u64>,
+    /// The one rule that is broken on purpose; needs the feature `sabotage`.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// One run's options. Whole classes of faults are off in many runs: what is always on hides what it causes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed they were drawn from.
+    pub seed: u64,
+    /// How many peers.
+    pub peers: usize,
+    /// How many transactions are begun before the faults stop.
+    pub steps: u64,
+    /// Clients at each peer.
+    pub clients: usize,
+    /// Purses in the world; each has gold and items.
+    pub purses: usize,
+    /// Purses that most transactions choose from.
+    pub hot_purses: usize,
+    /// How often a transaction pauses between its steps, in percent.
+    pub think_percent: u8,
+    /// Messages lost, in parts per thousand.
+    pub loss_permille: u16,
+    /// Messages that come twice, in parts per thousand.
+    pub duplicate_permille: u16,
+    /// Shortest way of a message, us.
+    pub delay_min_us: u64,
+    /// Spread of its delay, us: reordering comes from it.
+    pub delay_spread_us: u64,
+    /// Messages that are very late, in parts per thousand.
+    pub tail_permille: u16,
+    /// Mean time between faults, us; 0 for none.
+    pub fault_every_us: u64,
+    /// How far wall clocks differ, us, in both directions.
+    pub skew_us: u64,
+    /// Whether one peer, which owns nothing at first, has a wall clock that is ten minutes ahead.
+    pub mad_clock: bool,
+    /// How long a journal entry takes to become stable, us; 0 for at once.
+    pub stable_after_us: u64,
+    /// Budget of superseded versions, bytes.
+    pub version_bytes_max: usize,
+    /// Bound of hints, pointers and home records.
+    pub records_max: usize,
+    /// What the caller fixed.
+    pub drop_message: Option<u64>,
+    /// The rule that is broken.
+    pub sabotage: Option<Sabotage>,
+}
+
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
+}
+
+impl Options {
+    /// Draws the options of a seed.
+    #[must_use]
+    pub fn draw(seed: u64, overrides: &Overrides) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x0D21_F7E5);
+        let rng = &mut rng;
+        let peers = rng.usize(2..=5);
+        let purses = rng.usize(4..=16);
+        let drawn = Self {
+            seed,
+            peers,
+            steps: 260,
+            clients: rng.usize(1..=4),
+            purses,
+            hot_purses: rng.usize(2..=purses),
+            think_percent: pick(rng, &[0, 20, 60]),
+            loss_permille: pick(rng, &[0, 0, 5, 50, 150]),
+            duplicate_permille: pick(rng, &[0, 10, 100, 300]),
+            delay_min_us: pick(rng, &[50, 200, 1_000]),
+            delay_spread_us: pick(rng, &[10, 500, 5_000, 20_000]),
+            tail_permille: pick(rng, &[0, 5, 50]),
+            fault_every_us: pick(rng, &[0, 20_000, 100_000, 400_000]),
+            skew_us: pick(rng, &[0, 1_000, 100_000, 200_000]),
+            mad_clock: rng.u8(..10) == 0,
+            stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
+            version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
+            records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
+            drop_message: overrides.drop_message,
+            sabotage: overrides.sabotage,
+        };
+        Self {
+            peers: overrides.peers.unwrap_or(drawn.peers).max(1),
+            steps: overrides.steps.unwrap_or(drawn.steps),
+            mad_clock: drawn.mad_clock && overrides.peers.unwrap_or(drawn.peers) > 2,
+            ..drawn
+        }
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
+             delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} stable after {} us \
+             version bytes {} records {}",
+            self.seed,
+            self.peers,
+            self.steps,
+            self.clients,
+            self.purses,
+            self.hot_purses,
+            self.think_percent,
+            self.loss_permille,
+            self.duplicate_permille,
+            self.delay_min_us,
+            self.delay_spread_us,
+            self.tail_permille,
+            self.fault_every_us,
+            self.skew_us,
+            self.mad_clock,
+            self.stable_after_us,
+            self.version_bytes_max,
+            self.records_max,
+        )
+    }
+}

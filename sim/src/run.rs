@@ -1,0 +1,208 @@
+//! One seed from beginning to end: a world is made, worked in under faults, healed, and judged.
+
+use crate::audit;
+use crate::client::{Came, Client, World};
+use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
+use crate::history::Recorder;
+use crate::options::{Options, Overrides};
+use crate::report::SeedReport;
+use crate::world::Simulation;
+use driftmesh_model::Ref;
+use driftmesh_peer::session::{Options as TxnOptions, transact};
+use fastrand::Rng;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const SECOND_US: u64 = 1_000_000;
+/// Longest phase under faults, virtual.
+const FAULTS_MAX_US: u64 = 60 * SECOND_US;
+/// Once faults stop, everything that runs must end within this: a transaction's deadline, and a bit.
+const END_WITHIN_US: u64 = 8 * SECOND_US;
+/// And everything must have settled within this.
+const SETTLE_WITHIN_US: u64 = 30 * SECOND_US;
+
+/// Runs one seed.
+#[must_use]
+pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
+    let options = Options::draw(seed, overrides);
+    let text = options.to_string();
+    let mut simulation = Simulation::new(options);
+    let mut wrong = Vec::new();
+    let world = make_world(&mut simulation);
+    work_under_faults(&mut simulation, &world, &mut wrong);
+    work_in_peace(&mut simulation, &world, &mut wrong);
+    wrong.append(&mut audit::audit(&mut simulation, &world));
+    report(&simulation, &world, wrong, text)
+}
+
+/// Runs seeds `from..to` one after the other, telling `each` of every run.
+pub fn run_seeds(from: u64, to: u64, overrides: &Overrides, mut each: impl FnMut(&SeedReport)) -> Vec<SeedReport> {
+    let mut runs = Vec::new();
+    for seed in from..to {
+        let run = run_seed(seed, overrides);
+        each(&run);
+        runs.push(run);
+    }
+    runs
+}
+
+/// Peers that own objects at first: all but one with a mad clock.
+fn founders(simulation: &Simulation) -> Vec<usize> {
+    (0..simulation.peers.len()).filter(|index| !simulation.peers[*index].mad).collect()
+}
+
+fn make_world(simulation: &mut Simulation) -> World {
+    let recorder = Recorder::default();
+    let purses = Arc::new(Mutex::new(Vec::new()));
+    let founders = founders(simulation);
+    for number in 0..simulation.options.purses {
+        let at = founders[number % founders.len()];
+        let host = simulation.peers[at].host.clone();
+        let (recorder, purses) = (recorder.clone(), Arc::clone(&purses));
+        let padding = if number % 3 == 0 { "x".repeat(300) } else { String::new() };
+        simulation.executor.spawn(at, async move {
+            let log = recorder.transaction(1_000 + u32::try_from(number).unwrap_or(0), "create");
+            let attempts = log.clone();
+            let created = transact(host, TxnOptions::new("create"), |tx| {
+                let log = attempts.attempt();
+                let mut purse = Purse {
+                    token: 0,
+                    gold: GOLD_AT_FIRST,
+                    items: Vec::new(),
+                    pouches: Vec::new(),
+                    padding: padding.clone(),
+                };
+                async move {
+                    let token = log.create(&mut purse);
+                    let reference = tx.create(&purse)?;
+                    for _ in 0..ITEMS_AT_FIRST {
+                        let mut item = Item { token: 0, holder: reference };
+                        let token = log.create(&mut item);
+                        let item = tx.create(&item)?;
+                        log.created(item, token);
+                        purse.items.push(item);
+                    }
+                    tx.put(reference, &purse).await?;
+                    log.created(reference, token);
+                    Ok(reference)
+                }
+            })
+            .await;
+            log.end(created.is_ok());
+            if let Ok(done) = created {
+                purses.lock().unwrap_or_else(PoisonError::into_inner).push(done.value);
+            }
+        });
+    }
+    let until = simulation.now_us() + SECOND_US;
+    simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
+    let purses: Vec<Ref<Purse>> = purses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    World {
+        clock: Arc::clone(&simulation.clock),
+        gold: purses.len() as u64 * GOLD_AT_FIRST,
+        items: purses.len() * ITEMS_AT_FIRST,
+        purses: purses.into(),
+        options: Arc::clone(&simulation.options),
+        recorder,
+    }
+}
+
+fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -> Client {
+    Client {
+        host: simulation.peers[at].host.clone(),
+        world: world.clone(),
+        rng: Rng::with_seed(simulation.rng.u64(..)),
+        session,
+        sane: !simulation.peers[at].mad,
+    }
+}
+
+fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
+    let until = world.recorder.lock().begun + simulation.options.steps;
+    simulation.begin_faults();
+    let mut session = 0;
+    for at in 0..simulation.peers.len() {
+        for _ in 0..simulation.options.clients {
+            let client = client(simulation, world, at, session);
+            session += 1;
+            simulation.executor.spawn(at, client.work(until));
+        }
+    }
+    let limit = simulation.now_us() + FAULTS_MAX_US;
+    simulation.run(limit, |_| world.recorder.lock().begun >= until);
+    simulation.heal();
+    let limit = simulation.now_us() + END_WITHIN_US;
+    let recorder = &world.recorder;
+    // Who is between two transactions sees that enough were begun, and ends.
+    {
+        let mut inner = recorder.lock();
+        inner.begun = inner.begun.max(until);
+    }
+    if !simulation.run(limit, |simulation| simulation.executor.unfinished() == 0) {
+        wrong.push(format!(
+            "{} clients still wait {} s after the faults stopped",
+            simulation.executor.unfinished(),
+            END_WITHIN_US / SECOND_US
+        ));
+    }
+}
+
+/// R4 and R15: once faults stop, every peer finds every owner, and everything commits within its deadline.
+fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
+    let settled = |simulation: &Simulation| {
+        simulation.executor.unfinished() == 0
+            && simulation.peers.iter().all(|peer| peer.host.look(|peer| peer.is_quiet()))
+    };
+    // The first peaceful second belongs to what the faults left behind.
+    let pause = simulation.now_us() + SECOND_US;
+    simulation.run(pause, |_| false);
+    let failed = Arc::new(Mutex::new(Vec::new()));
+    for (number, at) in founders(simulation).into_iter().enumerate() {
+        for part in 0..2 {
+            let session = 500 + u32::try_from(2 * number + part).unwrap_or(0);
+            let mut client = client(simulation, world, at, session);
+            let failed = Arc::clone(&failed);
+            simulation.executor.spawn(at, async move {
+                for reference in client.world.purses.to_vec() {
+                    let came = if part == 0 { client.finds(reference).await } else { client.pay().await };
+                    if came != Came::Committed {
+                        let what = if part == 0 { "did not find an owner" } else { "could not pay" };
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!(
+                            "client {session} {what} after the faults stopped"
+                        ));
+                    }
+                }
+                client.audit().await;
+            });
+        }
+    }
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    if !simulation.run(limit, settled) {
+        wrong.push(format!("not everything settled within {} s of peace", SETTLE_WITHIN_US / SECOND_US));
+    }
+    wrong.append(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: String) -> SeedReport {
+    let mut report = SeedReport {
+        seed: simulation.options.seed,
+        violations: wrong,
+        commits: world.recorder.lock().committed,
+        transfers: simulation.observer.transfers,
+        faults: simulation.faults,
+        trace_hash: simulation.trace_hash(),
+        sim_us: simulation.now_us(),
+        options,
+        ..SeedReport::default()
+    };
+    for peer in &simulation.peers {
+        peer.host.look(|peer| {
+            let metrics = peer.metrics();
+            report.wounds += metrics.wounds;
+            report.aborts += metrics.aborts;
+            for (event, times) in &metrics.rare {
+                *report.rare.entry(*event).or_default() += times;
+            }
+        });
+    }
+    report
+}

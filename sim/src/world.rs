@@ -1,0 +1,352 @@
+//! The event loop: virtual time, messages on their way, timers, faults.
+
+use crate::executor::Executor;
+use crate::host::{Clock, SimHost, now_at};
+use crate::network::Network;
+use crate::observer::Observer;
+use crate::options::Options;
+use crate::trace::Trace;
+use driftmesh_model::limits::CLOCK_AHEAD_MAX;
+use driftmesh_model::{Incarnation, Lsn, Micros, PeerId, Timestamp, codec};
+use driftmesh_peer::session::Host;
+use driftmesh_peer::{Config, Envelope, Peer, Retain, Stability};
+use fastrand::Rng;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::Waker;
+
+/// How far ahead the mad clock is, us.
+const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
+
+enum Event {
+    Deliver { from: usize, to: usize, bytes: Vec<u8> },
+    Timer(usize),
+    JournalHeld(usize, Lsn),
+    Awake(Waker),
+    JobReady(usize),
+    Fault,
+    Rejoin(usize, usize),
+    Stay(usize),
+}
+
+/// One simulated peer.
+pub(crate) struct SimPeer {
+    pub(crate) host: SimHost,
+    pub(crate) id: PeerId,
+    pub(crate) wall_offset_us: i64,
+    timer_set: Option<u64>,
+    paused_until: u64,
+    journal_hashed: Lsn,
+    pub(crate) mad: bool,
+}
+
+/// A whole simulated mesh.
+pub(crate) struct Simulation {
+    pub(crate) options: Arc<Options>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) peers: Vec<SimPeer>,
+    pub(crate) executor: Executor,
+    pub(crate) observer: Observer,
+    pub(crate) rng: Rng,
+    pub(crate) faults: u64,
+    network: Network,
+    queue: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    messages: u64,
+    trace: Trace,
+    /// Pairs whose connection is down, lower index first.
+    down: Vec<(usize, usize)>,
+}
+
+fn peer_id(seed: u64, index: usize) -> PeerId {
+    let mut hasher = blake3::Hasher::new_derive_key("driftmesh simulator peer v1");
+    hasher.update(&seed.to_be_bytes());
+    hasher.update(&(index as u64).to_be_bytes());
+    PeerId::from_bytes(*hasher.finalize().as_bytes())
+}
+
+impl Simulation {
+    pub(crate) fn new(options: Options) -> Self {
+        let options = Arc::new(options);
+        let clock = Arc::new(Clock::default());
+        let mut rng = Rng::with_seed(options.seed);
+        let peers = (0..options.peers).map(|index| new_peer(&options, &clock, &mut rng, index)).collect();
+        let mut simulation = Self {
+            trace: Trace::new(options.seed),
+            options,
+            clock,
+            peers,
+            executor: Executor::default(),
+            observer: Observer::default(),
+            rng,
+            faults: 0,
+            network: Network::default(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            messages: 0,
+            down: Vec::new(),
+        };
+        for left in 0..simulation.peers.len() {
+            for right in 0..simulation.peers.len() {
+                if left != right {
+                    simulation.join(left, right);
+                }
+            }
+        }
+        simulation
+    }
+
+    /// Peer `at` learns that `other` is connected.
+    fn join(&mut self, at: usize, other: usize) {
+        let introduction = self.peers[other].host.look(|peer| peer.introduction());
+        let id = self.peers[other].id;
+        self.peers[at].host.step(|peer, now| peer.joined(now, id, introduction));
+        self.collect(at, "joined");
+    }
+
+    pub(crate) fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
+    fn schedule(&mut self, at_us: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at_us.max(self.now_us()), self.sequence), event);
+    }
+
+    pub(crate) fn begin_faults(&mut self) {
+        self.network.faulty = true;
+        self.schedule_fault();
+    }
+
+    fn schedule_fault(&mut self) {
+        if self.options.fault_every_us > 0 && self.network.faulty {
+            let wait = self.rng.u64(0..=2 * self.options.fault_every_us);
+            self.schedule(self.now_us() + wait, Event::Fault);
+        }
+    }
+
+    /// No faults from now on, and everything is mended.
+    pub(crate) fn heal(&mut self) {
+        self.network.faulty = false;
+        self.network.mend();
+        let now_us = self.now_us();
+        for (left, right) in std::mem::take(&mut self.down) {
+            self.schedule(now_us, Event::Rejoin(left, right));
+        }
+        for index in 0..self.peers.len() {
+            self.peers[index].paused_until = 0;
+            self.peers[index].host.step(|peer, _| peer.stay());
+            self.collect(index, "stay");
+        }
+    }
+
+    /// Runs until `done` says so or virtual time reaches `until_us`. Returns whether it was done.
+    pub(crate) fn run(&mut self, until_us: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        loop {
+            self.poll_ready();
+            if done(self) {
+                return true;
+            }
+            let Some((&(at, sequence), _)) = self.queue.first_key_value() else { return false };
+            if at > until_us {
+                self.clock.set(until_us);
+                return false;
+            }
+            let Some(event) = self.queue.remove(&(at, sequence)) else { return false };
+            self.clock.set(at);
+            self.handle(event);
+        }
+    }
+
+    fn poll_ready(&mut self) {
+        while let Some((job, at)) = self.executor.next_ready() {
+            if self.peers[at].paused_until > self.now_us() {
+                self.schedule(self.peers[at].paused_until, Event::JobReady(job));
+                continue;
+            }
+            self.executor.poll(job);
+            for (until, waker) in self.clock.new_sleepers() {
+                self.schedule(until, Event::Awake(waker));
+            }
+            self.collect(at, "client");
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
+            Event::Timer(index) => self.timer(index),
+            Event::JournalHeld(index, lsn) => {
+                self.peers[index].host.step(|peer, now| peer.journal_held(now, lsn));
+                self.collect(index, "held");
+            }
+            Event::Awake(waker) => waker.wake(),
+            Event::JobReady(job) => self.executor.make_ready(job),
+            Event::Fault => {
+                if self.network.faulty {
+                    self.fault();
+                    self.schedule_fault();
+                }
+            }
+            Event::Rejoin(left, right) => {
+                self.down.retain(|pair| *pair != (left, right));
+                self.join(left, right);
+                self.join(right, left);
+            }
+            Event::Stay(index) => {
+                self.peers[index].host.step(|peer, _| peer.stay());
+                self.collect(index, "stay");
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        if self.peers[to].paused_until > self.now_us() {
+            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, bytes });
+            return;
+        }
+        if self.down.contains(&(from.min(to), from.max(to))) {
+            return;
+        }
+        self.trace.note(self.now_us(), to, "received", &bytes);
+        let envelope: Envelope = codec::decode(&bytes).expect("what a peer encodes decodes");
+        let id = self.peers[from].id;
+        self.peers[to].host.step(|peer, now| peer.received(now, id, envelope));
+        self.collect(to, "after received");
+    }
+
+    fn timer(&mut self, index: usize) {
+        self.peers[index].timer_set = None;
+        let paused_until = self.peers[index].paused_until;
+        if paused_until > self.now_us() {
+            self.peers[index].timer_set = Some(paused_until);
+            self.schedule(paused_until, Event::Timer(index));
+            return;
+        }
+        self.peers[index].host.step(Peer::timers_due);
+        self.collect(index, "timer");
+    }
+
+    /// Carries out what a peer's steps want done, and watches its journal.
+    fn collect(&mut self, index: usize, what: &str) {
+        let (steps, commands) = self.peers[index].host.take_commands();
+        self.trace.note(self.now_us(), index, what, &steps.to_be_bytes());
+        for commands in commands {
+            for txn in &commands.wakes {
+                self.trace.note(self.now_us(), index, "wake", &txn.as_u64().to_be_bytes());
+            }
+            if let Some(lsn) = commands.appended {
+                let after = self.rng.u64(0..=2 * self.options.stable_after_us);
+                self.schedule(self.now_us() + after, Event::JournalHeld(index, lsn));
+            }
+            for (to, envelope) in commands.sends {
+                self.ship(index, to, &envelope);
+            }
+        }
+        self.hash_journal(index);
+        let next = self.peers[index].host.look(|peer| peer.next_timer());
+        if let Some(Micros(at)) = next
+            && self.peers[index].timer_set.is_none_or(|set| at < set)
+        {
+            self.peers[index].timer_set = Some(at);
+            self.schedule(at, Event::Timer(index));
+        }
+    }
+
+    fn ship(&mut self, from: usize, to: PeerId, envelope: &Envelope) {
+        let bytes = codec::encode(envelope).expect("messages encode");
+        self.messages += 1;
+        self.trace.note(self.now_us(), from, "send", &bytes);
+        let Some(to) = self.peers.iter().position(|peer| peer.id == to) else { return };
+        if self.options.drop_message == Some(self.messages) {
+            return;
+        }
+        for after in self.network.send(&mut self.rng, &self.options, from, to) {
+            self.schedule(self.now_us() + after, Event::Deliver { from, to, bytes: bytes.clone() });
+        }
+    }
+
+    fn hash_journal(&mut self, index: usize) {
+        let now_us = self.now_us();
+        let sim_peer = &mut self.peers[index];
+        let (trace, observer) = (&mut self.trace, &mut self.observer);
+        let hashed = sim_peer.journal_hashed;
+        let offset = sim_peer.wall_offset_us.max(0).unsigned_abs();
+        // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
+        // from others, and by what those were ahead.
+        let bound = SimHost::true_wall_us(&self.clock) + offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
+        sim_peer.host.look(|peer| {
+            let group = peer.group();
+            for (_, entry) in group.journal().entries_from(hashed.next()) {
+                let bytes = codec::encode(entry).expect("entries encode");
+                trace.note(now_us, index, "journal", &bytes);
+            }
+            observer.watch(group, Timestamp::from_wall(Micros(bound)));
+        });
+        sim_peer.journal_hashed = sim_peer.host.look(|peer| peer.group().journal().tail());
+    }
+
+    fn fault(&mut self) {
+        self.faults += 1;
+        let peers = self.peers.len();
+        let now_us = self.now_us();
+        let one = self.rng.usize(..peers);
+        match self.rng.u8(..10) {
+            0..=2 if peers > 1 => self.network.partition(&mut self.rng, peers),
+            3..=5 => self.network.mend(),
+            6 | 7 if peers > 1 => {
+                let other = (one + self.rng.usize(1..peers)) % peers;
+                self.disconnect(one.min(other), one.max(other));
+            }
+            8 => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            9 if !self.peers[one].mad => {
+                self.peers[one].host.step(|peer, now| peer.drain(now));
+                self.collect(one, "drain");
+                let until = now_us + self.rng.u64(10_000..500_000);
+                self.schedule(until, Event::Stay(one));
+            }
+            _ => {}
+        }
+    }
+
+    fn disconnect(&mut self, left: usize, right: usize) {
+        if self.down.contains(&(left, right)) {
+            return;
+        }
+        self.down.push((left, right));
+        for (at, other) in [(left, right), (right, left)] {
+            let id = self.peers[other].id;
+            self.peers[at].host.step(|peer, now| peer.left(now, id, false));
+            self.collect(at, "left");
+        }
+        let until = self.now_us() + self.rng.u64(1_000..1_000_000);
+        self.schedule(until, Event::Rejoin(left, right));
+    }
+
+    pub(crate) fn trace_hash(&self) -> String {
+        self.trace.finish()
+    }
+}
+
+fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) -> SimPeer {
+    let id = peer_id(options.seed, index);
+    let mad = options.mad_clock && index + 1 == options.peers;
+    let skew = i64::try_from(options.skew_us).unwrap_or(0);
+    let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
+    let mut seed = [0; 32];
+    seed.fill_with(|| rng.u8(..));
+    let incarnation = Incarnation::from_u64(rng.u64(..));
+    let mut config = Config::new(id, incarnation, seed);
+    config.retain = Retain::Everything;
+    config.stability = if options.stable_after_us > 0 { Stability::Reported } else { Stability::OnAppend };
+    config.version_bytes_max = options.version_bytes_max;
+    config.records_max = NonZeroUsize::new(options.records_max).unwrap_or(NonZeroUsize::MIN);
+    #[cfg(feature = "sabotage")]
+    {
+        config.sabotage = options.sabotage;
+    }
+    let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
+    debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
+    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
+}

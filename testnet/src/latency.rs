@@ -1,0 +1,98 @@
+//! Latencies of transactions: recorded as nanoseconds, told as microseconds, merged over processes.
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// Longest latency that is told apart, nanoseconds: more than the longest deadline.
+const LONGEST_NANOS: u64 = 120_000_000_000;
+/// Decimal digits that are kept.
+const DIGITS: u8 = 3;
+
+/// How long many transactions took.
+#[derive(Clone, Debug)]
+pub(crate) struct Latencies {
+    histogram: Histogram<u64>,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NANOS, DIGITS).expect("the bounds are constants in order");
+        Self { histogram }
+    }
+}
+
+impl Latencies {
+    /// Adds one.
+    pub(crate) fn record(&mut self, latency: Duration) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record(nanos.max(1));
+    }
+
+    /// Adds all of another.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.histogram += &other.histogram;
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.histogram.reset();
+    }
+
+    /// The latency at a quantile, microseconds; 0 when there is none.
+    pub(crate) fn at_quantile_us(&self, quantile: f64) -> f64 {
+        if self.histogram.is_empty() { 0.0 } else { micros(self.histogram.value_at_quantile(quantile)) }
+    }
+
+    /// The longest, microseconds; 0 when there is none.
+    pub(crate) fn longest_us(&self) -> f64 {
+        micros(self.histogram.max())
+    }
+
+    /// What was recorded, as pairs of a value in nanoseconds and how often it was recorded.
+    pub(crate) fn pairs(&self) -> Vec<(u64, u64)> {
+        self.histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect()
+    }
+
+    /// Adds what another process recorded.
+    pub(crate) fn add_pairs(&mut self, pairs: &[(u64, u64)]) -> Result<()> {
+        for (value, count) in pairs {
+            self.histogram.record_n(*value, *count).with_context(|| format!("{value} ns is out of bounds"))?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a duration for people, below 2^53 ns")]
+fn micros(nanos: u64) -> f64 {
+    // One decimal: what is more is noise.
+    (nanos as f64 / 100.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_carry_all_that_was_recorded() {
+        let mut here = Latencies::default();
+        for micros in 1..=1_000 {
+            here.record(Duration::from_micros(micros));
+        }
+        let mut there = Latencies::default();
+        there.add_pairs(&here.pairs()).unwrap();
+        there.add_pairs(&here.pairs()).unwrap();
+        assert_eq!(there.histogram.len(), 2_000);
+        assert_eq!(there.at_quantile_us(0.5), here.at_quantile_us(0.5));
+        assert!((there.at_quantile_us(0.5) - 500.0).abs() < 5.0);
+        assert!((there.longest_us() - 1_000.0).abs() < 2.0);
+    }
+
+    #[test]
+    fn nothing_recorded_is_zero_and_too_long_is_the_longest() {
+        let mut latencies = Latencies::default();
+        assert_eq!((latencies.at_quantile_us(0.99), latencies.longest_us()), (0.0, 0.0));
+        latencies.record(Duration::from_secs(10_000));
+        assert!(latencies.longest_us() > 100_000_000.0);
+    }
+}
