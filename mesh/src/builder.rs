@@ -8,7 +8,9 @@ use crate::host::{Identity, LiveHost, Shared, spawn_timers};
 use crate::inbound::Inbound;
 use crate::joining::Joining;
 use crate::notice::{Notice, Observer};
-use crate::transport::{Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation};
+use crate::transport::{
+    Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
+};
 use crate::{Mesh, StartError};
 use driftmesh_model::{Incarnation, codec};
 use driftmesh_peer::{Config, Peer};

@@ -122,13 +122,7 @@ impl Drop for DieOnPanic {
 
 impl Shared {
     pub(crate) fn new(peer: Peer, clock: Clock, identity: Identity, joining: Joining) -> Arc<Self> {
-        let core = Core {
-            peer,
-            wakers: Wakers::default(),
-            clock,
-            armed: Micros(u64::MAX),
-            longest_hold: Micros(0),
-        };
+        let core = Core { peer, wakers: Wakers::default(), clock, armed: Micros(u64::MAX), longest_hold: Micros(0) };
         Arc::new(Self {
             core: Mutex::new(core),
             earlier: Arc::new(Notify::new()),
@@ -302,5 +296,63 @@ impl Host for LiveHost {
         step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
     ) -> Poll<R> {
         self.shared.poll_step(txn, context, step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Mesh, Object, ObjectId, Ref};
+    use serde::{Deserialize, Serialize};
+    use std::sync::Arc;
+    use std::task::{Context, Wake, Waker};
+
+    #[derive(Serialize, Deserialize)]
+    struct Thing;
+    impl Object for Thing {
+        const TYPE_NAME: &'static str = "thing";
+    }
+
+    struct Counted;
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dropped_transaction_leaves_no_waker_behind() {
+        let mesh = Mesh::builder().start().await.unwrap();
+        let other = Mesh::builder().join(&mesh.addresses()[0]).start().await.unwrap();
+        mesh.wait_for_peers(1).await;
+        let counted = Arc::new(Counted);
+        let waker = Waker::from(Arc::clone(&counted));
+        // Nobody has the object, so the first poll begins a search.
+        let nowhere: Ref<Thing> = Ref::from_id(ObjectId::from_u128(7));
+        let mut waits = Box::pin(mesh.transact(|tx| async move { tx.get(nowhere).await }));
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop((waits, waker));
+        // The search may be at the point of waking it.
+        mesh.transact(|tx| async move { tx.create(&Thing) }).await.unwrap();
+        assert_eq!(Arc::strong_count(&counted), 1);
+        drop(other);
+    }
+
+    /// Set in the process that is to panic.
+    const PANICS: &str = "DRIFTMESH_TEST_PANICS";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_in_the_core_ends_the_process() {
+        if std::env::var_os(PANICS).is_none() {
+            let test = "host::tests::a_panic_in_the_core_ends_the_process";
+            let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+            let ended = process.args([test, "--exact", "--nocapture"]).env(PANICS, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(!ended.status.success() && said.contains("Restart it, and report the panic message"), "{said}");
+            return;
+        }
+        let mesh = Mesh::builder().start().await.unwrap();
+        let shared = Arc::clone(&mesh.host.shared);
+        let panicked = tokio::spawn(async move { shared.step(|_, _| panic!("a mistake in the core")) });
+        let _ = panicked.await;
+        // Nobody but the timer task takes a step any more. Longer than any heartbeat: not reached.
+        tokio::time::sleep(std::time::Duration::from_secs(30)).await;
     }
 }

@@ -95,8 +95,7 @@ impl Joining {
     }
 
     pub(crate) fn refused(&self, address: &Multiaddr, reason: RefuseReason) {
-        let trouble =
-            if is_final(&reason) { Trouble::Refused(reason) } else { Trouble::Passing(reason.to_string()) };
+        let trouble = if is_final(&reason) { Trouble::Refused(reason) } else { Trouble::Passing(reason.to_string()) };
         self.trouble(address, trouble);
     }
 

@@ -23,7 +23,7 @@ const LEAVE_HEARD: Duration = Duration::from_millis(200);
 /// over.
 #[derive(Clone, Debug)]
 pub struct Mesh {
-    host: LiveHost,
+    pub(crate) host: LiveHost,
 }
 
 /// How a peer left its mesh.
@@ -161,7 +161,8 @@ impl Mesh {
         });
         let mut empty_since = None;
         while !shared.joining.members().is_empty() && begun.elapsed() < limit {
-            let (is_drained, is_idle) = shared.step(|peer, now| (peer.is_drained(), peer.status(now).transactions == 0));
+            let (is_drained, is_idle) =
+                shared.step(|peer, now| (peer.is_drained(), peer.status(now).transactions == 0));
             let since = *empty_since.get_or_insert_with(Instant::now);
             if !is_drained {
                 empty_since = None;

@@ -1,4 +1,5 @@
 //! The shapes in which users write transactions: each must compile, and run.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 mod common;
 

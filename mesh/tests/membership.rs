@@ -1,4 +1,5 @@
 //! Peers that join, leave, stop, or are not let in.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 mod common;
 
@@ -18,9 +19,8 @@ async fn create(mesh: &Mesh, count: u64) -> Vec<Ref<Player>> {
 }
 
 async fn sum(mesh: &Mesh, players: &[Ref<Player>]) -> u64 {
-    let summed = mesh.transact(|tx| async move {
-        Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>())
-    });
+    let summed = mesh
+        .transact(|tx| async move { Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>()) });
     bounded(summed).await.unwrap()
 }
 

@@ -1,4 +1,5 @@
 //! Objects between peers of one process: created here, used there, owned by one.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 mod common;
 
@@ -77,9 +78,10 @@ async fn many_objects_are_read_and_taken_in_one_round() {
         }
     }
     let players = &players;
-    let sum = bounded(all[2].transact(|tx| async move {
-        Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>())
-    }));
+    let sum =
+        bounded(all[2].transact(|tx| async move {
+            Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>())
+        }));
     assert_eq!(sum.await.unwrap(), 3 * 190);
     let doubled = bounded(all[2].transact(|tx| async move {
         for mut player in tx.get_mut_many(players).await? {
@@ -163,9 +165,8 @@ async fn too_much_is_a_typed_error_and_leaves_nothing() {
 async fn the_largest_object_and_many_of_them_move() {
     let all = meshes(2).await;
     let large = &Player::new(&"x".repeat(limits::OBJECT_BYTES_MAX - 100), 1);
-    let players = bounded(all[0].transact(|tx| async move {
-        (0..15).map(|_| tx.create(large)).collect::<Result<Vec<_>, _>>()
-    }));
+    let players =
+        bounded(all[0].transact(|tx| async move { (0..15).map(|_| tx.create(large)).collect::<Result<Vec<_>, _>>() }));
     let players = &players.await.unwrap();
     let taken = all[1].task("take").deadline(HANGS).run(|tx| async move {
         for mut player in tx.get_mut_many(players).await? {

@@ -25,7 +25,7 @@ pub const VERSION_KEEP_MIN: Micros = Micros::from_millis(5_000);
 /// How long it is kept at most for a snapshot that is still open (R17).
 pub const VERSION_KEEP_MAX: Micros = Micros::from_millis(60_000);
 /// Most bytes of superseded versions that travel with one object; older ones are pruned first (R17).
-pub const CHAIN_TRANSFER_BYTES_MAX: usize = 256 << 10;
+pub const CHAIN_TRANSFER_BYTES_MAX: usize = 1 << 20;
 
 /// How many grants beyond the highest contiguous one a receiver remembers per pair of groups (R20).
 pub const GRANT_WINDOW: u64 = 1_024;

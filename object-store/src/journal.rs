@@ -95,7 +95,7 @@ impl Journal {
     /// The kept entries from a position on, each with its position.
     pub fn entries_from(&self, from: Lsn) -> impl Iterator<Item = (Lsn, &Entry)> {
         let first = self.first().as_u64();
-        let skip = usize::try_from(from.as_u64().saturating_sub(first)).unwrap_or(usize::MAX);
-        (first..).map(Lsn::from_u64).zip(&self.entries).skip(skip)
+        let skip = usize::try_from(from.as_u64().saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len());
+        (first + skip as u64..).map(Lsn::from_u64).zip(self.entries.range(skip..))
     }
 }

@@ -1,6 +1,6 @@
 //! Answering what others ask about objects: from this group's state, never from a hint (R1).
 
-use crate::message::{LocateRequest, Located, Message, OwnRequest, ReadAnswer, ReadRequest, Seen};
+use crate::message::{LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -137,7 +137,8 @@ impl Peer {
             Acquired::Waits { wound } => {
                 self.wound_or_watch(object, wound, by);
                 if self.locks.holder(object).is_some() || self.locks.pinned_for(object).is_some() {
-                    self.outbox.queued(from, object);
+                    let behind = self.holder_of(object).map(|other| (other.timestamp, other.kind));
+                    self.outbox.queued(from, Queued { object, behind });
                 }
                 self.hand_overs.push_back(object);
             }

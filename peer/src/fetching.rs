@@ -1,12 +1,12 @@
 //! Fetching what is elsewhere: reads at a snapshot and ownership, through the search for the owner.
 
-use crate::message::{LocateRequest, OwnRequest, ReadAnswer, ReadRequest, Seen};
+use crate::message::{LocateRequest, OwnRequest, Queued, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::{Answer, Lookup, Next, Record};
 use driftmesh_model::{Epoch, GroupId, Micros, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp};
-use driftmesh_txn::{Cause, Intent, Read, RemoteRead};
+use driftmesh_txn::{Cause, Intent, Other, Read, RemoteRead};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that is not answered is sent again after this.
@@ -30,6 +30,8 @@ pub(crate) struct Fetch {
     asked: Option<GroupId>,
     /// The age that ownership was asked with.
     pub(crate) asked_age: Option<TxnTimestamp>,
+    /// Who has the object, as its owner last said.
+    pub(crate) behind: Option<Other>,
     last_heard: Micros,
     due: Micros,
 }
@@ -47,6 +49,7 @@ impl Peer {
             readers: BTreeSet::new(),
             asked: None,
             asked_age: None,
+            behind: None,
             last_heard: now,
             due: now,
         });
@@ -201,11 +204,12 @@ impl Peer {
         }
     }
 
-    pub(crate) fn queued(&mut self, objects: &[ObjectId]) {
-        for object in objects {
-            if let Some(fetch) = self.fetches.get_mut(object) {
+    pub(crate) fn queued(&mut self, objects: Vec<Queued>) {
+        for queued in objects {
+            if let Some(fetch) = self.fetches.get_mut(&queued.object) {
                 fetch.last_heard = self.now.mono;
                 fetch.lookup.heard();
+                fetch.behind = queued.behind.map(|(timestamp, kind)| Other { timestamp, kind });
             }
         }
     }

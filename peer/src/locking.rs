@@ -5,7 +5,7 @@ use crate::steps::StepError;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::{ObjectId, TxnId};
-use driftmesh_txn::{Acquired, Cause, Holder, Intent, Other, Turn};
+use driftmesh_txn::{Acquired, Cause, Holder, Intent, Other, RemoteRead, Turn};
 
 impl Peer {
     /// Takes or queues for the locks of objects. Returns whether all are held.
@@ -91,6 +91,25 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// The transaction here that has an object: by its lock, or by its pin.
+    pub(crate) fn holder_of(&self, object: ObjectId) -> Option<Other> {
+        let holder = self.locks.holder(object).map(|holder| holder.txn);
+        let pinned = || self.locks.pinned_for(object).map(|pin| TxnId::from_u64(pin.sequence));
+        let txn = self.txns.get(holder.or_else(pinned)?)?;
+        Some(Other { timestamp: txn.timestamp, kind: txn.kind.clone() })
+    }
+
+    /// What a transaction waits for, and who has it.
+    pub(crate) fn waits_for(&self, id: TxnId) -> Option<Cause> {
+        let txn = self.txns.get(id)?;
+        let lock = txn.intents.iter().find(|(_, intent)| **intent == Intent::Waiting).map(|(object, _)| *object);
+        let read = || txn.reads.iter().find(|(_, read)| read.remote == Some(RemoteRead::Waiting));
+        let object = lock.or_else(|| read().map(|(object, _)| *object))?;
+        let there = || self.fetches.get(&object).and_then(|fetch| fetch.behind.clone());
+        let behind = self.holder_of(object).filter(|other| other.timestamp != txn.timestamp).or_else(there);
+        Some(Cause::Waited { object, behind })
     }
 
     /// Gives released objects to whoever waits for them, until nothing moves any more.

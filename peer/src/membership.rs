@@ -56,6 +56,12 @@ impl Peer {
             owned: 0,
         };
         let former = self.members.insert(peer, member);
+        if let Some(former) = &former
+            && former.incarnation != introduction.incarnation
+        {
+            self.leaders.remove(&former.group);
+            self.lost_groups.insert(former.group);
+        }
         self.leaders.insert(introduction.group, peer);
         self.ring.add(peer);
         if former.is_none_or(|former| !former.connected) {
@@ -103,7 +109,7 @@ impl Peer {
         Reachable {
             homes,
             everyone,
-            someone_missing: self.leaders.values().any(out_of_reach),
+            someone_missing: !self.lost_groups.is_empty() || self.leaders.values().any(out_of_reach),
             held_here: self.group.owned(object).is_some() || self.group.in_transit(object).is_some(),
             moves_here: self.group.moves_near(object),
         }
@@ -119,6 +125,14 @@ impl Peer {
 
     pub(crate) fn heartbeat_due(&mut self) {
         self.timers.set(self.now.mono.plus(self.config.heartbeat), Timer::Heartbeat);
+        self.send_heartbeats();
+        self.prune_below = self.prune_horizon();
+        self.prune_versions(PRUNE_STEPS);
+        self.publish_due();
+    }
+
+    /// Tells every member how this peer is.
+    pub(crate) fn send_heartbeats(&mut self) {
         let heartbeat = Message::Heartbeat {
             wall: self.now.wall,
             oldest_snapshot: self.oldest_own_snapshot(),
@@ -127,8 +141,6 @@ impl Peer {
         for peer in self.connected_members() {
             self.send(peer, heartbeat.clone());
         }
-        self.prune_versions(PRUNE_STEPS);
-        self.publish_due();
     }
 
     pub(crate) fn heartbeat_received(
@@ -166,20 +178,12 @@ impl Peer {
         oldest.min(before(VERSION_KEEP_MIN)).max(before(VERSION_KEEP_MAX))
     }
 
-    /// Prunes what is due, in a slice.
-    fn prune_versions(&mut self, steps: usize) {
+    /// Prunes what is due, in a slice. Each commit prunes a few, so that this keeps up with any rate of commits.
+    pub(crate) fn prune_versions(&mut self, steps: usize) {
         if self.broken(crate::Sabotage::OldVersions) {
             self.group.prune(self.clock.last(), 0, usize::MAX);
             return;
         }
-        let horizon = self.prune_horizon();
-        while self.group.prune(horizon, self.config.version_bytes_max, steps) {}
-    }
-
-    /// Keeps the byte budget between heartbeats: called once a commit, so it prunes about as fast as versions come.
-    pub(crate) fn prune_to_budget(&mut self) {
-        if self.group.superseded_cost() > self.config.version_bytes_max {
-            self.group.prune(Timestamp::ZERO, self.config.version_bytes_max, 8);
-        }
+        self.group.prune(self.prune_below, self.config.version_bytes_max, steps);
     }
 }

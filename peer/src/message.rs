@@ -55,6 +55,15 @@ pub struct OwnRequest {
     pub have: Option<Hash>,
 }
 
+/// One object whose ownership was asked for and has to be waited for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Queued {
+    /// The object.
+    pub object: ObjectId,
+    /// The transaction that has it: its age and kind of task.
+    pub behind: Option<(TxnTimestamp, TaskKind)>,
+}
+
 /// What a snapshot sees of an object at its owner.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Seen {
@@ -220,7 +229,7 @@ pub enum Message {
     /// The objects are owned here and the requests for them wait in age order.
     Queued {
         /// The objects.
-        objects: Vec<ObjectId>,
+        objects: Vec<Queued>,
     },
     /// Asks where objects are.
     Locate {

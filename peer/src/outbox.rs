@@ -2,8 +2,8 @@
 //!
 //! Requests of one step to one peer are gathered into one message, so that n objects cost one round.
 
-use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, ReadAnswer, ReadRequest};
-use driftmesh_model::{Lsn, ObjectId, PeerId, Timestamp};
+use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest};
+use driftmesh_model::{Lsn, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
 /// About how many bytes of values one gathered answer carries before it is sent.
@@ -14,7 +14,7 @@ struct Gathered {
     reads: BTreeMap<Timestamp, Vec<ReadRequest>>,
     answers: BTreeMap<Timestamp, (usize, Vec<ReadAnswer>)>,
     owns: Vec<OwnRequest>,
-    queued: Vec<ObjectId>,
+    queued: Vec<Queued>,
     locates: Vec<LocateRequest>,
     located: Vec<Located>,
 }
@@ -52,8 +52,8 @@ impl Outbox {
         owns.push(request);
     }
 
-    pub(crate) fn queued(&mut self, to: PeerId, object: ObjectId) {
-        self.gathered.entry(to).or_default().queued.push(object);
+    pub(crate) fn queued(&mut self, to: PeerId, queued: Queued) {
+        self.gathered.entry(to).or_default().queued.push(queued);
     }
 
     pub(crate) fn locate(&mut self, to: PeerId, request: LocateRequest) {

@@ -60,6 +60,11 @@ pub struct Peer {
     pub(crate) members: BTreeMap<PeerId, Member>,
     /// Who leads each known group.
     pub(crate) leaders: BTreeMap<GroupId, PeerId>,
+    /// Groups whose only member came back as another incarnation: what they owned is lost, and nothing that may
+    /// have been theirs is ever declared absent (R4).
+    pub(crate) lost_groups: BTreeSet<GroupId>,
+    /// Commits that superseded at or before this need no older version any more; renewed with each heartbeat.
+    pub(crate) prune_below: Timestamp,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) wakes: Vec<TxnId>,
@@ -108,6 +113,8 @@ impl Peer {
             republish_from: None,
             members: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            lost_groups: BTreeSet::new(),
+            prune_below: Timestamp::ZERO,
             timers,
             outbox: Outbox::default(),
             wakes: Vec::new(),
@@ -163,7 +170,7 @@ impl Peer {
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, answers } => self.read_answered(from, snapshot, answers),
             Message::Own { requests } => self.own_asked(from, requests),
-            Message::Queued { objects } => self.queued(&objects),
+            Message::Queued { objects } => self.queued(objects),
             Message::Locate { objects } => self.locate_asked(from, objects),
             Message::Located { answers } => self.located(from, answers),
             Message::Publish { batch, records } => self.published(from, batch, records),

@@ -15,6 +15,8 @@ use std::task::Poll;
 
 /// Commits remembered so that a conflict can name the other side.
 const RECENT_COMMITS_MAX: usize = 1_024;
+/// Versions pruned with each commit at least; with one that writes more, twice as many as it writes.
+const PRUNE_STEPS_PER_COMMIT: usize = 4;
 /// Pause before the retry of an attempt that failed for a reason outside the transactions here.
 const RETRY_PAUSE: Micros = Micros::from_millis(20);
 
@@ -151,6 +153,7 @@ impl Peer {
             reads: BTreeMap::new(),
             intents: BTreeMap::new(),
             lock_first: BTreeSet::new(),
+            waited: None,
             pins: Vec::new(),
             awaited_message: false,
             read_only: begin.read_only,
@@ -403,6 +406,10 @@ impl Peer {
         let commit = if writes.is_empty() { txn.snapshot } else { self.journal_commit(id, writes) };
         let journal_tail = self.group.journal().tail();
         let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        if txn.deadline_watched {
+            // It waited; a step of it that was dropped meanwhile may have left a waker with the host.
+            self.wakes.push(id);
+        }
         self.metrics.local_commits += u64::from(!txn.awaited_message);
         let receipt = Receipt {
             group: self.group.id(),
@@ -416,6 +423,7 @@ impl Peer {
 
     fn journal_commit(&mut self, id: TxnId, writes: Vec<TxnWrite>) -> Timestamp {
         let commit = self.clock.tick(self.now.wall);
+        let written = 2 * writes.len();
         let mut created = Vec::new();
         let mut entry = Vec::with_capacity(writes.len());
         for write in writes {
@@ -436,7 +444,7 @@ impl Peer {
             let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
             self.recent_commits.push_back(recent);
         }
-        self.prune_to_budget();
+        self.prune_versions(PRUNE_STEPS_PER_COMMIT.max(written));
         commit
     }
 
@@ -457,7 +465,8 @@ impl Peer {
                 Cause::Wounded { .. }
                 | Cause::Conflict { .. }
                 | Cause::SnapshotTooOld { .. }
-                | Cause::CreatedLater { .. } => mono,
+                | Cause::CreatedLater { .. }
+                | Cause::Waited { .. } => mono,
             };
             txn.status = Status::Preparing;
             txn.attempt = txn.attempt.saturating_add(1);
@@ -479,7 +488,10 @@ impl Peer {
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;
-        self.remove_transaction(id);
+        if self.remove_transaction(id).is_some() {
+            // Its parked steps were dropped with it: the host must let go of their wakers.
+            self.wakes.push(id);
+        }
     }
 
     fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
@@ -506,6 +518,7 @@ impl Peer {
             Cause::Conflict { object, .. } | Cause::Wounded { object, .. } => Some(*object),
             Cause::SnapshotTooOld { .. }
             | Cause::CreatedLater { .. }
+            | Cause::Waited { .. }
             | Cause::Unavailable { .. }
             | Cause::ClockAhead { .. } => None,
         };
@@ -522,11 +535,29 @@ impl Peer {
 
     /// The deadline of a transaction passed: what it held is free, whether or not anybody polls it.
     fn expire(&mut self, id: TxnId) {
+        let waited = self.waits_for(id);
         self.give_up_everything(id);
         self.metrics.expired += 1;
         if let Some(txn) = self.txns.get_mut(id) {
             txn.status = Status::Expired;
+            txn.waited = waited;
             self.wakes.push(id);
+        }
+    }
+
+    /// What a transaction waited for when its deadline passed.
+    #[must_use]
+    pub fn waited_of(&self, id: TxnId) -> Option<&Cause> {
+        self.txns.get(id)?.waited.as_ref()
+    }
+
+    /// Waits for the deadline of a transaction: R15 ends it there, whatever its closure waits for.
+    pub fn deadline_passed(&mut self, now: Now, id: TxnId) -> Poll<()> {
+        self.now = now;
+        self.watch_deadline(id);
+        match self.txns.get(id) {
+            Some(txn) if txn.status != Status::Expired => Poll::Pending,
+            Some(_) | None => Poll::Ready(()),
         }
     }
 

@@ -252,6 +252,10 @@ impl Peer {
             GrantReply::Refused => self.take_back(to, number),
             GrantReply::NeedsValues => self.send_grant(to, number, None),
         }
+        if self.draining && self.is_drained() {
+            // So that a goodbye right after this leaves nobody waiting for what this group might own.
+            self.send_heartbeats();
+        }
         for object in self.stalled.remove(&to).unwrap_or_default() {
             self.hand_overs.push_back(object);
         }

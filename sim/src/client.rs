@@ -7,7 +7,9 @@ use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
 use driftmesh_peer::session::{Error, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use fastrand::Rng;
-use std::sync::Arc;
+use driftmesh_peer::Cause;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What all clients of a run share.
 #[derive(Clone)]
@@ -40,6 +42,17 @@ pub(crate) enum Came {
 }
 
 type SimTx = Tx<SimHost>;
+
+/// The objects on which attempts of one transaction ended with a conflict.
+#[derive(Clone, Default)]
+struct Conflicts(Arc<Mutex<BTreeSet<ObjectId>>>);
+
+impl Conflicts {
+    /// Notes a conflict; says whether there was one on this object before.
+    fn met_before(&self, object: ObjectId) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(object)
+    }
+}
 
 /// A pause in the middle of a transaction, of so many us.
 #[derive(Clone, Copy)]
@@ -109,7 +122,22 @@ impl Client {
         let log = self.world.recorder.transaction(self.session, kind);
         let options = TxnOptions { deadline: Micros::from_millis(5_000), ..TxnOptions::new(kind) };
         let attempts = log.clone();
-        let result = transact(self.host.clone(), options, |tx| body(tx, attempts.attempt())).await;
+        let conflicts = Conflicts::default();
+        let result = transact(self.host.clone(), options, |tx| {
+            let attempt = body(tx, attempts.attempt());
+            let (conflicts, recorder) = (conflicts.clone(), self.world.recorder.clone());
+            async move {
+                let result = attempt.await;
+                if let Err(Error::AttemptEnded { cause: Cause::Conflict { object, .. }, .. }) = &result
+                    && conflicts.met_before(*object)
+                {
+                    // R15: a retry can fail only on an object it had not met before.
+                    recorder.violation(format!("a transaction was told twice of a conflict on object {object}"));
+                }
+                result
+            }
+        })
+        .await;
         log.end(result.is_ok());
         match result {
             Ok(_) => Came::Committed,
@@ -154,6 +182,33 @@ impl Client {
                 let mut payee = tx.get_mut(to).await?;
                 think.pause(&world).await;
                 move_gold(&log, &mut payer, &mut payee, amount)
+            }
+        })
+        .await
+    }
+
+    /// Locks three hot purses one after the other, in any order, and passes gold round.
+    pub(crate) async fn clash(&mut self) -> Came {
+        let mut purses: Vec<Ref<Purse>> = self.world.purses.iter().copied().take(4).collect();
+        self.rng.shuffle(&mut purses);
+        purses.truncate(3);
+        let think = Think(self.rng.u64(0..3_000));
+        let world = self.world.clone();
+        self.run("clash", move |tx, log| {
+            let (world, purses) = (world.clone(), purses.clone());
+            async move {
+                let mut lent = Vec::new();
+                for reference in purses {
+                    let mut purse = tx.get_mut(reference).await?;
+                    log.change(&mut purse);
+                    lent.push(purse);
+                    think.pause(&world).await;
+                }
+                if lent[0].gold > 0 {
+                    lent[0].gold -= 1;
+                    lent[1].gold += 1;
+                }
+                Ok(())
             }
         })
         .await
@@ -288,7 +343,7 @@ impl Client {
     /// Creates an object in a transaction that is rejected, and looks for it: it must be found nowhere.
     async fn leak_reference(&mut self) -> Came {
         let leaked = std::cell::Cell::new(None);
-        let leaked = Arc::new(std::sync::Mutex::new(leaked));
+        let leaked = Arc::new(Mutex::new(leaked));
         let slot = Arc::clone(&leaked);
         self.run("leak", move |tx, _| {
             let slot = Arc::clone(&slot);

@@ -76,8 +76,8 @@ impl Observer {
             }
             Entry::Handed { to, number } => {
                 if let Some(object) = self.on_the_way.remove(&(group, *to, *number))
-                    && matches!(self.places.get(&object), Some(Place::OnTheWay { from, number: sent, .. })
-                        if *from == group && sent == number)
+                    && matches!(self.places.get(&object), Some(Place::OnTheWay { from, to: there, number: sent, .. })
+                        if *from == group && there == to && sent == number)
                 {
                     self.wrong(format!("group {group} dropped object {object} before {to} adopted it"));
                 }
@@ -109,8 +109,8 @@ impl Observer {
     fn taken_back(&mut self, group: GroupId, to: GroupId, number: u64) {
         let Some(object) = self.on_the_way.remove(&(group, to, number)) else { return };
         match self.places.get(&object) {
-            Some(Place::OnTheWay { from, epoch, number: sent, .. })
-                if *from == group && *sent == number && self.refused.contains(&(group, to, number)) =>
+            Some(Place::OnTheWay { from, to: there, epoch, number: sent })
+                if *from == group && *there == to && *sent == number && self.refused.contains(&(group, to, number)) =>
             {
                 let epoch = epoch.next();
                 self.places.insert(object, Place::At(group, epoch));

@@ -17,6 +17,8 @@ const SECOND_US: u64 = 1_000_000;
 const FAULTS_MAX_US: u64 = 60 * SECOND_US;
 /// Once faults stop, everything that runs must end within this: a transaction's deadline, and a bit.
 const END_WITHIN_US: u64 = 8 * SECOND_US;
+/// Clients at each peer that want the same objects once the faults have stopped.
+const CLASHING_CLIENTS: usize = 3;
 /// And everything must have settled within this.
 const SETTLE_WITHIN_US: u64 = 30 * SECOND_US;
 
@@ -146,40 +148,79 @@ fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec
     }
 }
 
-/// R4 and R15: once faults stop, every peer finds every owner, and everything commits within its deadline.
-fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
-    let settled = |simulation: &Simulation| {
-        simulation.executor.unfinished() == 0
-            && simulation.peers.iter().all(|peer| peer.host.look(|peer| peer.is_quiet()))
-    };
+/// R12, R14, R15: once faults stop, every transaction ends within its deadline, however many want the same objects.
+fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<String>>> {
     // The first peaceful second belongs to what the faults left behind.
     let pause = simulation.now_us() + SECOND_US;
     simulation.run(pause, |_| false);
     let failed = Arc::new(Mutex::new(Vec::new()));
     for (number, at) in founders(simulation).into_iter().enumerate() {
-        for part in 0..2 {
-            let session = 500 + u32::try_from(2 * number + part).unwrap_or(0);
-            let mut client = client(simulation, world, at, session);
-            let failed = Arc::clone(&failed);
-            simulation.executor.spawn(at, async move {
-                for reference in client.world.purses.to_vec() {
-                    let came = if part == 0 { client.finds(reference).await } else { client.pay().await };
-                    if came != Came::Committed {
-                        let what = if part == 0 { "did not find an owner" } else { "could not pay" };
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!(
-                            "client {session} {what} after the faults stopped"
-                        ));
-                    }
-                }
-                client.audit().await;
+        for part in 0..CLASHING_CLIENTS {
+            let session = 700 + u32::try_from(CLASHING_CLIENTS * number + part).unwrap_or(0);
+            let client = client(simulation, world, at, session);
+            spawn_checked(simulation, at, client, &failed, "clash", |mut client, _| async move {
+                let came = client.clash().await;
+                (client, came)
             });
         }
+    }
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
+    failed
+}
+
+/// R4: once faults stop, every peer finds every owner, and can write every object.
+fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
+    let settled = |simulation: &Simulation| {
+        simulation.executor.unfinished() == 0
+            && simulation.peers.iter().all(|peer| peer.host.look(|peer| peer.is_quiet()))
+    };
+    let failed = clash_in_peace(simulation, world);
+    for (number, at) in founders(simulation).into_iter().enumerate() {
+        let session = 500 + 2 * u32::try_from(number).unwrap_or(0);
+        let finder = client(simulation, world, at, session);
+        spawn_checked(simulation, at, finder, &failed, "find an owner", |mut client, reference| async move {
+            let came = client.finds(reference).await;
+            (client, came)
+        });
+        let payer = client(simulation, world, at, session + 1);
+        spawn_checked(simulation, at, payer, &failed, "pay", |mut client, _| async move {
+            let came = client.pay().await;
+            (client, came)
+        });
     }
     let limit = simulation.now_us() + SETTLE_WITHIN_US;
     if !simulation.run(limit, settled) {
         wrong.push(format!("not everything settled within {} s of peace", SETTLE_WITHIN_US / SECOND_US));
     }
     wrong.append(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Runs something once for each purse, and notes what did not commit.
+fn spawn_checked<F, Fut>(
+    simulation: &mut Simulation,
+    at: usize,
+    client: Client,
+    failed: &Arc<Mutex<Vec<String>>>,
+    what: &'static str,
+    act: F,
+) where
+    F: Fn(Client, Ref<Purse>) -> Fut + Send + 'static,
+    Fut: Future<Output = (Client, Came)> + Send,
+{
+    let failed = Arc::clone(failed);
+    simulation.executor.spawn(at, async move {
+        let mut client = client;
+        for reference in client.world.purses.to_vec().into_iter().take(8) {
+            let (back, came) = act(client, reference).await;
+            client = back;
+            if came != Came::Committed {
+                let text = format!("client {} could not {what} after the faults stopped", client.session);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            }
+        }
+        client.audit().await;
+    });
 }
 
 fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: String) -> SeedReport {

@@ -217,6 +217,10 @@ impl Simulation {
     }
 
     fn timer(&mut self, index: usize) {
+        // An earlier timer was set after this one, and has taken its place.
+        if self.peers[index].timer_set != Some(self.now_us()) {
+            return;
+        }
         self.peers[index].timer_set = None;
         let paused_until = self.peers[index].paused_until;
         if paused_until > self.now_us() {
@@ -246,7 +250,7 @@ impl Simulation {
         }
         self.hash_journal(index);
         let next = self.peers[index].host.look(|peer| peer.next_timer());
-        if let Some(Micros(at)) = next
+        if let Some(at) = next.map(|at| at.0.max(self.now_us()))
             && self.peers[index].timer_set.is_none_or(|set| at < set)
         {
             self.peers[index].timer_set = Some(at);

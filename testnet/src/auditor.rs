@@ -84,7 +84,8 @@ impl Auditor {
         let mut cursor = Some(0);
         let mut in_transit = 0;
         while let Some(from) = cursor {
-            let page = tokio::time::timeout(LIMIT, snapshot.scan(owner, from)).await.context("no page came in time")??;
+            let page =
+                tokio::time::timeout(LIMIT, snapshot.scan(owner, from)).await.context("no page came in time")??;
             for scanned in page.objects {
                 match scanned.seen {
                     Seen::Version { value: Some(value), .. } => tally.meet(&name, scanned.object, &value),

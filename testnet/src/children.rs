@@ -63,8 +63,8 @@ impl Child {
         }
     }
 
-    /// Waits for the next answer.
-    pub(crate) async fn answer(&mut self, limit: Duration) -> Result<Answer> {
+    /// Waits for the next answer, and takes from it what is wanted.
+    pub(crate) async fn take<T>(&mut self, limit: Duration, wanted: impl FnOnce(&Answer) -> Option<T>) -> Result<T> {
         let number = self.number;
         let line = match tokio::time::timeout(limit, self.output.next_line()).await {
             Err(_) => bail!("peer process {number} did not answer within {} s", limit.as_secs()),
@@ -72,21 +72,11 @@ impl Child {
             Ok(Ok(None) | Err(_)) => return Err(self.why_ended().await),
         };
         let answer = serde_json::from_str(&line);
-        match answer.with_context(|| format!("peer process {number} answered what is no answer: {line}"))? {
-            Answer::Failed { error } => bail!("peer process {number}: {error}"),
-            answer @ (Answer::Started { .. }
-            | Answer::SeesAll
-            | Answer::Created { .. }
-            | Answer::Ready
-            | Answer::Progress(_)
-            | Answer::Finished(_)
-            | Answer::Settled(_)) => Ok(answer),
+        let answer = answer.with_context(|| format!("peer process {number} answered what is no answer: {line}"))?;
+        if let Answer::Failed { error } = answer {
+            bail!("peer process {number}: {error}");
         }
-    }
-
-    /// An error about an answer that is not the expected one.
-    pub(crate) fn unexpected(&self, answer: &Answer) -> anyhow::Error {
-        anyhow!("peer process {} gave an unexpected answer: {answer:?}", self.number)
+        wanted(&answer).ok_or_else(|| anyhow!("peer process {number} gave an unexpected answer: {answer:?}"))
     }
 
     async fn why_ended(&mut self) -> anyhow::Error {
@@ -108,9 +98,14 @@ impl Child {
         errors.iter().map(|line| format!("[peer {}] {line}", self.number)).collect()
     }
 
-    /// Ends the process: asks it by closing its input, and kills it if it stays.
-    pub(crate) async fn end(&mut self) {
+    /// Asks the process to end, by closing its input.
+    pub(crate) fn hang_up(&mut self) {
         self.input = None;
+    }
+
+    /// Ends the process: asks it, waits, and kills it if it stays.
+    pub(crate) async fn end(&mut self) {
+        self.hang_up();
         if tokio::time::timeout(END_LIMIT, self.process.wait()).await.is_err() {
             // It may have ended in this moment; then there is nothing to kill.
             let _ = self.process.kill().await;

@@ -17,7 +17,8 @@ pub(crate) struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_NANOS, DIGITS).expect("the bounds are constants in order");
+        let histogram =
+            Histogram::new_with_bounds(1, LONGEST_NANOS, DIGITS).expect("the bounds are constants in order");
         Self { histogram }
     }
 }
@@ -51,7 +52,10 @@ impl Latencies {
 
     /// What was recorded, as pairs of a value in nanoseconds and how often it was recorded.
     pub(crate) fn pairs(&self) -> Vec<(u64, u64)> {
-        self.histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect()
+        self.histogram
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+            .collect()
     }
 
     /// Adds what another process recorded.

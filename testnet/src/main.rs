@@ -1,2 +1,86 @@
-//! x
-fn main() {}
+//! `cargo testnet`: real peer processes on this machine that hold one game world together, and an audit of it; the
+//! simulator's front end; benchmarks.
+//!
+//! It refuses to call a run good that proves too little: see `report.rs`. Exit codes: 0 good, 1 a run that does not
+//! count, a violation or an error, 2 a wrong command line, 130 and 143 after Ctrl-C and SIGTERM.
+
+mod audit;
+mod auditor;
+mod bench;
+mod children;
+mod interrupt;
+mod json_file;
+mod latency;
+mod live_table;
+mod locals;
+mod numbers;
+mod options;
+mod output;
+mod peer_process;
+mod protocol;
+mod report;
+mod simulate;
+mod testnet;
+mod trade;
+mod workload;
+mod world;
+
+use anyhow::Result;
+use clap::Parser;
+use options::{Bench, Command, Options, RunOptions};
+use report::Report;
+use std::process::ExitCode;
+use testnet::Ended;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let code = match options.command {
+        None => run_testnet(&options.run),
+        Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
+        Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
+        Some(Command::Bench { what: Bench::Local { json } }) => {
+            bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
+    };
+    code.unwrap_or_else(|error| {
+        output::error_line(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs with a log on the error output: warnings, or what `RUST_LOG` says.
+fn with_log<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    work()
+}
+
+fn run_testnet(options: &RunOptions) -> Result<ExitCode> {
+    options.check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async { testnet::run(options, interrupt::interrupt()?).await })?;
+    match ended {
+        Ended::Interrupted(interrupt) => {
+            output::error_line("interrupted: all peers have ended");
+            Ok(ExitCode::from(interrupt.exit_code()))
+        }
+        Ended::Reported(report) => {
+            json_file::write(options.json.as_deref(), &report)?;
+            Ok(tell(&report))
+        }
+    }
+}
+
+fn tell(report: &Report) -> ExitCode {
+    output::line(&report.work_line());
+    output::line(&report.audit_line());
+    for reason in &report.invalid {
+        output::line(&format!("INVALID: {reason}"));
+    }
+    if report.invalid.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    output::line(&format!("replay with --seed {}; the order of messages will differ", report.seed));
+    ExitCode::FAILURE
+}

@@ -43,10 +43,11 @@ fn read_orders() -> UnboundedReceiver<Order> {
     let (sender, receiver) = unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
-            let order = line.context("cannot read").and_then(|line| Ok(serde_json::from_str(&line)?));
-            match order {
-                Ok(order) if sender.send(order).is_ok() => {}
-                Ok(_) | Err(_) => break,
+            let Ok(order) = line.context("cannot read").and_then(|line| Ok(serde_json::from_str(&line)?)) else {
+                break;
+            };
+            if sender.send(order).is_err() {
+                break;
             }
         }
         std::process::exit(ORPHANED);

@@ -114,6 +114,12 @@ pub(crate) struct Finished {
     pub(crate) arrived: u64,
     /// Attempts of transactions that ended without a commit.
     pub(crate) aborts: u64,
+    /// Frames sent to other peers while it worked.
+    pub(crate) frames_sent: u64,
+    /// Their bytes, before encryption.
+    pub(crate) bytes_sent: u64,
+    /// The longest time that messages or timers held the peer's core, microseconds.
+    pub(crate) longest_core_hold_us: u64,
     /// Latencies of all trades that committed.
     pub(crate) latencies: Vec<(u64, u64)>,
     /// From the first trade to the end of the last, microseconds.

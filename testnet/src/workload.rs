@@ -6,12 +6,12 @@ use crate::latency::Latencies;
 use crate::locals::Locals;
 use crate::protocol::{Finished, Progress};
 use crate::trade::{Trade, Traded};
-use driftmesh::{Error, Mesh, ObjectId, Ref};
+use driftmesh::{Done, Error, Mesh, Metrics, ObjectId, Ref, Result, TransportView};
 use fastrand::Rng;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Bots at each peer.
 pub(crate) const BOTS: u64 = 16;
@@ -36,6 +36,27 @@ struct Counted {
     error_count: u64,
 }
 
+impl Counted {
+    fn count(&mut self, done: Result<Done<Traded>>, latency: Duration) {
+        match done {
+            Ok(done) if done.value == Traded::Nothing => {}
+            Ok(done) => {
+                self.commits += 1;
+                self.local_commits += u64::from(!done.committed.awaited_message);
+                self.latencies.record(latency);
+                self.this_second.record(latency);
+            }
+            Err(Error::Deadline { .. }) => self.deadlines += 1,
+            Err(error) => {
+                self.error_count += 1;
+                if self.errors.len() < ERRORS_TOLD_MAX {
+                    self.errors.push(error.to_string());
+                }
+            }
+        }
+    }
+}
+
 /// What all bots of a peer share.
 #[derive(Debug)]
 struct Shared {
@@ -54,8 +75,8 @@ pub(crate) struct Workload {
     shared: Arc<Shared>,
     bots: JoinSet<()>,
     begun: Instant,
-    arrived_before: u64,
-    aborts_before: u64,
+    metrics_before: Metrics,
+    sent_before: TransportView,
     last: Last,
 }
 
@@ -92,7 +113,7 @@ impl Workload {
             stop: AtomicBool::new(false),
             counted: (0..BOTS).map(|_| Mutex::default()).collect(),
         });
-        let metrics = mesh.metrics();
+        let (metrics_before, sent_before) = (mesh.metrics(), mesh.status().transport);
         let begun = Instant::now();
         let mut bots = JoinSet::new();
         let mut seeds = Rng::with_seed(plan.seed);
@@ -103,9 +124,9 @@ impl Workload {
             shared,
             bots,
             begun,
-            arrived_before: metrics.arrived,
-            aborts_before: metrics.aborts,
-            last: Last { at: begun, commits: 0, local_commits: 0, arrived: metrics.arrived },
+            last: Last { at: begun, commits: 0, local_commits: 0, arrived: metrics_before.arrived },
+            metrics_before,
+            sent_before,
         }
     }
 
@@ -134,17 +155,20 @@ impl Workload {
     }
 
     /// Lets the bots end their running trades, and sums up. `Err` names a bot that panicked.
-    pub(crate) async fn finish(mut self) -> Result<Finished, tokio::task::JoinError> {
+    pub(crate) async fn finish(mut self) -> std::result::Result<Finished, JoinError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.bots.join_next().await {
             ended?;
         }
         let elapsed = self.begun.elapsed();
-        let metrics = self.shared.mesh.metrics();
+        let (metrics, status) = (self.shared.mesh.metrics(), self.shared.mesh.status());
         let mut latencies = Latencies::default();
         let mut finished = Finished {
-            arrived: metrics.arrived - self.arrived_before,
-            aborts: metrics.aborts - self.aborts_before,
+            arrived: metrics.arrived - self.metrics_before.arrived,
+            aborts: metrics.aborts - self.metrics_before.aborts,
+            frames_sent: status.transport.frames_sent - self.sent_before.frames_sent,
+            bytes_sent: status.transport.bytes_sent - self.sent_before.bytes_sent,
+            longest_core_hold_us: status.longest_core_hold_us,
             elapsed_us: micros(elapsed),
             ..Finished::default()
         };
@@ -187,24 +211,7 @@ async fn work(shared: Arc<Shared>, number: usize, mut rng: Rng) {
         {
             shared.locals.add(traveller.id());
         }
-        let mut counted = lock(&shared.counted[number]);
-        match done {
-            Ok(done) if done.value == Traded::Nothing => {}
-            Ok(done) => {
-                counted.commits += 1;
-                counted.local_commits += u64::from(!done.committed.awaited_message);
-                counted.latencies.record(latency);
-                counted.this_second.record(latency);
-            }
-            Err(Error::Deadline { .. }) => counted.deadlines += 1,
-            Err(error) => {
-                counted.error_count += 1;
-                if counted.errors.len() < ERRORS_TOLD_MAX {
-                    counted.errors.push(error.to_string());
-                }
-            }
-        }
-        drop(counted);
+        lock(&shared.counted[number]).count(done, latency);
         // A trade at this peer never waits, so without this its bots would starve the network.
         tokio::task::yield_now().await;
     }

@@ -104,6 +104,13 @@ pub enum Cause {
         /// The object.
         object: ObjectId,
     },
+    /// It waited for the object until its deadline.
+    Waited {
+        /// The object.
+        object: ObjectId,
+        /// Who had it, as far as this peer was told.
+        behind: Option<Other>,
+    },
     /// Nobody who owns the object answered for a while (R14).
     Unavailable {
         /// The object.
@@ -127,6 +134,7 @@ impl Cause {
             | Self::Conflict { object, .. }
             | Self::SnapshotTooOld { object }
             | Self::CreatedLater { object }
+            | Self::Waited { object, .. }
             | Self::Unavailable { object }
             | Self::ClockAhead { object, .. } => *object,
         }
@@ -147,6 +155,10 @@ impl fmt::Display for Cause {
                 write!(formatter, "the version of object {object} at the snapshot is no longer kept")
             }
             Self::CreatedLater { object } => write!(formatter, "object {object} was created after the snapshot"),
+            Self::Waited { object, behind: Some(behind) } => {
+                write!(formatter, "it waited for object {object}, which {behind} had")
+            }
+            Self::Waited { object, behind: None } => write!(formatter, "it waited for object {object}"),
             Self::Unavailable { object } => write!(formatter, "no owner of object {object} answers"),
             Self::ClockAhead { object, receiver } => write!(
                 formatter,

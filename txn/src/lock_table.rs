@@ -177,7 +177,10 @@ impl LockTable {
             return Turn::Nobody;
         }
         loop {
-            let Some((timestamp, waiter)) = lock.waiters.first_key_value() else { break };
+            let Some((timestamp, waiter)) = lock.waiters.first_key_value() else {
+                self.drop_if_idle(object);
+                return Turn::Nobody;
+            };
             let timestamp = *timestamp;
             if matches!(waiter, Waiter::Remote(remote) if remote.expires <= now) {
                 lock.waiters.remove(&timestamp);
@@ -187,18 +190,16 @@ impl LockTable {
             if let Some(until) = lock.pinned_before(&timestamp, now, &last_step) {
                 return Turn::Pinned(until);
             }
-            let Some((_, waiter)) = lock.waiters.pop_first() else { break };
-            return match waiter {
-                Waiter::Local(txn) => {
+            return match lock.waiters.remove(&timestamp) {
+                Some(Waiter::Local(txn)) => {
                     let holder = Holder { txn, timestamp };
                     lock.holder = Some(holder);
                     Turn::Local(holder)
                 }
-                Waiter::Remote(remote) => Turn::Remote(timestamp, remote),
+                Some(Waiter::Remote(remote)) => Turn::Remote(timestamp, remote),
+                None => Turn::Nobody,
             };
         }
-        self.drop_if_idle(object);
-        Turn::Nobody
     }
 
     /// Takes everybody out of the queue, and the pin: the object has left.

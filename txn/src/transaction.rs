@@ -77,6 +77,8 @@ pub struct Transaction {
     pub intents: BTreeMap<ObjectId, Intent>,
     /// What former attempts wrote or conflicted on: locked before the snapshot is taken (R15).
     pub lock_first: BTreeSet<ObjectId>,
+    /// What it waited for when its deadline passed.
+    pub waited: Option<Cause>,
     /// Objects pinned for it.
     pub pins: Vec<ObjectId>,
     /// Whether it has waited for a message in any attempt.

@@ -4,7 +4,7 @@ use super::exit::{Exit, Failure};
 use super::{out, socket};
 use serde_json::Value;
 use std::fmt::Write;
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,16 +27,12 @@ pub(super) fn status(control: Option<&Path>, json: bool) -> Result<(), Failure> 
         let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
         Failure::new(Exit::Control, message)
     })?;
-    if json {
-        out::say(line.trim_end());
-        return Ok(());
-    }
     let status: Value = serde_json::from_str(&line)
         .map_err(|error| Failure::new(Exit::Control, format!("{} answered no status: {error}", path.display())))?;
     if let Some(error) = status["error"].as_str() {
         return Err(Failure::new(Exit::Control, error));
     }
-    out::say(&table(&status));
+    out::say(if json { line.trim_end().to_owned() } else { table(&status) }.as_str());
     Ok(())
 }
 
@@ -64,7 +60,11 @@ fn ask(path: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
-    stream.write_all(b"{\"cmd\":\"status\"}\n")?;
+    match stream.write_all(b"{\"cmd\":\"status\"}\n") {
+        // A peer that has too many clients says so before it reads, and hangs up.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     let mut line = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
     Ok(line)

@@ -24,8 +24,14 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// What a client can say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    cmd: Command,
+}
+
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 enum Command {
     Status,
     Leave,
@@ -69,11 +75,7 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be bound.
-    pub(super) fn serve(
-        path: Option<&Path>,
-        mesh: Mesh,
-        requests: mpsc::Sender<Request>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn serve(path: Option<&Path>, mesh: Mesh, requests: mpsc::Sender<Request>) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             let place = path.map_or_else(|| "in the default place".to_owned(), |path| format!("at {}", path.display()));
             let message = format!("no control socket {place}: {error}; choose another path with --control PATH");
@@ -123,6 +125,22 @@ async fn write_line(stream: &mut (impl AsyncWriteExt + Unpin), value: &Value) ->
     stream.write_all(line.as_bytes()).await
 }
 
+/// Reads to the end of a line, without keeping it.
+async fn skip_line(reader: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf().await?;
+        if buffer.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let count = end.map_or(buffer.len(), |end| end + 1);
+        reader.consume(count);
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}
+
 async fn serve_client(stream: UnixStream, mesh: &Mesh, requests: &mpsc::Sender<Request>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
@@ -145,7 +163,11 @@ async fn serve_client(stream: UnixStream, mesh: &Mesh, requests: &mpsc::Sender<R
         if let Some(confirm) = confirm {
             let _: Result<(), ()> = oneshot::Sender::send(confirm, ());
         }
-        if is_too_long || !matches!(written, Ok(Ok(()))) {
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        let is_cut = is_too_long && line.last() != Some(&b'\n');
+        if is_cut && !matches!(tokio::time::timeout(IDLE_MAX, skip_line(&mut reader)).await, Ok(Ok(()))) {
             return;
         }
     }
@@ -157,7 +179,7 @@ async fn answer_line(
     requests: &mpsc::Sender<Request>,
     confirm: &mut Option<oneshot::Sender<()>>,
 ) -> Value {
-    let ask = match serde_json::from_slice::<Command>(line) {
+    let ask = match serde_json::from_slice::<Line>(line).map(|line| line.cmd) {
         Ok(Command::Status) => {
             let status = serde_json::to_value(mesh.status());
             return status.unwrap_or_else(|error| json!({ "error": error.to_string() }));

@@ -107,8 +107,9 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
 
 fn run_peer(args: PeerArgs) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime
-        .map_err(|error| Failure::new(Exit::Other, format!("the runtime cannot be started: {error}; free resources")))?;
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Exit::Other, format!("the runtime cannot be started: {error}; free resources"))
+    })?;
     let ended = runtime.block_on(peer::run(args));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();

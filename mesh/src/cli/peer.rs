@@ -113,10 +113,8 @@ fn introduce(mesh: &Mesh, args: &PeerArgs, control: &Path) {
     }
     let stays_here = args.listen.is_empty() && args.advertise.is_empty();
     if stays_here && args.join.iter().any(|address| !is_this_machine(address)) {
-        say(
-            "note: this peer listens on this machine only, so peers of other machines that it does not dial itself \
-             cannot reach it; give --listen /ip4/0.0.0.0/tcp/PORT",
-        );
+        say("note: this peer listens on this machine only, so peers of other machines that it does not dial itself \
+             cannot reach it; give --listen /ip4/0.0.0.0/tcp/PORT");
     }
 }
 
@@ -254,15 +252,16 @@ impl Running {
                 say(&format!("peer {peer} left: {reason}"));
                 self.show_members();
             }
-            Notice::Refused { address, reason, .. } => {
-                if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
-                    self.refused_at = Some(Instant::now());
-                    say(&format!("refused a peer at {}: {reason}", address.as_deref().unwrap_or("an unknown address")));
-                }
+            Notice::Refused { address, reason, .. }
+                if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) =>
+            {
+                self.refused_at = Some(Instant::now());
+                say(&format!("refused a peer at {}: {reason}", address.as_deref().unwrap_or("an unknown address")));
             }
             Notice::ListenFailed { addresses, error } => {
                 complain(&format!(
-                    "nobody can join at {} any more: {error}; start the peer again", addresses.join(", ")
+                    "nobody can join at {} any more: {error}; start the peer again",
+                    addresses.join(", ")
                 ));
             }
             _ => {}
@@ -317,7 +316,8 @@ async fn leave(mesh: &Mesh) -> Value {
     if others > 0 {
         say(&format!(
             "leaving: handing {objects} over to {}, {} s at most; Ctrl-C ends at once",
-            counted(others, "other peer"), LEAVE_MAX.as_secs()
+            counted(others, "other peer"),
+            LEAVE_MAX.as_secs()
         ));
     } else {
         say(&format!("leaving: this is the last peer, so its {objects} end with it"));

@@ -60,7 +60,8 @@ fn bases() -> Vec<PathBuf> {
 /// Makes a new directory that only the owner can enter.
 fn private_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
     // `mkdir` fails on anything that exists, links included, so a name that somebody guessed does no harm.
-    let path = base.join(format!("{prefix}{}-{:08x}", std::process::id(), driftmesh::transport::random_incarnation() >> 32));
+    let path =
+        base.join(format!("{prefix}{}-{:08x}", std::process::id(), driftmesh::transport::random_incarnation() >> 32));
     DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
 }

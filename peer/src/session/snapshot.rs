@@ -76,6 +76,7 @@ impl<H: Host> Snapshot<H> {
                     Cause::SnapshotTooOld { object } => Error::SnapshotTooOld { object },
                     other @ (Cause::Wounded { .. }
                     | Cause::Conflict { .. }
+                    | Cause::Waited { .. }
                     | Cause::Unavailable { .. }
                     | Cause::ClockAhead { .. }) => Error::SnapshotRead(other),
                 })

@@ -6,7 +6,10 @@ use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError};
 use driftmesh_model::{Micros, TxnId};
 use driftmesh_txn::{Cause, TaskKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
 /// How a transaction is run.
 #[derive(Clone, Debug)]
@@ -38,12 +41,15 @@ pub struct Done<T> {
 struct Open<H: Host> {
     host: H,
     id: TxnId,
+    committed: AtomicBool,
 }
 
 impl<H: Host> Drop for Open<H> {
     fn drop(&mut self) {
         let id = self.id;
-        self.host.step(|peer, now| peer.end(now, id));
+        if !self.committed.load(Ordering::Relaxed) {
+            self.host.step(|peer, now| peer.end(now, id));
+        }
     }
 }
 
@@ -71,7 +77,7 @@ where
         StepError::Leaving => Error::Leaving,
         other => Error::Busy(other),
     })?;
-    let open = Open { host, id };
+    let open = Open { host, id, committed: AtomicBool::new(false) };
     let mut attempts = 1;
     let mut last = None;
     loop {
@@ -79,13 +85,16 @@ where
         match ready {
             Ok(()) => {
                 let tx = Tx::new(open.host.clone(), id, options.kind.clone(), attempts);
-                let result = body(tx.clone()).await;
+                let Some(result) = until_deadline(&open, body(tx.clone())).await else {
+                    tx.close();
+                    return Err(give_up(&open, StepError::Expired, &options, attempts, last));
+                };
                 if let Attempt::Done(done) = finish(&open, &tx, result, &options, attempts, last.as_ref())? {
                     return Ok(done);
                 }
             }
             Err(StepError::Failed(_)) => {}
-            Err(error) => return Err(give_up(error, &options, attempts, last)),
+            Err(error) => return Err(give_up(&open, error, &options, attempts, last)),
         }
         let retried = open.host.step(|peer, now| {
             let cause = peer.failure_of(id).cloned();
@@ -93,7 +102,7 @@ where
         });
         match retried {
             Ok(cause) => last = cause.or(last),
-            Err(error) => return Err(give_up(error, &options, attempts, last)),
+            Err(error) => return Err(give_up(&open, error, &options, attempts, last)),
         }
         attempts += 1;
     }
@@ -121,22 +130,46 @@ fn finish<H: Host, T>(
                 return Ok(Attempt::Retry);
             }
             if ended && matches!(error, Error::Ended) {
-                return Err(give_up(StepError::Expired, options, attempts, last.cloned()));
+                return Err(give_up(open, StepError::Expired, options, attempts, last.cloned()));
             }
             return Err(error);
         }
     };
     let writes = tx.finish()?;
     match open.host.step(|peer, now| peer.commit(now, id, writes)) {
-        Ok(committed) => Ok(Attempt::Done(Done { value, committed })),
+        Ok(committed) => {
+            open.committed.store(true, Ordering::Relaxed);
+            Ok(Attempt::Done(Done { value, committed }))
+        }
         Err(StepError::Failed(_)) => Ok(Attempt::Retry),
-        Err(error) => Err(give_up(error, options, attempts, last.cloned())),
+        Err(error) => Err(give_up(open, error, options, attempts, last.cloned())),
     }
 }
 
-fn give_up(error: StepError, options: &Options, attempts: u32, last: Option<Cause>) -> Error {
+/// Runs a closure's future, but not beyond the transaction's deadline: it may wait for something of its own.
+async fn until_deadline<H: Host, T>(open: &Open<H>, body: impl Future<Output = Result<T>>) -> Option<Result<T>> {
+    let mut body = pin!(body);
+    poll_fn(|context| {
+        if let Poll::Ready(result) = body.as_mut().poll(context) {
+            return Poll::Ready(Some(result));
+        }
+        let id = open.id;
+        open.host.poll_step(id, context, |peer, now| peer.deadline_passed(now, id)).map(|()| None)
+    })
+    .await
+}
+
+fn give_up<H: Host>(
+    open: &Open<H>,
+    error: StepError,
+    options: &Options,
+    attempts: u32,
+    last: Option<Cause>,
+) -> Error {
     match error {
         StepError::Expired | StepError::Failed(_) => {
+            let id = open.id;
+            let last = open.host.step(|peer, _| peer.waited_of(id).cloned()).or(last);
             Error::Deadline { kind: options.kind.clone(), deadline: options.deadline, attempts, last }
         }
         StepError::Missing(object) => Error::Dangling { object },

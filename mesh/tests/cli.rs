@@ -1,0 +1,395 @@
+//! The program as its users run it: real processes, real signals, real sockets.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
+
+mod common;
+
+use common::{HANGS, Player, bounded};
+use driftmesh::{Mesh, Ref};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_driftmesh");
+
+/// A directory of its own for the sockets and files of one test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dm-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env("TMPDIR", &self.0).env_remove("XDG_RUNTIME_DIR").current_dir(&self.0);
+        command
+    }
+
+    /// Runs the program to its end.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let mut process = self.start(arguments);
+        let code = process.wait().code().unwrap();
+        (code, process.text())
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        let mut child =
+            self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let outputs: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let readers = outputs.map(|output| {
+            let lines = Arc::clone(&lines);
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
+                    lines.lock().unwrap().push(line);
+                }
+            })
+        });
+        Process { child, lines, readers: readers.into() }
+    }
+
+    fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.0).unwrap().next().is_none()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running program, killed when the test ends.
+struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line that contains the text, and returns it.
+    fn line(&self, part: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(part)) {
+                return line.clone();
+            }
+            assert!(begun.elapsed() < HANGS, "never `{part}` in:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                for reader in self.readers.drain(..) {
+                    reader.join().unwrap();
+                }
+                return status;
+            }
+            assert!(begun.elapsed() < HANGS, "it does not end:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The address at which it listens.
+    fn address(&self) -> String {
+        self.line("listening at ").replace("listening at ", "")
+    }
+
+    fn control(&self) -> PathBuf {
+        self.line("control socket ").replace("control socket ", "").into()
+    }
+
+    /// The arguments of the line that it prints to add another peer.
+    fn join_arguments(&self) -> Vec<String> {
+        let line = self.line("driftmesh peer --join");
+        line.split_whitespace().skip(1).map(str::to_owned).collect()
+    }
+}
+
+fn strings(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// Sends a line to a control socket and returns the answer.
+fn ask(control: &Path, line: &str) -> Value {
+    let mut stream = UnixStream::connect(control).unwrap();
+    stream.set_read_timeout(Some(HANGS)).unwrap();
+    stream.write_all(line.as_bytes()).unwrap();
+    stream.write_all(b"\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap()
+}
+
+#[test]
+fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
+    let place = Place::new("two");
+    let mut founder = place.start(&["peer", "--new", "--zone", "here"]);
+    let mut joiner = place.start(&strings(&founder.join_arguments()));
+    founder.line("joined mesh default: 2 peers");
+    joiner.line("joined mesh default: 2 peers");
+
+    let control = founder.control();
+    assert_eq!(std::fs::metadata(&control).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, shown) = place.run(&["status", "--control", control.to_str().unwrap()]);
+    assert_eq!(code, 0, "{shown}");
+    let id = joiner.line("peer ").replace("peer ", "");
+    for part in ["mesh      default", "0 owned", "lag 0", "zone      here", "connected", "group", &id] {
+        assert!(shown.contains(part), "{part} in:\n{shown}");
+    }
+    let (_, json) = place.run(&["status", "--json", "--control", control.to_str().unwrap()]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["mesh"].as_str(), json["members"][0]["peer"].as_str()), (Some("default"), Some(id.as_str())));
+
+    let (code, listed) = place.run(&["status"]);
+    assert_eq!(code, 2);
+    for peer in [&founder, &joiner] {
+        assert!(listed.contains(peer.control().to_str().unwrap()), "{listed}");
+    }
+    joiner.signal("-TERM");
+    assert_eq!(joiner.wait().code(), Some(0), "{}", joiner.text());
+    founder.line("joined mesh default: 1 peer");
+    assert_eq!(place.run(&["status"]).0, 0, "one is left, so it is found");
+    founder.signal("-INT");
+    assert_eq!(founder.wait().code(), Some(0), "{}", founder.text());
+    founder.line("this is the last peer");
+    assert!(place.is_empty(), "no socket is left");
+    assert_eq!(place.run(&["status"]).0, 6);
+}
+
+#[test]
+fn the_printed_line_carries_name_and_secret_and_others_are_refused() {
+    let place = Place::new("secret");
+    std::fs::write(place.0.join("secret file"), "hush\n").unwrap();
+    std::fs::write(place.0.join("other"), "loud").unwrap();
+    let founder = place.start(&["peer", "--new", "--mesh", "my arena", "--secret", "secret file"]);
+    let line = founder.line("driftmesh peer --join");
+    assert!(line.ends_with(" --mesh 'my arena' --secret 'secret file'"), "{line}");
+    let address = &founder.address();
+    let join = |more: &[&str]| place.run(&[&["peer", "--join", address], more].concat());
+
+    let (code, text) = join(&["--mesh", "my arena", "--secret", "other"]);
+    assert!(code == 4 && text.contains("the mesh secrets differ"), "{code}: {text}");
+    let (code, text) = join(&["--mesh", "my arena"]);
+    assert!(code == 4 && text.contains("the mesh secrets differ"), "{code}: {text}");
+    let (code, text) = join(&["--secret", "secret file"]);
+    assert!(code == 4 && text.contains("belongs to the mesh \"my arena\""), "{code}: {text}");
+    let wrong_peer = address.rsplit_once('/').unwrap().0.to_owned() + "/" + &libp2p::PeerId::random().to_string();
+    let (code, text) = place.run(&["peer", "--join", &wrong_peer]);
+    assert!(code == 4 && text.contains("correct the /p2p/ part"), "{code}: {text}");
+
+    let joiner = place.start(&["peer", "--join", address, "--mesh", "my arena", "--secret", "secret file"]);
+    joiner.line("joined mesh my arena: 2 peers");
+}
+
+#[test]
+fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
+    let place = Place::new("mistakes");
+    std::fs::write(place.0.join("empty"), "\n").unwrap();
+    let founder = place.start(&["peer", "--new"]);
+    let address = founder.address();
+    let taken = address.split("/p2p/").next().unwrap();
+    for (arguments, expected, part) in [
+        (vec!["peer"], 2, "--new to found a mesh, or --join ADDRESS"),
+        (vec!["peer", "--new", "--join", "127.0.0.1:4000"], 2, "leave out one"),
+        (vec!["peer", "--join", "127.0.0.1"], 2, "127.0.0.1:4000"),
+        (vec!["peer", "--new", "--listen", "nonsense"], 2, "ADDRESS:PORT"),
+        (vec!["peer", "--new", "--listen", "0.0.0.0:0"], 2, "--secret FILE, or --open"),
+        (vec!["peer", "--new", "--advertise", "192.0.2.7:4000"], 2, "--secret FILE, or --open"),
+        (vec!["peer", "--new", "--secret", "empty"], 2, "it is empty"),
+        (vec!["peer", "--new", "--secret", "absent"], 2, "a file that this user can read"),
+        (vec!["peer", "--new", "--mesh", ""], 2, "mesh name"),
+        (vec!["peer", "--new", "--log", "a=b=c"], 2, "--log"),
+        (vec!["peer", "--new", "--nonsense"], 2, "--nonsense"),
+        (vec!["peer", "--new", "--listen", taken], 3, "is taken by another process"),
+        (vec!["peer", "--new", "--listen", "/ip4/192.0.2.7/tcp/4000", "--open"], 3, "no address of this machine"),
+        (vec!["peer", "--join", "127.0.0.1:1", "--join-timeout", "1"], 5, "see that one runs at the address"),
+        (vec!["peer", "--new", "--control", "/nonexistent/socket"], 6, "--control PATH"),
+        (vec!["peer", "--new", "--control", "empty"], 6, "it exists and is no socket"),
+        (vec!["status", "--control", "absent"], 6, "no peer answers at absent"),
+    ] {
+        let (code, text) = place.run(&arguments);
+        assert_eq!(code, expected, "{arguments:?}:\n{text}");
+        assert!(text.contains(part), "{arguments:?}: `{part}` in:\n{text}");
+    }
+}
+
+#[test]
+fn an_unreachable_seed_is_named_while_it_is_waited_for_and_joined_when_it_comes() {
+    let place = Place::new("waiting");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let joiner = place.start(&["peer", "--join", &address, "--join-timeout", "0"]);
+    let line = joiner.line("waiting for a peer of mesh default: ");
+    assert!(line.contains("Connection refused"), "{line}");
+    let _founder = place.start(&["peer", "--new", "--listen", &address]);
+    joiner.line("joined mesh default: 2 peers");
+
+    let mut waiting = place.start(&["peer", "--join", "127.0.0.1:1", "--join-timeout", "0"]);
+    waiting.control();
+    waiting.signal("-TERM");
+    assert_eq!(waiting.wait().code(), Some(0), "{}", waiting.text());
+}
+
+#[test]
+fn the_control_socket_answers_everything_with_one_line() {
+    let place = Place::new("control");
+    let path = place.0.join("my.sock");
+    let mut peer = place.start(&["peer", "--new", "--control", path.to_str().unwrap()]);
+    peer.line("control socket");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], 0);
+    for line in [r#"{"cmd":"dance"}"#, "nonsense", "", "[]", r#"{"cmd":"stop","now":1}"#, &"x".repeat(5_000), "\u{0}"] {
+        let answer = ask(&path, line);
+        assert!(answer["error"].is_string(), "{line}: {answer}");
+    }
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(format!("{}\n{{\"cmd\":\"status\"}}\n", "x".repeat(1 << 20)).as_bytes()).unwrap();
+    let answers: Vec<String> = BufReader::new(stream).lines().take(2).map(Result::unwrap).collect();
+    assert!(answers[0].contains("at most 4096 bytes") && answers[1].contains("owned"), "{answers:?}");
+
+    let mut idle = Vec::new();
+    while idle.len() < 16 {
+        // Who is answered has a place; until the former clients are noticed to be gone, not everybody is.
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let mut answer = String::new();
+        let asked = stream.write_all(b"{\"cmd\":\"status\"}\n");
+        if asked.is_ok() && BufReader::new(&mut stream).read_line(&mut answer).is_ok() && answer.contains("owned") {
+            idle.push(stream);
+        }
+    }
+    let mut refused = String::new();
+    BufReader::new(UnixStream::connect(&path).unwrap()).read_line(&mut refused).unwrap();
+    assert!(refused.contains("try again later"), "{refused}");
+    drop(idle);
+    let begun = Instant::now();
+    let answer = loop {
+        // The places come back when the peer has noticed that the clients are gone.
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let mut answer = String::new();
+        let asked = stream.write_all(b"{\"cmd\":\"stop\"}\n");
+        if asked.is_ok() && BufReader::new(stream).read_line(&mut answer).is_ok() && answer.contains("stopped") {
+            break serde_json::from_str::<Value>(&answer).unwrap();
+        }
+        assert!(begun.elapsed() < HANGS, "{answer}");
+    };
+    assert_eq!(answer["stopped"], true);
+    assert_eq!(peer.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+/// Hands objects to the peers of a mesh: by a peer in this process that creates them and leaves.
+async fn give(address: &str, count: u64) -> Vec<Ref<Player>> {
+    let mesh = bounded(Mesh::builder().join(address).start()).await.unwrap();
+    let created = mesh.transact(|tx| async move {
+        (0..count).map(|gold| tx.create(&Player::new("Ada", gold))).collect::<driftmesh::Result<Vec<_>>>()
+    });
+    let players = bounded(created).await.unwrap();
+    let left = bounded(mesh.leave(HANGS)).await;
+    assert_eq!((left.handed_over as u64, left.stayed), (count, 0));
+    players
+}
+
+async fn sum(address: &str, players: &[Ref<Player>]) -> u64 {
+    let mesh = bounded(Mesh::builder().join(address).start()).await.unwrap();
+    let summed = mesh
+        .transact(|tx| async move { Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>()) });
+    let sum = bounded(summed).await.unwrap();
+    bounded(mesh.leave(HANGS)).await;
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_others_take_over_what_a_leaving_peer_owns() {
+    let place = Place::new("leave");
+    let mut first = place.start(&["peer", "--new"]);
+    let players = give(&first.address(), 200).await;
+    assert_eq!(ask(&first.control(), r#"{"cmd":"status"}"#)["owned"], 200);
+    let mut second = place.start(&strings(&first.join_arguments()));
+    second.line("joined mesh default: 2 peers");
+
+    first.signal("-TERM");
+    assert_eq!(first.wait().code(), Some(0));
+    first.line("leaving: handing 200 objects over to 1 other peer");
+    first.line("left: 200 objects handed over, 0 lost");
+    assert_eq!(ask(&second.control(), r#"{"cmd":"status"}"#)["owned"], 200);
+    assert_eq!(sum(&second.address(), &players).await, 199 * 200 / 2);
+
+    let third = place.start(&strings(&second.join_arguments()));
+    third.line("joined mesh default: 2 peers");
+    let answer = ask(&second.control(), r#"{"cmd":"leave"}"#);
+    assert_eq!((&answer["left"]["handed_over"], &answer["left"]["stayed"]), (&200.into(), &0.into()));
+    assert_eq!(second.wait().code(), Some(0));
+    assert_eq!(sum(&third.address(), &players).await, 199 * 200 / 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_interrupt_ends_a_leave_at_once() {
+    let place = Place::new("interrupt");
+    let mut first = place.start(&["peer", "--new"]);
+    give(&first.address(), 10).await;
+    let second = place.start(&strings(&first.join_arguments()));
+    second.line("joined mesh default: 2 peers");
+    let begun = Instant::now();
+    while ask(&first.control(), r#"{"cmd":"status"}"#)["members"][0]["heard_ms_ago"].is_null() {
+        assert!(begun.elapsed() < HANGS, "{}", first.text());
+    }
+    // It takes nothing while it stands still, so the leave cannot end.
+    second.signal("-STOP");
+    first.signal("-INT");
+    first.line("leaving: ");
+    first.signal("-INT");
+    assert_eq!(first.wait().code(), Some(130), "{}", first.text());
+    assert!(!first.control().exists());
+    second.signal("-CONT");
+}
+
+#[test]
+fn a_peer_that_was_killed_leaves_a_socket_that_nobody_minds() {
+    let place = Place::new("killed");
+    let path = place.0.join("my.sock");
+    let arguments = ["peer", "--new", "--control", path.to_str().unwrap()];
+    let mut killed = place.start(&arguments);
+    let mut elsewhere = place.start(&["peer", "--new"]);
+    killed.line("control socket");
+    elsewhere.line("control socket");
+    for process in [&mut killed, &mut elsewhere] {
+        process.signal("-KILL");
+        process.wait();
+    }
+    assert!(path.exists());
+    assert_eq!(place.run(&["status"]).0, 6, "a dead socket is not listed");
+    let again = place.start(&arguments);
+    again.line("control socket");
+    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], 0);
+    let (code, text) = place.run(&arguments);
+    assert!(code == 6 && text.contains("another process uses it"), "{code}: {text}");
+}

@@ -1,0 +1,50 @@
+//! Every rule is broken on purpose, one at a time, and the simulator must notice: by histories, journals, answers
+//! or final states. Run with `cargo test --package driftmesh-sim --features sabotage`.
+#![cfg(feature = "sabotage")]
+
+use driftmesh_peer::Sabotage;
+use driftmesh_sim::{Overrides, run_seed};
+
+/// Within this many seeds each sabotage must be caught.
+const SEEDS_MAX: u64 = 2_000;
+
+fn caught_within(sabotage: Sabotage) -> Option<(u64, String)> {
+    let overrides = Overrides { sabotage: Some(sabotage), ..Overrides::default() };
+    (0..SEEDS_MAX).find_map(|seed| {
+        let run = run_seed(seed, &overrides);
+        run.violations.into_iter().next().map(|violation| (seed, violation))
+    })
+}
+
+macro_rules! sabotages {
+    ($($test:ident: $sabotage:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                let sabotage = Sabotage::$sabotage;
+                let (seed, violation) = caught_within(sabotage)
+                    .unwrap_or_else(|| panic!("without {} nothing was noticed in {SEEDS_MAX} seeds", sabotage.rule()));
+                println!("without {}: seed {seed}: {violation}", sabotage.rule());
+            }
+        )*
+
+        #[test]
+        fn no_sabotage_is_without_a_test() {
+            assert_eq!(Sabotage::ALL.to_vec(), vec![$(Sabotage::$sabotage),*]);
+        }
+    };
+}
+
+sabotages! {
+    hint: Hint,
+    climb: Climb,
+    wound_wait: WoundWait,
+    commit_point: CommitPoint,
+    fetch_age: FetchAge,
+    lock_first: LockFirst,
+    snapshot_clock: SnapshotClock,
+    old_versions: OldVersions,
+    clock_guard: ClockGuard,
+    one_owner: OneOwner,
+    once: Once,
+}

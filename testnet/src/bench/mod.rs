@@ -1,0 +1,6 @@
+//! Benchmarks: each runs what it compares with in the same process, so that the machine cancels out.
+
+mod baseline;
+mod cpu_time;
+pub(crate) mod local;
+mod zipf;

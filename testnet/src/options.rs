@@ -1,0 +1,240 @@
+//! The command line: what can be asked for, and what is refused before anything starts.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Most peers of a testnet: each is a process with connections to all others.
+const PEERS_MAX: u64 = 64;
+/// Longest run, seconds.
+const SECONDS_MAX: u64 = 86_400;
+/// Most players; each has items beside.
+const PLAYERS_MAX: u64 = 1_000_000;
+
+/// Starts real peer processes on this machine, lets bots trade in one game world, and audits it.
+#[derive(Parser, Debug)]
+#[command(name = "cargo testnet", args_conflicts_with_subcommands = true, version)]
+pub(crate) struct Options {
+    /// Something else than the testnet.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// The testnet's options.
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+}
+
+/// What can be done beside running the testnet.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
+    Sim(SimOptions),
+    /// Measures.
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// One peer of a testnet, started and spoken to by the testnet itself.
+    #[command(name = crate::children::PEER_PROCESS, hide = true)]
+    PeerProcess,
+}
+
+/// What can be measured.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Bench {
+    /// Transfers between accounts inside one peer, beside a plain mutex around a map.
+    Local {
+        /// Also writes the figures to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+/// The testnet's options.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunOptions {
+    /// How many peer processes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
+    pub(crate) peers: u64,
+    /// How long the bots trade.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// How many players the world has; each has 100 gold and 2 items at first.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
+    pub(crate) players: u64,
+    /// The probability that a partner is a neighbour: a player at the same peer.
+    #[arg(long, default_value_t = 0.95, value_parser = probability)]
+    pub(crate) locality: f64,
+    /// What the bots' choices are drawn from; drawn by chance unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// How many peers to kill while the bots trade; only 0 until there are replicas.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) kill: u64,
+    /// How many peers to pause while the bots trade; only 0 until there are replicas.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) pause: u64,
+}
+
+/// The simulator's options.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SimOptions {
+    /// Runs one seed.
+    #[arg(long, conflicts_with = "seeds")]
+    pub(crate) seed: Option<u64>,
+    /// Runs many seeds, without TO; 0..200 unless given.
+    #[arg(long, value_name = "FROM..TO", value_parser = seed_range)]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// How many peers each seed has; drawn from the seed unless given.
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
+    pub(crate) peers: Option<u64>,
+    /// How many transactions are begun under faults; drawn from the seed unless given.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl RunOptions {
+    /// Checks what no single option can check.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.kill > 0 {
+            bail!(
+                "--kill {}: only 0 is accepted, because there are no replicas yet: the objects of a killed peer would \
+                 be lost, and the audit could only fail",
+                self.kill
+            );
+        }
+        if self.pause > 0 {
+            bail!(
+                "--pause {}: only 0 is accepted, because there are no replicas yet: nobody could take over the objects \
+                 of a paused peer, and trades with its players would miss their deadlines",
+                self.pause
+            );
+        }
+        if self.players < 2 * self.peers {
+            bail!("--players {} --peers {}: each peer needs two players at least", self.players, self.peers);
+        }
+        check_writable(self.json.as_deref())
+    }
+}
+
+impl SimOptions {
+    /// The seeds to run.
+    pub(crate) fn seeds(&self) -> Range<u64> {
+        let one = self.seed.map(|seed| seed..seed.saturating_add(1));
+        one.or_else(|| self.seeds.clone()).unwrap_or(0..200)
+    }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("a probability is from 0 to 1, not {text}")) }
+}
+
+fn seed_range(text: &str) -> Result<Range<u64>, String> {
+    let wanted = "give FROM..TO, for example 0..200; TO is excluded";
+    let (from, to) = text.split_once("..").ok_or_else(|| wanted.to_owned())?;
+    let number = |part: &str| part.parse::<u64>().map_err(|_| format!("`{part}` is no seed; {wanted}"));
+    let range = number(from)?..number(to)?;
+    if range.is_empty() { Err(format!("{text} has no seeds; {wanted}")) } else { Ok(range) }
+}
+
+/// Makes sure that a file can be written later. Leaves nothing behind, and leaves a file that exists as it is.
+pub(crate) fn check_writable(file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let why = || format!("--json {}: cannot write there", file.display());
+    if file.exists() {
+        std::fs::OpenOptions::new().append(true).open(file).with_context(why)?;
+    } else {
+        std::fs::OpenOptions::new().write(true).create_new(true).open(file).with_context(why)?;
+        std::fs::remove_file(file).with_context(why)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parsed(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(std::iter::once("testnet").chain(arguments.iter().copied()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_main_job() {
+        let run = parsed(&[]).unwrap().run;
+        assert_eq!((run.peers, run.seconds, run.players, run.kill, run.pause), (5, 20, 10_000, 0, 0));
+        assert_eq!(run.locality, 0.95);
+        assert!(run.check().is_ok());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        let bad: [&[&str]; 9] = [
+            &["--peers", "0"],
+            &["--peers", "65"],
+            &["--seconds", "0"],
+            &["--players", "1"],
+            &["--locality", "2.0"],
+            &["--locality", "NaN"],
+            &["sim", "--seeds", "5..5"],
+            &["sim", "--seeds", "5"],
+            &["sim", "--seed", "1", "--seeds", "0..2"],
+        ];
+        for arguments in bad {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_needs_replicas_is_refused_with_its_reason() {
+        for option in ["--kill", "--pause"] {
+            let error = parsed(&[option, "1"]).unwrap().run.check().unwrap_err().to_string();
+            assert!(error.contains("no replicas yet"), "{error}");
+        }
+    }
+
+    #[test]
+    fn too_few_players_are_refused() {
+        assert!(parsed(&["--players", "9"]).unwrap().run.check().is_err());
+        assert!(parsed(&["--players", "10"]).unwrap().run.check().is_ok());
+    }
+
+    #[test]
+    fn an_unwritable_file_is_refused_and_a_writable_one_is_not_left_behind() {
+        let folder = std::env::temp_dir().join(format!("driftmesh-options-{}", std::process::id()));
+        assert!(check_writable(Some(&folder.join("report.json"))).is_err());
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("report.json");
+        assert!(check_writable(Some(&folder)).is_err());
+        assert!(check_writable(Some(&file)).is_ok());
+        assert!(!file.exists());
+        std::fs::write(&file, "before").unwrap();
+        assert!(check_writable(Some(&file)).is_ok());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_simulator_runs_the_asked_seeds() {
+        let seeds = |arguments: &[&str]| match parsed(arguments).unwrap().command {
+            Some(Command::Sim(options)) => options.seeds(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(seeds(&["sim"]), 0..200);
+        assert_eq!(seeds(&["sim", "--seed", "7"]), 7..8);
+        assert_eq!(seeds(&["sim", "--seeds", "3..9"]), 3..9);
+    }
+}
