@@ -55,7 +55,12 @@ pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = In
         report = peers.run(options) => report.map(|report| Ended::Reported(Box::new(report))),
         interrupt = interrupt => Ok(Ended::Interrupted(interrupt)),
     };
-    if ended.is_err() {
+    let is_good = match &ended {
+        Ok(Ended::Reported(report)) => report.invalid.is_empty(),
+        Ok(Ended::Interrupted(_)) => true,
+        Err(_) => false,
+    };
+    if !is_good {
         for child in &peers.children {
             child.error_lines().iter().for_each(|line| output::error_line(line));
         }
