@@ -11,6 +11,7 @@ pub mod limits;
 mod lookup_map;
 mod object;
 mod position;
+mod small_map;
 mod time;
 mod value;
 
@@ -19,5 +20,6 @@ pub use id::{GroupId, Incarnation, ObjectId, PeerId, TxnId};
 pub use lookup_map::LookupMap;
 pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, stored_header};
 pub use position::{Epoch, Generation, Lsn, Term};
+pub use small_map::SmallMap;
 pub use time::{Micros, Now, Timestamp, TxnTimestamp};
 pub use value::{Hash, Value};

@@ -45,6 +45,17 @@ impl<K: Hash + Eq, V> LookupMap<K, V> {
         self.inner.entry(key).or_insert_with(default)
     }
 
+    /// Changes the value of a key, then removes the key if `change` says that it is done with. One look-up.
+    /// Returns what else `change` says.
+    pub fn change_or_remove<R>(&mut self, key: K, change: impl FnOnce(&mut V) -> (bool, R)) -> Option<R> {
+        let std::collections::hash_map::Entry::Occupied(mut entry) = self.inner.entry(key) else { return None };
+        let (done, result) = change(entry.get_mut());
+        if done {
+            entry.remove();
+        }
+        Some(result)
+    }
+
     /// Whether the key is there.
     pub fn contains_key(&self, key: &K) -> bool {
         self.inner.contains_key(key)

@@ -8,6 +8,7 @@ use crate::limits::{OBJECT_BYTES_MAX, TYPE_NAME_BYTES_MAX};
 use crate::{ObjectId, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -170,6 +171,14 @@ pub enum ObjectError {
     },
 }
 
+/// A larger buffer is not kept for the next object.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// What objects are encoded into before they get their exact size.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Encodes an object with its type name and schema version.
 ///
 /// # Errors
@@ -182,7 +191,9 @@ pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
         type_name: T::TYPE_NAME.to_owned(),
         reason: error.0,
     };
-    let mut bytes = Vec::with_capacity(64);
+    // A nested call (a `Serialize` that encodes another object) finds the buffer taken and makes its own.
+    let mut bytes = SCRATCH.take();
+    bytes.clear();
     codec::encode_into(&mut bytes, T::TYPE_NAME).map_err(refused)?;
     codec::encode_into(&mut bytes, &T::SCHEMA_VERSION).map_err(refused)?;
     codec::encode_into(&mut bytes, object).map_err(refused)?;
@@ -193,7 +204,11 @@ pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
             limit: OBJECT_BYTES_MAX,
         });
     }
-    Ok(Value::from_vec(bytes))
+    let value = Value::from_slice(&bytes);
+    if bytes.capacity() <= SCRATCH_BYTES_MAX {
+        SCRATCH.set(bytes);
+    }
+    Ok(value)
 }
 
 /// Decodes an object as a `T`.

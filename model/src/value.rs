@@ -28,12 +28,40 @@ impl<'de> Deserialize<'de> for Hash {
     }
 }
 
+/// Values up to this long live inside the one allocation of a `Value`; most game objects are small.
+const INLINE_MAX: usize = 62;
+
+enum Bytes {
+    Inline { length: u8, bytes: [u8; INLINE_MAX] },
+    Boxed(Box<[u8]>),
+}
+
+impl Bytes {
+    fn new(from: &[u8]) -> Self {
+        match u8::try_from(from.len()) {
+            Ok(length) if from.len() <= INLINE_MAX => {
+                let mut bytes = [0; INLINE_MAX];
+                bytes[..from.len()].copy_from_slice(from);
+                Self::Inline { length, bytes }
+            }
+            Ok(_) | Err(_) => Self::Boxed(Box::from(from)),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Boxed(bytes) => bytes,
+        }
+    }
+}
+
 /// The bytes of one version of an object. Cheap to clone; equal when the bytes are.
 #[derive(Clone)]
 pub struct Value(Arc<Inner>);
 
 struct Inner {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     /// What `decode_object` made of the bytes, for readers that share it. The core never looks into it.
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -42,37 +70,31 @@ impl Value {
     /// A value with a copy of these bytes.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Self {
-        Self::from_vec(bytes.to_vec())
-    }
-
-    /// A value with these bytes.
-    #[must_use]
-    pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Inner { bytes: bytes.into_boxed_slice(), decoded: OnceLock::new() }))
+        Self(Arc::new(Inner { bytes: Bytes::new(bytes), decoded: OnceLock::new() }))
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0.bytes
+        self.0.bytes.as_slice()
     }
 
     /// How many bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.bytes.len()
+        self.bytes().len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.bytes.is_empty()
+        self.bytes().is_empty()
     }
 
     /// The blake3 hash of the bytes.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        Hash(*blake3::hash(&self.0.bytes).as_bytes())
+        Hash(*blake3::hash(self.bytes()).as_bytes())
     }
 
     /// The slot for what a user's type made of the bytes.
@@ -84,7 +106,7 @@ impl Value {
 
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
-        self.0.bytes == other.0.bytes
+        self.bytes() == other.bytes()
     }
 }
 
@@ -98,7 +120,7 @@ impl fmt::Debug for Value {
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0.bytes)
+        serializer.serialize_bytes(self.bytes())
     }
 }
 

@@ -128,11 +128,11 @@ impl Chain {
         cost
     }
 
-    /// Drops versions that were superseded at or before `horizon` and raises the low-water mark accordingly.
-    /// Returns what they cost, bytes.
-    pub fn prune(&mut self, horizon: Timestamp) -> usize {
+    /// Drops at most `most` versions that were superseded at or before `horizon`, oldest first, and raises the
+    /// low-water mark accordingly. Returns what they cost, bytes.
+    pub fn prune(&mut self, horizon: Timestamp, most: usize) -> usize {
         let mut freed = 0;
-        while !self.older.is_empty() {
+        for _ in 0..most.min(self.older.len()) {
             let successor = self.older.get(1).unwrap_or(&self.newest).commit;
             if successor > horizon {
                 break;
@@ -152,7 +152,7 @@ impl Chain {
         let mut freed = 0;
         while cost > budget {
             let successor = self.older.get(1).unwrap_or(&self.newest).commit;
-            let dropped = self.prune(successor);
+            let dropped = self.prune(successor, 1);
             freed += dropped;
             cost -= dropped;
         }
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn below_the_low_water_mark_there_is_no_guess() {
         let mut chain = chain();
-        chain.prune(at(20));
+        chain.prune(at(20), 9);
         assert_eq!(chain.low_water(), at(20));
         assert_eq!(chain.read_at(at(15)), ReadAt::TooOld(at(20)));
         assert_eq!(chain.read_at(at(20)), ReadAt::Version(&version(20)));

@@ -3,7 +3,7 @@
 //! It knows what the group owns, what is in transit, and which grants were answered. It refuses entries that its
 //! caller should have known to be wrong by panicking: entries are made by this peer, never taken from the wire.
 
-use crate::{Chain, Entry, GrantLog, GrantSeen, Journal, Retain, Retention, Stability, Version, Write};
+use crate::{Chain, Entry, GrantLog, GrantSeen, Journal, Retain, Stability, Version, Write};
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, Generation, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
 use std::collections::BTreeMap;
@@ -39,21 +39,32 @@ pub struct Group {
     generation: Generation,
     term: Term,
     journal: Journal,
-    /// Where each owned object is in `slots`.
-    index: LookupMap<ObjectId, usize>,
-    /// Owned objects, in an order that repeats between runs.
-    slots: Vec<Option<Stored>>,
+    /// The owned objects, each with its place in `slots`.
+    objects: LookupMap<ObjectId, (usize, Stored)>,
+    /// Their ids, in an order that repeats between runs.
+    slots: Vec<Option<ObjectId>>,
     free: Vec<usize>,
     in_transit: BTreeMap<(GroupId, u64), InTransit>,
     transit_index: LookupMap<ObjectId, (GroupId, u64)>,
     /// The number of the last grant to each group.
     sent: BTreeMap<GroupId, u64>,
     received: BTreeMap<GroupId, GrantLog>,
-    retention: Retention,
+    /// What all superseded versions cost together, bytes.
+    superseded_cost: usize,
+    /// What was superseded at or before this is not needed any more (R17).
+    prune_below: Timestamp,
+    /// What superseded versions may cost together, bytes.
+    prune_budget: usize,
+    /// The slot that pruning looks at next.
+    prune_hand: usize,
     /// How many objects have come and gone, by a part of their id.
     moves: Vec<u64>,
 }
 
+/// Versions pruned at most when an object is looked at or written: a step stays short even for a hot object.
+const PRUNED_PER_LOOK: usize = 16;
+/// Beyond the budget a write, which adds one version, prunes so many of the same object.
+const PRUNED_PER_WRITE_OVER_BUDGET: usize = 2;
 /// Counters of moves; many, so that a search for one object is not disturbed by the moves of others.
 const MOVE_COUNTERS: usize = 1 << 12;
 
@@ -66,14 +77,17 @@ impl Group {
             generation: Generation::ZERO,
             term: Term::ZERO,
             journal: Journal::new(stability, retain),
-            index: LookupMap::default(),
+            objects: LookupMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
             in_transit: BTreeMap::new(),
             transit_index: LookupMap::default(),
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
-            retention: Retention::default(),
+            superseded_cost: 0,
+            prune_below: Timestamp::ZERO,
+            prune_budget: usize::MAX,
+            prune_hand: 0,
             moves: vec![0; MOVE_COUNTERS],
         };
         group.append(Entry::TermStart { term: Term::from_u64(1) });
@@ -93,7 +107,7 @@ impl Group {
             Entry::Commit { commit, writes } => self.apply_commit(*commit, writes),
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.remove(*object).expect("only what is owned is transferred");
-                self.retention.freed(stored.chain.superseded_cost());
+                self.superseded_cost -= stored.chain.superseded_cost();
                 let transit = InTransit { object: *object, epoch: *epoch, chain: stored.chain, floor: *floor };
                 self.in_transit.insert((*to, *number), transit);
                 self.transit_index.insert(*object, (*to, *number));
@@ -122,9 +136,16 @@ impl Group {
     fn apply_commit(&mut self, commit: Timestamp, writes: &[Write]) {
         for write in writes {
             let version = Version { commit, value: write.value.clone() };
+            let (below, most) = if self.superseded_cost > self.prune_budget {
+                (Timestamp::MAX, PRUNED_PER_WRITE_OVER_BUDGET)
+            } else {
+                (self.prune_below, PRUNED_PER_LOOK)
+            };
             if let Some(stored) = self.owned_mut(write.object) {
-                let cost = stored.chain.push(version);
-                self.retention.superseded(write.object, commit, cost);
+                let added = stored.chain.push(version);
+                // Its chain is at hand: what nobody needs any more goes now.
+                let freed = stored.chain.prune(below, most);
+                self.superseded_cost = self.superseded_cost + added - freed;
             } else {
                 self.install(write.object, Epoch::ZERO.next(), Chain::new(version));
             }
@@ -154,27 +175,22 @@ impl Group {
 
     fn install(&mut self, object: ObjectId, epoch: Epoch, chain: Chain) {
         self.count_move(object);
-        let mut older = None;
-        for version in chain.versions() {
-            if let Some(cost) = older.replace(version.cost()) {
-                self.retention.superseded(object, version.commit, cost);
-            }
-        }
-        let stored = Some(Stored { object, epoch, chain });
+        self.superseded_cost += chain.superseded_cost();
         let slot = if let Some(slot) = self.free.pop() {
-            self.slots[slot] = stored;
+            self.slots[slot] = Some(object);
             slot
         } else {
-            self.slots.push(stored);
+            self.slots.push(Some(object));
             self.slots.len() - 1
         };
-        self.index.insert(object, slot);
+        self.objects.insert(object, (slot, Stored { object, epoch, chain }));
     }
 
     fn remove(&mut self, object: ObjectId) -> Option<Stored> {
-        let slot = self.index.remove(&object)?;
+        let (slot, stored) = self.objects.remove(&object)?;
         self.free.push(slot);
-        self.slots.get_mut(slot)?.take()
+        self.slots[slot] = None;
+        Some(stored)
     }
 
     /// The group's id.
@@ -209,12 +225,11 @@ impl Group {
     /// The object, if its master is here.
     #[must_use]
     pub fn owned(&self, object: ObjectId) -> Option<&Stored> {
-        self.index.get(&object).and_then(|slot| self.slots.get(*slot)?.as_ref())
+        self.objects.get(&object).map(|(_, stored)| stored)
     }
 
     fn owned_mut(&mut self, object: ObjectId) -> Option<&mut Stored> {
-        let slot = *self.index.get(&object)?;
-        self.slots.get_mut(slot)?.as_mut()
+        self.objects.get_mut(&object).map(|(_, stored)| stored)
     }
 
     /// The object, if it is in transit from here, and to which group.
@@ -271,7 +286,7 @@ impl Group {
     /// How many objects are owned, deleted ones included.
     #[must_use]
     pub fn owned_count(&self) -> usize {
-        self.index.len()
+        self.objects.len()
     }
 
     /// How many objects are in transit from here.
@@ -287,34 +302,43 @@ impl Group {
             .iter()
             .enumerate()
             .skip(cursor)
-            .filter_map(|(slot, stored)| stored.as_ref().map(|stored| (slot + 1, stored)))
+            .filter_map(|(slot, object)| Some((slot + 1, self.owned((*object)?)?)))
     }
 
-    /// Prunes at most `steps` superseded versions that are due: superseded at or before `horizon`, or beyond the
-    /// budget of `budget` bytes. Returns whether more may be due.
-    pub fn prune(&mut self, horizon: Timestamp, budget: usize, steps: usize) -> bool {
-        for _ in 0..steps {
-            let Some((object, up_to)) = self.retention.next_due(horizon, budget) else { return false };
-            if let Some(stored) = self.owned_mut(object) {
-                let freed = stored.chain.prune(up_to);
-                self.retention.freed(freed);
-            }
+    /// Sets up to which commit timestamp superseded versions are not needed any more (R17).
+    /// Beyond a cost of `budget` bytes together, older versions go whether needed or not.
+    pub const fn set_prune_below(&mut self, below: Timestamp, budget: usize) {
+        self.prune_below = below;
+        self.prune_budget = budget;
+    }
+
+    /// Looks at the next `steps` owned objects and prunes a few versions of each that are not needed any more, or
+    /// that the budget has no room for.
+    ///
+    /// A hand that goes round, rather than a queue of versions: a version costs nothing until it goes.
+    pub fn prune(&mut self, steps: usize) {
+        for _ in 0..steps.min(self.slots.len()) {
+            self.prune_hand = (self.prune_hand + 1) % self.slots.len();
+            let below = if self.superseded_cost > self.prune_budget { Timestamp::MAX } else { self.prune_below };
+            let Some(Some(object)) = self.slots.get(self.prune_hand).copied() else { continue };
+            let Some(stored) = self.owned_mut(object) else { continue };
+            let freed = stored.chain.prune(below, PRUNED_PER_LOOK);
+            self.superseded_cost -= freed;
         }
-        true
     }
 
     /// Prunes the oldest versions of an object that is about to leave to at most `budget` bytes (R17).
     pub fn prune_object(&mut self, object: ObjectId, budget: usize) {
         if let Some(stored) = self.owned_mut(object) {
             let freed = stored.chain.prune_to_budget(budget);
-            self.retention.freed(freed);
+            self.superseded_cost -= freed;
         }
     }
 
     /// What all superseded versions cost together, bytes.
     #[must_use]
     pub const fn superseded_cost(&self) -> usize {
-        self.retention.cost()
+        self.superseded_cost
     }
 }
 
@@ -381,9 +405,11 @@ mod tests {
         for time in [10, 20, 30, 40] {
             commit(&mut group, time, object);
         }
-        assert!(!group.prune(Timestamp::from_u64(20), usize::MAX, 100));
+        group.set_prune_below(Timestamp::from_u64(20), usize::MAX);
+        group.prune(100);
         assert_eq!(group.owned(object).unwrap().chain.low_water(), Timestamp::from_u64(20));
-        assert!(!group.prune(Timestamp::ZERO, 0, 100));
+        group.set_prune_below(Timestamp::ZERO, 0);
+        group.prune(100);
         assert_eq!(group.owned(object).unwrap().chain.superseded(), 0);
         assert_eq!(group.superseded_cost(), 0);
     }

@@ -28,7 +28,8 @@ pub enum Retain {
 /// The replicated log of one group.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    entries: VecDeque<Entry>,
+    /// Each entry with what it weighs, bytes.
+    entries: VecDeque<(usize, Entry)>,
     /// The position of the last entry.
     tail: Lsn,
     watermark: Lsn,
@@ -46,8 +47,9 @@ impl Journal {
 
     /// Appends an entry and returns its position.
     pub fn append(&mut self, entry: Entry) -> Lsn {
-        self.bytes += entry.cost();
-        self.entries.push_back(entry);
+        let cost = entry.cost();
+        self.bytes += cost;
+        self.entries.push_back((cost, entry));
         self.tail = self.tail.next();
         if self.stability == Stability::OnAppend {
             self.watermark = self.tail;
@@ -70,8 +72,8 @@ impl Journal {
     fn trim(&mut self) {
         let Retain::Bytes(budget) = self.retain else { return };
         while self.bytes > budget && self.first() <= self.watermark {
-            let Some(entry) = self.entries.pop_front() else { return };
-            self.bytes -= entry.cost();
+            let Some((cost, _)) = self.entries.pop_front() else { return };
+            self.bytes -= cost;
         }
     }
 
@@ -96,6 +98,6 @@ impl Journal {
     pub fn entries_from(&self, from: Lsn) -> impl Iterator<Item = (Lsn, &Entry)> {
         let first = self.first().as_u64();
         let skip = usize::try_from(from.as_u64().saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len());
-        (first + skip as u64..).map(Lsn::from_u64).zip(self.entries.range(skip..))
+        (first + skip as u64..).map(Lsn::from_u64).zip(self.entries.range(skip..).map(|(_, entry)| entry))
     }
 }

@@ -9,11 +9,9 @@ mod entry;
 mod grant_log;
 mod group;
 mod journal;
-mod retention;
 
 pub use chain::{Chain, ReadAt, Version};
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Group, InTransit, Stored};
 pub use journal::{Journal, Retain, Stability};
-pub use retention::Retention;

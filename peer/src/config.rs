@@ -38,7 +38,7 @@ impl Config {
             incarnation,
             seed,
             stability: Stability::OnAppend,
-            retain: Retain::Bytes(1 << 20),
+            retain: Retain::Bytes(0),
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
             version_bytes_max: 64 << 20,

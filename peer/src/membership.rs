@@ -11,8 +11,8 @@ use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Times
 const HEARTBEAT_VALID: Micros = Micros::from_millis(2_000);
 /// A member whose clock is further from ours is not given objects that it did not ask for.
 const CLOCK_NEAR: Micros = Micros::from_millis(250);
-/// Superseded versions pruned in one step.
-const PRUNE_STEPS: usize = 512;
+/// Objects looked at for pruning with each heartbeat.
+const PRUNE_STEPS: usize = 2_048;
 
 /// A member of the mesh.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl Peer {
     pub(crate) fn heartbeat_due(&mut self) {
         self.timers.set(self.now.mono.plus(self.config.heartbeat), Timer::Heartbeat);
         self.send_heartbeats();
-        self.prune_below = self.prune_horizon();
+        self.renew_prune_below();
         self.prune_versions(PRUNE_STEPS);
         self.publish_due();
     }
@@ -168,6 +168,10 @@ impl Peer {
     /// a snapshot that needs them is open here or was reported by a member.
     fn prune_horizon(&self) -> Timestamp {
         let wall = self.now.wall;
+        if self.members.is_empty() {
+            // Alone there are no snapshots but our own.
+            return self.oldest_own_snapshot().unwrap_or(self.clock.last());
+        }
         let before = |keep: Micros| Timestamp::from_wall(Micros(wall.0.saturating_sub(keep.0)));
         let reported = self
             .members
@@ -178,12 +182,16 @@ impl Peer {
         oldest.min(before(VERSION_KEEP_MIN)).max(before(VERSION_KEEP_MAX))
     }
 
-    /// Prunes what is due, in a slice. Each commit prunes a few, so that this keeps up with any rate of commits.
+    pub(crate) fn renew_prune_below(&mut self) {
+        let below = self.prune_horizon();
+        self.group.set_prune_below(below, self.config.version_bytes_max);
+    }
+
+    /// Prunes in a slice. Each commit adds one, so that this keeps up with any rate of commits.
     pub(crate) fn prune_versions(&mut self, steps: usize) {
         if self.broken(crate::Sabotage::OldVersions) {
-            self.group.prune(self.clock.last(), 0, usize::MAX);
-            return;
+            self.group.set_prune_below(Timestamp::MAX, 0);
         }
-        self.group.prune(self.prune_below, self.config.version_bytes_max, steps);
+        self.group.prune(steps);
     }
 }

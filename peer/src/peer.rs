@@ -63,8 +63,6 @@ pub struct Peer {
     /// Groups whose only member came back as another incarnation: what they owned is lost, and nothing that may
     /// have been theirs is ever declared absent (R4).
     pub(crate) lost_groups: BTreeSet<GroupId>,
-    /// Commits that superseded at or before this need no older version any more; renewed with each heartbeat.
-    pub(crate) prune_below: Timestamp,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) wakes: Vec<TxnId>,
@@ -114,7 +112,6 @@ impl Peer {
             members: BTreeMap::new(),
             leaders: BTreeMap::new(),
             lost_groups: BTreeSet::new(),
-            prune_below: Timestamp::ZERO,
             timers,
             outbox: Outbox::default(),
             wakes: Vec::new(),

@@ -6,17 +6,15 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{
-    GroupId, Lsn, Micros, Now, ObjectId, Term, Timestamp, TxnId, TxnTimestamp, Value,
+    GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value,
 };
 use driftmesh_object_store::{Entry, ReadAt, Write};
-use driftmesh_txn::{Cause, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
-use std::collections::{BTreeMap, BTreeSet};
+use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
+use std::collections::BTreeSet;
 use std::task::Poll;
 
 /// Commits remembered so that a conflict can name the other side.
 const RECENT_COMMITS_MAX: usize = 1_024;
-/// Versions pruned with each commit at least; with one that writes more, twice as many as it writes.
-const PRUNE_STEPS_PER_COMMIT: usize = 4;
 /// Pause before the retry of an attempt that failed for a reason outside the transactions here.
 const RETRY_PAUSE: Micros = Micros::from_millis(20);
 
@@ -150,8 +148,8 @@ impl Peer {
             deadline_watched: false,
             last_step: now.mono,
             not_before: Micros(0),
-            reads: BTreeMap::new(),
-            intents: BTreeMap::new(),
+            reads: SmallMap::default(),
+            intents: SmallMap::default(),
             lock_first: BTreeSet::new(),
             waited: None,
             pins: Vec::new(),
@@ -251,6 +249,13 @@ impl Peer {
         self.enter(now, id)?;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         let snapshot = txn.snapshot;
+        // What is locked cannot change any more; the lock is what keeps the read repeatable.
+        if txn.intents.get(&object) == Some(&Intent::Checked)
+            && let Some(stored) = self.group.owned(object)
+        {
+            let newest = stored.chain.newest();
+            return Ok(Some(ValueRead { commit: newest.commit, value: newest.value.clone() }));
+        }
         match txn.reads.get(&object) {
             Some(Read { commit, remote: Some(RemoteRead::Value(value)) }) => {
                 return Ok(Some(ValueRead { commit: *commit, value: value.clone() }));
@@ -319,6 +324,39 @@ impl Peer {
     /// version newer than the snapshot. May be called again until it answers.
     pub fn intend(&mut self, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<()> {
         stepped(self.try_intend(now, id, objects))
+    }
+
+    /// `intend` and `read` of one object as one step: the way of a `get_mut`.
+    pub fn lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Stepped<ValueRead> {
+        stepped(self.try_lock_and_read(now, id, object))
+    }
+
+    fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
+        self.enter(now, id)?;
+        if let Some(read) = self.lock_and_read_fast(id, object) {
+            return Ok(Some(read));
+        }
+        match self.try_intend(now, id, &[object])? {
+            Some(()) => self.try_read(now, id, object),
+            None => Ok(None),
+        }
+    }
+
+    /// The common case in one look-up of each kind: the object is here, nobody else wants it, and its newest version
+    /// is in the snapshot. `None` when anything is different; nothing has happened then.
+    fn lock_and_read_fast(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
+        let newest = self.group.owned(object)?.chain.newest();
+        let txn = self.txns.get_mut(id)?;
+        let plain = txn.status == Status::Running && !txn.read_only && newest.commit <= txn.snapshot;
+        if !plain || txn.intents.contains_key(&object) || txn.intents.len() + txn.reads.len() >= TRANSACTION_OBJECTS_MAX {
+            return None;
+        }
+        let holder = Holder { txn: id, timestamp: txn.timestamp };
+        if !self.locks.acquire_if_free(object, holder) {
+            return None;
+        }
+        txn.intents.insert(object, Intent::Checked);
+        Some(ValueRead { commit: newest.commit, value: newest.value.clone() })
     }
 
     fn try_intend(&mut self, now: Now, id: TxnId, objects: &[ObjectId]) -> Result<Option<()>, StepError> {
@@ -423,7 +461,7 @@ impl Peer {
 
     fn journal_commit(&mut self, id: TxnId, writes: Vec<TxnWrite>) -> Timestamp {
         let commit = self.clock.tick(self.now.wall);
-        let written = 2 * writes.len();
+        let written = writes.len();
         let mut created = Vec::new();
         let mut entry = Vec::with_capacity(writes.len());
         for write in writes {
@@ -431,6 +469,10 @@ impl Peer {
                 created.push(write.object);
             }
             entry.push(Write { object: write.object, value: write.value });
+        }
+        if self.members.is_empty() {
+            // Alone, a superseded version can go while it is still at hand.
+            self.renew_prune_below();
         }
         self.group.append(Entry::Commit { commit, writes: entry });
         for object in created {
@@ -444,7 +486,7 @@ impl Peer {
             let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
             self.recent_commits.push_back(recent);
         }
-        self.prune_versions(PRUNE_STEPS_PER_COMMIT.max(written));
+        self.prune_versions(written);
         commit
     }
 

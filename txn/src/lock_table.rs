@@ -118,6 +118,16 @@ impl LockTable {
         Acquired::Waits { wound: lock.younger_holder(&requester.timestamp) }
     }
 
+    /// Takes the lock of an object that nobody holds, pins or waits for. Returns whether it was.
+    pub fn acquire_if_free(&mut self, object: ObjectId, requester: Holder) -> bool {
+        let lock = self.locks.or_insert_with(object, Lock::default);
+        let free = lock.is_idle();
+        if free {
+            lock.holder = Some(requester);
+        }
+        free
+    }
+
     /// Queues another group for the ownership of an object. A request of a group that waits already is merged with
     /// its former one: the queue is soft state. Returns a younger holder to wound (R12), or `None` in `Busy`'s case.
     pub fn queue_remote(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) -> Acquired {
@@ -147,13 +157,13 @@ impl LockTable {
 
     /// Gives a lock back. Returns whether somebody waits.
     pub fn release(&mut self, object: ObjectId, txn: TxnId) -> bool {
-        let Some(lock) = self.locks.get_mut(&object) else { return false };
-        if lock.holder.is_some_and(|holder| holder.txn == txn) {
-            lock.holder = None;
-        }
-        let waited_for = !lock.waiters.is_empty();
-        self.drop_if_idle(object);
-        waited_for
+        let release = |lock: &mut Lock| {
+            if lock.holder.is_some_and(|holder| holder.txn == txn) {
+                lock.holder = None;
+            }
+            (lock.is_idle(), !lock.waiters.is_empty())
+        };
+        self.locks.change_or_remove(object, release).unwrap_or(false)
     }
 
     /// A waiter has given up.
@@ -241,14 +251,15 @@ impl LockTable {
     }
 
     fn drop_if_idle(&mut self, object: ObjectId) {
-        let idle = |lock: &Lock| lock.holder.is_none() && lock.pin.is_none() && lock.waiters.is_empty();
-        if self.locks.get(&object).is_some_and(idle) {
-            self.locks.remove(&object);
-        }
+        self.locks.change_or_remove(object, |lock| (lock.is_idle(), ()));
     }
 }
 
 impl Lock {
+    fn is_idle(&self) -> bool {
+        self.holder.is_none() && self.pin.is_none() && self.waiters.is_empty()
+    }
+
     fn younger_holder(&self, requester: &TxnTimestamp) -> Option<Holder> {
         // R12: an older one that meets a younger holder wounds it.
         self.holder.filter(|holder| requester.is_older_than(&holder.timestamp))

@@ -1,8 +1,8 @@
 //! One transaction: its age, its present attempt, what that has read and locked.
 
 use crate::{Cause, TaskKind};
-use driftmesh_model::{Micros, ObjectId, Timestamp, TxnId, TxnTimestamp, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use driftmesh_model::{Micros, ObjectId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value};
+use std::collections::BTreeSet;
 
 /// Where an attempt stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,9 +72,9 @@ pub struct Transaction {
     /// A pause before the next attempt, monotonic.
     pub not_before: Micros,
     /// What the attempt has read.
-    pub reads: BTreeMap<ObjectId, Read>,
+    pub reads: SmallMap<ObjectId, Read>,
     /// What the attempt has locked or waits to lock.
-    pub intents: BTreeMap<ObjectId, Intent>,
+    pub intents: SmallMap<ObjectId, Intent>,
     /// What former attempts wrote or conflicted on: locked before the snapshot is taken (R15).
     pub lock_first: BTreeSet<ObjectId>,
     /// What it waited for when its deadline passed.

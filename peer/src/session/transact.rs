@@ -81,7 +81,12 @@ where
     let mut attempts = 1;
     let mut last = None;
     loop {
-        let ready = poll_fn(|context| open.host.poll_step(id, context, |peer, now| peer.prepare(now, id))).await;
+        // The first attempt has its snapshot already.
+        let ready = if attempts == 1 {
+            Ok(())
+        } else {
+            poll_fn(|context| open.host.poll_step(id, context, |peer, now| peer.prepare(now, id))).await
+        };
         match ready {
             Ok(()) => {
                 let tx = Tx::new(open.host.clone(), id, options.kind.clone(), attempts);

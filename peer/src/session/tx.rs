@@ -160,12 +160,7 @@ impl<H: Host> Tx<H> {
 
     async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.inner.id;
-        let step = |peer: &mut Peer, now| match peer.intend(now, id, &[object]) {
-            Poll::Ready(Ok(())) => peer.read(now, id, object),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        };
-        Ok(self.step(step).await?.value)
+        Ok(self.step(|peer, now| peer.lock_and_read(now, id, object)).await?.value)
     }
 
     fn lend<T: Object>(&self, reference: Ref<T>, value: Option<Value>) -> Result<Mutable<T>> {

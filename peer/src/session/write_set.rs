@@ -3,8 +3,7 @@
 use super::error::{Error, Result};
 use crate::steps::TxnWrite;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
-use driftmesh_model::{ObjectId, Value};
-use std::collections::BTreeMap;
+use driftmesh_model::{ObjectId, SmallMap, Value};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One object's state in the write set.
@@ -25,7 +24,7 @@ pub(super) struct Pending {
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: BTreeMap<ObjectId, Slot>,
+    slots: SmallMap<ObjectId, Slot>,
     bytes: usize,
     /// The first error of a guard that was dropped and could not give back its value.
     failed: Option<Error>,

@@ -1,0 +1,135 @@
+//! R18: requests from the future are refused before they are merged; grants never are.
+
+mod harness;
+
+use driftmesh_model::{Epoch, Micros, ObjectId, Timestamp, TxnTimestamp};
+use driftmesh_peer::{Cause, Envelope, Message, OwnRequest, RareEvent, ReadRequest, StepError, TaskKind};
+use harness::{Flight, Mesh, is_clock_ahead, is_grant, is_read_answer};
+
+/// A timestamp so many milliseconds ahead of a peer's wall clock.
+fn ahead_of(mesh: &Mesh, at: usize, millis: u64) -> Timestamp {
+    Timestamp::from_wall(mesh.now(at).wall.plus(Micros::from_millis(millis)))
+}
+
+/// Hands the first peer a message of the second one that left at this clock.
+fn hand(mesh: &Mesh, clock: Timestamp, message: Message) {
+    mesh.hand(Flight { from: 1, to: 0, envelope: Envelope { clock, message } });
+}
+
+fn read_of(object: ObjectId, snapshot: Timestamp) -> Message {
+    Message::Read { snapshot, objects: vec![ReadRequest { object, epoch: Epoch::ZERO }] }
+}
+
+fn own_of(object: ObjectId, time: Timestamp) -> Message {
+    let age = TxnTimestamp { time, incarnation: 2, sequence: 1 };
+    let request = OwnRequest { object, epoch: Epoch::ZERO, age, kind: TaskKind::new("far"), have: None };
+    Message::Own { requests: vec![request] }
+}
+
+#[test]
+fn a_request_501_ms_ahead_is_refused_with_the_receivers_time_and_not_merged() {
+    type Make = fn(ObjectId, Timestamp) -> Message;
+    let scan: Make = |_, snapshot| Message::Scan { snapshot, cursor: 0 };
+    for (make, objects) in [(read_of as Make, 1), (own_of, 1), (scan, 0)] {
+        let mesh = Mesh::new(2);
+        let object = mesh.create_known(0, 1);
+        let named = ahead_of(&mesh, 0, 501);
+        mesh.clear_log();
+        hand(&mesh, Timestamp::ZERO, make(object, named));
+        let refusals = mesh.in_flight(is_clock_ahead);
+        assert_eq!(refusals.len(), 1);
+        assert_eq!(mesh.sent(|_| true).len(), 1, "nothing else is said");
+        let Message::ClockAhead { objects: refused, receiver } = refusals[0].message() else { panic!("no refusal") };
+        assert_eq!((refused.len(), *receiver), (objects, mesh.now(0).wall));
+        let after = mesh.put(0, object, 2);
+        assert!(after.receipt.commit < named && after.receipt.commit < ahead_of(&mesh, 0, 1));
+        assert_eq!(mesh.owner_of(object), 0);
+    }
+}
+
+#[test]
+fn a_request_499_ms_ahead_is_accepted_and_the_clock_follows_it() {
+    for millis in [499, 500] {
+        let mesh = Mesh::new(2);
+        let object = mesh.create_known(0, 1);
+        let named = ahead_of(&mesh, 0, millis);
+        hand(&mesh, Timestamp::ZERO, read_of(object, named));
+        assert_eq!(mesh.in_flight(is_read_answer).len(), 1);
+        assert!(mesh.put(0, object, 2).receipt.commit > named);
+        hand(&mesh, Timestamp::ZERO, own_of(object, ahead_of(&mesh, 0, millis)));
+        assert_eq!(mesh.in_flight(is_grant).len(), 1);
+        assert_eq!(mesh.rare(0, RareEvent::ClockRefused), 0);
+    }
+}
+
+#[test]
+fn a_message_that_left_at_a_clock_too_far_ahead_is_heard_but_its_clock_is_not_followed() {
+    for (millis, followed) in [(499, true), (501, false)] {
+        let mesh = Mesh::new(2);
+        let object = mesh.create_known(0, 1);
+        let clock = ahead_of(&mesh, 0, millis);
+        hand(&mesh, clock, read_of(object, Timestamp::from_wall(mesh.now(0).wall)));
+        assert_eq!(mesh.in_flight(is_read_answer).len(), 1);
+        assert_eq!(mesh.put(0, object, 2).receipt.commit > clock, followed);
+    }
+}
+
+#[test]
+fn a_peer_whose_clock_is_too_far_ahead_is_told_and_may_try_again_once_it_is_right() {
+    for (offset, refused) in [(499_000, false), (501_000, true)] {
+        let mesh = Mesh::with(2, |at, setup| setup.wall_offset_us = if at == 1 { offset } else { 0 });
+        let object = mesh.create_known(0, 1);
+        let reader = mesh.begin(1, "reader");
+        let read = mesh.read_wait(reader, object);
+        let writer = mesh.begin(1, "writer");
+        let locked = mesh.intend_wait(writer, &[object]);
+        if refused {
+            let expected = StepError::Failed(Cause::ClockAhead { object, receiver: mesh.now(0).wall });
+            assert_eq!((read, locked), (Err(expected.clone()), Err(expected)));
+            assert_eq!(mesh.rare(0, RareEvent::ClockRefused), 2);
+            // Retries are refused too, and do no harm: the transaction ends at its deadline.
+            let end = mesh.mono_us() + 5_000_000;
+            let mut attempts = 0;
+            while mesh.retry_wait(reader).is_ok() {
+                assert!(mesh.read_wait(reader, object).is_err());
+                attempts += 1;
+            }
+            assert!(mesh.mono_us() >= end && attempts > 100 && attempts <= 250, "{attempts} attempts");
+            assert!(mesh.put(0, object, 2).receipt.commit < ahead_of(&mesh, 0, 1));
+        } else {
+            assert_eq!((read, locked), (Ok(Some(1)), Ok(())));
+            mesh.commit_amount(writer, object, 2).unwrap();
+        }
+        assert_eq!(mesh.newest(object), Some(2));
+    }
+}
+
+#[test]
+fn a_grant_from_far_ahead_is_adopted_and_commits_lie_above_it() {
+    let mesh = Mesh::with(3, |at, setup| setup.wall_offset_us = if at == 0 { 3_600_000_000 } else { 0 });
+    let object = mesh.create_known(0, 1);
+    let born = mesh.look(0, |peer| peer.group().owned(object).unwrap().chain.newest().commit);
+    assert!(born > ahead_of(&mesh, 1, 3_000_000));
+    let txn = mesh.begin(1, "fetch");
+    mesh.intend_wait(txn, &[object]).unwrap();
+    let committed = mesh.commit_amount(txn, object, 2).unwrap();
+    assert!(committed.receipt.commit > born);
+    assert_eq!((mesh.owner_of(object), mesh.newest(object)), (1, Some(2)));
+    assert_eq!(mesh.rare(1, RareEvent::ClockRefused), 0);
+    // And on to one whose clock is right.
+    let txn = mesh.begin(2, "fetch");
+    mesh.intend_wait(txn, &[object]).unwrap();
+    assert!(mesh.commit_amount(txn, object, 3).unwrap().receipt.commit > committed.receipt.commit);
+    assert_eq!((mesh.owner_of(object), mesh.newest(object)), (2, Some(3)));
+}
+
+#[test]
+fn an_age_from_the_far_past_or_the_future_is_clamped_at_the_peer_that_admits_it() {
+    let mesh = Mesh::new(1);
+    let now = Timestamp::from_wall(mesh.now(0).wall);
+    let minute_ago = Timestamp::from_wall(Micros(mesh.now(0).wall.0 - 60_000_000));
+    for (asked, given) in [(Timestamp::ZERO, minute_ago), (Timestamp::MAX, now), (minute_ago.next(), minute_ago.next())] {
+        let txn = mesh.begin_as(0, "aged", 5_000, Some(asked), false);
+        assert_eq!(mesh.attempt(txn).0.time, given);
+    }
+}

@@ -1,0 +1,540 @@
+//! The peers, the clock, and the messages in flight.
+
+use super::jobs::Jobs;
+use driftmesh_model::{Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
+use driftmesh_object_store::Entry;
+use driftmesh_peer::session::{Host, Wakers};
+use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Retain};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Where the wall clocks begin: 2026-01-01, us since the UNIX epoch.
+const WALL_START_US: u64 = 1_767_225_600_000_000;
+/// Where the monotonic clock begins.
+const MONO_START_US: u64 = 1_000_000;
+/// A mesh that does more than this without time passing runs in circles.
+const EVENTS_MAX: usize = 200_000;
+
+/// A message on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Flight {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) envelope: Envelope,
+}
+
+impl Flight {
+    pub(crate) fn message(&self) -> &Message {
+        &self.envelope.message
+    }
+}
+
+/// What happens to messages that a rule fits, as soon as they are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rule {
+    Drop,
+    /// Kept aside until `release`.
+    Hold,
+}
+
+type Predicate = Box<dyn Fn(&Flight) -> bool + Send>;
+
+/// How one peer begins.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// Its wall clock minus the true one, us.
+    pub(crate) wall_offset_us: i64,
+}
+
+struct Seat {
+    peer: Peer,
+    wall_offset_us: i64,
+    wakers: Wakers,
+    woken: BTreeSet<TxnId>,
+    appended: Vec<Lsn>,
+}
+
+pub(super) struct World {
+    seats: Vec<Seat>,
+    mono_us: u64,
+    flight: VecDeque<Flight>,
+    held: Vec<Flight>,
+    rules: Vec<(Rule, Predicate)>,
+    /// Everything ever sent, heartbeats excepted.
+    log: Vec<Flight>,
+    sleepers: Vec<(u64, Waker)>,
+    disconnected: BTreeSet<(usize, usize)>,
+}
+
+/// Several peers under a test's control. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mesh {
+    world: Arc<Mutex<World>>,
+    pub(super) jobs: Arc<Mutex<Jobs>>,
+}
+
+/// One peer of the mesh, as the session needs it.
+#[derive(Clone)]
+pub(crate) struct SeatHost {
+    mesh: Mesh,
+    at: usize,
+}
+
+/// The identity of the peer with this index.
+pub(crate) fn peer_id(index: usize) -> PeerId {
+    let mut bytes = [7; 32];
+    bytes[0] = u8::try_from(index).expect("few peers");
+    PeerId::from_bytes(bytes)
+}
+
+fn index_of(peer: &PeerId) -> usize {
+    usize::from(peer.as_bytes()[0])
+}
+
+fn config_of(index: usize, incarnation: u64) -> Config {
+    let mut seed = [3; 32];
+    seed[0] = u8::try_from(index).expect("few peers");
+    seed[1..9].copy_from_slice(&incarnation.to_be_bytes());
+    let mut config = Config::new(peer_id(index), Incarnation::from_u64(incarnation), seed);
+    config.retain = Retain::Everything;
+    config
+}
+
+impl World {
+    fn now(&self, at: usize) -> Now {
+        let wall = (WALL_START_US + self.mono_us).saturating_add_signed(self.seats[at].wall_offset_us);
+        Now { mono: Micros(self.mono_us), wall: Micros(wall) }
+    }
+
+    fn carry_out(&mut self, from: usize, commands: Commands) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let seat = &mut self.seats[from];
+        for txn in commands.wakes {
+            seat.woken.insert(txn);
+            wakers.append(&mut seat.wakers.take(txn));
+        }
+        seat.appended.extend(commands.appended);
+        for (to, envelope) in commands.sends {
+            self.send(Flight { from, to: index_of(&to), envelope });
+        }
+        wakers
+    }
+
+    fn send(&mut self, flight: Flight) {
+        if !super::is_heartbeat(&flight) {
+            self.log.push(flight.clone());
+        }
+        if self.disconnected.contains(&(flight.from, flight.to)) {
+            return;
+        }
+        match self.rules.iter().find(|(_, fits)| fits(&flight)) {
+            None => self.flight.push_back(flight),
+            Some((Rule::Hold, _)) => self.held.push(flight),
+            Some((Rule::Drop, _)) => {}
+        }
+    }
+}
+
+impl Mesh {
+    /// So many peers with good clocks and the defaults, all of whom know each other.
+    pub(crate) fn new(peers: usize) -> Self {
+        Self::with(peers, |_, _| {})
+    }
+
+    /// So many peers, each set up by the test.
+    pub(crate) fn with(peers: usize, mut set_up: impl FnMut(usize, &mut Setup)) -> Self {
+        let world = World {
+            seats: Vec::new(),
+            mono_us: MONO_START_US,
+            flight: VecDeque::new(),
+            held: Vec::new(),
+            rules: Vec::new(),
+            log: Vec::new(),
+            sleepers: Vec::new(),
+            disconnected: BTreeSet::new(),
+        };
+        let mesh = Self { world: Arc::new(Mutex::new(world)), jobs: Arc::default() };
+        for index in 0..peers {
+            let mut setup = Setup { config: config_of(index, index as u64 + 1), wall_offset_us: 0 };
+            set_up(index, &mut setup);
+            mesh.seat(None, setup);
+        }
+        for one in 0..peers {
+            for other in 0..one {
+                mesh.connect(one, other);
+            }
+        }
+        mesh.settle();
+        mesh
+    }
+
+    fn seat(&self, at: Option<usize>, setup: Setup) {
+        let mut world = self.lock();
+        let wall = (WALL_START_US + world.mono_us).saturating_add_signed(setup.wall_offset_us);
+        let now = Now { mono: Micros(world.mono_us), wall: Micros(wall) };
+        let seat = Seat {
+            peer: Peer::new(setup.config, now),
+            wall_offset_us: setup.wall_offset_us,
+            wakers: Wakers::default(),
+            woken: BTreeSet::new(),
+            appended: Vec::new(),
+        };
+        match at {
+            Some(at) => world.seats[at] = seat,
+            None => world.seats.push(seat),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many peers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().seats.len()
+    }
+
+    /// One peer as a host for sessions.
+    pub(crate) fn host(&self, at: usize) -> SeatHost {
+        SeatHost { mesh: self.clone(), at }
+    }
+
+    fn take<R>(
+        &self,
+        at: usize,
+        step: impl FnOnce(&mut Peer, Now) -> R,
+        after: impl FnOnce(&R, &mut Wakers),
+    ) -> R {
+        let (result, wakers) = {
+            let mut world = self.lock();
+            let now = world.now(at);
+            let seat = &mut world.seats[at];
+            let result = step(&mut seat.peer, now);
+            after(&result, &mut seat.wakers);
+            let commands = seat.peer.take_commands();
+            let wakers = world.carry_out(at, commands);
+            (result, wakers)
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        result
+    }
+
+    /// Takes one step at a peer.
+    pub(crate) fn step<R>(&self, at: usize, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
+        self.take(at, step, |_, _| {})
+    }
+
+    /// Looks at a peer without taking a step.
+    pub(crate) fn look<R>(&self, at: usize, look: impl FnOnce(&Peer) -> R) -> R {
+        look(&self.lock().seats[at].peer)
+    }
+
+    // Members.
+
+    /// Two peers can reach each other, and know it.
+    pub(crate) fn connect(&self, one: usize, other: usize) {
+        {
+            let mut world = self.lock();
+            world.disconnected.remove(&(one, other));
+            world.disconnected.remove(&(other, one));
+        }
+        for (at, of) in [(one, other), (other, one)] {
+            let introduction = self.look(of, Peer::introduction);
+            self.step(at, |peer, now| peer.joined(now, peer_id(of), introduction));
+        }
+    }
+
+    /// Two peers cannot reach each other any more, and know it; what was in flight between them is lost.
+    pub(crate) fn disconnect(&self, one: usize, other: usize) {
+        self.cut(one, other);
+        self.step(one, |peer, now| peer.left(now, peer_id(other), false));
+        self.step(other, |peer, now| peer.left(now, peer_id(one), false));
+    }
+
+    /// Messages between two peers are lost from now on; neither knows.
+    pub(crate) fn cut(&self, one: usize, other: usize) {
+        let mut world = self.lock();
+        world.disconnected.extend([(one, other), (other, one)]);
+        let lost = |flight: &Flight| [(one, other), (other, one)].contains(&(flight.from, flight.to));
+        world.flight.retain(|flight| !lost(flight));
+    }
+
+    /// A peer dies: all others see its connections end.
+    pub(crate) fn kill(&self, dead: usize) {
+        for other in (0..self.len()).filter(|other| *other != dead) {
+            self.cut(dead, other);
+            self.step(other, |peer, now| peer.left(now, peer_id(dead), false));
+        }
+    }
+
+    /// A dead peer starts again, as another incarnation that knows nothing, and is admitted by all.
+    pub(crate) fn restart(&self, at: usize) {
+        let incarnation = 1_000 + at as u64;
+        let wall_offset_us = self.lock().seats[at].wall_offset_us;
+        self.seat(Some(at), Setup { config: config_of(at, incarnation), wall_offset_us });
+        for other in (0..self.len()).filter(|other| *other != at) {
+            self.connect(at, other);
+        }
+    }
+
+    // Messages.
+
+    /// What is in flight.
+    pub(crate) fn in_flight(&self, fits: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        self.lock().flight.iter().filter(|flight| fits(flight)).cloned().collect()
+    }
+
+    /// Everything ever sent, heartbeats excepted.
+    pub(crate) fn sent(&self, fits: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        self.lock().log.iter().filter(|flight| fits(flight)).cloned().collect()
+    }
+
+    /// Forgets what was sent so far.
+    pub(crate) fn clear_log(&self) {
+        self.lock().log.clear();
+    }
+
+    /// Takes messages out of flight.
+    pub(crate) fn intercept(&self, fits: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        let mut world = self.lock();
+        let (taken, left) = std::mem::take(&mut world.flight).into_iter().partition(|flight| fits(flight));
+        world.flight = left;
+        taken.into()
+    }
+
+    /// Delivers a message now, whether or not it was ever sent.
+    pub(crate) fn hand(&self, flight: Flight) {
+        self.step(flight.to, |peer, now| peer.received(now, peer_id(flight.from), flight.envelope));
+    }
+
+    /// Says something in a peer's name, with that peer's clock.
+    pub(crate) fn forge(&self, from: usize, to: usize, message: Message) {
+        let clock = Timestamp::from_wall(self.now(from).wall);
+        self.hand(Flight { from, to, envelope: Envelope { clock, message } });
+    }
+
+    /// Delivers what is in flight and fits, in the order it was sent; not what that causes. Returns how many.
+    pub(crate) fn deliver(&self, fits: impl Fn(&Flight) -> bool) -> usize {
+        let taken = self.intercept(fits);
+        let count = taken.len();
+        for flight in taken {
+            self.hand(flight);
+        }
+        count
+    }
+
+    /// From now on messages that fit are dropped or held as soon as they are sent.
+    pub(crate) fn rule(&self, rule: Rule, fits: impl Fn(&Flight) -> bool + Send + 'static) {
+        self.lock().rules.push((rule, Box::new(fits)));
+    }
+
+    /// Ends all rules, and puts what they held in flight. Returns what that is.
+    pub(crate) fn release(&self) -> Vec<Flight> {
+        let mut world = self.lock();
+        world.rules.clear();
+        let held = std::mem::take(&mut world.held);
+        world.flight.extend(held.iter().cloned());
+        held
+    }
+
+    /// Takes what the rules hold. The rules stay.
+    pub(crate) fn take_held(&self) -> Vec<Flight> {
+        std::mem::take(&mut self.lock().held)
+    }
+
+    /// How many messages the rules hold.
+    pub(crate) fn held(&self, fits: impl Fn(&Flight) -> bool) -> usize {
+        self.lock().held.iter().filter(|flight| fits(flight)).count()
+    }
+
+    // Time.
+
+    /// The time at a peer.
+    pub(crate) fn now(&self, at: usize) -> Now {
+        self.lock().now(at)
+    }
+
+    /// The time since the start, us.
+    pub(crate) fn mono_us(&self) -> u64 {
+        self.lock().mono_us
+    }
+
+    /// The earliest timer or sleeper.
+    fn next_event(&self) -> Option<u64> {
+        let world = self.lock();
+        let timers = world.seats.iter().filter_map(|seat| seat.peer.next_timer()).map(|at| at.0);
+        timers.chain(world.sleepers.iter().map(|(until, _)| *until)).min()
+    }
+
+    fn fire_due(&self) -> bool {
+        let mut fired = false;
+        for at in 0..self.len() {
+            let due = {
+                let world = self.lock();
+                world.seats[at].peer.next_timer().is_some_and(|timer| timer.0 <= world.mono_us)
+            };
+            if due {
+                self.step(at, |peer, now| peer.timers_due(now));
+                fired = true;
+            }
+        }
+        let awake: Vec<Waker> = {
+            let mut world = self.lock();
+            let now = world.mono_us;
+            let (awake, asleep) = std::mem::take(&mut world.sleepers).into_iter().partition(|(until, _)| *until <= now);
+            world.sleepers = asleep;
+            let awake: Vec<(u64, Waker)> = awake;
+            awake.into_iter().map(|(_, waker)| waker).collect()
+        };
+        fired |= !awake.is_empty();
+        for waker in awake {
+            waker.wake();
+        }
+        fired
+    }
+
+    /// Fires what is due, runs what was woken and delivers everything, until nothing is left to do at this moment.
+    pub(crate) fn settle(&self) {
+        for _ in 0..EVENTS_MAX {
+            if self.fire_due() || self.run_jobs() {
+                continue;
+            }
+            let Some(flight) = self.lock().flight.pop_front() else { return };
+            self.hand(flight);
+        }
+        panic!("the mesh does not come to rest");
+    }
+
+    /// Settles, then lets time pass to the next event, and settles again.
+    pub(crate) fn tick(&self) {
+        self.settle();
+        if let Some(next) = self.next_event() {
+            self.jump_to(next);
+            self.settle();
+        }
+    }
+
+    fn jump_to(&self, mono_us: u64) {
+        let mut world = self.lock();
+        world.mono_us = world.mono_us.max(mono_us);
+    }
+
+    /// Lets time pass without anything happening, not even timers.
+    pub(crate) fn freeze(&self, millis: u64) {
+        self.lock().mono_us += millis * 1_000;
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&self, millis: u64) {
+        self.run_us(millis * 1_000);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run_us(&self, micros: u64) {
+        let end = self.mono_us() + micros;
+        self.settle();
+        while self.next_event().is_some_and(|next| next <= end) {
+            self.tick();
+        }
+        self.jump_to(end);
+        self.settle();
+    }
+
+    /// Lets time pass until something is true; fails the test if it is not within so many milliseconds.
+    pub(crate) fn run_until(&self, what: &str, millis: u64, mut is_true: impl FnMut() -> bool) {
+        let end = self.mono_us() + millis * 1_000;
+        self.settle();
+        while !is_true() {
+            assert!(self.mono_us() <= end, "not within {millis} ms: {what}");
+            self.tick();
+        }
+    }
+
+    /// Sleeps in virtual time.
+    pub(crate) async fn sleep(&self, millis: u64) {
+        let until = self.mono_us() + millis * 1_000;
+        std::future::poll_fn(|context| {
+            let mut world = self.lock();
+            if world.mono_us >= until {
+                return Poll::Ready(());
+            }
+            world.sleepers.push((until, context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    // What can be seen of the peers.
+
+    /// The only owner of an object; fails the test if there is none, or more than one.
+    pub(crate) fn owner_of(&self, object: ObjectId) -> usize {
+        let owners: Vec<usize> =
+            (0..self.len()).filter(|at| self.look(*at, |peer| peer.group().owned(object).is_some())).collect();
+        assert_eq!(owners.len(), 1, "owners of {object}: {owners:?}");
+        owners[0]
+    }
+
+    /// The epoch of an object at its owner.
+    pub(crate) fn epoch_of(&self, object: ObjectId) -> u64 {
+        let owner = self.owner_of(object);
+        self.look(owner, |peer| peer.group().owned(object).map_or(0, |stored| stored.epoch.as_u64()))
+    }
+
+    /// A peer's whole journal.
+    pub(crate) fn journal(&self, at: usize) -> Vec<Entry> {
+        self.look(at, |peer| peer.group().journal().entries_from(Lsn::ZERO).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    /// The end of a peer's journal.
+    pub(crate) fn tail(&self, at: usize) -> Lsn {
+        self.look(at, |peer| peer.group().journal().tail())
+    }
+
+    /// Up to where a peer has said that its journal has grown, in the order it said so.
+    pub(crate) fn appended(&self, at: usize) -> Vec<Lsn> {
+        self.lock().seats[at].appended.clone()
+    }
+
+    /// Reports that all of a peer's journal is held.
+    pub(crate) fn hold_journal(&self, at: usize) {
+        let tail = self.tail(at);
+        self.step(at, |peer, now| peer.journal_held(now, tail));
+    }
+
+    /// A peer's counters.
+    pub(crate) fn metrics(&self, at: usize) -> Metrics {
+        self.look(at, |peer| peer.metrics().clone())
+    }
+
+    /// How often a rare event happened at a peer.
+    pub(crate) fn rare(&self, at: usize, event: RareEvent) -> u64 {
+        self.look(at, |peer| peer.metrics().rare.get(&event).copied().unwrap_or(0))
+    }
+
+    /// Whether the core has woken a transaction since this was asked last.
+    pub(super) fn take_woken(&self, at: usize, id: TxnId) -> bool {
+        self.lock().seats[at].woken.remove(&id)
+    }
+}
+
+impl Host for SeatHost {
+    fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
+        self.mesh.step(self.at, step)
+    }
+
+    fn poll_step<R>(
+        &self,
+        txn: TxnId,
+        context: &mut Context<'_>,
+        step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
+    ) -> Poll<R> {
+        self.mesh.take(self.at, step, |result, wakers| {
+            if result.is_pending() {
+                wakers.park(txn, context.waker());
+            }
+        })
+    }
+}
