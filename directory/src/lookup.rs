@@ -39,6 +39,8 @@ pub struct Answer {
     pub moves: u64,
     /// The round of questions it answers; zero when it answers a request for the object itself.
     pub round: u64,
+    /// Tells whether it knows the same groups as the asker.
+    pub groups_digest: u64,
 }
 
 /// Whom a lookup can ask: supplied at each step, because peers come and go.
@@ -50,6 +52,8 @@ pub struct Reachable {
     pub everyone: BTreeSet<PeerId>,
     /// Whether some known peer is out of reach: then nothing can be declared absent (R4).
     pub someone_missing: bool,
+    /// Tells which groups the asking peer knows.
+    pub groups_digest: u64,
     /// Whether the asking peer's own group owns or sends the object.
     pub held_here: bool,
     /// The asking peer's own counter for the object.
@@ -67,7 +71,8 @@ pub enum Next {
     Wait,
     /// Everybody was asked and nobody has it; ask again after a pause.
     Pause,
-    /// Every group denied owning or sending it twice, none is out of reach, and nothing moved in between (R4).
+    /// Every group denied owning or sending it twice, none is out of reach, all know the same groups, and nothing
+    /// moved in between (R4).
     NotFound,
 }
 
@@ -93,6 +98,8 @@ struct Round {
     former: Option<(BTreeMap<PeerId, u64>, u64)>,
     /// Whether somebody owns or sends the object.
     held: bool,
+    /// Whether somebody knows other groups than the asker: one of them may have the object.
+    strangers: bool,
 }
 
 /// One search.
@@ -113,7 +120,14 @@ impl Lookup {
     /// answers must not count for this one.
     #[must_use]
     pub const fn new(object: ObjectId, best: Option<Record>, number: u64) -> Self {
-        Self { object, best, stage: Stage::Pausing, round: number.saturating_mul(ROUNDS_PER_LOOKUP), path: Vec::new(), silent: 0 }
+        Self {
+            object,
+            best,
+            stage: Stage::Pausing,
+            round: number.saturating_mul(ROUNDS_PER_LOOKUP),
+            path: Vec::new(),
+            silent: 0,
+        }
     }
 
     /// The best record so far.
@@ -181,6 +195,7 @@ impl Lookup {
                 }
                 round.denied.insert(answer.peer, answer.moves);
                 round.held |= answer.holds != Holds::No;
+                round.strangers |= answer.groups_digest != reachable.groups_digest;
                 if answer.holds == Holds::Owns
                     && let Some(record) = answer.record
                 {
@@ -238,7 +253,11 @@ impl Lookup {
         self.path.clear();
         let waiting = reachable.everyone.clone();
         self.stage = Stage::Everyone(Round { waiting, former, here: reachable.moves_here, ..Round::default() });
-        if reachable.everyone.is_empty() { self.all_answered(reachable) } else { Next::Locate(reachable.everyone.clone()) }
+        if reachable.everyone.is_empty() {
+            self.all_answered(reachable)
+        } else {
+            Next::Locate(reachable.everyone.clone())
+        }
     }
 
     fn all_answered(&mut self, reachable: &Reachable) -> Next {
@@ -246,7 +265,7 @@ impl Lookup {
         if !round.waiting.is_empty() {
             return Next::Wait;
         }
-        if round.held || reachable.held_here || reachable.someone_missing {
+        if round.held || round.strangers || reachable.held_here || reachable.someone_missing {
             self.stage = Stage::Pausing;
             return Next::Pause;
         }
@@ -280,11 +299,7 @@ mod tests {
     }
 
     fn reachable() -> Reachable {
-        Reachable {
-            homes: [peer(1)].into(),
-            everyone: [peer(1), peer(2)].into(),
-            ..Reachable::default()
-        }
+        Reachable { homes: [peer(1)].into(), everyone: [peer(1), peer(2)].into(), ..Reachable::default() }
     }
 
     fn in_round(lookup: &Lookup, answer: Answer) -> Answer {
@@ -292,7 +307,7 @@ mod tests {
     }
 
     fn denial(byte: u8, record: Option<Record>) -> Answer {
-        Answer { peer: peer(byte), holds: Holds::No, record, moves: 7, round: 0 }
+        Answer { peer: peer(byte), holds: Holds::No, record, moves: 7, round: 0, groups_digest: 0 }
     }
 
     #[test]
@@ -340,6 +355,8 @@ mod tests {
         reachable.held_here = true;
         assert_eq!(deny(&mut lookup.clone(), denial(1, None), &reachable), Next::Pause);
         reachable.held_here = false;
+        let stranger = Answer { groups_digest: 5, ..denial(1, None) };
+        assert_eq!(deny(&mut lookup.clone(), stranger, &reachable), Next::Pause);
         reachable.someone_missing = true;
         assert_eq!(deny(&mut lookup, denial(1, None), &reachable), Next::Pause);
     }

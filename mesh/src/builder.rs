@@ -161,7 +161,8 @@ impl Builder {
         // An ed25519 key has a peer id by construction.
         let peer_id = from_libp2p(&key.public().to_peer_id()).expect("the key is an ed25519 key");
         let incarnation = random_incarnation();
-        let config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
+        let mut config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
+        config.founder = places.join.is_empty();
         let peer = Peer::new(config, clock.now());
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };

@@ -38,7 +38,7 @@ impl From<MemberStatus> for MemberView {
             peer: member.peer,
             group: member.group.to_string(),
             connected: member.connected,
-            owned: member.owned,
+            owned: member.owned.unwrap_or(0),
             clock_offset_us: member.clock_offset_us,
             heard_ms_ago: member.heard_ms_ago,
         }

@@ -131,7 +131,9 @@ pub enum ObjectError {
         found: String,
     },
     /// The stored bytes do not decode as the asked type.
-    #[error("`{type_name}` stored with schema version {stored_version} does not decode as version {our_version}: {reason} (give new fields `#[serde(default)]`)")]
+    #[error(
+        "`{type_name}` stored with schema version {stored_version} does not decode as version {our_version}: {reason} (give new fields `#[serde(default)]`)"
+    )]
     Decode {
         /// The type's name.
         type_name: String,
@@ -187,10 +189,8 @@ pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
     if T::TYPE_NAME.len() > TYPE_NAME_BYTES_MAX {
         return Err(ObjectError::TypeNameTooLong { bytes: T::TYPE_NAME.len() });
     }
-    let refused = |error: codec::EncodeError| ObjectError::Encode {
-        type_name: T::TYPE_NAME.to_owned(),
-        reason: error.0,
-    };
+    let refused =
+        |error: codec::EncodeError| ObjectError::Encode { type_name: T::TYPE_NAME.to_owned(), reason: error.0 };
     // A nested call (a `Serialize` that encodes another object) finds the buffer taken and makes its own.
     let mut bytes = SCRATCH.take();
     bytes.clear();

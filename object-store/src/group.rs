@@ -245,18 +245,15 @@ impl Group {
         self.in_transit.get(&(to, number))
     }
 
-    /// All grants that are not settled, by destination and number.
-    pub fn all_unsettled(&self) -> impl Iterator<Item = (GroupId, u64, &InTransit)> {
-        self.in_transit.iter().map(|((to, number), transit)| (*to, *number, transit))
+    /// The numbers of the grants to this group that are not settled.
+    pub fn unsettled_to(&self, to: GroupId) -> impl Iterator<Item = u64> {
+        self.in_transit.range((to, 0)..=(to, u64::MAX)).map(|((_, number), _)| *number)
     }
 
     /// The lowest number of an unsettled grant to this group, or the next one to be given.
     #[must_use]
     pub fn unsettled_from(&self, to: GroupId) -> u64 {
-        self.in_transit
-            .range((to, 0)..=(to, u64::MAX))
-            .next()
-            .map_or_else(|| self.last_grant(to).saturating_add(1), |((_, number), _)| *number)
+        self.unsettled_to(to).next().unwrap_or_else(|| self.last_grant(to).saturating_add(1))
     }
 
     /// The number for the next grant to this group, or `None` while too many are unsettled (R20, R24).

@@ -48,7 +48,9 @@ impl Peer {
         } else if let Some((_, transit)) = self.group.in_transit(object)
             && (snapshot <= transit.floor || self.broken(Sabotage::Hint))
         {
-            let seen = (transit.epoch, seen_in(&transit.chain, snapshot), transit.chain.versions().next().cloned());
+            // The epoch at which it was owned here: the next one is the destination's.
+            let owned_at = Epoch::from_u64(transit.epoch.as_u64().saturating_sub(1));
+            let seen = (owned_at, seen_in(&transit.chain, snapshot), transit.chain.versions().next().cloned());
             self.metrics.note(RareEvent::ReadInTransit);
             Some(seen)
         } else {
@@ -215,6 +217,6 @@ impl Peer {
         };
         let record = self.best_record(object);
         let moves = self.group.moves_near(object);
-        self.outbox.located(to, Located { object, holds, record, moves, round });
+        self.outbox.located(to, Located { object, holds, record, moves, round, groups_digest: self.groups_digest });
     }
 }

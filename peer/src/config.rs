@@ -13,6 +13,8 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// What object ids and the randomness of tasks are drawn from: 32 bytes nobody else has.
     pub seed: [u8; 32],
+    /// Whether it founds the mesh. A peer that joins and has met nobody yet declares nothing absent (R4).
+    pub founder: bool,
     /// How journal entries become stable.
     pub stability: Stability,
     /// How much of the journal is kept.
@@ -37,6 +39,7 @@ impl Config {
             peer,
             incarnation,
             seed,
+            founder: true,
             stability: Stability::OnAppend,
             retain: Retain::Bytes(0),
             heartbeat: Micros::from_millis(100),

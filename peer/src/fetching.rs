@@ -4,7 +4,7 @@ use crate::message::{LocateRequest, OwnRequest, Queued, ReadAnswer, ReadRequest,
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
-use driftmesh_directory::{Answer, Lookup, Next, Record};
+use driftmesh_directory::{Answer, Holds, Lookup, Next, Record};
 use driftmesh_model::{Epoch, GroupId, Micros, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_txn::{Cause, Intent, Other, Read, RemoteRead};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(200);
 /// Peers asked where an object is are given this long.
 const LOCATE_WAIT: Micros = Micros::from_millis(100);
-/// After nobody had the object, the search begins again after this.
-const PAUSE: Micros = Micros::from_millis(20);
+/// After nobody had the object, the search begins again after this; without news it doubles up to the most.
+const PAUSE_MIN: Micros = Micros::from_millis(20);
+const PAUSE_MAX: Micros = Micros::from_millis(500);
 /// Without any word about an object for this long its waiters are told `Unavailable` (R14).
 const UNAVAILABLE_AFTER: Micros = Micros::from_millis(1_000);
 
@@ -33,6 +34,7 @@ pub(crate) struct Fetch {
     /// Who has the object, as its owner last said.
     pub(crate) behind: Option<Other>,
     last_heard: Micros,
+    pause: Micros,
     due: Micros,
 }
 
@@ -51,6 +53,7 @@ impl Peer {
             asked_age: None,
             behind: None,
             last_heard: now,
+            pause: PAUSE_MIN,
             due: now,
         });
         (created, fetch)
@@ -146,7 +149,7 @@ impl Peer {
                 }
                 Next::Wait => return,
                 Next::Pause => {
-                    self.set_fetch_timer(object, PAUSE);
+                    self.pause(object);
                     return;
                 }
                 Next::NotFound => {
@@ -155,7 +158,14 @@ impl Peer {
                 }
             }
         }
-        self.set_fetch_timer(object, PAUSE);
+        self.pause(object);
+    }
+
+    fn pause(&mut self, object: ObjectId) {
+        let Some(fetch) = self.fetches.get_mut(&object) else { return };
+        let pause = fetch.pause;
+        fetch.pause = Micros(pause.0 * 2).min(PAUSE_MAX);
+        self.set_fetch_timer(object, pause);
     }
 
     fn locate(&mut self, object: ObjectId, peers: &BTreeSet<PeerId>) {
@@ -222,13 +232,30 @@ impl Peer {
             if let Some(record) = record {
                 self.hints.learn(record);
             }
-            let reachable = self.reachable(object);
-            let now = self.now.mono;
-            let asked = self.fetches.get(&object).and_then(|fetch| fetch.asked);
-            let asked = asked.filter(|group| self.leaders.get(group) == Some(&from));
+            let Some(fetch) = self.fetches.get(&object) else { continue };
+            let best = fetch.lookup.best();
+            let asked = fetch.asked.filter(|group| self.leaders.get(group) == Some(&from));
+            // R14: only news of the object counts as word of it; that nobody knows anything does not.
+            let going = |record: &Record| record.group == self.group.id() || self.leader_of(record.group).is_some();
+            let news = match located.holds {
+                Holds::Owns => true,
+                Holds::Sending => record.as_ref().is_some_and(going),
+                Holds::No => record.is_some_and(|record| best.is_none_or(|best| record.outranks(&best))),
+            };
+            let (now, reachable) = (self.now.mono, self.reachable(object));
             let Some(fetch) = self.fetches.get_mut(&object) else { continue };
-            fetch.last_heard = now;
-            let answer = Answer { peer: from, holds: located.holds, record, moves: located.moves, round: located.round };
+            if news {
+                fetch.last_heard = now;
+                fetch.pause = PAUSE_MIN;
+            }
+            let answer = Answer {
+                peer: from,
+                holds: located.holds,
+                record,
+                moves: located.moves,
+                round: located.round,
+                groups_digest: located.groups_digest,
+            };
             let next = fetch.lookup.answered(answer, asked, &reachable);
             if fetch.lookup.path().len() > 3 {
                 self.metrics.note(RareEvent::ChainOfThreePointers);

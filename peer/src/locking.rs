@@ -4,6 +4,7 @@ use crate::metrics::RareEvent;
 use crate::steps::StepError;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
+use driftmesh_model::limits::TRANSACTION_OBJECTS_MAX;
 use driftmesh_model::{ObjectId, TxnId};
 use driftmesh_txn::{Acquired, Cause, Holder, Intent, Other, RemoteRead, Turn};
 
@@ -25,6 +26,9 @@ impl Peer {
     }
 
     fn take_lock(&mut self, id: TxnId, object: ObjectId) -> Result<bool, StepError> {
+        if self.txns.get(id).is_some_and(|txn| txn.intents.len() >= TRANSACTION_OBJECTS_MAX) {
+            return Err(StepError::TooManyObjects);
+        }
         if self.group.owned(object).is_none() {
             self.set_intent(id, object, Intent::Waiting);
             if let Some(txn) = self.txns.get_mut(id) {
@@ -136,6 +140,8 @@ impl Peer {
                 self.set_intent(holder.txn, object, Intent::Held);
                 self.wakes.push(holder.txn);
             }
+            // Nobody who is gone, or about to go, is sent anything. The queue is soft state: who is back asks again.
+            Turn::Remote(_, waiter) if !self.takes_objects(waiter.group) => self.hand_overs.push_back(object),
             Turn::Remote(age, waiter) => {
                 if self.locks.pinned_for(object).is_some_and(|pin| age.is_older_than(&pin)) {
                     self.metrics.note(RareEvent::PinOverruled);

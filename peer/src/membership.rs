@@ -1,8 +1,8 @@
 //! Who else is in the mesh, as far as this peer can reach them.
 
+use crate::Peer;
 use crate::message::{Introduction, Message};
 use crate::timers::Timer;
-use crate::Peer;
 use driftmesh_directory::Reachable;
 use driftmesh_model::limits::{VERSION_KEEP_MAX, VERSION_KEEP_MIN};
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
@@ -24,7 +24,12 @@ pub(crate) struct Member {
     pub(crate) heard_at: Micros,
     /// Its wall clock minus ours, microseconds, at its last heartbeat; what the heartbeat took is part of it.
     pub(crate) clock_offset: Option<i64>,
-    pub(crate) owned: u64,
+    /// How many objects its group owns, as it last said in this incarnation.
+    pub(crate) owned: Option<u64>,
+    /// Whether it is leaving.
+    pub(crate) draining: bool,
+    /// Once it knows that this peer is leaving: how many of its grants to this peer are not settled.
+    pub(crate) unsettled_to_us: Option<u64>,
 }
 
 impl Peer {
@@ -46,6 +51,8 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
+        let owned = self.members.get(&peer).filter(|former| former.incarnation == introduction.incarnation);
+        let owned = owned.and_then(|former| former.owned);
         let member = Member {
             incarnation: introduction.incarnation,
             group: introduction.group,
@@ -53,7 +60,9 @@ impl Peer {
             oldest_snapshot: None,
             heard_at: now.mono,
             clock_offset: None,
-            owned: 0,
+            owned,
+            draining: false,
+            unsettled_to_us: None,
         };
         let former = self.members.insert(peer, member);
         if let Some(former) = &former
@@ -63,6 +72,7 @@ impl Peer {
             self.lost_groups.insert(former.group);
         }
         self.leaders.insert(introduction.group, peer);
+        self.renew_groups_digest();
         self.ring.add(peer);
         if former.is_none_or(|former| !former.connected) {
             self.begin_republishing();
@@ -79,10 +89,12 @@ impl Peer {
         self.ring.remove(&peer);
         self.publisher.forget(&peer);
         self.outbox.forget(peer);
-        if clean && owned == 0 {
+        if clean && owned == Some(0) {
             self.members.remove(&peer);
             self.leaders.remove(&group);
+            self.renew_groups_digest();
         }
+        self.hand_overs.extend(self.stalled.remove(&group).unwrap_or_default());
         self.begin_republishing();
     }
 
@@ -104,12 +116,14 @@ impl Peer {
         let mut homes: std::collections::BTreeSet<_> = self.ring.homes(object).into_iter().collect();
         homes.remove(&self.config.peer);
         let everyone = self.connected_members().into_iter().collect();
-        let out_of_reach =
-            |peer: &PeerId| *peer != self.config.peer && !self.is_connected(peer);
+        let out_of_reach = |peer: &PeerId| *peer != self.config.peer && !self.is_connected(peer);
         Reachable {
             homes,
             everyone,
-            someone_missing: !self.lost_groups.is_empty() || self.leaders.values().any(out_of_reach),
+            someone_missing: !self.lost_groups.is_empty()
+                || self.leaders.values().any(out_of_reach)
+                || (self.members.is_empty() && !self.config.founder),
+            groups_digest: self.groups_digest,
             held_here: self.group.owned(object).is_some() || self.group.in_transit(object).is_some(),
             moves_here: self.group.moves_near(object),
         }
@@ -118,7 +132,9 @@ impl Peer {
     /// Members that may be given objects they did not ask for: reachable, and with a clock near ours (R18).
     pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
         let near = |member: &&Member| {
-            member.connected && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
+            member.connected
+                && !member.draining
+                && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
         };
         self.members.values().filter(near).map(|member| member.group).collect()
     }
@@ -133,14 +149,51 @@ impl Peer {
 
     /// Tells every member how this peer is.
     pub(crate) fn send_heartbeats(&mut self) {
-        let heartbeat = Message::Heartbeat {
-            wall: self.now.wall,
-            oldest_snapshot: self.oldest_own_snapshot(),
-            owned: (self.group.owned_count() + self.group.in_transit_count()) as u64,
-        };
-        for peer in self.connected_members() {
-            self.send(peer, heartbeat.clone());
+        let oldest_snapshot = self.oldest_own_snapshot();
+        let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
+        let connected = self.members.iter().filter(|(_, member)| member.connected);
+        let to: Vec<_> = connected.map(|(peer, member)| (*peer, member.group, member.draining)).collect();
+        for (peer, group, heard_draining) in to {
+            let heartbeat = Message::Heartbeat {
+                wall: self.now.wall,
+                oldest_snapshot,
+                owned,
+                draining: self.draining,
+                unsettled: self.group.unsettled_to(group).count() as u64,
+                heard_draining,
+            };
+            self.send(peer, heartbeat);
         }
+    }
+
+    /// What a heartbeat says of leaving: the sender's, and this peer's as the sender knows it.
+    pub(crate) fn leaving_received(&mut self, from: PeerId, draining: bool, unsettled_to_us: Option<u64>) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.draining = draining;
+            member.unsettled_to_us = unsettled_to_us;
+        }
+    }
+
+    /// Whether a group can be sent an object: its leader is in reach and stays.
+    pub(crate) fn takes_objects(&self, group: GroupId) -> bool {
+        let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
+        member.is_some_and(|member| !member.draining)
+    }
+
+    /// Whether nobody in reach can still send this leaving peer anything.
+    pub(crate) fn nothing_is_coming(&self) -> bool {
+        let connected = self.members.values().filter(|member| member.connected);
+        connected.into_iter().all(|member| member.unsettled_to_us == Some(0))
+    }
+
+    /// The groups that this peer knows, folded: peers that know the same ones have the same digest.
+    pub(crate) fn renew_groups_digest(&mut self) {
+        let groups = self.leaders.keys().chain(&self.lost_groups);
+        self.groups_digest = groups.fold(0_u64, |digest, group| {
+            let hash = blake3::hash(&group.as_u128().to_be_bytes());
+            let first: [u8; 8] = std::array::from_fn(|index| hash.as_bytes()[index]);
+            digest ^ u64::from_be_bytes(first)
+        });
     }
 
     pub(crate) fn heartbeat_received(
@@ -156,7 +209,7 @@ impl Peer {
             member.heard_at = now.mono;
             let (theirs, ours) = (i64::try_from(wall.0), i64::try_from(now.wall.0));
             member.clock_offset = Some(theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX)));
-            member.owned = owned;
+            member.owned = Some(owned);
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Located {
     pub moves: u64,
     /// The round of questions it answers; zero when it answers a request for the object itself.
     pub round: u64,
+    /// Tells which groups the peer knows.
+    pub groups_digest: u64,
 }
 
 /// One object to be located.
@@ -204,8 +206,14 @@ pub enum Message {
         wall: Micros,
         /// Its oldest open snapshot (R17).
         oldest_snapshot: Option<Timestamp>,
-        /// How many objects its group owns.
+        /// How many objects its group owns or is sending.
         owned: u64,
+        /// Whether it is leaving: nothing is sent to it any more.
+        draining: bool,
+        /// How many grants to the receiver's group it has not settled.
+        unsettled: u64,
+        /// Whether it knows that the receiver is leaving.
+        heard_draining: bool,
     },
     /// Reads at one snapshot.
     Read {

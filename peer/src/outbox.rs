@@ -3,7 +3,7 @@
 //! Requests of one step to one peer are gathered into one message, so that n objects cost one round.
 
 use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest};
-use driftmesh_model::{Lsn, PeerId, Timestamp};
+use driftmesh_model::{Lsn, ObjectId, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
 /// About how many bytes of values one gathered answer carries before it is sent.
@@ -13,7 +13,7 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 struct Gathered {
     reads: BTreeMap<Timestamp, Vec<ReadRequest>>,
     answers: BTreeMap<Timestamp, (usize, Vec<ReadAnswer>)>,
-    owns: Vec<OwnRequest>,
+    owns: BTreeMap<ObjectId, OwnRequest>,
     queued: Vec<Queued>,
     locates: Vec<LocateRequest>,
     located: Vec<Located>,
@@ -34,7 +34,13 @@ impl Outbox {
     }
 
     /// Adds an answer; returns a full message to send now, if one is.
-    pub(crate) fn answer(&mut self, to: PeerId, snapshot: Timestamp, bytes: usize, answer: ReadAnswer) -> Option<Message> {
+    pub(crate) fn answer(
+        &mut self,
+        to: PeerId,
+        snapshot: Timestamp,
+        bytes: usize,
+        answer: ReadAnswer,
+    ) -> Option<Message> {
         let gathered = self.gathered.entry(to).or_default();
         let (size, answers) = gathered.answers.entry(snapshot).or_default();
         *size += bytes;
@@ -47,9 +53,7 @@ impl Outbox {
     }
 
     pub(crate) fn own(&mut self, to: PeerId, request: OwnRequest) {
-        let owns = &mut self.gathered.entry(to).or_default().owns;
-        owns.retain(|other| other.object != request.object);
-        owns.push(request);
+        self.gathered.entry(to).or_default().owns.insert(request.object, request);
     }
 
     pub(crate) fn queued(&mut self, to: PeerId, queued: Queued) {
@@ -101,7 +105,7 @@ impl Outbox {
                 messages.push(Message::ReadAnswers { snapshot, answers });
             }
             if !gathered.owns.is_empty() {
-                messages.push(Message::Own { requests: gathered.owns });
+                messages.push(Message::Own { requests: gathered.owns.into_values().collect() });
             }
             if !gathered.queued.is_empty() {
                 messages.push(Message::Queued { objects: gathered.queued });

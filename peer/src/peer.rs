@@ -60,6 +60,11 @@ pub struct Peer {
     pub(crate) members: BTreeMap<PeerId, Member>,
     /// Who leads each known group.
     pub(crate) leaders: BTreeMap<GroupId, PeerId>,
+    /// Tells whether two peers know the same groups (R4).
+    pub(crate) groups_digest: u64,
+    /// When each unsettled grant is due to be sent again.
+    pub(crate) grants_due: BTreeMap<(GroupId, u64), Micros>,
+    pub(crate) drain_from: usize,
     /// Groups whose only member came back as another incarnation: what they owned is lost, and nothing that may
     /// have been theirs is ever declared absent (R4).
     pub(crate) lost_groups: BTreeSet<GroupId>,
@@ -111,6 +116,9 @@ impl Peer {
             republish_from: None,
             members: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            groups_digest: 0,
+            grants_due: BTreeMap::new(),
+            drain_from: 0,
             lost_groups: BTreeSet::new(),
             timers,
             outbox: Outbox::default(),
@@ -128,6 +136,7 @@ impl Peer {
             config,
         };
         peer.leaders.insert(group_id, peer.config.peer);
+        peer.renew_groups_digest();
         peer.apply_sabotage();
         peer
     }
@@ -161,8 +170,10 @@ impl Peer {
             }
         }
         match envelope.message {
-            Message::Heartbeat { wall, oldest_snapshot, owned } => {
+            Message::Heartbeat { wall, oldest_snapshot, owned, draining, unsettled, heard_draining } => {
+                let unsettled = if heard_draining { Some(unsettled) } else { None };
                 self.heartbeat_received(from, wall, oldest_snapshot, owned);
+                self.leaving_received(from, draining, unsettled);
             }
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, answers } => self.read_answered(from, snapshot, answers),
@@ -206,7 +217,7 @@ impl Peer {
             Timer::Parked(object) => self.parked_due(object),
             Timer::Republish => self.republish_due(),
             Timer::Drain => self.drain_due(),
-            Timer::Scan(peer) => self.scan_due(peer),
+            Timer::Scan(peer, id) => self.scan_due(peer, id),
         }
     }
 

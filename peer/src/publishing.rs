@@ -1,8 +1,8 @@
 //! Telling homes and passers-by where objects are. Asynchronous: correctness never waits for it (R1).
 
+use crate::Peer;
 use crate::message::Message;
 use crate::timers::Timer;
-use crate::Peer;
 use driftmesh_directory::Record;
 use driftmesh_model::{Micros, ObjectId, PeerId};
 
@@ -91,12 +91,8 @@ impl Peer {
 
     pub(crate) fn republish_due(&mut self) {
         let Some(cursor) = self.republish_from else { return };
-        let slice: Vec<(usize, ObjectId)> = self
-            .group
-            .owned_from(cursor)
-            .take(REPUBLISH_SLICE)
-            .map(|(next, stored)| (next, stored.object))
-            .collect();
+        let slice: Vec<(usize, ObjectId)> =
+            self.group.owned_from(cursor).take(REPUBLISH_SLICE).map(|(next, stored)| (next, stored.object)).collect();
         for (_, object) in &slice {
             self.publish(*object);
         }

@@ -2,10 +2,11 @@
 //!
 //! A scan takes no locks and does not stop objects from moving: one that moves meanwhile may be met twice or not.
 
+use crate::Peer;
 use crate::message::{Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
-use crate::Peer;
 use driftmesh_model::{HybridClock, Micros, Now, PeerId, Timestamp, TxnId};
+use driftmesh_txn::Status;
 use std::collections::BTreeMap;
 use std::task::Poll;
 
@@ -19,52 +20,64 @@ const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
 struct Asked {
     snapshot: Timestamp,
     cursor: u64,
-    waiter: TxnId,
     page: Option<ScanPage>,
+    due: Micros,
 }
 
-/// The pages asked for, one a peer.
+/// The pages asked for: one for each snapshot and peer.
 #[derive(Debug, Default)]
 pub(crate) struct ScanPages {
-    asked: BTreeMap<PeerId, Asked>,
+    asked: BTreeMap<(PeerId, TxnId), Asked>,
+}
+
+impl ScanPages {
+    /// The snapshot has ended.
+    pub(crate) fn forget(&mut self, id: TxnId) {
+        self.asked.retain(|(_, waiter), _| *waiter != id);
+    }
 }
 
 impl Peer {
     /// One page of what `owner` owns, at the snapshot of an open transaction. May be called again until it answers.
     pub fn scan(&mut self, now: Now, id: TxnId, owner: PeerId, cursor: u64) -> Poll<Option<ScanPage>> {
         self.now = now;
-        let Some(snapshot) = self.snapshot_of(id) else { return Poll::Ready(None) };
+        let open = self.txns.get(id).filter(|txn| txn.status != Status::Expired);
+        let Some(snapshot) = open.map(|txn| txn.snapshot) else { return Poll::Ready(None) };
         if owner == self.config.peer {
             return Poll::Ready(Some(self.page(snapshot, cursor)));
         }
         if !self.is_connected(&owner) {
             return Poll::Ready(None);
         }
-        if let Some(asked) = self.scans.asked.get_mut(&owner)
-            && (asked.snapshot, asked.cursor, asked.waiter) == (snapshot, cursor, id)
+        self.watch_deadline(id);
+        if let Some(asked) = self.scans.asked.get_mut(&(owner, id))
+            && (asked.snapshot, asked.cursor) == (snapshot, cursor)
         {
             let Some(page) = asked.page.take() else { return Poll::Pending };
-            self.scans.asked.remove(&owner);
+            self.scans.asked.remove(&(owner, id));
             return Poll::Ready(Some(page));
         }
-        self.scans.asked.insert(owner, Asked { snapshot, cursor, waiter: id, page: None });
-        self.scan_due(owner);
+        self.scans.asked.insert((owner, id), Asked { snapshot, cursor, page: None, due: now.mono });
+        self.scan_due(owner, id);
         Poll::Pending
     }
 
-    pub(crate) fn scan_due(&mut self, owner: PeerId) {
-        let Some(asked) = self.scans.asked.get(&owner) else { return };
-        if asked.page.is_some() {
+    pub(crate) fn scan_due(&mut self, owner: PeerId, id: TxnId) {
+        let reachable = self.is_connected(&owner);
+        let now = self.now.mono;
+        let Some(asked) = self.scans.asked.get_mut(&(owner, id)) else { return };
+        if asked.page.is_some() || now < asked.due {
             return;
         }
-        let (snapshot, cursor, waiter) = (asked.snapshot, asked.cursor, asked.waiter);
-        if self.txns.get(waiter).is_none() || !self.is_connected(&owner) {
-            self.scans.asked.remove(&owner);
-            self.wakes.push(waiter);
+        if !reachable {
+            self.scans.asked.remove(&(owner, id));
+            self.wakes.push(id);
             return;
         }
-        self.send(owner, Message::Scan { snapshot, cursor });
-        self.timers.set(self.now.mono.plus(ASK_AGAIN_AFTER), Timer::Scan(owner));
+        asked.due = now.plus(ASK_AGAIN_AFTER);
+        let (due, scan) = (asked.due, Message::Scan { snapshot: asked.snapshot, cursor: asked.cursor });
+        self.send(owner, scan);
+        self.timers.set(due, Timer::Scan(owner, id));
     }
 
     pub(crate) fn scan_asked(&mut self, from: PeerId, snapshot: Timestamp, cursor: u64) {
@@ -78,11 +91,12 @@ impl Peer {
     }
 
     pub(crate) fn scan_answered(&mut self, from: PeerId, page: ScanPage) {
-        if let Some(asked) = self.scans.asked.get_mut(&from)
-            && (asked.snapshot, asked.cursor) == (page.snapshot, page.cursor)
-        {
-            asked.page = Some(page);
-            self.wakes.push(asked.waiter);
+        let mine = (from, TxnId::from_u64(0))..=(from, TxnId::from_u64(u64::MAX));
+        for ((_, waiter), asked) in self.scans.asked.range_mut(mine) {
+            if (asked.snapshot, asked.cursor) == (page.snapshot, page.cursor) {
+                asked.page = Some(page.clone());
+                self.wakes.push(*waiter);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ pub struct MemberStatus {
     /// Whether it can be reached.
     pub connected: bool,
     /// How many objects it last said it owns.
-    pub owned: u64,
+    pub owned: Option<u64>,
     /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it.
     pub clock_offset_us: Option<i64>,
     /// How long ago it was last heard, milliseconds.

@@ -5,9 +5,7 @@ use crate::peer::RecentCommit;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
-use driftmesh_model::{
-    GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value,
-};
+use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value};
 use driftmesh_object_store::{Entry, ReadAt, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
 use std::collections::BTreeSet;
@@ -151,6 +149,7 @@ impl Peer {
             reads: SmallMap::default(),
             intents: SmallMap::default(),
             lock_first: BTreeSet::new(),
+            unavailable: None,
             waited: None,
             pins: Vec::new(),
             awaited_message: false,
@@ -223,6 +222,13 @@ impl Peer {
         }
         // R15: the locks come before the snapshot, so a retry can fail only on an object it had not met before.
         if !self.broken(Sabotage::LockFirst) {
+            // R14: what was unavailable is waited for without holding anything.
+            if let Some(missing) = txn.unavailable
+                && !self.take_locks(id, &[missing])?
+            {
+                return Ok(None);
+            }
+            let txn = self.txns.get(id).ok_or(StepError::Ended)?;
             let objects: Vec<ObjectId> = txn.lock_first.iter().copied().collect();
             if !self.take_locks(id, &objects)? {
                 return Ok(None);
@@ -261,7 +267,7 @@ impl Peer {
                 return Ok(Some(ValueRead { commit: *commit, value: value.clone() }));
             }
             Some(Read { remote: Some(RemoteRead::Waiting), .. } | Read { remote: None, .. }) => {}
-            None if txn.reads.len() + txn.intents.len() >= TRANSACTION_OBJECTS_MAX => {
+            None if txn.reads.len() >= TRANSACTION_OBJECTS_MAX => {
                 return Err(StepError::TooManyObjects);
             }
             None => {}
@@ -348,7 +354,7 @@ impl Peer {
         let newest = self.group.owned(object)?.chain.newest();
         let txn = self.txns.get_mut(id)?;
         let plain = txn.status == Status::Running && !txn.read_only && newest.commit <= txn.snapshot;
-        if !plain || txn.intents.contains_key(&object) || txn.intents.len() + txn.reads.len() >= TRANSACTION_OBJECTS_MAX {
+        if !plain || txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
             return None;
         }
         let holder = Holder { txn: id, timestamp: txn.timestamp };
@@ -365,7 +371,7 @@ impl Peer {
         if txn.read_only {
             return Err(StepError::ReadOnly);
         }
-        if txn.reads.len() + txn.intents.len() + objects.len() > 2 * TRANSACTION_OBJECTS_MAX {
+        if objects.len() > TRANSACTION_OBJECTS_MAX {
             return Err(StepError::TooManyObjects);
         }
         if !self.take_locks(id, objects)? {
@@ -433,9 +439,7 @@ impl Peer {
             return Err(StepError::ReadOnly);
         }
         // R5: everything written is locked here, and so belongs to the one group that this peer leads.
-        let uncovered = |write: &&TxnWrite| {
-            !write.creates && txn.intents.get(&write.object) != Some(&Intent::Checked)
-        };
+        let uncovered = |write: &&TxnWrite| !write.creates && txn.intents.get(&write.object) != Some(&Intent::Checked);
         if !self.broken(Sabotage::CommitPoint)
             && let Some(write) = writes.iter().find(uncovered)
         {
@@ -449,13 +453,8 @@ impl Peer {
             self.wakes.push(id);
         }
         self.metrics.local_commits += u64::from(!txn.awaited_message);
-        let receipt = Receipt {
-            group: self.group.id(),
-            term: self.group.term(),
-            lsn: journal_tail,
-            commit,
-            txn: txn.timestamp,
-        };
+        let receipt =
+            Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
         Ok(Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt })
     }
 
@@ -543,6 +542,9 @@ impl Peer {
             self.locks.unpin(*object, &txn.timestamp);
             self.hand_overs.push_back(*object);
         }
+        if txn.read_only {
+            self.scans.forget(id);
+        }
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));
         }
@@ -565,7 +567,11 @@ impl Peer {
             | Cause::ClockAhead { .. } => None,
         };
         if let Some(txn) = self.txns.get_mut(id) {
-            txn.lock_first.extend(txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object));
+            let missing = matches!(cause, Cause::Unavailable { .. }).then(|| cause.object());
+            txn.unavailable = missing.filter(|missing| txn.intents.contains_key(missing));
+            txn.lock_first.extend(
+                txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object),
+            );
             txn.lock_first.extend(lock_also);
         }
         self.give_up_everything(id);
@@ -604,9 +610,8 @@ impl Peer {
     }
 
     pub(crate) fn deadline_due(&mut self, id: TxnId) {
-        let expired = self.txns.get(id).is_some_and(|txn| {
-            txn.status != Status::Expired && self.now.mono >= txn.deadline
-        });
+        let expired =
+            self.txns.get(id).is_some_and(|txn| txn.status != Status::Expired && self.now.mono >= txn.deadline);
         if expired {
             self.expire(id);
         }

@@ -27,7 +27,7 @@ pub(crate) enum Timer {
     /// Objects are handed to others, a slice at a time, because this peer leaves.
     Drain,
     /// A page of a scan did not come.
-    Scan(PeerId),
+    Scan(PeerId, TxnId),
 }
 
 /// Timers in order of time. Setting one twice lets it fire twice: whoever is called looks whether there is work.

@@ -22,6 +22,7 @@ impl Peer {
         let to = waiter.group;
         let Some(number) = self.group.next_grant(to) else {
             // The grant window towards that group is full: go on when it has answered (R24).
+            self.timers.set(waiter.expires, Timer::HandOver(object));
             self.locks.queue_remote(object, age, waiter);
             self.stalled.entry(to).or_default().insert(object);
             return;
@@ -92,12 +93,19 @@ impl Peer {
             self.metrics.note(RareEvent::ValueSpared);
         }
         self.send(leader, Message::Grant(grant));
-        self.timers.set(self.now.mono.plus(REPEAT_GRANT_AFTER), Timer::Grant(to, number));
+        let due = self.now.mono.plus(REPEAT_GRANT_AFTER);
+        self.grants_due.insert((to, number), due);
+        self.timers.set(due, Timer::Grant(to, number));
     }
 
     /// Step 4: until acknowledged, the grant is repeated to whoever leads the destination.
     pub(crate) fn grant_due(&mut self, to: GroupId, number: u64) {
         if self.group.unsettled(to, number).is_none() {
+            self.grants_due.remove(&(to, number));
+            return;
+        }
+        // A timer that a later sending has overtaken.
+        if self.grants_due.get(&(to, number)).is_some_and(|due| self.now.mono < *due) {
             return;
         }
         if self.broken(Sabotage::OneOwner) {
@@ -110,13 +118,9 @@ impl Peer {
 
     /// The leader of a group is reachable again: what it has not answered is repeated.
     pub(crate) fn repeat_grants_to(&mut self, to: GroupId) {
-        let numbers: Vec<u64> = self
-            .group
-            .all_unsettled()
-            .filter(|(group, _, _)| *group == to)
-            .map(|(_, number, _)| number)
-            .collect();
+        let numbers: Vec<u64> = self.group.unsettled_to(to).collect();
         for number in numbers {
+            self.grants_due.insert((to, number), self.now.mono);
             self.timers.set(self.now.mono, Timer::Grant(to, number));
         }
     }
@@ -150,8 +154,12 @@ impl Peer {
             self.answer_grant(from, &grant, GrantReply::NeedsValues);
             return;
         };
-        let sound = Chain::from_versions(versions.clone(), grant.low_water)
-            .is_some_and(|chain| chain.newest().commit <= grant.floor || self.broken(Sabotage::SnapshotClock));
+        // R25: a time or an epoch at the end of its range would stop this peer's own from climbing.
+        let in_range = grant.floor < Timestamp::from_u64(u64::MAX / 2) && grant.epoch.as_u64() < u64::MAX / 2;
+        let sound = in_range
+            && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
+            && Chain::from_versions(versions.clone(), grant.low_water)
+                .is_some_and(|chain| chain.newest().commit <= grant.floor || self.broken(Sabotage::SnapshotClock));
         if self.draining || !sound {
             self.metrics.malformed += u64::from(!sound);
             self.refuse(from, &grant);
@@ -226,14 +234,7 @@ impl Peer {
     }
 
     /// The destination has answered.
-    pub(crate) fn grant_answered(
-        &mut self,
-        peer: PeerId,
-        from: GroupId,
-        to: GroupId,
-        number: u64,
-        reply: GrantReply,
-    ) {
+    pub(crate) fn grant_answered(&mut self, peer: PeerId, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
         let speaks_for = self.members.get(&peer).map(|member| member.group);
         if from != self.group.id() || speaks_for != Some(to) {
             self.metrics.malformed += 1;
@@ -252,7 +253,8 @@ impl Peer {
             GrantReply::Refused => self.take_back(to, number),
             GrantReply::NeedsValues => self.send_grant(to, number, None),
         }
-        if self.draining && self.is_drained() {
+        self.grants_due.remove(&(to, number));
+        if self.draining && self.group.owned_count() + self.group.in_transit_count() == 0 {
             // So that a goodbye right after this leaves nobody waiting for what this group might own.
             self.send_heartbeats();
         }
@@ -282,10 +284,10 @@ impl Peer {
         self.draining = false;
     }
 
-    /// Whether nothing is owned or in transit any more.
+    /// Whether nothing is owned or in transit any more, and every member in reach knows that it must send nothing.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.group.owned_count() == 0 && self.group.in_transit_count() == 0
+        self.group.owned_count() == 0 && self.group.in_transit_count() == 0 && self.nothing_is_coming()
     }
 
     pub(crate) fn drain_due(&mut self) {
@@ -297,13 +299,22 @@ impl Peer {
         if targets.is_empty() {
             return;
         }
-        let objects: Vec<ObjectId> =
-            self.group.owned_from(0).take(DRAIN_SLICE).map(|(_, stored)| stored.object).collect();
+        let slice: Vec<(usize, ObjectId)> = self
+            .group
+            .owned_from(self.drain_from)
+            .take(DRAIN_SLICE)
+            .map(|(next, stored)| (next, stored.object))
+            .collect();
+        // After the last slot it begins again: what was locked may be free now.
+        self.drain_from = slice.last().map_or(0, |(next, _)| *next);
         // Younger than every transaction there is: running ones finish first.
         let time = self.clock.now(self.now.wall);
         let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
         let expires = self.now.mono.plus(Micros::from_millis(1_000));
-        for object in objects {
+        for (_, object) in slice {
+            if self.locks.is_waited_for(object) {
+                continue;
+            }
             let index = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
             let waiter = RemoteWaiter { group: targets[index], kind: TaskKind::new("drain"), have: None, expires };
             self.locks.queue_remote(object, age, waiter);

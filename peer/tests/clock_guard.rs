@@ -2,9 +2,9 @@
 
 mod harness;
 
-use driftmesh_model::{Epoch, Micros, ObjectId, Timestamp, TxnTimestamp};
-use driftmesh_peer::{Cause, Envelope, Message, OwnRequest, RareEvent, ReadRequest, StepError, TaskKind};
-use harness::{Flight, Mesh, is_clock_ahead, is_grant, is_read_answer};
+use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
+use driftmesh_peer::{Cause, Envelope, Message, RareEvent, StepError};
+use harness::{Flight, Mesh, is_clock_ahead, is_grant, is_read_answer, wire};
 
 /// A timestamp so many milliseconds ahead of a peer's wall clock.
 fn ahead_of(mesh: &Mesh, at: usize, millis: u64) -> Timestamp {
@@ -16,21 +16,15 @@ fn hand(mesh: &Mesh, clock: Timestamp, message: Message) {
     mesh.hand(Flight { from: 1, to: 0, envelope: Envelope { clock, message } });
 }
 
-fn read_of(object: ObjectId, snapshot: Timestamp) -> Message {
-    Message::Read { snapshot, objects: vec![ReadRequest { object, epoch: Epoch::ZERO }] }
-}
-
 fn own_of(object: ObjectId, time: Timestamp) -> Message {
-    let age = TxnTimestamp { time, incarnation: 2, sequence: 1 };
-    let request = OwnRequest { object, epoch: Epoch::ZERO, age, kind: TaskKind::new("far"), have: None };
-    Message::Own { requests: vec![request] }
+    wire::own(object, TxnTimestamp { time, incarnation: 2, sequence: 1 })
 }
 
 #[test]
 fn a_request_501_ms_ahead_is_refused_with_the_receivers_time_and_not_merged() {
     type Make = fn(ObjectId, Timestamp) -> Message;
     let scan: Make = |_, snapshot| Message::Scan { snapshot, cursor: 0 };
-    for (make, objects) in [(read_of as Make, 1), (own_of, 1), (scan, 0)] {
+    for (make, objects) in [(wire::read as Make, 1), (own_of, 1), (scan, 0)] {
         let mesh = Mesh::new(2);
         let object = mesh.create_known(0, 1);
         let named = ahead_of(&mesh, 0, 501);
@@ -53,7 +47,7 @@ fn a_request_499_ms_ahead_is_accepted_and_the_clock_follows_it() {
         let mesh = Mesh::new(2);
         let object = mesh.create_known(0, 1);
         let named = ahead_of(&mesh, 0, millis);
-        hand(&mesh, Timestamp::ZERO, read_of(object, named));
+        hand(&mesh, Timestamp::ZERO, wire::read(object, named));
         assert_eq!(mesh.in_flight(is_read_answer).len(), 1);
         assert!(mesh.put(0, object, 2).receipt.commit > named);
         hand(&mesh, Timestamp::ZERO, own_of(object, ahead_of(&mesh, 0, millis)));
@@ -68,7 +62,7 @@ fn a_message_that_left_at_a_clock_too_far_ahead_is_heard_but_its_clock_is_not_fo
         let mesh = Mesh::new(2);
         let object = mesh.create_known(0, 1);
         let clock = ahead_of(&mesh, 0, millis);
-        hand(&mesh, clock, read_of(object, Timestamp::from_wall(mesh.now(0).wall)));
+        hand(&mesh, clock, wire::read(object, Timestamp::from_wall(mesh.now(0).wall)));
         assert_eq!(mesh.in_flight(is_read_answer).len(), 1);
         assert_eq!(mesh.put(0, object, 2).receipt.commit > clock, followed);
     }
@@ -95,7 +89,7 @@ fn a_peer_whose_clock_is_too_far_ahead_is_told_and_may_try_again_once_it_is_righ
                 attempts += 1;
             }
             assert!(mesh.mono_us() >= end && attempts > 100 && attempts <= 250, "{attempts} attempts");
-            assert!(mesh.put(0, object, 2).receipt.commit < ahead_of(&mesh, 0, 1));
+            assert!(mesh.put(0, object, 2).receipt.commit < ahead_of(&mesh, 0, 501));
         } else {
             assert_eq!((read, locked), (Ok(Some(1)), Ok(())));
             mesh.commit_amount(writer, object, 2).unwrap();
@@ -128,7 +122,8 @@ fn an_age_from_the_far_past_or_the_future_is_clamped_at_the_peer_that_admits_it(
     let mesh = Mesh::new(1);
     let now = Timestamp::from_wall(mesh.now(0).wall);
     let minute_ago = Timestamp::from_wall(Micros(mesh.now(0).wall.0 - 60_000_000));
-    for (asked, given) in [(Timestamp::ZERO, minute_ago), (Timestamp::MAX, now), (minute_ago.next(), minute_ago.next())] {
+    for (asked, given) in [(Timestamp::ZERO, minute_ago), (Timestamp::MAX, now), (minute_ago.next(), minute_ago.next())]
+    {
         let txn = mesh.begin_as(0, "aged", 5_000, Some(asked), false);
         assert_eq!(mesh.attempt(txn).0.time, given);
     }

@@ -87,8 +87,7 @@ fn a_conflict_names_the_one_who_committed() {
 /// One slow closure against fast ones at all peers. Returns how the slow one ended, and how often the fast committed.
 fn closures_against_each_other(peers: usize, writers: usize, objects: usize) -> (Done<u32>, u64, u64) {
     let mesh = Mesh::new(peers);
-    let golds: Vec<GoldRef> =
-        (0..objects).map(|index| GoldRef::from_id(mesh.create_known(index % peers, 0))).collect();
+    let golds: Vec<GoldRef> = (0..objects).map(|index| GoldRef::from_id(mesh.create_known(index % peers, 0))).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let slow = {
         let (sleeper, golds) = (mesh.clone(), golds.clone());

@@ -5,9 +5,9 @@ use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
 use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
+use driftmesh_peer::Cause;
 use driftmesh_peer::session::{Error, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use fastrand::Rng;
-use driftmesh_peer::Cause;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 

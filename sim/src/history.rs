@@ -80,12 +80,8 @@ impl TxnLog {
 
     fn close(&self, outcome: Outcome) {
         let mut attempt = self.lock();
-        let empty = TxnRecord {
-            reads: Vec::new(),
-            writes: Vec::new(),
-            outcome: Outcome::Aborted,
-            ..attempt.record.clone()
-        };
+        let empty =
+            TxnRecord { reads: Vec::new(), writes: Vec::new(), outcome: Outcome::Aborted, ..attempt.record.clone() };
         let mut record = std::mem::replace(&mut attempt.record, empty);
         let deletes = std::mem::take(&mut attempt.deletes);
         if record.reads.is_empty() && record.writes.is_empty() {

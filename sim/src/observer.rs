@@ -136,9 +136,9 @@ pub(crate) fn replay_differs(group: &Group) -> Option<String> {
         return Some(format!("group {} owns {} objects, its journal says {count}", group.id(), group.owned_count()));
     }
     for (_, stored) in group.owned_from(0) {
-        let same = replayed.owned(stored.object).is_some_and(|other| {
-            other.epoch == stored.epoch && other.chain.newest() == stored.chain.newest()
-        });
+        let same = replayed
+            .owned(stored.object)
+            .is_some_and(|other| other.epoch == stored.epoch && other.chain.newest() == stored.chain.newest());
         if !same {
             return Some(format!("group {} and its journal differ in object {}", group.id(), stored.object));
         }

@@ -176,12 +176,7 @@ impl LockTable {
 
     /// Whose turn it is on a free lock: the oldest waiter's, unless a pin of an older transaction holds. A local
     /// transaction gets the lock by this.
-    pub fn next_turn(
-        &mut self,
-        object: ObjectId,
-        now: Micros,
-        last_step: impl Fn(TxnId) -> Option<Micros>,
-    ) -> Turn {
+    pub fn next_turn(&mut self, object: ObjectId, now: Micros, last_step: impl Fn(TxnId) -> Option<Micros>) -> Turn {
         let Some(lock) = self.locks.get_mut(&object) else { return Turn::Nobody };
         if lock.holder.is_some() {
             return Turn::Nobody;
@@ -230,6 +225,12 @@ impl LockTable {
     #[must_use]
     pub fn holder(&self, object: ObjectId) -> Option<Holder> {
         self.locks.get(&object).and_then(|lock| lock.holder)
+    }
+
+    /// Whether anybody waits for an object.
+    #[must_use]
+    pub fn is_waited_for(&self, object: ObjectId) -> bool {
+        self.locks.get(&object).is_some_and(|lock| !lock.waiters.is_empty())
     }
 
     /// For whom the object is pinned.
@@ -292,7 +293,12 @@ mod tests {
     }
 
     fn remote(group: u128) -> RemoteWaiter {
-        RemoteWaiter { group: GroupId::from_u128(group), kind: TaskKind::new("test"), have: None, expires: NOW.plus(NOW) }
+        RemoteWaiter {
+            group: GroupId::from_u128(group),
+            kind: TaskKind::new("test"),
+            have: None,
+            expires: NOW.plus(NOW),
+        }
     }
 
     fn alive(_: TxnId) -> Option<Micros> {

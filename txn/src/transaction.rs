@@ -77,6 +77,8 @@ pub struct Transaction {
     pub intents: SmallMap<ObjectId, Intent>,
     /// What former attempts wrote or conflicted on: locked before the snapshot is taken (R15).
     pub lock_first: BTreeSet<ObjectId>,
+    /// The object that was unavailable to the former attempt: waited for alone, without any lock (R14).
+    pub unavailable: Option<ObjectId>,
     /// What it waited for when its deadline passed.
     pub waited: Option<Cause>,
     /// Objects pinned for it.

@@ -76,7 +76,9 @@ pub enum Error {
     #[error("rejected: {0}")]
     Rejected(Box<dyn std::error::Error + Send + Sync>),
     /// The versions that the snapshot sees are no longer kept; take a new one.
-    #[error("the version of object {object} at the snapshot is no longer kept (they are kept for 5 s to 60 s, within a byte budget); take a new snapshot")]
+    #[error(
+        "the version of object {object} at the snapshot is no longer kept (they are kept for 5 s to 60 s, within a byte budget); take a new snapshot"
+    )]
     SnapshotTooOld {
         /// The object.
         object: ObjectId,

@@ -1,6 +1,6 @@
 //! A value lent out for change by `get_mut`.
 
-use super::error::Error;
+use super::error::{Error, Result};
 use super::write_set::WriteSet;
 use driftmesh_model::{Object, Ref, encode_object};
 use std::ops::{Deref, DerefMut};
@@ -17,9 +17,9 @@ pub struct Mutable<T: Object> {
 }
 
 impl<T: Object> Mutable<T> {
-    pub(super) fn lend(reference: Ref<T>, value: T, writes: Arc<WriteSet>) -> Self {
-        writes.lend(reference.id());
-        Self { reference, value, changed: false, writes }
+    pub(super) fn lend(reference: Ref<T>, value: T, writes: Arc<WriteSet>) -> Result<Self> {
+        writes.lend(reference.id())?;
+        Ok(Self { reference, value, changed: false, writes })
     }
 
     /// The reference to the object.
@@ -46,9 +46,7 @@ impl<T: Object> DerefMut for Mutable<T> {
 impl<T: Object> Drop for Mutable<T> {
     fn drop(&mut self) {
         let object = self.reference.id();
-        let value = self.changed.then(|| {
-            encode_object(&self.value).map_err(|error| Error::Object { object, error })
-        });
+        let value = self.changed.then(|| encode_object(&self.value).map_err(|error| Error::Object { object, error }));
         self.writes.give_back(object, value);
     }
 }

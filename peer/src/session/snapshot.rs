@@ -106,11 +106,13 @@ impl<H: Host> Snapshot<H> {
     /// `PeerUnreachable`.
     pub async fn scan(&self, owner: PeerId, cursor: u64) -> Result<ScanPage> {
         let id = self.id;
-        poll_fn(|context| self.host.poll_step(id, context, |peer, now| match peer.scan(now, id, owner, cursor) {
-            Poll::Ready(Some(page)) => Poll::Ready(Ok(page)),
-            Poll::Ready(None) => Poll::Ready(Err(Error::PeerUnreachable(owner))),
-            Poll::Pending => Poll::Pending,
-        }))
+        poll_fn(|context| {
+            self.host.poll_step(id, context, |peer, now| match peer.scan(now, id, owner, cursor) {
+                Poll::Ready(Some(page)) => Poll::Ready(Ok(page)),
+                Poll::Ready(None) => Poll::Ready(Err(Error::PeerUnreachable(owner))),
+                Poll::Pending => Poll::Pending,
+            })
+        })
         .await
     }
 }

@@ -6,9 +6,9 @@ use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError};
 use driftmesh_model::{Micros, TxnId};
 use driftmesh_txn::{Cause, TaskKind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 /// How a transaction is run.
@@ -70,8 +70,7 @@ where
     F: FnMut(Tx<H>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let begin =
-        Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
+    let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(|error| match error {
         StepError::Leaving => Error::Leaving,
@@ -128,9 +127,8 @@ fn finish<H: Host, T>(
         Err(error) => {
             tx.close();
             // An attempt that has ended is retried, whatever the closure made of it.
-            let (failed, ended) = open.host.step(|peer, now| {
-                (peer.failure_of(id).is_some(), peer.commit(now, id, Vec::new()).is_err())
-            });
+            let (failed, ended) =
+                open.host.step(|peer, now| (peer.failure_of(id).is_some(), peer.commit(now, id, Vec::new()).is_err()));
             if failed {
                 return Ok(Attempt::Retry);
             }
@@ -164,13 +162,7 @@ async fn until_deadline<H: Host, T>(open: &Open<H>, body: impl Future<Output = R
     .await
 }
 
-fn give_up<H: Host>(
-    open: &Open<H>,
-    error: StepError,
-    options: &Options,
-    attempts: u32,
-    last: Option<Cause>,
-) -> Error {
+fn give_up<H: Host>(open: &Open<H>, error: StepError, options: &Options, attempts: u32, last: Option<Cause>) -> Error {
     match error {
         StepError::Expired | StepError::Failed(_) => {
             let id = open.id;

@@ -167,7 +167,7 @@ impl<H: Host> Tx<H> {
         let object = reference.id();
         let value = value.ok_or(Error::Dangling { object })?;
         let value = decode_object(&value).map_err(|error| Error::Object { object, error })?;
-        Ok(Mutable::lend(reference, value, Arc::clone(&self.inner.writes)))
+        Mutable::lend(reference, value, Arc::clone(&self.inner.writes))
     }
 
     /// Takes many objects of one type to change them; those that are elsewhere cost one round together.

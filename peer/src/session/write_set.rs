@@ -22,6 +22,12 @@ pub(super) struct Pending {
     pub(super) creates: bool,
 }
 
+impl Pending {
+    fn length(&self) -> usize {
+        self.value.as_ref().map_or(0, Value::len)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     slots: SmallMap<ObjectId, Slot>,
@@ -52,19 +58,33 @@ impl WriteSet {
     }
 
     /// Marks an object as lent out.
-    pub(super) fn lend(&self, object: ObjectId) {
+    pub(super) fn lend(&self, object: ObjectId) -> Result<()> {
         let mut inner = self.lock();
         let before = match inner.slots.remove(&object) {
-            Some(Slot::Written(pending) | Slot::Lent(Some(pending))) => Some(pending),
-            Some(Slot::Lent(None)) | None => None,
+            Some(Slot::Written(pending)) => Some(pending),
+            // Two lenders at once: the second must not undo what the first gives back.
+            Some(lent @ Slot::Lent(_)) => {
+                inner.slots.insert(object, lent);
+                return Err(Error::GuardHeld { object });
+            }
+            None => None,
         };
+        inner.bytes -= before.as_ref().map_or(0, Pending::length);
         inner.slots.insert(object, Slot::Lent(before));
+        Ok(())
     }
 
     /// Takes an object back: with a new value, or unchanged.
     pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
         let mut inner = self.lock();
-        let Some(Slot::Lent(before)) = inner.slots.remove(&object) else { return };
+        let before = match inner.slots.remove(&object) {
+            Some(Slot::Lent(before)) => before,
+            Some(written @ Slot::Written(_)) => {
+                inner.slots.insert(object, written);
+                return;
+            }
+            None => return,
+        };
         let creates = before.as_ref().is_some_and(|pending| pending.creates);
         let written = match value {
             None => before,
@@ -82,8 +102,10 @@ impl WriteSet {
     /// Notes a write.
     pub(super) fn write(&self, object: ObjectId, value: Option<Value>, creates: bool) -> Result<()> {
         let mut inner = self.lock();
-        let creates = creates
-            || matches!(inner.slots.get(&object), Some(Slot::Written(pending)) if pending.creates);
+        if matches!(inner.slots.get(&object), Some(Slot::Lent(_))) {
+            return Err(Error::GuardHeld { object });
+        }
+        let creates = creates || matches!(inner.slots.get(&object), Some(Slot::Written(pending)) if pending.creates);
         inner.put(object, Pending { value, creates });
         inner.within_limits()
     }
@@ -110,10 +132,9 @@ impl WriteSet {
 
 impl Inner {
     fn put(&mut self, object: ObjectId, pending: Pending) {
-        let length = |pending: &Pending| pending.value.as_ref().map_or(0, Value::len);
-        self.bytes += length(&pending);
+        self.bytes += pending.length();
         if let Some(Slot::Written(former)) = self.slots.insert(object, Slot::Written(pending)) {
-            self.bytes -= length(&former);
+            self.bytes -= former.length();
         }
     }
 

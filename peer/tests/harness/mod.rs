@@ -5,6 +5,7 @@
 
 mod jobs;
 mod steps;
+pub(crate) mod wire;
 mod world;
 
 pub(crate) use jobs::Job;

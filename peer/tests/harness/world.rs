@@ -200,12 +200,7 @@ impl Mesh {
         SeatHost { mesh: self.clone(), at }
     }
 
-    fn take<R>(
-        &self,
-        at: usize,
-        step: impl FnOnce(&mut Peer, Now) -> R,
-        after: impl FnOnce(&R, &mut Wakers),
-    ) -> R {
+    fn take<R>(&self, at: usize, step: impl FnOnce(&mut Peer, Now) -> R, after: impl FnOnce(&R, &mut Wakers)) -> R {
         let (result, wakers) = {
             let mut world = self.lock();
             let now = world.now(at);

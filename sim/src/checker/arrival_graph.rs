@@ -32,11 +32,7 @@ pub(super) fn txn_of(node: usize) -> usize {
 
 /// How a node is arrived at.
 pub(super) fn arrival_of(node: usize) -> Arrival {
-    if node.is_multiple_of(2) {
-        Arrival::Dependency
-    } else {
-        Arrival::AntiDependency
-    }
+    if node.is_multiple_of(2) { Arrival::Dependency } else { Arrival::AntiDependency }
 }
 
 /// Cuts a cycle of nodes down until it meets no transaction twice.

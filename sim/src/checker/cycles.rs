@@ -147,11 +147,7 @@ impl CycleSearch<'_> {
         let stride = component.len().div_ceil(SAMPLES).max(1);
         let mut best: Vec<usize> = Vec::new();
         for &start in component.iter().step_by(stride) {
-            let limit = if best.is_empty() {
-                component.len()
-            } else {
-                best.len() - 1
-            };
+            let limit = if best.is_empty() { component.len() } else { best.len() - 1 };
             best = self.through(start, limit).unwrap_or(best);
         }
         let stride = best.len().div_ceil(SAMPLES).max(1);

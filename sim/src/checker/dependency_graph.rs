@@ -67,9 +67,7 @@ impl DependencyGraph {
     /// without session edges. Objects without a version order give wr edges
     /// only.
     pub(super) fn build(ledger: &Ledger<'_>, order: &VersionOrder, included: &[bool]) -> Self {
-        let mut graph = Self {
-            edges: vec![Vec::new(); included.len()],
-        };
+        let mut graph = Self { edges: vec![Vec::new(); included.len()] };
         let next_writers = graph.add_write_edges(ledger, order, included);
         graph.add_read_edges(ledger, &next_writers, included);
         graph.sort();
@@ -115,16 +113,9 @@ impl DependencyGraph {
         }
     }
 
-    fn add_write_edges(
-        &mut self,
-        ledger: &Ledger<'_>,
-        order: &VersionOrder,
-        included: &[bool],
-    ) -> NextWriters {
-        let mut next_writers = NextWriters {
-            after_initial: BTreeMap::new(),
-            after_version: vec![None; ledger.versions.len()],
-        };
+    fn add_write_edges(&mut self, ledger: &Ledger<'_>, order: &VersionOrder, included: &[bool]) -> NextWriters {
+        let mut next_writers =
+            NextWriters { after_initial: BTreeMap::new(), after_version: vec![None; ledger.versions.len()] };
         for (&object, chain) in &order.chains {
             let mut next = None;
             for &version in chain.iter().rev() {
@@ -144,12 +135,7 @@ impl DependencyGraph {
         next_writers
     }
 
-    fn add_read_edges(
-        &mut self,
-        ledger: &Ledger<'_>,
-        next_writers: &NextWriters,
-        included: &[bool],
-    ) {
+    fn add_read_edges(&mut self, ledger: &Ledger<'_>, next_writers: &NextWriters, included: &[bool]) {
         for (reader, txn) in ledger.effective_txns() {
             if !included[reader] {
                 continue;
@@ -179,12 +165,7 @@ impl DependencyGraph {
     /// How many edges there are: dependencies and anti-dependencies.
     pub(super) fn count(&self) -> (usize, usize) {
         let total: usize = self.edges.iter().map(Vec::len).sum();
-        let anti_dependencies = self
-            .edges
-            .iter()
-            .flatten()
-            .filter(|edge| edge.kind.is_anti_dependency())
-            .count();
+        let anti_dependencies = self.edges.iter().flatten().filter(|edge| edge.kind.is_anti_dependency()).count();
         (total - anti_dependencies, anti_dependencies)
     }
 }

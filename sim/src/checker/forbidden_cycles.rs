@@ -61,9 +61,7 @@ fn report_cycles(
 
 fn describe(ledger: &Ledger<'_>, graph: &DependencyGraph, mut nodes: Vec<usize>) -> Cycle {
     // Starting at the earliest transaction makes reports of one cycle equal.
-    let earliest = (0..nodes.len())
-        .min_by_key(|&place| nodes[place])
-        .unwrap_or(0);
+    let earliest = (0..nodes.len()).min_by_key(|&place| nodes[place]).unwrap_or(0);
     nodes.rotate_left(earliest);
     let targets = nodes.iter().cycle().skip(1);
     let edges: Vec<CycleEdge> = nodes
@@ -72,22 +70,14 @@ fn describe(ledger: &Ledger<'_>, graph: &DependencyGraph, mut nodes: Vec<usize>)
         .filter_map(|(&source, &target)| {
             let anti_dependency = arrival_of(target) == Arrival::AntiDependency;
             // Edges are sorted, so this prefers the strongest reason.
-            let edge = graph.edges[txn_of(source)].iter().find(|edge| {
-                edge.target == txn_of(target) && edge.kind.is_anti_dependency() == anti_dependency
-            })?;
-            Some(CycleEdge {
-                from: ledger.name(txn_of(source)),
-                kind: edge.kind,
-                to: ledger.name(txn_of(target)),
-            })
+            let edge = graph.edges[txn_of(source)]
+                .iter()
+                .find(|edge| edge.target == txn_of(target) && edge.kind.is_anti_dependency() == anti_dependency)?;
+            Some(CycleEdge { from: ledger.name(txn_of(source)), kind: edge.kind, to: ledger.name(txn_of(target)) })
         })
         .collect();
     let edges = contracted(edges);
-    Cycle {
-        anomaly: classify(&edges),
-        through_session: edges.iter().any(|edge| edge.kind == EdgeKind::Session),
-        edges,
-    }
+    Cycle { anomaly: classify(&edges), through_session: edges.iter().any(|edge| edge.kind == EdgeKind::Session), edges }
 }
 
 /// Joins neighbouring edges that reducing the graph has cut apart: write-write
@@ -110,16 +100,10 @@ fn contracted(edges: Vec<CycleEdge>) -> Vec<CycleEdge> {
 /// The name of a cycle by its edges. The names were made for cycles without
 /// session edges; with them, a cycle is named after its other edges.
 fn classify(edges: &[CycleEdge]) -> Anomaly {
-    let is_anti_dependency: Vec<bool> = edges
-        .iter()
-        .map(|edge| edge.kind.is_anti_dependency())
-        .collect();
+    let is_anti_dependency: Vec<bool> = edges.iter().map(|edge| edge.kind.is_anti_dependency()).collect();
     let anti_dependencies = is_anti_dependency.iter().filter(|&&one| one).count();
     let following = is_anti_dependency.iter().cycle().skip(1);
-    let adjacent = is_anti_dependency
-        .iter()
-        .zip(following)
-        .any(|(&this, &following)| this && following);
+    let adjacent = is_anti_dependency.iter().zip(following).any(|(&this, &following)| this && following);
     let reads = edges.iter().any(|edge| match edge.kind {
         EdgeKind::WriteRead(_) => true,
         EdgeKind::WriteWrite(_) | EdgeKind::ReadWrite(_) | EdgeKind::Session => false,

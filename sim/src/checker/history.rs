@@ -33,11 +33,7 @@ impl Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::INITIAL {
-            formatter.write_str("initial")
-        } else {
-            write!(formatter, "{}", self.0)
-        }
+        if *self == Self::INITIAL { formatter.write_str("initial") } else { write!(formatter, "{}", self.0) }
     }
 }
 

@@ -70,10 +70,7 @@ impl<'history> Ledger<'history> {
     /// The name of a transaction.
     pub(super) fn name(&self, position: usize) -> TxnName {
         let label = self.history.txns.get(position).map(|txn| txn.label.clone());
-        TxnName {
-            position,
-            label: label.unwrap_or_default(),
-        }
+        TxnName { position, label: label.unwrap_or_default() }
     }
 
     /// The name of the transaction that wrote a version.
@@ -89,9 +86,7 @@ impl<'history> Ledger<'history> {
         }
         match self.by_token.get(&(object, token)) {
             None => Origin::Nobody,
-            Some(&version) if self.took_effect[self.versions[version].writer] => {
-                Origin::Effective(version)
-            }
+            Some(&version) if self.took_effect[self.versions[version].writer] => Origin::Effective(version),
             Some(&version) => Origin::Ineffective(version),
         }
     }
@@ -99,11 +94,7 @@ impl<'history> Ledger<'history> {
     /// The transactions that took effect, in the order of the history.
     pub(super) fn effective_txns(&self) -> impl Iterator<Item = (usize, &'history TxnRecord)> {
         let took_effect = &self.took_effect;
-        self.history
-            .txns
-            .iter()
-            .enumerate()
-            .filter(|(position, _)| took_effect[*position])
+        self.history.txns.iter().enumerate().filter(|(position, _)| took_effect[*position])
     }
 
     /// Whether a version must have its place in the version order of its
@@ -133,11 +124,7 @@ impl<'history> Ledger<'history> {
                 None
             };
             if let Some(fault) = fault {
-                findings.report(Violation::MalformedRecord {
-                    txn: self.name(position),
-                    object,
-                    fault,
-                });
+                findings.report(Violation::MalformedRecord { txn: self.name(position), object, fault });
                 continue;
             }
             if let Some(&first) = self.by_token.get(&(object, write.token)) {
@@ -152,12 +139,7 @@ impl<'history> Ledger<'history> {
             let version = self.versions.len();
             self.by_token.insert((object, write.token), version);
             self.written[position].push(version);
-            self.versions.push(Version {
-                write: *write,
-                writer: position,
-                was_read: false,
-                was_observed: false,
-            });
+            self.versions.push(Version { write: *write, writer: position, was_read: false, was_observed: false });
         }
     }
 
@@ -220,11 +202,7 @@ impl<'history> Ledger<'history> {
             if txn.outcome != Outcome::Unknown {
                 continue;
             }
-            let versions = || {
-                self.written[position]
-                    .iter()
-                    .map(|&version| &self.versions[version])
-            };
+            let versions = || self.written[position].iter().map(|&version| &self.versions[version]);
             let landed = versions().find(|version| version.was_observed);
             // Where the final state was not read, nothing can be said; the
             // comparison with the final state reports the omission.

@@ -82,10 +82,7 @@ pub fn check(history: &History) -> Result<Summary, Vec<Violation>> {
 /// # Errors
 ///
 /// The violations found, at most [`VIOLATIONS_PER_STAGE`] per stage.
-pub fn check_with(
-    history: &History,
-    session_order: SessionOrder,
-) -> Result<Summary, Vec<Violation>> {
+pub fn check_with(history: &History, session_order: SessionOrder) -> Result<Summary, Vec<Violation>> {
     run(history, session_order, snapshot_isolation::unfold, |_| true)
 }
 
@@ -105,13 +102,8 @@ pub fn check_serializable(history: &History) -> Result<Summary, Vec<Violation>> 
 /// # Errors
 ///
 /// The violations found, at most [`VIOLATIONS_PER_STAGE`] per stage.
-pub fn check_serializable_with(
-    history: &History,
-    session_order: SessionOrder,
-) -> Result<Summary, Vec<Violation>> {
-    run(history, session_order, serializability::unfold, |txn| {
-        txn.serializable
-    })
+pub fn check_serializable_with(history: &History, session_order: SessionOrder) -> Result<Summary, Vec<Violation>> {
+    run(history, session_order, serializability::unfold, |txn| txn.serializable)
 }
 
 fn run(
@@ -126,46 +118,20 @@ fn run(
     let order = VersionOrder::derive(&ledger, in_order);
     final_state::check_final_state(&ledger, &order, in_final_state);
     reads::check_reads(&ledger, in_reads);
-    let included: Vec<bool> = history
-        .txns
-        .iter()
-        .zip(&ledger.took_effect)
-        .map(|(txn, &took_effect)| took_effect && include(txn))
-        .collect();
-    let graph = forbidden_cycles::check_cycles(
-        &ledger,
-        &order,
-        &included,
-        session_order,
-        unfold,
-        in_cycles,
-    );
-    let violations: Vec<Violation> = stages
-        .into_iter()
-        .flat_map(Findings::into_violations)
-        .collect();
-    if violations.is_empty() {
-        Ok(summarize(&ledger, &order, &included, &graph))
-    } else {
-        Err(violations)
-    }
+    let included: Vec<bool> =
+        history.txns.iter().zip(&ledger.took_effect).map(|(txn, &took_effect)| took_effect && include(txn)).collect();
+    let graph = forbidden_cycles::check_cycles(&ledger, &order, &included, session_order, unfold, in_cycles);
+    let violations: Vec<Violation> = stages.into_iter().flat_map(Findings::into_violations).collect();
+    if violations.is_empty() { Ok(summarize(&ledger, &order, &included, &graph)) } else { Err(violations) }
 }
 
-fn summarize(
-    ledger: &Ledger<'_>,
-    order: &VersionOrder,
-    included: &[bool],
-    graph: &DependencyGraph,
-) -> Summary {
+fn summarize(ledger: &Ledger<'_>, order: &VersionOrder, included: &[bool], graph: &DependencyGraph) -> Summary {
     let (dependencies, anti_dependencies) = graph.count();
     let mut summary = Summary {
         searched: included.iter().filter(|&&included| included).count(),
         objects: order.chains.len(),
         versions: order.chains.values().map(Vec::len).sum(),
-        reads: ledger
-            .effective_txns()
-            .map(|(_, txn)| txn.reads.len())
-            .sum(),
+        reads: ledger.effective_txns().map(|(_, txn)| txn.reads.len()).sum(),
         dependencies,
         anti_dependencies,
         ..Summary::default()

@@ -15,11 +15,7 @@ pub(super) fn unfold(graph: &DependencyGraph) -> Adjacency {
     let mut adjacency = vec![Vec::new(); 2 * graph.edges.len()];
     for (source, edges) in graph.edges.iter().enumerate() {
         for edge in edges {
-            let arrival = if edge.kind.is_anti_dependency() {
-                Arrival::AntiDependency
-            } else {
-                Arrival::Dependency
-            };
+            let arrival = if edge.kind.is_anti_dependency() { Arrival::AntiDependency } else { Arrival::Dependency };
             let target = node(edge.target, arrival);
             adjacency[node(source, Arrival::Dependency)].push(target);
             adjacency[node(source, Arrival::AntiDependency)].push(target);

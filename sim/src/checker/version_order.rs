@@ -29,10 +29,7 @@ impl VersionOrder {
         let mut by_object: BTreeMap<ObjectKey, Vec<usize>> = BTreeMap::new();
         for (version, entry) in ledger.versions.iter().enumerate() {
             if ledger.must_fit(version) {
-                by_object
-                    .entry(entry.write.object)
-                    .or_default()
-                    .push(version);
+                by_object.entry(entry.write.object).or_default().push(version);
             }
         }
         let mut order = Self::default();
@@ -53,10 +50,7 @@ fn derive_chain(
 ) -> Option<Vec<usize>> {
     let mut successors: BTreeMap<Token, Vec<usize>> = BTreeMap::new();
     for &version in versions {
-        successors
-            .entry(ledger.versions[version].write.predecessor)
-            .or_default()
-            .push(version);
+        successors.entry(ledger.versions[version].write.predecessor).or_default().push(version);
     }
     let mut sound = true;
     for (&predecessor, overwriters) in &successors {
@@ -120,13 +114,7 @@ fn predecessor_is_sound(
 /// are known to exist and to be overwritten once, so the versions off the
 /// chain form circles only, and following predecessors from any of them goes
 /// round one.
-fn report_circle(
-    ledger: &Ledger<'_>,
-    object: ObjectKey,
-    versions: &[usize],
-    chain: &[usize],
-    findings: &mut Findings,
-) {
+fn report_circle(ledger: &Ledger<'_>, object: ObjectKey, versions: &[usize], chain: &[usize], findings: &mut Findings) {
     let on_chain: BTreeSet<usize> = chain.iter().copied().collect();
     let Some(&start) = versions.iter().find(|version| !on_chain.contains(version)) else {
         return;
@@ -145,9 +133,6 @@ fn report_circle(
         }
     }
     members.reverse();
-    let txns = members
-        .into_iter()
-        .map(|version| ledger.writer_name(version))
-        .collect();
+    let txns = members.into_iter().map(|version| ledger.writer_name(version)).collect();
     findings.report(Violation::CircularVersions { object, txns });
 }

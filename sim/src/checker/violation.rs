@@ -304,114 +304,52 @@ impl fmt::Display for Violation {
             Self::MalformedRecord { txn, object, fault } => {
                 write!(formatter, "malformed record: {txn} on {object}: {fault:?}")
             }
-            Self::TokenReused {
-                object,
-                token,
-                first,
-                second,
-            } => {
-                write!(
-                    formatter,
-                    "token reused: {first} and {second} both wrote {token} to {object}"
-                )
+            Self::TokenReused { object, token, first, second } => {
+                write!(formatter, "token reused: {first} and {second} both wrote {token} to {object}")
             }
-            Self::LostUpdate {
-                object,
-                predecessor,
-                first,
-                second,
-            } => write!(
-                formatter,
-                "lost update: {first} and {second} both overwrote version {predecessor} of {object}"
-            ),
-            Self::StaleOverwrite {
-                txn,
-                object,
-                read,
-                overwrote,
-            } => write!(
-                formatter,
-                "lost update: {txn} read version {read} of {object} but overwrote {overwrote}"
-            ),
-            Self::DirtyWrite {
-                txn,
-                object,
-                token,
-                aborted,
-            } => write!(
-                formatter,
-                "dirty write: {txn} overwrote version {token} of {object} by the aborted {aborted}"
-            ),
-            Self::PhantomVersion { txn, object, token } => write!(
-                formatter,
-                "phantom version: {txn} overwrote version {token} of {object}, which nobody wrote"
-            ),
+            Self::LostUpdate { object, predecessor, first, second } => {
+                write!(formatter, "lost update: {first} and {second} both overwrote version {predecessor} of {object}")
+            }
+            Self::StaleOverwrite { txn, object, read, overwrote } => {
+                write!(formatter, "lost update: {txn} read version {read} of {object} but overwrote {overwrote}")
+            }
+            Self::DirtyWrite { txn, object, token, aborted } => {
+                write!(formatter, "dirty write: {txn} overwrote version {token} of {object} by the aborted {aborted}")
+            }
+            Self::PhantomVersion { txn, object, token } => {
+                write!(formatter, "phantom version: {txn} overwrote version {token} of {object}, which nobody wrote")
+            }
             Self::CircularVersions { object, txns } => {
                 write!(formatter, "circular versions of {object}:")?;
                 txns.iter().try_for_each(|txn| write!(formatter, " {txn}"))
             }
-            Self::TornTransaction {
-                txn,
-                landed,
-                missing,
-            } => write!(
-                formatter,
-                "torn transaction: {txn} took effect on {landed} but not on {missing}"
-            ),
-            Self::LostCommit { txn, object, found } => write!(
-                formatter,
-                "lost commit: the write of {txn} to {object} is gone, version {found} is there"
-            ),
-            Self::ResurrectedVersion {
-                object,
-                token,
-                replaced_by,
-            } => write!(
-                formatter,
-                "resurrected version: {object} ends as {token}, which {replaced_by} had replaced"
-            ),
-            Self::DirtyFinalState {
-                object,
-                token,
-                aborted,
-            } => write!(
-                formatter,
-                "dirty final state: {object} ends as {token} by the aborted {aborted}"
-            ),
+            Self::TornTransaction { txn, landed, missing } => {
+                write!(formatter, "torn transaction: {txn} took effect on {landed} but not on {missing}")
+            }
+            Self::LostCommit { txn, object, found } => {
+                write!(formatter, "lost commit: the write of {txn} to {object} is gone, version {found} is there")
+            }
+            Self::ResurrectedVersion { object, token, replaced_by } => {
+                write!(formatter, "resurrected version: {object} ends as {token}, which {replaced_by} had replaced")
+            }
+            Self::DirtyFinalState { object, token, aborted } => {
+                write!(formatter, "dirty final state: {object} ends as {token} by the aborted {aborted}")
+            }
             Self::PhantomFinalState { object, token } => {
-                write!(
-                    formatter,
-                    "phantom final state: {object} ends as {token}, which nobody wrote"
-                )
+                write!(formatter, "phantom final state: {object} ends as {token}, which nobody wrote")
             }
             Self::MissingFinalState { object } => {
-                write!(
-                    formatter,
-                    "missing final state: {object} was written but not read at the end"
-                )
+                write!(formatter, "missing final state: {object} was written but not read at the end")
             }
-            Self::DirtyRead {
-                txn,
-                object,
-                token,
-                aborted,
-            } => write!(
-                formatter,
-                "dirty read (G1a): {txn} read version {token} of {object} by the aborted {aborted}"
-            ),
-            Self::PhantomRead { txn, object, token } => write!(
-                formatter,
-                "phantom read: {txn} read version {token} of {object}, which nobody wrote"
-            ),
-            Self::NonRepeatableRead {
-                txn,
-                object,
-                first,
-                second,
-            } => write!(
-                formatter,
-                "non-repeatable read: {txn} read {object} as {first} and as {second}"
-            ),
+            Self::DirtyRead { txn, object, token, aborted } => {
+                write!(formatter, "dirty read (G1a): {txn} read version {token} of {object} by the aborted {aborted}")
+            }
+            Self::PhantomRead { txn, object, token } => {
+                write!(formatter, "phantom read: {txn} read version {token} of {object}, which nobody wrote")
+            }
+            Self::NonRepeatableRead { txn, object, first, second } => {
+                write!(formatter, "non-repeatable read: {txn} read {object} as {first} and as {second}")
+            }
             Self::ForbiddenCycle(cycle) => write!(formatter, "forbidden cycle {cycle}"),
         }
     }

@@ -9,10 +9,7 @@ use super::*;
 #[test]
 fn nothing_at_all() {
     assert_eq!(check(&History::default()), Ok(Summary::default()));
-    assert_eq!(
-        check_serializable(&History::default()),
-        Ok(Summary::default())
-    );
+    assert_eq!(check_serializable(&History::default()), Ok(Summary::default()));
 }
 
 #[test]
@@ -20,10 +17,7 @@ fn serial_history_with_creation_and_delete() {
     let history = history(
         [
             txn("create", 1).writes(X, 0, 1).writes(Y, 0, 1),
-            txn("failed", 2)
-                .reads(X, 1)
-                .writes(X, 1, 9)
-                .ends(Outcome::Aborted),
+            txn("failed", 2).reads(X, 1).writes(X, 1, 9).ends(Outcome::Aborted),
             txn("update", 2).reads(X, 1).writes(X, 1, 2),
             txn("delete", 1).reads(Y, 1).writes(Y, 1, 3),
             txn("recreate", 3).reads(X, 2).reads(Y, 3).writes(Y, 3, 4),
@@ -50,25 +44,13 @@ fn serial_history_with_creation_and_delete() {
 
 #[test]
 fn unknown_transaction_that_did_or_did_not_happen() {
-    let unknown = txn("u", 1)
-        .writes(X, 0, 1)
-        .writes(Y, 0, 1)
-        .ends(Outcome::Unknown);
+    let unknown = txn("u", 1).writes(X, 0, 1).writes(Y, 0, 1).ends(Outcome::Unknown);
     let happened = history([unknown.clone()], [(X, 1), (Y, 1)]);
-    assert_eq!(
-        check(&happened).map(|summary| summary.unknown_effective),
-        Ok(1)
-    );
+    assert_eq!(check(&happened).map(|summary| summary.unknown_effective), Ok(1));
     let overwritten = [unknown.clone(), txn("b", 2).writes(X, 1, 2)];
-    assert_eq!(
-        check(&history(overwritten, [(X, 2), (Y, 1)])).map(|summary| summary.versions),
-        Ok(3)
-    );
+    assert_eq!(check(&history(overwritten, [(X, 2), (Y, 1)])).map(|summary| summary.versions), Ok(3));
     let vanished = [unknown, txn("b", 2).writes(X, 0, 2)];
-    assert_eq!(
-        check(&history(vanished, [(X, 2), (Y, 0)])).map(|summary| summary.unknown_unseen),
-        Ok(1)
-    );
+    assert_eq!(check(&history(vanished, [(X, 2), (Y, 0)])).map(|summary| summary.unknown_unseen), Ok(1));
 }
 
 #[test]
@@ -87,11 +69,7 @@ fn unknown_transactions_that_saw_only_each_other() {
 #[test]
 fn unknown_transaction_may_land_after_its_session_moved_on() {
     let history = history(
-        [
-            txn("u", 1).writes(X, 0, 1).ends(Outcome::Unknown),
-            txn("early", 1).reads(X, 0),
-            txn("late", 1).reads(X, 1),
-        ],
+        [txn("u", 1).writes(X, 0, 1).ends(Outcome::Unknown), txn("early", 1).reads(X, 0), txn("late", 1).reads(X, 1)],
         [(X, 1)],
     );
     assert!(check(&history).is_ok());
@@ -131,9 +109,6 @@ fn aborted_transactions_may_have_read_anything() {
 
 #[test]
 fn one_token_may_mark_several_objects() {
-    let history = history(
-        [txn("a", 1).writes(X, 0, 1), txn("b", 2).writes(Y, 0, 1)],
-        [(X, 1), (Y, 1)],
-    );
+    let history = history([txn("a", 1).writes(X, 0, 1), txn("b", 2).writes(Y, 0, 1)], [(X, 1), (Y, 1)]);
     assert!(check(&history).is_ok());
 }

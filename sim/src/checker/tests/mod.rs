@@ -10,9 +10,7 @@ mod planted;
 mod random;
 mod reference_store;
 
-use super::{
-    History, ObjectKey, Outcome, ReadRecord, Token, TxnName, TxnRecord, Violation, WriteRecord,
-};
+use super::{History, ObjectKey, Outcome, ReadRecord, Token, TxnName, TxnRecord, Violation, WriteRecord};
 
 const X: ObjectKey = ObjectKey(0xa);
 const Y: ObjectKey = ObjectKey(0xb);
@@ -30,20 +28,13 @@ fn txn(label: &str, session: u32) -> TxnRecord {
 
 impl TxnRecord {
     fn reads(mut self, object: ObjectKey, token: u64) -> Self {
-        self.reads.push(ReadRecord {
-            object,
-            token: Token(token),
-        });
+        self.reads.push(ReadRecord { object, token: Token(token) });
         self
     }
 
     fn writes(mut self, object: ObjectKey, predecessor: u64, token: u64) -> Self {
         let (predecessor, token) = (Token(predecessor), Token(token));
-        self.writes.push(WriteRecord {
-            object,
-            predecessor,
-            token,
-        });
+        self.writes.push(WriteRecord { object, predecessor, token });
         self
     }
 
@@ -58,23 +49,15 @@ impl TxnRecord {
     }
 }
 
-fn history<const N: usize>(
-    txns: impl IntoIterator<Item = TxnRecord>,
-    final_state: [(ObjectKey, u64); N],
-) -> History {
+fn history<const N: usize>(txns: impl IntoIterator<Item = TxnRecord>, final_state: [(ObjectKey, u64); N]) -> History {
     History {
         txns: txns.into_iter().collect(),
-        final_state: final_state
-            .map(|(object, token)| (object, Token(token)))
-            .into(),
+        final_state: final_state.map(|(object, token)| (object, Token(token))).into(),
     }
 }
 
 fn name(label: &str, position: usize) -> TxnName {
-    TxnName {
-        position,
-        label: label.to_owned(),
-    }
+    TxnName { position, label: label.to_owned() }
 }
 
 fn printed(violations: &[Violation]) -> Vec<String> {

@@ -43,13 +43,7 @@ fn plans() -> impl Strategy<Value = Plan> {
                     *read = read.map(|read| place.unwrap_or(read.min(writers[object].len())));
                 }
             }
-            Plan {
-                writers,
-                reads,
-                sessions,
-                unknown,
-                flagged,
-            }
+            Plan { writers, reads, sessions, unknown, flagged }
         })
 }
 
@@ -59,11 +53,7 @@ fn object(index: usize) -> ObjectKey {
 
 /// The token of the version at a place in the order of an object's versions.
 fn token_at(writers: &[usize], place: usize) -> u64 {
-    if place == 0 {
-        0
-    } else {
-        writers[place - 1] as u64 + 1
-    }
+    if place == 0 { 0 } else { writers[place - 1] as u64 + 1 }
 }
 
 impl Plan {
@@ -87,9 +77,7 @@ impl Plan {
             history.txns.push(record);
         }
         for (index, writers) in self.writers.iter().enumerate() {
-            history
-                .final_state
-                .insert(object(index), Token(token_at(writers, writers.len())));
+            history.final_state.insert(object(index), Token(token_at(writers, writers.len())));
         }
         history
     }
@@ -97,11 +85,7 @@ impl Plan {
     /// Every version is overwritten or final, so every writer took effect;
     /// an unknown transaction that wrote nothing was not seen.
     fn took_effect(&self, position: usize) -> bool {
-        !self.unknown[position]
-            || self
-                .writers
-                .iter()
-                .any(|writers| writers.contains(&position))
+        !self.unknown[position] || self.writers.iter().any(|writers| writers.contains(&position))
     }
 
     /// All edges of the full relations: dependencies and anti-dependencies.
@@ -158,8 +142,7 @@ fn composed(dependency: Matrix, anti_dependency: Matrix) -> Matrix {
     for source in 0..TXNS {
         for middle in 0..TXNS {
             for target in 0..TXNS {
-                relation[source][target] |=
-                    dependency[source][middle] && anti_dependency[middle][target];
+                relation[source][target] |= dependency[source][middle] && anti_dependency[middle][target];
             }
         }
     }
@@ -175,11 +158,7 @@ fn united(mut first: Matrix, second: Matrix) -> Matrix {
     first
 }
 
-fn assert_verdict(
-    verdict: Result<super::super::Summary, Vec<Violation>>,
-    forbidden: bool,
-    plan: &Plan,
-) {
+fn assert_verdict(verdict: Result<super::super::Summary, Vec<Violation>>, forbidden: bool, plan: &Plan) {
     match verdict {
         Ok(_) => assert!(!forbidden, "missed a cycle in {plan:?}"),
         Err(violations) => {
@@ -191,19 +170,11 @@ fn assert_verdict(
                 assert!(cycle.edges.len() >= 2);
                 let targets = cycle.edges.iter().map(|edge| &edge.to);
                 let sources = cycle.edges.iter().cycle().skip(1).map(|edge| &edge.from);
-                assert!(
-                    targets
-                        .zip(sources)
-                        .all(|(target, source)| target == source)
-                );
+                assert!(targets.zip(sources).all(|(target, source)| target == source));
                 let mut met: Vec<_> = cycle.edges.iter().map(|edge| edge.from.position).collect();
                 met.sort_unstable();
                 met.dedup();
-                assert_eq!(
-                    met.len(),
-                    cycle.edges.len(),
-                    "{cycle} meets a transaction twice"
-                );
+                assert_eq!(met.len(), cycle.edges.len(), "{cycle} meets a transaction twice");
             }
         }
     }
@@ -243,8 +214,5 @@ fn plans_are_neither_all_allowed_nor_all_forbidden() {
         let plan = plans().new_tree(&mut runner).expect("a plan").current();
         forbidden += usize::from(check_with(&plan.history(), SessionOrder::Ignored).is_err());
     }
-    assert!(
-        (samples / 10..samples * 9 / 10).contains(&forbidden),
-        "{forbidden} of {samples}"
-    );
+    assert!((samples / 10..samples * 9 / 10).contains(&forbidden), "{forbidden} of {samples}");
 }

@@ -25,32 +25,21 @@ fn records() -> impl Strategy<Value = TxnRecord> {
         predecessor,
         token,
     });
-    (
-        0..3_u32,
-        proptest::collection::vec(read, 0..4),
-        proptest::collection::vec(write, 0..4),
-        outcomes(),
-        any::<bool>(),
-    )
-        .prop_map(
-            |(session, reads, writes, outcome, serializable)| TxnRecord {
-                label: "garbage".to_owned(),
-                session,
-                reads,
-                writes,
-                outcome,
-                serializable,
-            },
-        )
+    (0..3_u32, proptest::collection::vec(read, 0..4), proptest::collection::vec(write, 0..4), outcomes(), any::<bool>())
+        .prop_map(|(session, reads, writes, outcome, serializable)| TxnRecord {
+            label: "garbage".to_owned(),
+            session,
+            reads,
+            writes,
+            outcome,
+            serializable,
+        })
 }
 
 fn histories() -> impl Strategy<Value = History> {
     let object = (0..4_u128).prop_map(ObjectKey);
     let token = (0..8_u64).prop_map(Token);
-    (
-        proptest::collection::vec(records(), 0..30),
-        proptest::collection::btree_map(object, token, 0..5),
-    )
+    (proptest::collection::vec(records(), 0..30), proptest::collection::btree_map(object, token, 0..5))
         .prop_map(|(txns, final_state)| History { txns, final_state })
 }
 

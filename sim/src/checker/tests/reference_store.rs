@@ -80,10 +80,7 @@ impl ReferenceStore {
 
     fn visible(&self, object: ObjectKey, snapshot: usize) -> Token {
         let versions = self.versions.get(&object).map_or(&[][..], Vec::as_slice);
-        let visible = versions
-            .iter()
-            .rev()
-            .find(|(commit, _)| *commit <= snapshot);
+        let visible = versions.iter().rev().find(|(commit, _)| *commit <= snapshot);
         visible.map_or(Token::INITIAL, |(_, token)| *token)
     }
 
@@ -92,10 +89,7 @@ impl ReferenceStore {
     fn attempt(&mut self, session: u32) -> (usize, usize) {
         let position = self.history.txns.len();
         let snapshot = self.commits;
-        let attempt = self
-            .open
-            .entry(session)
-            .or_insert(Attempt { snapshot, position });
+        let attempt = self.open.entry(session).or_insert(Attempt { snapshot, position });
         if attempt.position == position {
             let mut record = txn("t", session).ends(Outcome::Aborted);
             record.serializable = position.is_multiple_of(2);
@@ -123,11 +117,7 @@ impl ReferenceStore {
                 let token = Token(self.next_token);
                 let writes = &mut self.history.txns[position].writes;
                 writes.retain(|write| write.object != object);
-                writes.push(WriteRecord {
-                    object,
-                    predecessor,
-                    token,
-                });
+                writes.push(WriteRecord { object, predecessor, token });
             }
             Action::Commit => self.close(session, Outcome::Committed, Outcome::Aborted),
             Action::CommitUnheard => self.close(session, Outcome::Unknown, Outcome::Unknown),
@@ -151,11 +141,7 @@ impl ReferenceStore {
 
     fn close(&mut self, session: u32, committed: Outcome, aborted: Outcome) {
         if let Some(attempt) = self.open.remove(&session) {
-            let outcome = if self.try_commit(&attempt) {
-                committed
-            } else {
-                aborted
-            };
+            let outcome = if self.try_commit(&attempt) { committed } else { aborted };
             self.history.txns[attempt.position].outcome = outcome;
         }
     }
@@ -164,8 +150,7 @@ impl ReferenceStore {
     /// current, which puts each of them at its commit in a serial order.
     fn try_commit(&mut self, attempt: &Attempt) -> bool {
         let record = &self.history.txns[attempt.position];
-        let unchanged =
-            |object| self.visible(object, attempt.snapshot) == self.visible(object, self.commits);
+        let unchanged = |object| self.visible(object, attempt.snapshot) == self.visible(object, self.commits);
         let wins = record.writes.iter().all(|write| unchanged(write.object));
         let current = record.reads.iter().all(|read| unchanged(read.object));
         if !wins || (record.serializable && !current) {
@@ -173,10 +158,7 @@ impl ReferenceStore {
         }
         self.commits += 1;
         for write in &record.writes {
-            self.versions
-                .entry(write.object)
-                .or_default()
-                .push((self.commits, write.token));
+            self.versions.entry(write.object).or_default().push((self.commits, write.token));
         }
         true
     }
@@ -189,9 +171,7 @@ impl ReferenceStore {
         self.apply(SESSIONS, Action::Write(0));
         self.apply(SESSIONS, Action::Commit);
         for object in self.versions.keys() {
-            self.history
-                .final_state
-                .insert(*object, self.visible(*object, self.commits));
+            self.history.final_state.insert(*object, self.visible(*object, self.commits));
         }
         self.history
     }
@@ -242,11 +222,8 @@ const NEW_SESSION: u32 = 100;
 
 /// The positions of the acknowledged writers; never empty.
 fn writers(history: &History) -> Vec<usize> {
-    let is_writer =
-        |record: &TxnRecord| record.outcome == Outcome::Committed && !record.writes.is_empty();
-    (0..history.txns.len())
-        .filter(|&position| is_writer(&history.txns[position]))
-        .collect()
+    let is_writer = |record: &TxnRecord| record.outcome == Outcome::Committed && !record.writes.is_empty();
+    (0..history.txns.len()).filter(|&position| is_writer(&history.txns[position])).collect()
 }
 
 fn plant(history: &mut History, fault: Fault, index: Index) {
@@ -254,18 +231,10 @@ fn plant(history: &mut History, fault: Fault, index: Index) {
     let position = writers[index.index(writers.len())];
     let chosen = history.txns[position].clone();
     let write = chosen.writes[index.index(chosen.writes.len())];
-    let [x, y] = [
-        ObjectKey(0),
-        ObjectKey(1 + index.index(OBJECTS as usize - 1) as u128),
-    ];
+    let [x, y] = [ObjectKey(0), ObjectKey(1 + index.index(OBJECTS as usize - 1) as u128)];
     // The last writers of x and y differ; these are their records.
     let last_writes = history.txns.iter().rev().flat_map(|record| &record.writes);
-    let last = |object| {
-        *last_writes
-            .clone()
-            .find(|write| write.object == object)
-            .unwrap()
-    };
+    let last = |object| *last_writes.clone().find(|write| write.object == object).unwrap();
     let (last_x, last_y) = (last(x), last(y));
     match fault {
         Fault::RevertFinalVersion => {
@@ -277,10 +246,7 @@ fn plant(history: &mut History, fault: Fault, index: Index) {
             history.txns.remove(position);
         }
         Fault::ReadPhantom => {
-            history.txns[position].reads.push(ReadRecord {
-                object: x,
-                token: Token(FRESH),
-            });
+            history.txns[position].reads.push(ReadRecord { object: x, token: Token(FRESH) });
         }
         Fault::ReadTwoVersions => {
             let reader = txn("planted", NEW_SESSION);
@@ -295,17 +261,13 @@ fn plant(history: &mut History, fault: Fault, index: Index) {
         }
         Fault::OverwriteTwice => {
             let second = txn("planted", NEW_SESSION);
-            history
-                .txns
-                .push(second.writes(write.object, write.predecessor.0, FRESH));
+            history.txns.push(second.writes(write.object, write.predecessor.0, FRESH));
         }
         Fault::TearUnknown => {
             let torn = txn("planted", NEW_SESSION).writes(x, last_x.token.0, FRESH);
             let torn = torn.writes(y, last_y.token.0, FRESH).ends(Outcome::Unknown);
             history.txns.push(torn);
-            history
-                .final_state
-                .insert(if index.index(2) == 0 { x } else { y }, Token(FRESH));
+            history.final_state.insert(if index.index(2) == 0 { x } else { y }, Token(FRESH));
         }
         Fault::FracturedRead => {
             // The first transaction wrote all objects.
@@ -320,9 +282,7 @@ fn plant(history: &mut History, fault: Fault, index: Index) {
             history.txns.push(other.reads(x, last_x.predecessor.0));
         }
         Fault::SessionBackwards => {
-            history
-                .txns
-                .push(txn("planted", NEW_SESSION).reads(write.object, write.token.0));
+            history.txns.push(txn("planted", NEW_SESSION).reads(write.object, write.token.0));
             let later = txn("planted", NEW_SESSION).reads(write.object, write.predecessor.0);
             history.txns.push(later);
         }
@@ -335,21 +295,16 @@ fn is_named(violation: &Violation, fault: Fault) -> bool {
             if cycle.through_session == through_session)
     };
     match fault {
-        Fault::RevertFinalVersion => matches!(
-            violation,
-            Violation::LostCommit { .. } | Violation::ResurrectedVersion { .. }
-        ),
+        Fault::RevertFinalVersion => {
+            matches!(violation, Violation::LostCommit { .. } | Violation::ResurrectedVersion { .. })
+        }
         Fault::AbortAfterAll => matches!(
             violation,
-            Violation::DirtyRead { .. }
-                | Violation::DirtyWrite { .. }
-                | Violation::DirtyFinalState { .. }
+            Violation::DirtyRead { .. } | Violation::DirtyWrite { .. } | Violation::DirtyFinalState { .. }
         ),
         Fault::DropWriterRecord => matches!(
             violation,
-            Violation::PhantomRead { .. }
-                | Violation::PhantomVersion { .. }
-                | Violation::PhantomFinalState { .. }
+            Violation::PhantomRead { .. } | Violation::PhantomVersion { .. } | Violation::PhantomFinalState { .. }
         ),
         Fault::ReadPhantom => matches!(violation, Violation::PhantomRead { .. }),
         Fault::ReadTwoVersions => matches!(violation, Violation::NonRepeatableRead { .. }),

@@ -1,0 +1,136 @@
+//! Messages made from nothing, as a peer of another make would: by their form on the wire.
+
+use driftmesh_model::{Epoch, GroupId, Hash, Micros, ObjectId, Timestamp, TxnTimestamp, Value, codec};
+use driftmesh_peer::{Message, Seen};
+use serde::Serialize;
+
+/// The form of all that peers say to each other. Field names are the protocol.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) enum Wire {
+    Heartbeat { wall: Micros, oldest_snapshot: Option<Timestamp>, owned: u64 },
+    Read { snapshot: Timestamp, objects: Vec<WireRead> },
+    ReadAnswers { snapshot: Timestamp, answers: Vec<WireAnswer> },
+    Own { requests: Vec<WireOwn> },
+    Queued { objects: Vec<WireQueued> },
+    Locate { objects: Vec<WireLocate> },
+    Located { answers: Vec<WireLocated> },
+    Publish { batch: u64, records: Vec<driftmesh_directory::Record> },
+    Published { batch: u64 },
+    Learned { records: Vec<driftmesh_directory::Record> },
+    Grant(WireGrant),
+    GrantAnswer { from: GroupId, to: GroupId, number: u64, reply: WireReply },
+    ClockAhead { objects: Vec<ObjectId>, receiver: Micros },
+    Scan { snapshot: Timestamp, cursor: u64 },
+    ScanPage(WirePage),
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireRead {
+    pub(crate) object: ObjectId,
+    pub(crate) epoch: Epoch,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireAnswer {
+    pub(crate) object: ObjectId,
+    pub(crate) epoch: Epoch,
+    pub(crate) seen: Seen,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireOwn {
+    pub(crate) object: ObjectId,
+    pub(crate) epoch: Epoch,
+    pub(crate) age: TxnTimestamp,
+    pub(crate) kind: String,
+    pub(crate) have: Option<Hash>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireQueued {
+    pub(crate) object: ObjectId,
+    pub(crate) behind: Option<(TxnTimestamp, String)>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireLocate {
+    pub(crate) object: ObjectId,
+    pub(crate) round: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireLocated {
+    pub(crate) object: ObjectId,
+    pub(crate) holds: driftmesh_directory::Holds,
+    pub(crate) record: Option<driftmesh_directory::Record>,
+    pub(crate) moves: u64,
+    pub(crate) round: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) enum WireValue {
+    Whole(Value),
+    Hash(Hash),
+    Deleted,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireVersion {
+    pub(crate) commit: Timestamp,
+    pub(crate) value: WireValue,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireGrant {
+    pub(crate) from: GroupId,
+    pub(crate) to: GroupId,
+    pub(crate) number: u64,
+    pub(crate) unsettled_from: u64,
+    pub(crate) object: ObjectId,
+    pub(crate) epoch: Epoch,
+    pub(crate) versions: Vec<WireVersion>,
+    pub(crate) low_water: Timestamp,
+    pub(crate) floor: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum WireReply {
+    Adopted,
+    Refused,
+    NeedsValues,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireScanned {
+    pub(crate) object: ObjectId,
+    pub(crate) epoch: Epoch,
+    pub(crate) seen: Seen,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WirePage {
+    pub(crate) snapshot: Timestamp,
+    pub(crate) cursor: u64,
+    pub(crate) next: Option<u64>,
+    pub(crate) objects: Vec<WireScanned>,
+    pub(crate) in_transit: u64,
+}
+
+impl Wire {
+    /// The message of this form.
+    pub(crate) fn message(&self) -> Message {
+        let bytes = codec::encode(self).expect("encodes");
+        codec::decode(&bytes).expect("has the form of a message")
+    }
+}
+
+/// A request to read one object.
+pub(crate) fn read(object: ObjectId, snapshot: Timestamp) -> Message {
+    Wire::Read { snapshot, objects: vec![WireRead { object, epoch: Epoch::ZERO }] }.message()
+}
+
+/// A request for one object.
+pub(crate) fn own(object: ObjectId, age: TxnTimestamp) -> Message {
+    let request = WireOwn { object, epoch: Epoch::ZERO, age, kind: "forged".to_owned(), have: None };
+    Wire::Own { requests: vec![request] }.message()
+}
