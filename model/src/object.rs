@@ -251,7 +251,7 @@ mod tests {
     #[derive(Serialize, Deserialize, PartialEq, Debug)]
     struct Sword {
         damage: u32,
-        owner: Ref<Sword>,
+        owner: Ref<Self>,
     }
     impl Object for Sword {
         const TYPE_NAME: &'static str = "sword";

@@ -396,7 +396,7 @@ impl Peer {
     pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch) {
         if let Some(fetch) = self.fetches.remove(&object) {
             self.pin_for_fetcher(object, &fetch);
-            for (_, id) in &fetch.owners {
+            for id in fetch.owners.values() {
                 // A full queue: the transaction stays parked and asks again at its deadline or wound.
                 let _ = self.queue_local(*id, object);
             }

@@ -26,8 +26,10 @@ pub(crate) struct Member {
     pub(crate) clock_offset: Option<i64>,
     /// How many objects its group owns, as it last said in this incarnation.
     pub(crate) owned: Option<u64>,
-    /// Whether it is leaving.
-    pub(crate) draining: bool,
+    /// Its present attempt to leave; zero while it stays.
+    pub(crate) draining: u64,
+    /// The number of its last heartbeat.
+    heartbeat: u64,
     /// Once it knows that this peer is leaving: how many of its grants to this peer are not settled.
     pub(crate) unsettled_to_us: Option<u64>,
 }
@@ -51,8 +53,9 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
-        let owned = self.members.get(&peer).filter(|former| former.incarnation == introduction.incarnation);
-        let owned = owned.and_then(|former| former.owned);
+        let same = self.members.get(&peer).filter(|former| former.incarnation == introduction.incarnation);
+        let owned = same.and_then(|former| former.owned);
+        let heartbeat = same.map_or(0, |former| former.heartbeat);
         let member = Member {
             incarnation: introduction.incarnation,
             group: introduction.group,
@@ -61,7 +64,8 @@ impl Peer {
             heard_at: now.mono,
             clock_offset: None,
             owned,
-            draining: false,
+            draining: 0,
+            heartbeat,
             unsettled_to_us: None,
         };
         let former = self.members.insert(peer, member);
@@ -133,7 +137,7 @@ impl Peer {
     pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
         let near = |member: &&Member| {
             member.connected
-                && !member.draining
+                && member.draining == 0
                 && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
         };
         self.members.values().filter(near).map(|member| member.group).collect()
@@ -149,6 +153,7 @@ impl Peer {
 
     /// Tells every member how this peer is.
     pub(crate) fn send_heartbeats(&mut self) {
+        self.heartbeats += 1;
         let oldest_snapshot = self.oldest_own_snapshot();
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
         let connected = self.members.iter().filter(|(_, member)| member.connected);
@@ -158,7 +163,8 @@ impl Peer {
                 wall: self.now.wall,
                 oldest_snapshot,
                 owned,
-                draining: self.draining,
+                sequence: self.heartbeats,
+                draining: if self.draining { self.drains } else { 0 },
                 unsettled: self.group.unsettled_to(group).count() as u64,
                 heard_draining,
             };
@@ -166,24 +172,34 @@ impl Peer {
         }
     }
 
+    /// Whether a heartbeat is newer than all before; links may reorder.
+    pub(crate) fn is_news(&mut self, from: PeerId, sequence: u64) -> bool {
+        let Some(member) = self.members.get_mut(&from) else { return false };
+        let news = sequence > member.heartbeat;
+        member.heartbeat = member.heartbeat.max(sequence);
+        news
+    }
+
     /// What a heartbeat says of leaving: the sender's, and this peer's as the sender knows it.
-    pub(crate) fn leaving_received(&mut self, from: PeerId, draining: bool, unsettled_to_us: Option<u64>) {
+    pub(crate) fn leaving_received(&mut self, from: PeerId, draining: u64, unsettled: u64, heard: u64) {
+        // What was said of a former attempt may have been followed by grants when this peer stayed.
+        let heard_this = self.draining && heard == self.drains;
         if let Some(member) = self.members.get_mut(&from) {
             member.draining = draining;
-            member.unsettled_to_us = unsettled_to_us;
+            member.unsettled_to_us = heard_this.then_some(unsettled);
         }
     }
 
     /// Whether a group can be sent an object: its leader is in reach and stays.
     pub(crate) fn takes_objects(&self, group: GroupId) -> bool {
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
-        member.is_some_and(|member| !member.draining)
+        member.is_some_and(|member| member.draining == 0)
     }
 
-    /// Whether nobody in reach can still send this leaving peer anything.
+    /// Whether nobody can still send this leaving peer anything, as everybody said. Who is out of reach may have
+    /// sent something before, and counts too.
     pub(crate) fn nothing_is_coming(&self) -> bool {
-        let connected = self.members.values().filter(|member| member.connected);
-        connected.into_iter().all(|member| member.unsettled_to_us == Some(0))
+        self.members.values().all(|member| member.unsettled_to_us == Some(0))
     }
 
     /// The groups that this peer knows, folded: peers that know the same ones have the same digest.

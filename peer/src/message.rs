@@ -208,12 +208,14 @@ pub enum Message {
         oldest_snapshot: Option<Timestamp>,
         /// How many objects its group owns or is sending.
         owned: u64,
-        /// Whether it is leaving: nothing is sent to it any more.
-        draining: bool,
+        /// Climbs with each heartbeat: one that comes late says nothing any more.
+        sequence: u64,
+        /// The number of its present attempt to leave, and then nothing is sent to it any more; zero while it stays.
+        draining: u64,
         /// How many grants to the receiver's group it has not settled.
         unsettled: u64,
-        /// Whether it knows that the receiver is leaving.
-        heard_draining: bool,
+        /// The receiver's attempt to leave that it knows of; zero if it knows of none.
+        heard_draining: u64,
     },
     /// Reads at one snapshot.
     Read {

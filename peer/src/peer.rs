@@ -65,6 +65,9 @@ pub struct Peer {
     /// When each unsettled grant is due to be sent again.
     pub(crate) grants_due: BTreeMap<(GroupId, u64), Micros>,
     pub(crate) drain_from: usize,
+    /// How often this peer began to leave.
+    pub(crate) drains: u64,
+    pub(crate) heartbeats: u64,
     /// Groups whose only member came back as another incarnation: what they owned is lost, and nothing that may
     /// have been theirs is ever declared absent (R4).
     pub(crate) lost_groups: BTreeSet<GroupId>,
@@ -119,6 +122,8 @@ impl Peer {
             groups_digest: 0,
             grants_due: BTreeMap::new(),
             drain_from: 0,
+            drains: 0,
+            heartbeats: 0,
             lost_groups: BTreeSet::new(),
             timers,
             outbox: Outbox::default(),
@@ -170,10 +175,11 @@ impl Peer {
             }
         }
         match envelope.message {
-            Message::Heartbeat { wall, oldest_snapshot, owned, draining, unsettled, heard_draining } => {
-                let unsettled = if heard_draining { Some(unsettled) } else { None };
-                self.heartbeat_received(from, wall, oldest_snapshot, owned);
-                self.leaving_received(from, draining, unsettled);
+            Message::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining } => {
+                if self.is_news(from, sequence) {
+                    self.heartbeat_received(from, wall, oldest_snapshot, owned);
+                    self.leaving_received(from, draining, unsettled, heard_draining);
+                }
             }
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, answers } => self.read_answered(from, snapshot, answers),

@@ -275,7 +275,14 @@ impl Peer {
     /// Begins to leave: no new transactions, no new objects, and everything owned goes to other members.
     pub fn drain(&mut self, now: Now) {
         self.now = now;
-        self.draining = true;
+        if !self.draining {
+            self.draining = true;
+            self.drains += 1;
+            for member in self.members.values_mut() {
+                member.unsettled_to_us = None;
+            }
+            self.send_heartbeats();
+        }
         self.timers.set(now.mono, Timer::Drain);
     }
 
@@ -284,7 +291,7 @@ impl Peer {
         self.draining = false;
     }
 
-    /// Whether nothing is owned or in transit any more, and every member in reach knows that it must send nothing.
+    /// Whether nothing is owned or in transit any more, and every member knows that it must send nothing.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.group.owned_count() == 0 && self.group.in_transit_count() == 0 && self.nothing_is_coming()

@@ -95,6 +95,13 @@ impl SimHost {
         (std::mem::take(&mut core.steps), std::mem::take(&mut core.commands))
     }
 
+    /// Replaces the peer by a fresh one: it has left, and comes back as somebody new.
+    pub(crate) fn replace(&self, make: impl FnOnce(Now) -> Peer) {
+        let mut core = self.lock();
+        core.peer = make(now_at(&self.inner.clock, self.inner.wall_offset_us));
+        core.commands.clear();
+    }
+
     /// Looks at the peer without taking a step.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Peer) -> R) -> R {
         look(&mut self.lock().peer)

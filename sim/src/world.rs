@@ -20,7 +20,12 @@ use std::task::Waker;
 const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
 
 enum Event {
-    Deliver { from: usize, to: usize, bytes: Vec<u8> },
+    Deliver {
+        from: usize,
+        to: usize,
+        ids: (PeerId, PeerId),
+        bytes: Vec<u8>,
+    },
     Timer(usize),
     JournalHeld(usize, Lsn),
     Awake(Waker),
@@ -28,6 +33,17 @@ enum Event {
     Fault,
     Rejoin(usize, usize),
     Stay(usize),
+    /// A peer that drains goes as soon as it may, and comes back as somebody new; not after the time.
+    Leave(usize, u64),
+}
+
+/// How a peer goes for good.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Going {
+    /// Drained, with a goodbye.
+    Clean,
+    /// Without a word; it had nothing, and nothing was on its way to it.
+    Crash,
 }
 
 /// One simulated peer.
@@ -57,6 +73,7 @@ pub(crate) struct Simulation {
     trace: Trace,
     /// Pairs whose connection is down, lower index first.
     down: Vec<(usize, usize)>,
+    restarts: usize,
 }
 
 fn peer_id(seed: u64, index: usize) -> PeerId {
@@ -86,6 +103,7 @@ impl Simulation {
             sequence: 0,
             messages: 0,
             down: Vec::new(),
+            restarts: 0,
         };
         for left in 0..simulation.peers.len() {
             for right in 0..simulation.peers.len() {
@@ -131,7 +149,7 @@ impl Simulation {
         self.network.faulty = false;
         self.network.mend();
         let now_us = self.now_us();
-        for (left, right) in std::mem::take(&mut self.down) {
+        for (left, right) in self.down.clone() {
             self.schedule(now_us, Event::Rejoin(left, right));
         }
         for index in 0..self.peers.len() {
@@ -175,7 +193,7 @@ impl Simulation {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
+            Event::Deliver { from, to, ids, bytes } => self.deliver(from, to, ids, bytes),
             Event::Timer(index) => self.timer(index),
             Event::JournalHeld(index, lsn) => {
                 self.peers[index].host.step(|peer, now| peer.journal_held(now, lsn));
@@ -190,20 +208,27 @@ impl Simulation {
                 }
             }
             Event::Rejoin(left, right) => {
-                self.down.retain(|pair| *pair != (left, right));
-                self.join(left, right);
-                self.join(right, left);
+                if self.down.contains(&(left, right)) {
+                    self.down.retain(|pair| *pair != (left, right));
+                    self.join(left, right);
+                    self.join(right, left);
+                }
             }
             Event::Stay(index) => {
                 self.peers[index].host.step(|peer, _| peer.stay());
                 self.collect(index, "stay");
             }
+            Event::Leave(index, until) => self.leave(index, until),
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+    fn deliver(&mut self, from: usize, to: usize, ids: (PeerId, PeerId), bytes: Vec<u8>) {
+        if ids != (self.peers[from].id, self.peers[to].id) {
+            // One of the two has gone: its connections went with it.
+            return;
+        }
         if self.peers[to].paused_until > self.now_us() {
-            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, bytes });
+            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, ids, bytes });
             return;
         }
         if self.down.contains(&(from.min(to), from.max(to))) {
@@ -267,7 +292,8 @@ impl Simulation {
             return;
         }
         for after in self.network.send(&mut self.rng, &self.options, from, to) {
-            self.schedule(self.now_us() + after, Event::Deliver { from, to, bytes: bytes.clone() });
+            let ids = (self.peers[from].id, self.peers[to].id);
+            self.schedule(self.now_us() + after, Event::Deliver { from, to, ids, bytes: bytes.clone() });
         }
     }
 
@@ -304,13 +330,68 @@ impl Simulation {
                 self.disconnect(one.min(other), one.max(other));
             }
             8 => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            9 if self.rng.u8(..4) == 0 && self.has_nothing(one) && self.is_idle(one) => self.go(one, Going::Crash),
             9 if !self.peers[one].mad => {
                 self.peers[one].host.step(|peer, now| peer.drain(now));
                 self.collect(one, "drain");
-                let until = now_us + self.rng.u64(10_000..500_000);
-                self.schedule(until, Event::Stay(one));
+                if self.rng.bool() {
+                    self.schedule(now_us + 20_000, Event::Leave(one, now_us + 2_000_000));
+                } else {
+                    let until = now_us + self.rng.u64(10_000..500_000);
+                    self.schedule(until, Event::Stay(one));
+                }
             }
             _ => {}
+        }
+    }
+
+    /// A draining peer goes when it may.
+    fn leave(&mut self, index: usize, until: u64) {
+        let may_go = self.peers[index].host.look(|peer| peer.is_drained() && peer.is_quiet());
+        if may_go && self.network.faulty {
+            self.go(index, Going::Clean);
+        } else if self.now_us() < until && self.network.faulty {
+            self.schedule(self.now_us() + 20_000, Event::Leave(index, until));
+        } else {
+            self.peers[index].host.step(|peer, _| peer.stay());
+            self.collect(index, "stay");
+        }
+    }
+
+    /// Whether no client waits for anything at this peer: the simulator keeps them through a restart.
+    fn is_idle(&self, index: usize) -> bool {
+        self.peers[index].host.look(|peer| peer.status(now_at(&self.clock, 0)).transactions == 0)
+    }
+
+    /// Whether a crash of this peer destroys nothing: it owns nothing and nothing is on its way to it.
+    fn has_nothing(&self, index: usize) -> bool {
+        let group = self.peers[index].host.look(|peer| peer.group().id());
+        let empty = |peer: &mut Peer| peer.group().owned_count() + peer.group().in_transit_count() == 0;
+        let sends = |other: &SimPeer| other.host.look(|peer| peer.group().unsettled_to(group).count() > 0);
+        self.peers[index].host.look(empty) && !self.peers.iter().any(sends)
+    }
+
+    /// A peer goes and comes back as somebody new: another id, another incarnation, another group.
+    fn go(&mut self, index: usize, going: Going) {
+        let former = self.peers[index].id;
+        self.down.retain(|(left, right)| *left != index && *right != index);
+        for other in 0..self.peers.len() {
+            if other != index {
+                self.peers[other].host.step(|peer, now| peer.left(now, former, going == Going::Clean));
+                self.collect(other, "gone");
+            }
+        }
+        self.restarts += 1;
+        let id = peer_id(self.options.seed, index + 1_000 * self.restarts);
+        let config = new_config(&self.options, &mut self.rng, id, false);
+        self.peers[index].host.replace(|now| Peer::new(config, now));
+        let peer = &mut self.peers[index];
+        (peer.id, peer.timer_set, peer.journal_hashed) = (id, None, Lsn::ZERO);
+        for other in 0..self.peers.len() {
+            if other != index {
+                self.join(index, other);
+                self.join(other, index);
+            }
         }
     }
 
@@ -338,6 +419,13 @@ fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) 
     let mad = options.mad_clock && index + 1 == options.peers;
     let skew = i64::try_from(options.skew_us).unwrap_or(0);
     let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
+    let config = new_config(options, rng, id, true);
+    let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
+    debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
+    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
+}
+
+fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Config {
     let mut seed = [0; 32];
     seed.fill_with(|| rng.u8(..));
     let incarnation = Incarnation::from_u64(rng.u64(..));
@@ -350,7 +438,6 @@ fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) 
     {
         config.sabotage = options.sabotage;
     }
-    let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
-    debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
-    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
+    config.founder = founder;
+    config
 }

@@ -144,7 +144,6 @@ impl Error {
 
     /// What became of the transaction. Commits are local: an error before the commit means that nothing happened.
     #[must_use]
-    #[expect(clippy::unused_self, reason = "later errors will differ; callers should ask already")]
     pub const fn outcome(&self) -> Outcome {
         Outcome::Aborted
     }

@@ -72,10 +72,7 @@ where
 {
     let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
-    let id = begun.map_err(|error| match error {
-        StepError::Leaving => Error::Leaving,
-        other => Error::Busy(other),
-    })?;
+    let id = begun.map_err(|error| if error == StepError::Leaving { Error::Leaving } else { Error::Busy(error) })?;
     let open = Open { host, id, committed: AtomicBool::new(false) };
     let mut attempts = 1;
     let mut last = None;

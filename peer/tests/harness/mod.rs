@@ -82,5 +82,6 @@ is_message!(is_grant_answer, Message::GrantAnswer { .. });
 is_message!(is_locate, Message::Locate { .. });
 is_message!(is_located, Message::Located { .. });
 is_message!(is_publish, Message::Publish { .. });
+is_message!(is_published, Message::Published { .. });
 is_message!(is_learned, Message::Learned { .. });
 is_message!(is_clock_ahead, Message::ClockAhead { .. });
