@@ -146,6 +146,18 @@ impl Chain {
         freed
     }
 
+    /// Drops at most `most` superseded versions, oldest first, until `excess` bytes are freed. Returns what was freed.
+    pub fn prune_excess(&mut self, excess: usize, most: usize) -> usize {
+        let mut freed = 0;
+        for _ in 0..most {
+            if freed >= excess || self.older.is_empty() {
+                break;
+            }
+            freed += self.prune(Timestamp::MAX, 1);
+        }
+        freed
+    }
+
     /// Drops the oldest superseded versions until they cost at most `budget` bytes. Returns what was freed.
     pub fn prune_to_budget(&mut self, budget: usize) -> usize {
         let mut cost = self.superseded_cost();

@@ -136,15 +136,13 @@ impl Group {
     fn apply_commit(&mut self, commit: Timestamp, writes: &[Write]) {
         for write in writes {
             let version = Version { commit, value: write.value.clone() };
-            let (below, most) = if self.superseded_cost > self.prune_budget {
-                (Timestamp::MAX, PRUNED_PER_WRITE_OVER_BUDGET)
-            } else {
-                (self.prune_below, PRUNED_PER_LOOK)
-            };
+            let (below, budget, cost) = (self.prune_below, self.prune_budget, self.superseded_cost);
             if let Some(stored) = self.owned_mut(write.object) {
                 let added = stored.chain.push(version);
-                // Its chain is at hand: what nobody needs any more goes now.
-                let freed = stored.chain.prune(below, most);
+                // Its chain is at hand: what nobody needs any more goes now, and beyond the budget a bit more.
+                let mut freed = stored.chain.prune(below, PRUNED_PER_LOOK);
+                let excess = (cost + added).saturating_sub(freed + budget);
+                freed += stored.chain.prune_excess(excess, PRUNED_PER_WRITE_OVER_BUDGET);
                 self.superseded_cost = self.superseded_cost + added - freed;
             } else {
                 self.install(write.object, Epoch::ZERO.next(), Chain::new(version));
@@ -316,10 +314,12 @@ impl Group {
     pub fn prune(&mut self, steps: usize) {
         for _ in 0..steps.min(self.slots.len()) {
             self.prune_hand = (self.prune_hand + 1) % self.slots.len();
-            let below = if self.superseded_cost > self.prune_budget { Timestamp::MAX } else { self.prune_below };
+            let (below, excess) = (self.prune_below, self.superseded_cost.saturating_sub(self.prune_budget));
             let Some(Some(object)) = self.slots.get(self.prune_hand).copied() else { continue };
             let Some(stored) = self.owned_mut(object) else { continue };
-            let freed = stored.chain.prune(below, PRUNED_PER_LOOK);
+            let due = stored.chain.prune(below, PRUNED_PER_LOOK);
+            let excess = excess.saturating_sub(due);
+            let freed = due + stored.chain.prune_excess(excess, PRUNED_PER_LOOK);
             self.superseded_cost -= freed;
         }
     }

@@ -142,6 +142,7 @@ impl Peer {
         };
         peer.leaders.insert(group_id, peer.config.peer);
         peer.renew_groups_digest();
+        peer.renew_prune_below();
         peer.apply_sabotage();
         peer
     }

@@ -211,7 +211,7 @@ fn spawn_checked<F, Fut>(
     let failed = Arc::clone(failed);
     simulation.executor.spawn(at, async move {
         let mut client = client;
-        for reference in client.world.purses.to_vec().into_iter().take(8) {
+        for reference in client.world.purses.iter().copied().take(8).collect::<Vec<_>>() {
             let (back, came) = act(client, reference).await;
             client = back;
             if came != Came::Committed {

@@ -7,20 +7,60 @@ use serde::Serialize;
 /// The form of all that peers say to each other. Field names are the protocol.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) enum Wire {
-    Heartbeat { wall: Micros, oldest_snapshot: Option<Timestamp>, owned: u64 },
-    Read { snapshot: Timestamp, objects: Vec<WireRead> },
-    ReadAnswers { snapshot: Timestamp, answers: Vec<WireAnswer> },
-    Own { requests: Vec<WireOwn> },
-    Queued { objects: Vec<WireQueued> },
-    Locate { objects: Vec<WireLocate> },
-    Located { answers: Vec<WireLocated> },
-    Publish { batch: u64, records: Vec<driftmesh_directory::Record> },
-    Published { batch: u64 },
-    Learned { records: Vec<driftmesh_directory::Record> },
+    Heartbeat {
+        wall: Micros,
+        oldest_snapshot: Option<Timestamp>,
+        owned: u64,
+        sequence: u64,
+        draining: u64,
+        unsettled: u64,
+        heard_draining: u64,
+    },
+    Read {
+        snapshot: Timestamp,
+        objects: Vec<WireRead>,
+    },
+    ReadAnswers {
+        snapshot: Timestamp,
+        answers: Vec<WireAnswer>,
+    },
+    Own {
+        requests: Vec<WireOwn>,
+    },
+    Queued {
+        objects: Vec<WireQueued>,
+    },
+    Locate {
+        objects: Vec<WireLocate>,
+    },
+    Located {
+        answers: Vec<WireLocated>,
+    },
+    Publish {
+        batch: u64,
+        records: Vec<driftmesh_directory::Record>,
+    },
+    Published {
+        batch: u64,
+    },
+    Learned {
+        records: Vec<driftmesh_directory::Record>,
+    },
     Grant(WireGrant),
-    GrantAnswer { from: GroupId, to: GroupId, number: u64, reply: WireReply },
-    ClockAhead { objects: Vec<ObjectId>, receiver: Micros },
-    Scan { snapshot: Timestamp, cursor: u64 },
+    GrantAnswer {
+        from: GroupId,
+        to: GroupId,
+        number: u64,
+        reply: WireReply,
+    },
+    ClockAhead {
+        objects: Vec<ObjectId>,
+        receiver: Micros,
+    },
+    Scan {
+        snapshot: Timestamp,
+        cursor: u64,
+    },
     ScanPage(WirePage),
 }
 
@@ -65,6 +105,7 @@ pub(crate) struct WireLocated {
     pub(crate) record: Option<driftmesh_directory::Record>,
     pub(crate) moves: u64,
     pub(crate) round: u64,
+    pub(crate) groups_digest: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -133,4 +174,10 @@ pub(crate) fn read(object: ObjectId, snapshot: Timestamp) -> Message {
 pub(crate) fn own(object: ObjectId, age: TxnTimestamp) -> Message {
     let request = WireOwn { object, epoch: Epoch::ZERO, age, kind: "forged".to_owned(), have: None };
     Wire::Own { requests: vec![request] }.message()
+}
+
+/// A heartbeat of a peer that stays.
+pub(crate) fn heartbeat(wall: Micros, oldest_snapshot: Option<Timestamp>, owned: u64, sequence: u64) -> Wire {
+    let (draining, unsettled, heard_draining) = (0, 0, 0);
+    Wire::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining }
 }
