@@ -66,3 +66,8 @@ pub use task::Task;
 pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
+
+/// The README's example, so that it is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeExamples;

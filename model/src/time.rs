@@ -55,6 +55,9 @@ const COUNTER_BITS: u32 = 12;
 impl Timestamp {
     /// Before everything.
     pub const ZERO: Self = Self(0);
+    /// No clock of a sound peer says so much (it is about the year 2103): a grant that does would stop its receiver's
+    /// clock from climbing.
+    pub const SOUND_MAX: Self = Self(u64::MAX - (1 << 60));
     /// After everything that a clock within its bounds ever says.
     pub const MAX: Self = Self(u64::MAX);
 

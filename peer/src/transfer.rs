@@ -155,7 +155,7 @@ impl Peer {
             return;
         };
         // R25: a time or an epoch at the end of its range would stop this peer's own from climbing.
-        let in_range = grant.floor < Timestamp::from_u64(u64::MAX / 2) && grant.epoch.as_u64() < u64::MAX / 2;
+        let in_range = grant.floor < Timestamp::SOUND_MAX && grant.epoch.as_u64() < u64::MAX / 2;
         let sound = in_range
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
             && Chain::from_versions(versions.clone(), grant.low_water)

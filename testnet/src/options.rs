@@ -92,7 +92,7 @@ pub(crate) struct SimOptions {
     /// How many peers each seed has; drawn from the seed unless given.
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
     pub(crate) peers: Option<u64>,
-    /// How many transactions are begun under faults; drawn from the seed unless given.
+    /// How many transactions are begun under faults; 260 unless given.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) steps: Option<u64>,
     /// Also writes the report to this file, as JSON.
