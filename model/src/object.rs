@@ -216,21 +216,42 @@ pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
 /// # Errors
 /// When it is of another type, or does not decode.
 pub fn decode_object<T: Object>(value: &Value) -> Result<T, ObjectError> {
+    if let Some(body) = after_own_header::<T>(value.bytes()) {
+        return codec::decode(body).map_err(|error| decode_error::<T>(T::SCHEMA_VERSION, &error));
+    }
     let mut sequence = codec::Sequence::new(value.bytes());
     let found: &str = sequence.next().map_err(ObjectError::NotAnObject)?;
     if found != T::TYPE_NAME {
         return Err(ObjectError::WrongType { expected: T::TYPE_NAME.to_owned(), found: found.to_owned() });
     }
     let stored_version: u32 = sequence.next().map_err(ObjectError::NotAnObject)?;
-    let failed = |error: DecodeError| ObjectError::Decode {
+    let failed = |error: DecodeError| decode_error::<T>(stored_version, &error);
+    let object = sequence.next().map_err(failed)?;
+    sequence.finish().map_err(failed)?;
+    Ok(object)
+}
+
+fn decode_error<T: Object>(stored_version: u32, error: &DecodeError) -> ObjectError {
+    ObjectError::Decode {
         type_name: T::TYPE_NAME.to_owned(),
         stored_version,
         our_version: T::SCHEMA_VERSION,
         reason: error.to_string(),
-    };
-    let object = sequence.next().map_err(failed)?;
-    sequence.finish().map_err(failed)?;
-    Ok(object)
+    }
+}
+
+/// CBOR's first byte of a text shorter than 24 bytes, without its length (RFC 8949, section 3.1).
+const SHORT_TEXT: u8 = 0x60;
+/// What CBOR encodes within the first byte of an item is below this.
+const SHORT_END: u32 = 24;
+
+/// The bytes after the header, if that is short and says exactly this type and version: the common case, which is
+/// compared rather than decoded.
+fn after_own_header<T: Object>(bytes: &[u8]) -> Option<&[u8]> {
+    let name = T::TYPE_NAME.as_bytes();
+    let length = u8::try_from(name.len()).ok().filter(|length| u32::from(*length) < SHORT_END)?;
+    let version = u8::try_from(T::SCHEMA_VERSION).ok().filter(|version| u32::from(*version) < SHORT_END)?;
+    bytes.strip_prefix(&[SHORT_TEXT | length])?.strip_prefix(name)?.strip_prefix(&[version])
 }
 
 /// Reads only what is stored before the value.
@@ -281,6 +302,17 @@ mod tests {
         assert_eq!(decode_object::<NewSword>(&stored).unwrap(), NewSword { owner, enchanted: false });
         let header = stored_header(&stored).unwrap();
         assert_eq!((header.type_name.as_str(), header.schema_version), ("sword", 1));
+    }
+
+    #[test]
+    fn a_short_header_is_what_the_codec_writes() {
+        let stored = encode_object(&Shield).unwrap();
+        assert_eq!(after_own_header::<Shield>(stored.bytes()), Some(&codec::encode(&Shield).unwrap()[..]));
+        let owner = Ref::from_id(ObjectId::from_u128(9));
+        let stored = encode_object(&Sword { damage: 3, owner }).unwrap();
+        assert!(after_own_header::<Sword>(stored.bytes()).is_some());
+        assert!(after_own_header::<NewSword>(stored.bytes()).is_none(), "another version is decoded with care");
+        assert!(after_own_header::<Shield>(stored.bytes()).is_none());
     }
 
     #[test]

@@ -119,10 +119,17 @@ impl Chain {
         }
     }
 
-    /// Adds a version, which must be newer than all before; returns what the superseded one costs, bytes.
-    pub fn push(&mut self, version: Version) -> usize {
-        assert!(version.commit > self.newest.commit, "commit timestamps of an object climb");
+    /// Adds a version, which must be newer than all before; returns what the superseded one costs, bytes. Nothing of
+    /// it is kept if it is the only one and was superseded at or before `horizon`.
+    pub fn push(&mut self, version: Version, horizon: Timestamp) -> usize {
+        let commit = version.commit;
+        assert!(commit > self.newest.commit, "commit timestamps of an object climb");
         let superseded = std::mem::replace(&mut self.newest, version);
+        if commit <= horizon && self.older.is_empty() {
+            // R17: the mark is where the oldest kept version begins.
+            self.low_water = commit;
+            return 0;
+        }
         let cost = superseded.cost();
         self.older.push_back(superseded);
         cost
@@ -186,8 +193,8 @@ mod tests {
 
     fn chain() -> Chain {
         let mut chain = Chain::new(version(10));
-        chain.push(version(20));
-        chain.push(version(30));
+        chain.push(version(20), Timestamp::ZERO);
+        chain.push(version(30), Timestamp::ZERO);
         chain
     }
 
@@ -210,6 +217,16 @@ mod tests {
         let freed = chain.prune_to_budget(0);
         assert_eq!((freed, chain.superseded()), (VERSION_OVERHEAD + 8, 0));
         assert_eq!(chain.read_at(at(29)), ReadAt::TooOld(at(30)));
+    }
+
+    #[test]
+    fn what_nobody_needs_is_not_kept() {
+        let mut chain = Chain::new(version(10));
+        assert_eq!(chain.push(version(20), at(20)), 0);
+        assert_eq!((chain.superseded(), chain.low_water()), (0, at(20)));
+        assert_eq!(chain.read_at(at(19)), ReadAt::TooOld(at(20)));
+        assert!(chain.push(version(30), at(29)) > 0);
+        assert_eq!(chain.read_at(at(29)), ReadAt::Version(&version(20)));
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Group {
             let version = Version { commit, value: write.value.clone() };
             let (below, budget, cost) = (self.prune_below, self.prune_budget, self.superseded_cost);
             if let Some(stored) = self.owned_mut(write.object) {
-                let added = stored.chain.push(version);
+                let added = stored.chain.push(version, below);
                 // Its chain is at hand: what nobody needs any more goes now, and beyond the budget a bit more.
                 let mut freed = stored.chain.prune(below, PRUNED_PER_LOOK);
                 let excess = (cost + added).saturating_sub(freed + budget);
@@ -312,6 +312,9 @@ impl Group {
     ///
     /// A hand that goes round, rather than a queue of versions: a version costs nothing until it goes.
     pub fn prune(&mut self, steps: usize) {
+        if self.superseded_cost == 0 {
+            return;
+        }
         for _ in 0..steps.min(self.slots.len()) {
             self.prune_hand = (self.prune_hand + 1) % self.slots.len();
             let (below, excess) = (self.prune_below, self.superseded_cost.saturating_sub(self.prune_budget));

@@ -36,4 +36,4 @@ pub use metrics::{Metrics, RareEvent};
 pub use peer::{Commands, Peer};
 pub use sabotage::Sabotage;
 pub use status::{MemberStatus, Status};
-pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrite, ValueRead};
+pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};

@@ -125,6 +125,9 @@ impl Outbox {
 
     /// Takes what may leave, with the clock it leaves at.
     pub(crate) fn take(&mut self, clock: Timestamp) -> Vec<(PeerId, Envelope)> {
+        if self.ready.is_empty() {
+            return Vec::new();
+        }
         std::mem::take(&mut self.ready).into_iter().map(|(to, message)| (to, Envelope { clock, message })).collect()
     }
 

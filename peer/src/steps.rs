@@ -29,15 +29,14 @@ pub struct Begin {
     pub read_only: bool,
 }
 
-/// A write to be committed.
-#[derive(Clone, Debug)]
-pub struct TxnWrite {
-    /// The object.
-    pub object: ObjectId,
-    /// Its new value; `None` deletes it.
-    pub value: Option<Value>,
-    /// Whether this transaction creates it; its id was drawn from this peer and nobody else knows it.
-    pub creates: bool,
+/// The writes to be committed.
+#[derive(Clone, Default, Debug)]
+pub struct TxnWrites {
+    /// The new values, each object once; `None` deletes.
+    pub writes: Vec<Write>,
+    /// Which of these objects the transaction creates, in the order of their ids. The ids were drawn from this peer,
+    /// and nobody else knows them.
+    pub created: Vec<ObjectId>,
 }
 
 /// What a read gave.
@@ -429,23 +428,27 @@ impl Peer {
     ///
     /// # Errors
     /// When the attempt has ended, or a write is not covered by a lock; nothing is written then.
-    pub fn commit(&mut self, now: Now, id: TxnId, writes: Vec<TxnWrite>) -> Result<Committed, StepError> {
+    pub fn commit(&mut self, now: Now, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
         }
+        let TxnWrites { writes, created } = txn_writes;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.read_only && !writes.is_empty() {
             return Err(StepError::ReadOnly);
         }
         // R5: everything written is locked here, and so belongs to the one group that this peer leads.
-        let uncovered = |write: &&TxnWrite| !write.creates && txn.intents.get(&write.object) != Some(&Intent::Checked);
+        let uncovered = |write: &&Write| {
+            txn.intents.get(&write.object) != Some(&Intent::Checked) && created.binary_search(&write.object).is_err()
+        };
         if !self.broken(Sabotage::CommitPoint)
             && let Some(write) = writes.iter().find(uncovered)
         {
             return Err(StepError::NotIntended(write.object));
         }
-        let commit = if writes.is_empty() { txn.snapshot } else { self.journal_commit(id, writes) };
+        let wrote = !writes.is_empty();
+        let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
         let journal_tail = self.group.journal().tail();
         let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
@@ -455,36 +458,28 @@ impl Peer {
         self.metrics.local_commits += u64::from(!txn.awaited_message);
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
-        Ok(Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt })
-    }
-
-    fn journal_commit(&mut self, id: TxnId, writes: Vec<TxnWrite>) -> Timestamp {
-        let commit = self.clock.tick(self.now.wall);
-        let written = writes.len();
-        let mut created = Vec::new();
-        let mut entry = Vec::with_capacity(writes.len());
-        for write in writes {
-            if write.creates {
-                created.push(write.object);
-            }
-            entry.push(Write { object: write.object, value: write.value });
-        }
-        if self.members.is_empty() {
-            // Alone, a superseded version can go while it is still at hand.
-            self.renew_prune_below();
-        }
-        self.group.append(Entry::Commit { commit, writes: entry });
-        for object in created {
-            self.publish(object);
-        }
-        self.metrics.commits += 1;
-        if let Some(txn) = self.txns.get(id) {
+        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt };
+        if wrote {
             if self.recent_commits.len() >= RECENT_COMMITS_MAX {
                 self.recent_commits.pop_front();
             }
-            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
-            self.recent_commits.push_back(recent);
+            self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind });
         }
+        Ok(committed)
+    }
+
+    fn journal_commit(&mut self, writes: Vec<Write>, created: &[ObjectId]) -> Timestamp {
+        let commit = self.clock.tick(self.now.wall);
+        let written = writes.len();
+        if self.members.is_empty() && self.txns.len() == 1 {
+            // Nobody here or elsewhere reads at an older snapshot: what is superseded goes while it is at hand.
+            self.group.set_prune_below(commit, self.config.version_bytes_max);
+        }
+        self.group.append(Entry::Commit { commit, writes });
+        for object in created {
+            self.publish(*object);
+        }
+        self.metrics.commits += 1;
         self.prune_versions(written);
         commit
     }

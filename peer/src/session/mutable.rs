@@ -8,18 +8,24 @@ use std::sync::Arc;
 
 /// An object's value, to be read and changed. When it is dropped, the changed value becomes part of the
 /// transaction's writes; if nothing was changed, nothing is written. It must be dropped before the closure ends.
-#[derive(Debug)]
 pub struct Mutable<T: Object> {
     reference: Ref<T>,
     value: T,
     changed: bool,
-    writes: Arc<WriteSet>,
+    attempt: Arc<dyn AsRef<WriteSet> + Send + Sync>,
+}
+
+impl<T: Object + std::fmt::Debug> std::fmt::Debug for Mutable<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Mutable").field("reference", &self.reference).field("value", &self.value).finish()
+    }
 }
 
 impl<T: Object> Mutable<T> {
-    pub(super) fn lend(reference: Ref<T>, value: T, writes: Arc<WriteSet>) -> Result<Self> {
-        writes.lend(reference.id())?;
-        Ok(Self { reference, value, changed: false, writes })
+    /// Lends a value out of the write set of an attempt.
+    pub(super) fn lend(reference: Ref<T>, value: T, attempt: Arc<dyn AsRef<WriteSet> + Send + Sync>) -> Result<Self> {
+        (*attempt).as_ref().lend(reference.id())?;
+        Ok(Self { reference, value, changed: false, attempt })
     }
 
     /// The reference to the object.
@@ -47,6 +53,6 @@ impl<T: Object> Drop for Mutable<T> {
     fn drop(&mut self) {
         let object = self.reference.id();
         let value = self.changed.then(|| encode_object(&self.value).map_err(|error| Error::Object { object, error }));
-        self.writes.give_back(object, value);
+        (*self.attempt).as_ref().give_back(object, value);
     }
 }

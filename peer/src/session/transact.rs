@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::host::Host;
 use super::tx::Tx;
-use crate::steps::{Begin, Committed, StepError};
+use crate::steps::{Begin, Committed, StepError, TxnWrites};
 use driftmesh_model::{Micros, TxnId};
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
@@ -124,8 +124,9 @@ fn finish<H: Host, T>(
         Err(error) => {
             tx.close();
             // An attempt that has ended is retried, whatever the closure made of it.
-            let (failed, ended) =
-                open.host.step(|peer, now| (peer.failure_of(id).is_some(), peer.commit(now, id, Vec::new()).is_err()));
+            let (failed, ended) = open
+                .host
+                .step(|peer, now| (peer.failure_of(id).is_some(), peer.commit(now, id, TxnWrites::default()).is_err()));
             if failed {
                 return Ok(Attempt::Retry);
             }

@@ -5,7 +5,7 @@ use super::host::Host;
 use super::mutable::Mutable;
 use super::write_set::WriteSet;
 use crate::Peer;
-use crate::steps::{StepError, Stepped, TxnWrite, ValueRead};
+use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
 use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
 use driftmesh_txn::TaskKind;
 use std::any::Any;
@@ -27,8 +27,14 @@ struct Inner<H> {
     id: TxnId,
     kind: TaskKind,
     attempt: u32,
-    writes: Arc<WriteSet>,
+    writes: WriteSet,
     ended: AtomicBool,
+}
+
+impl<H> AsRef<WriteSet> for Inner<H> {
+    fn as_ref(&self) -> &WriteSet {
+        &self.writes
+    }
 }
 
 impl<H: Host> Clone for Tx<H> {
@@ -59,12 +65,12 @@ pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Resul
 
 impl<H: Host> Tx<H> {
     pub(super) fn new(host: H, id: TxnId, kind: TaskKind, attempt: u32) -> Self {
-        let writes = Arc::new(WriteSet::default());
+        let writes = WriteSet::default();
         Self { inner: Arc::new(Inner { host, id, kind, attempt, writes, ended: AtomicBool::new(false) }) }
     }
 
     /// Ends the handle and takes what was written.
-    pub(super) fn finish(&self) -> Result<Vec<TxnWrite>> {
+    pub(super) fn finish(&self) -> Result<TxnWrites> {
         self.close();
         self.inner.writes.take()
     }
@@ -167,7 +173,7 @@ impl<H: Host> Tx<H> {
         let object = reference.id();
         let value = value.ok_or(Error::Dangling { object })?;
         let value = decode_object(&value).map_err(|error| Error::Object { object, error })?;
-        Mutable::lend(reference, value, Arc::clone(&self.inner.writes))
+        Mutable::lend(reference, value, Arc::clone(&self.inner) as _)
     }
 
     /// Takes many objects of one type to change them; those that are elsewhere cost one round together.

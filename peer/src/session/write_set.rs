@@ -1,9 +1,10 @@
 //! What a transaction has written so far, encoded. It reaches the core in the commit step only.
 
 use super::error::{Error, Result};
-use crate::steps::TxnWrite;
+use crate::steps::TxnWrites;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{ObjectId, SmallMap, Value};
+use driftmesh_object_store::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One object's state in the write set.
@@ -111,22 +112,27 @@ impl WriteSet {
     }
 
     /// Takes everything for the commit.
-    pub(super) fn take(&self) -> Result<Vec<TxnWrite>> {
+    pub(super) fn take(&self) -> Result<TxnWrites> {
         let mut inner = self.lock();
         if let Some(error) = inner.failed.take() {
             return Err(error);
         }
         inner.within_limits()?;
-        let mut writes = Vec::with_capacity(inner.slots.len());
+        let mut all = TxnWrites { writes: Vec::with_capacity(inner.slots.len()), created: Vec::new() };
         for (object, slot) in std::mem::take(&mut inner.slots) {
             match slot {
                 // Created and deleted again: it never was.
                 Slot::Written(Pending { value: None, creates: true }) => {}
-                Slot::Written(Pending { value, creates }) => writes.push(TxnWrite { object, value, creates }),
+                Slot::Written(Pending { value, creates }) => {
+                    if creates {
+                        all.created.push(object);
+                    }
+                    all.writes.push(Write { object, value });
+                }
                 Slot::Lent(_) => return Err(Error::GuardHeld { object }),
             }
         }
-        Ok(writes)
+        Ok(all)
     }
 }
 

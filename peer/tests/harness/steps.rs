@@ -3,7 +3,8 @@
 use super::world::Mesh;
 use super::{amount, small};
 use driftmesh_model::{Micros, Now, ObjectId, Timestamp, TxnId, TxnTimestamp, Value};
-use driftmesh_peer::{Begin, Cause, Committed, Peer, StepError, Stepped, TaskKind, TxnWrite, ValueRead};
+use driftmesh_object_store::Write;
+use driftmesh_peer::{Begin, Cause, Committed, Peer, StepError, Stepped, TaskKind, TxnWrites, ValueRead};
 use std::task::Poll;
 
 /// A transaction of one peer.
@@ -65,12 +66,8 @@ impl Mesh {
 
     /// Commits writes of objects that exist.
     pub(crate) fn commit(&self, txn: Txn, writes: &[(ObjectId, Option<Value>)]) -> Result<Committed, StepError> {
-        let write = |(object, value): &(ObjectId, Option<Value>)| TxnWrite {
-            object: *object,
-            value: value.clone(),
-            creates: false,
-        };
-        let writes = writes.iter().map(write).collect();
+        let write = |(object, value): &(ObjectId, Option<Value>)| Write { object: *object, value: value.clone() };
+        let writes = TxnWrites { writes: writes.iter().map(write).collect(), created: Vec::new() };
         self.step(txn.at, |peer, now| peer.commit(now, txn.id, writes))
     }
 
@@ -143,13 +140,13 @@ impl Mesh {
     /// Creates objects with these values, in one commit.
     pub(crate) fn create_values(&self, at: usize, values: &[Value]) -> Vec<ObjectId> {
         let txn = self.begin(at, "create");
-        let create = |value: &Value| TxnWrite {
-            object: self.step(at, |peer, _| peer.new_object_id()),
-            value: Some(value.clone()),
-            creates: true,
-        };
-        let writes: Vec<TxnWrite> = values.iter().map(create).collect();
-        let objects = writes.iter().map(|write| write.object).collect();
+        let create =
+            |value: &Value| Write { object: self.step(at, |peer, _| peer.new_object_id()), value: Some(value.clone()) };
+        let writes: Vec<Write> = values.iter().map(create).collect();
+        let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
+        let mut created = objects.clone();
+        created.sort_unstable();
+        let writes = TxnWrites { writes, created };
         self.step(at, |peer, now| peer.commit(now, txn.id, writes)).expect("nobody else knows the objects");
         objects
     }
