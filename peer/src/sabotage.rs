@@ -9,6 +9,10 @@ pub enum Sabotage {
     Hint,
     /// R2: whatever record comes last wins.
     Climb,
+    /// R3: a group keeps no pointer of what leaves it.
+    Pointers,
+    /// R4: owners do not publish again when the nearest peers change.
+    Republish,
     /// R12: an older transaction does not wound a younger holder; it waits.
     WoundWait,
     /// R13: a wounded transaction commits.
@@ -31,9 +35,11 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Hint,
         Self::Climb,
+        Self::Pointers,
+        Self::Republish,
         Self::WoundWait,
         Self::CommitPoint,
         Self::FetchAge,
@@ -51,6 +57,8 @@ impl Sabotage {
         match self {
             Self::Hint => "R1",
             Self::Climb => "R2",
+            Self::Pointers => "R3",
+            Self::Republish => "R4",
             Self::WoundWait => "R12",
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",

@@ -539,6 +539,7 @@ impl Peer {
         }
         if txn.read_only {
             self.scans.forget(id);
+            self.explaining.remove(&id);
         }
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));

@@ -38,6 +38,8 @@ macro_rules! sabotages {
 sabotages! {
     hint: Hint,
     climb: Climb,
+    pointers: Pointers,
+    republish: Republish,
     wound_wait: WoundWait,
     commit_point: CommitPoint,
     fetch_age: FetchAge,
