@@ -51,8 +51,8 @@ pub use driftmesh_model::{
 };
 pub use driftmesh_peer::session::{Done, Error, Mutable, Outcome, Result};
 pub use driftmesh_peer::{
-    Cause, Committed, MemberStatus, Metrics, Other, RareEvent, Receipt, ScanPage, Scanned, Seen, Status, StepError,
-    TaskKind,
+    Cause, Committed, Found, MemberStatus, Metrics, Other, Place, RareEvent, Receipt, ScanPage, Scanned, Seen, Source,
+    Status, Step, StepError, TaskKind, Trail,
 };
 #[doc(hidden)]
 pub use host::LiveHost;

@@ -4,6 +4,7 @@
 //! refuses to hold the core across an await: every access is one step.
 
 mod error;
+mod explain;
 mod host;
 mod mutable;
 mod snapshot;
@@ -12,6 +13,7 @@ mod tx;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
+pub use explain::explain;
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use snapshot::Snapshot;
