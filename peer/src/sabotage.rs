@@ -23,6 +23,8 @@ pub enum Sabotage {
     LockFirst,
     /// R16: an owner's clock does not follow the snapshots it answers, nor the floor of what it adopts.
     SnapshotClock,
+    /// R16: a serializable transaction takes no lock of what it reads.
+    Serializable,
     /// R17: superseded versions go at once, and the low-water mark does not rise.
     OldVersions,
     /// R18: requests from the future are merged.
@@ -35,7 +37,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -45,6 +47,7 @@ impl Sabotage {
         Self::FetchAge,
         Self::LockFirst,
         Self::SnapshotClock,
+        Self::Serializable,
         Self::OldVersions,
         Self::ClockGuard,
         Self::OneOwner,
@@ -63,7 +66,7 @@ impl Sabotage {
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",
             Self::LockFirst => "R15",
-            Self::SnapshotClock => "R16",
+            Self::SnapshotClock | Self::Serializable => "R16",
             Self::OldVersions => "R17",
             Self::ClockGuard => "R18",
             Self::OneOwner => "R19",

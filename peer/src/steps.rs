@@ -336,6 +336,14 @@ impl Peer {
         stepped(self.try_lock_and_read(now, id, object))
     }
 
+    /// The read of a serializable transaction: what it has read is locked until it commits, and absence stays (R16).
+    pub fn read_locked(&mut self, now: Now, id: TxnId, object: ObjectId) -> Stepped<ValueRead> {
+        if self.broken(Sabotage::Serializable) {
+            return self.read(now, id, object);
+        }
+        self.lock_and_read(now, id, object)
+    }
+
     fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
         if let Some(read) = self.lock_and_read_fast(id, object) {

@@ -121,8 +121,10 @@ fn check_history(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut V
         }
     }
     let history = History { txns: inner.records.clone(), final_state };
-    if let Err(violations) = checker::check(&history) {
-        wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));
+    for checked in [checker::check(&history), checker::check_serializable(&history)] {
+        if let Err(violations) = checked {
+            wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));
+        }
     }
 }
 

@@ -45,6 +45,7 @@ sabotages! {
     fetch_age: FetchAge,
     lock_first: LockFirst,
     snapshot_clock: SnapshotClock,
+    serializable: Serializable,
     old_versions: OldVersions,
     clock_guard: ClockGuard,
     one_owner: OneOwner,

@@ -17,5 +17,5 @@ pub use explain::explain;
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use snapshot::Snapshot;
-pub use transact::{Done, Options, transact};
+pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
