@@ -11,6 +11,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 mod answering;
+mod clock_watch;
 mod collecting;
 mod config;
 mod explaining;

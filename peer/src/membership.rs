@@ -166,6 +166,7 @@ impl Peer {
     pub(crate) fn heartbeat_due(&mut self) {
         self.timers.set(self.now.mono.plus(self.config.heartbeat), Timer::Heartbeat);
         self.sought.heartbeat();
+        self.watch_clock();
         self.send_heartbeats(false);
         self.renew_prune_below();
         self.prune_versions(PRUNE_STEPS);

@@ -57,11 +57,13 @@ pub enum RareEvent {
     PointerCollected,
     /// The routing was asked for peers that are not known.
     Sought,
+    /// A transaction was refused because this peer's own clock is off.
+    OwnClockOff,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -88,6 +90,7 @@ impl RareEvent {
         Self::PointersFull,
         Self::PointerCollected,
         Self::Sought,
+        Self::OwnClockOff,
     ];
 }
 

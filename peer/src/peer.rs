@@ -1,5 +1,6 @@
 //! The state of a peer, and the dispatch of what comes in.
 
+use crate::clock_watch::ClockWatch;
 use crate::fetching::Fetch;
 use crate::membership::Member;
 use crate::message::{Envelope, Message};
@@ -84,6 +85,7 @@ pub struct Peer {
     pub(crate) stalled: BTreeMap<GroupId, BTreeSet<ObjectId>>,
     /// Objects that wait until there is room for one more forwarding pointer.
     pub(crate) stalled_for_pointers: BTreeSet<ObjectId>,
+    pub(crate) clock_watch: ClockWatch,
     pub(crate) sought: Sought,
     pub(crate) seeks: Vec<Seek>,
     /// How the objects were found that these transactions have read.
@@ -142,6 +144,7 @@ impl Peer {
             hand_overs: VecDeque::new(),
             stalled: BTreeMap::new(),
             stalled_for_pointers: BTreeSet::new(),
+            clock_watch: ClockWatch::default(),
             sought: Sought::default(),
             seeks: Vec::new(),
             explaining: BTreeMap::new(),

@@ -29,6 +29,8 @@ pub enum Sabotage {
     OldVersions,
     /// R18: requests from the future are merged.
     ClockGuard,
+    /// R18: a peer whose own clock is wrong goes on.
+    ClockWatch,
     /// R19: a sender takes back what was not acknowledged for a while.
     OneOwner,
     /// R20: a repeated grant is adopted again.
@@ -37,7 +39,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -50,6 +52,7 @@ impl Sabotage {
         Self::Serializable,
         Self::OldVersions,
         Self::ClockGuard,
+        Self::ClockWatch,
         Self::OneOwner,
         Self::Once,
     ];
@@ -68,7 +71,7 @@ impl Sabotage {
             Self::LockFirst => "R15",
             Self::SnapshotClock | Self::Serializable => "R16",
             Self::OldVersions => "R17",
-            Self::ClockGuard => "R18",
+            Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
         }

@@ -165,6 +165,8 @@ impl Client {
                 Came::Nothing
             }
             Err(Error::Leaving | Error::Busy(_)) => Came::Nothing,
+            // R18: only a clock that is wrong may be told so.
+            Err(Error::ClockOff { .. }) if !self.sane => Came::Nothing,
             Err(other) => {
                 self.world.recorder.violation(format!("`{kind}` ended with an error that nothing explains: {other}"));
                 Came::Nothing
@@ -458,6 +460,20 @@ impl Client {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// R18: a peer whose clock is wrong, and knows others, begins nothing.
+    pub(crate) async fn stays_out(&mut self) {
+        let log = self.world.recorder.transaction(self.session, "stay out");
+        let created = transact(self.host.clone(), TxnOptions::new("stay out"), |tx| async move {
+            tx.create(&Pouch { token: 0, gold: 0 })
+        });
+        let created = created.await;
+        log.end(false);
+        if !matches!(created, Err(Error::ClockOff { .. })) {
+            let text = format!("a peer whose clock is ten minutes ahead was not told so: {:?}", created.map(|_| ()));
+            self.world.recorder.violation(text);
         }
     }
 

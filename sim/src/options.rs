@@ -98,7 +98,7 @@ impl Options {
             delay_spread_us: pick(rng, &[10, 500, 5_000, 20_000]),
             tail_permille: pick(rng, &[0, 5, 50]),
             fault_every_us: pick(rng, &[0, 20_000, 100_000, 400_000]),
-            skew_us: pick(rng, &[0, 1_000, 100_000, 200_000]),
+            skew_us: pick(rng, &[0, 1_000, 60_000, 120_000]),
             mad_clock: rng.u8(..10) == 0,
             stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),

@@ -48,6 +48,7 @@ sabotages! {
     serializable: Serializable,
     old_versions: OldVersions,
     clock_guard: ClockGuard,
+    clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
 }

@@ -34,7 +34,7 @@ pub async fn explain<H: Host>(host: H, object: ObjectId, limit: Micros) -> Resul
         peer.explain(now, id);
         Ok(id)
     });
-    let id = begun.map_err(|error| if error == StepError::Leaving { Error::Leaving } else { Error::Busy(error) })?;
+    let id = begun.map_err(Error::of_begin)?;
     let open = Open { host, id };
     let read: Result<ValueRead, StepError> = poll_fn(|context| {
         open.host.poll_step(id, context, |peer, now| -> Stepped<ValueRead> {

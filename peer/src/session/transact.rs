@@ -86,7 +86,7 @@ where
 {
     let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
-    let id = begun.map_err(|error| if error == StepError::Leaving { Error::Leaving } else { Error::Busy(error) })?;
+    let id = begun.map_err(Error::of_begin)?;
     let open = Open { host, id, committed: AtomicBool::new(false) };
     let mut attempts = 1;
     let mut last = None;
@@ -185,6 +185,7 @@ fn give_up<H: Host>(open: &Open<H>, error: StepError, options: &Options, attempt
         StepError::TooManyObjects => Error::TooManyObjects,
         StepError::Busy => Error::Busy(StepError::Busy),
         StepError::Leaving => Error::Leaving,
+        StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
         StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
     }
 }
