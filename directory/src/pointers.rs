@@ -126,6 +126,14 @@ impl Pointers {
         }
     }
 
+    /// About how much memory they take, bytes.
+    #[must_use]
+    pub fn about_bytes(&self) -> usize {
+        // Hash tables are a little over half full in the mean.
+        let table = 2 * size_of::<(ObjectId, Pointer)>();
+        self.pointers.len() * table + self.by_age.capacity() * size_of::<(Micros, ObjectId, u64)>()
+    }
+
     /// How many pointers there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -113,6 +113,19 @@ fn table(status: &Value) -> String {
     row("open", format!("{} transactions and snapshots", get("transactions")));
     row("journal", format!("at {}, lag {}", get("journal_tail"), get("journal_lag")));
     row("core", format!("longest hold {} us", get("longest_core_hold_us")));
+    row(
+        "directory",
+        format!(
+            "{} pointers, {} hints, {} home records, about {} KiB",
+            get("pointers"),
+            get("hints"),
+            get("home_records"),
+            status["directory_bytes"].as_u64().unwrap_or(0) / 1_024
+        ),
+    );
+    if let Some(ahead_us) = status["clock_off_us"].as_i64() {
+        row("clock", format!("{} ms ahead of the members: no transaction begins here; set it right", ahead_us / 1_000));
+    }
     if status["draining"].as_bool() == Some(true) {
         row("state", "leaving".to_owned());
     }
