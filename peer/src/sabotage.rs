@@ -27,11 +27,13 @@ pub enum Sabotage {
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
+    /// R23: `bind` does not look whether the name is bound.
+    Names,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hint,
         Self::Climb,
         Self::WoundWait,
@@ -43,6 +45,7 @@ impl Sabotage {
         Self::ClockGuard,
         Self::OneOwner,
         Self::Once,
+        Self::Names,
     ];
 
     /// The rule it breaks.
@@ -60,6 +63,7 @@ impl Sabotage {
             Self::ClockGuard => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
+            Self::Names => "R23",
         }
     }
 }

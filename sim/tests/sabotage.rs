@@ -47,4 +47,5 @@ sabotages! {
     clock_guard: ClockGuard,
     one_owner: OneOwner,
     once: Once,
+    names: Names,
 }

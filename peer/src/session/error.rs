@@ -1,5 +1,6 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
+use super::names::NameError;
 use crate::steps::StepError;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
@@ -104,6 +105,25 @@ pub enum Error {
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// The name is bound already. Choose another, or use `rebind`.
+    #[error("the name {name:?} is bound to object {by}; choose another name, or rebind it")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What it is bound to; that object may be deleted.
+        by: ObjectId,
+    },
+    /// No object can have such a name.
+    #[error("{0}")]
+    IllegalName(#[from] NameError),
+    /// A directory bucket is gone, and with it the names that it kept.
+    #[error(
+        "directory bucket {bucket} is not in this mesh: the peer that had it was lost, and the names in it with it; they cannot be used until the mesh is founded anew"
+    )]
+    BucketMissing {
+        /// The bucket.
+        bucket: ObjectId,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -138,6 +158,9 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::NameTaken { .. }
+            | Self::IllegalName(_)
+            | Self::BucketMissing { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }

@@ -6,6 +6,8 @@
 mod error;
 mod host;
 mod mutable;
+mod name_bucket;
+mod names;
 mod snapshot;
 mod transact;
 mod tx;
@@ -14,6 +16,9 @@ mod write_set;
 pub use error::{Error, Outcome, Result};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
+pub use name_bucket::NameBucket;
+pub(crate) use name_bucket::genesis;
+pub use names::{NameError, NamePage};
 pub use snapshot::Snapshot;
 pub use transact::{Done, Options, transact};
 pub use tx::Tx;
