@@ -44,7 +44,10 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     let job = spawn(mesh, at, body);
-    mesh.finish(&job, LIMIT)
+    let done = mesh.finish(&job, LIMIT);
+    // A snapshot elsewhere sees a commit that no message told of once its own clock has passed it.
+    mesh.run(1);
+    done
 }
 
 fn gold(number: u128) -> GoldRef {
@@ -238,6 +241,8 @@ fn a_list_asks_once_for_each_level_and_only_for_its_first_page() {
     for (number, name) in in_one_bucket(2).iter().enumerate() {
         bind(&mesh, 0, name, gold(number as u128)).expect("free");
     }
+    // Until all records are at their homes.
+    mesh.run(500);
     let host = mesh.host(1);
     mesh.clear_log();
     let job = mesh.spawn(async move {
@@ -249,7 +254,7 @@ fn a_list_asks_once_for_each_level_and_only_for_its_first_page() {
     assert_eq!((first.names.len(), first == second), (2, true));
     let reads = mesh.sent(|flight| flight.from == 1 && is_read(flight)).len();
     let searches = mesh.sent(|flight| flight.from == 1 && is_locate(flight)).len();
-    assert_eq!((reads, searches), (2, 1), "the children were just published; the first buckets are hints by now");
+    assert_eq!((reads, searches), (2, 0));
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod executor;
 mod game;
 mod history;
 mod host;
+mod name_log;
+mod names;
 mod network;
 mod observer;
 mod options;

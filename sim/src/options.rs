@@ -56,6 +56,10 @@ pub struct Options {
     pub version_bytes_max: usize,
     /// Bound of hints, pointers and home records.
     pub records_max: usize,
+    /// How many names clients use.
+    pub names: usize,
+    /// Most names in a directory bucket before it splits.
+    pub name_bucket_entries_max: usize,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -93,6 +97,8 @@ impl Options {
             stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
             records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
+            names: rng.usize(3..=24),
+            name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
         };
@@ -111,7 +117,7 @@ impl fmt::Display for Options {
             formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
              delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} stable after {} us \
-             version bytes {} records {}",
+             version bytes {} records {} names {} per bucket {}",
             self.seed,
             self.peers,
             self.steps,
@@ -130,6 +136,8 @@ impl fmt::Display for Options {
             self.stable_after_us,
             self.version_bytes_max,
             self.records_max,
+            self.names,
+            self.name_bucket_entries_max,
         )
     }
 }
