@@ -98,6 +98,20 @@ async fn many_objects_are_read_and_taken_in_one_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_created_is_not_looked_for_elsewhere() {
+    let all = meshes(2).await;
+    let done = bounded(all[1].task("create and read").run_with_receipt(|tx| async move {
+        let players = [tx.create(&Player::new("Ada", 1))?, tx.create(&Player::new("Bob", 2))?];
+        for mut player in tx.get_mut_many(&players).await? {
+            player.gold += 10;
+        }
+        Ok(tx.get_many(&players).await?.iter().map(|player| player.gold).sum::<u64>())
+    }));
+    let done = done.await.unwrap();
+    assert_eq!((done.value, done.committed.awaited_message), (23, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_closure_leaves_nothing() {
     #[derive(Debug, thiserror::Error)]
     #[error("the gate is closed")]

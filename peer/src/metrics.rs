@@ -51,11 +51,13 @@ pub enum RareEvent {
     Unavailable,
     /// A message waited for the watermark.
     HeldByBarrier,
+    /// A directory bucket was split.
+    BucketSplit,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -79,6 +81,7 @@ impl RareEvent {
         Self::NotFound,
         Self::Unavailable,
         Self::HeldByBarrier,
+        Self::BucketSplit,
     ];
 }
 

@@ -4,7 +4,7 @@ use crate::checker::{self, History, ObjectKey, Token};
 use crate::client::World;
 use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
-use crate::name_log::Bindings;
+use crate::name_audit;
 use crate::observer;
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
@@ -26,7 +26,8 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     wrong.append(&mut world.recorder.lock().violations);
     let owned = owned_objects(simulation, &mut wrong);
     count(&owned, world, &mut wrong);
-    check_names(&owned, world, &mut wrong);
+    let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
+    wrong.extend(name_audit::audit(&values, &world.names.log));
     check_homes(simulation, &owned, &mut wrong);
     for peer in &simulation.peers {
         wrong.extend(peer.host.look(|peer| observer::replay_differs(peer.group())));
@@ -85,68 +86,6 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
             in_purses.len()
         ));
     }
-}
-
-/// R23: each name is in one bucket, its own; all that clients were told of names agrees with the buckets, and with the
-/// signs.
-fn check_names(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<String>) {
-    let found = names_in_buckets(owned, wrong);
-    let (untrue, told) = world.names.log.replay();
-    wrong.extend(untrue.into_iter().take(REPORTED_MAX));
-    for name in found.keys().chain(told.keys()) {
-        if found.get(name) != told.get(name) {
-            let (found, told) = (found.get(name), told.get(name));
-            wrong.push(format!("{name:?} ends bound to {found:?}, but clients left it bound to {told:?}"));
-        }
-    }
-    let said = |value: &Value| decode_object::<Sign>(value).ok().map(|sign| sign.name);
-    let signs = owned.iter().filter_map(|(object, owned)| Some((said(owned.value.as_ref()?)?, *object)));
-    let mut unsigned = found.clone();
-    for (name, sign) in signs {
-        if unsigned.remove(&name) != Some(sign) {
-            wrong.push(format!("sign {sign} says {name:?}, which is bound to {:?}", found.get(&name)));
-        }
-    }
-    for (name, sign) in unsigned {
-        wrong.push(format!("{name:?} is bound to {sign}, which is no sign of that name"));
-    }
-}
-
-/// All names, by a walk from the buckets of genesis; every bucket must be met in it once.
-fn names_in_buckets(owned: &BTreeMap<ObjectId, Owned>, wrong: &mut Vec<String>) -> Bindings {
-    let bucket = |owned: &Owned| decode_object::<NameBucket>(owned.value.as_ref()?).ok();
-    let mut buckets: BTreeMap<ObjectId, NameBucket> =
-        owned.iter().filter_map(|(object, owned)| Some((*object, bucket(owned)?))).collect();
-    let mut names = Bindings::new();
-    let mut leaf_of: BTreeMap<ObjectId, Vec<String>> = BTreeMap::new();
-    let all = buckets.clone();
-    let mut next: Vec<ObjectId> = NameBucket::of_genesis().collect();
-    while let Some(id) = next.pop() {
-        let Some(bucket) = buckets.remove(&id) else {
-            wrong.push(format!("directory bucket {id} is missing, or has two parents"));
-            continue;
-        };
-        next.extend_from_slice(bucket.children());
-        for (name, object) in bucket.names().into_iter().flatten() {
-            leaf_of.entry(id).or_default().push(name.clone());
-            if let Some(other) = names.insert(name.clone(), *object) {
-                wrong.push(format!("{name:?} is in two buckets, bound to {other} and to {object}"));
-            }
-        }
-    }
-    wrong.extend(buckets.keys().map(|bucket| format!("directory bucket {bucket} has no parent")));
-    for (leaf, names) in leaf_of {
-        for name in names {
-            let (mut at, mut level) = (NameBucket::first_of(&name), 0);
-            while let Some(child) = all.get(&at).and_then(|bucket| bucket.child_of(&name, level)) {
-                (at, level) = (child, level + 1);
-            }
-            if at != leaf {
-                wrong.push(format!("{name:?} is in bucket {leaf}, but is looked for in {at}"));
-            }
-        }
-    }
-    names
 }
 
 /// R2: once everything is quiet, the homes of an object know its owner.

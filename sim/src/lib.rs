@@ -13,6 +13,7 @@ mod executor;
 mod game;
 mod history;
 mod host;
+mod name_audit;
 mod name_log;
 mod names;
 mod network;

@@ -10,7 +10,7 @@ use super::mutable::Mutable;
 use super::name_bucket::{FANOUT, NameBucket, NameHash, divide, must_split};
 use super::snapshot::Snapshot;
 use super::tx::{Tx, decode_shared};
-use crate::Sabotage;
+use crate::{RareEvent, Sabotage};
 use driftmesh_model::limits::{NAME_BYTES_MAX, NAMES_PER_PAGE_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Object, ObjectId, Ref, Value};
 use std::collections::BTreeMap;
@@ -279,6 +279,7 @@ impl<H: Host> Tx<H> {
         if !must_split(&names, level, entries_max) {
             return Ok(NameBucket::leaf(names));
         }
+        self.note(RareEvent::BucketSplit);
         let mut children = [ObjectId::from_u128(0); FANOUT];
         for (child, part) in children.iter_mut().zip(divide(names, level)) {
             let bucket = self.grow(part, level + 1, entries_max)?;

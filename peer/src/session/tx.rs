@@ -5,7 +5,7 @@ use super::host::Host;
 use super::mutable::Mutable;
 use super::write_set::WriteSet;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
-use crate::{Peer, Sabotage};
+use crate::{Peer, RareEvent, Sabotage};
 use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
 use driftmesh_txn::TaskKind;
 use std::any::Any;
@@ -268,6 +268,10 @@ impl<H: Host> Tx<H> {
     /// Most names in one directory bucket, as this peer is configured.
     pub(super) fn name_bucket_entries_max(&self) -> usize {
         self.inner.host.step(|peer, _| peer.config.name_bucket_entries_max)
+    }
+
+    pub(super) fn note(&self, event: RareEvent) {
+        self.inner.host.step(|peer, _| peer.metrics.note(event));
     }
 
     /// Whether a rule is broken in this run: only ever in test builds.
