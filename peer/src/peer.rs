@@ -152,7 +152,7 @@ impl Peer {
 
     /// R23: the founder begins with the directory buckets, the only objects whose ids everybody knows. Their first
     /// versions lie before every snapshot, so nobody comes too early for them.
-    fn create_directory(&mut self) {
+    pub(crate) fn create_directory(&mut self) {
         let commit = Timestamp::ZERO.next();
         self.group.append(Entry::Commit { commit, writes: crate::session::genesis() });
         for bucket in crate::session::NameBucket::of_genesis() {
