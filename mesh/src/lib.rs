@@ -49,7 +49,7 @@ pub use builder::Builder;
 pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, PeerId, Ref, Term, Timestamp, Value, decode_object, limits,
 };
-pub use driftmesh_peer::session::{Done, Error, Mutable, Outcome, Result};
+pub use driftmesh_peer::session::{Done, Error, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
 pub use driftmesh_peer::{
     Cause, Committed, Found, MemberStatus, Metrics, Other, Place, RareEvent, Receipt, ScanPage, Scanned, Seen, Source,
     Status, Step, StepError, TaskKind, Trail,
@@ -66,6 +66,11 @@ pub use task::Task;
 pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
+
+/// The examples of the page on names, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/names.md")]
+struct NamesExamples;
 
 /// The README's example, so that it is compiled and run.
 #[cfg(doctest)]

@@ -59,11 +59,13 @@ pub enum RareEvent {
     Sought,
     /// A transaction was refused because this peer's own clock is off.
     OwnClockOff,
+    /// A directory bucket was split.
+    BucketSplit,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -91,6 +93,7 @@ impl RareEvent {
         Self::PointerCollected,
         Self::Sought,
         Self::OwnClockOff,
+        Self::BucketSplit,
     ];
 }
 

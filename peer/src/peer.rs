@@ -15,7 +15,7 @@ use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source
 use driftmesh_model::{
     GroupId, HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::Group;
+use driftmesh_object_store::{Entry, Group};
 use driftmesh_txn::{LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -162,7 +162,20 @@ impl Peer {
         peer.renew_groups_digest();
         peer.renew_prune_below();
         peer.apply_sabotage();
+        if peer.config.founder {
+            peer.create_directory();
+        }
         peer
+    }
+
+    /// R23: the founder begins with the directory buckets, the only objects whose ids everybody knows. Their first
+    /// versions lie before every snapshot, so nobody comes too early for them.
+    pub(crate) fn create_directory(&mut self) {
+        let commit = Timestamp::ZERO.next();
+        self.group.append(Entry::Commit { commit, writes: crate::session::genesis() });
+        for bucket in crate::session::NameBucket::of_genesis() {
+            self.publish(bucket);
+        }
     }
 
     #[cfg(feature = "sabotage")]

@@ -35,11 +35,13 @@ pub enum Sabotage {
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
+    /// R23: `bind` does not look whether the name is bound.
+    Names,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -55,6 +57,7 @@ impl Sabotage {
         Self::ClockWatch,
         Self::OneOwner,
         Self::Once,
+        Self::Names,
     ];
 
     /// The rule it breaks.
@@ -74,6 +77,7 @@ impl Sabotage {
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
+            Self::Names => "R23",
         }
     }
 }

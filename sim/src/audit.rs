@@ -2,11 +2,13 @@
 
 use crate::checker::{self, History, ObjectKey, Token};
 use crate::client::World;
-use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse};
+use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
+use crate::name_audit;
 use crate::observer;
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
+use driftmesh_peer::session::NameBucket;
 use std::collections::BTreeMap;
 
 /// Most violations of one kind that are reported.
@@ -24,6 +26,8 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     wrong.append(&mut world.recorder.lock().violations);
     let owned = owned_objects(simulation, &mut wrong);
     count(&owned, world, &mut wrong);
+    let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
+    wrong.extend(name_audit::audit(&values, &world.names.log));
     check_homes(simulation, &owned, &mut wrong);
     for peer in &simulation.peers {
         wrong.extend(peer.host.look(|peer| observer::replay_differs(peer.group())));
@@ -69,7 +73,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
             gold += pouch.gold;
         } else if decode_object::<Item>(value).is_ok() {
             items += 1;
-        } else {
+        } else if decode_object::<Sign>(value).is_err() && decode_object::<NameBucket>(value).is_err() {
             wrong.push(format!("object {object} holds {:?}", stored_header(value)));
         }
     }
@@ -132,5 +136,6 @@ fn token_of(value: &Value) -> Option<Token> {
     let purse = decode_object::<Purse>(value).map(|purse| purse.token);
     let item = decode_object::<Item>(value).map(|item| item.token);
     let pouch = decode_object::<Pouch>(value).map(|pouch| pouch.token);
-    purse.or(item).or(pouch).ok().map(Token)
+    let sign = decode_object::<Sign>(value).map(|sign| sign.token);
+    purse.or(item).or(pouch).or(sign).ok().map(Token)
 }

@@ -3,10 +3,11 @@
 use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
+use crate::names::Names;
 use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
-use driftmesh_peer::Cause;
 use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::{Cause, Committed};
 use fastrand::Rng;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub(crate) struct World {
     pub(crate) recorder: Recorder,
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
+    pub(crate) names: Names,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }
@@ -101,7 +103,7 @@ impl Client {
 
     /// One transaction or snapshot of a random kind.
     pub(crate) async fn one(&mut self) {
-        match self.rng.u8(..20) {
+        match self.rng.u8(..24) {
             0..=5 => self.pay().await,
             6 => self.wager().await,
             7..=11 => self.trade().await,
@@ -110,7 +112,8 @@ impl Client {
             15 => self.fill_pouch().await,
             16 => self.empty_pouch().await,
             17 => self.leak_reference().await,
-            _ => self.audit().await,
+            18 | 19 => self.audit().await,
+            _ => self.use_names().await,
         };
     }
 
@@ -123,7 +126,24 @@ impl Client {
         self.run_isolated(kind, Isolation::Snapshot, body).await
     }
 
-    async fn run_isolated<F, Fut>(&mut self, kind: &str, isolation: Isolation, mut body: F) -> Came
+    async fn run_isolated<F, Fut>(&mut self, kind: &str, isolation: Isolation, body: F) -> Came
+    where
+        F: FnMut(SimTx, TxnLog) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        match self.run_with_receipt(kind, isolation, body).await {
+            Ok(_) => Came::Committed,
+            Err(came) => came,
+        }
+    }
+
+    /// Runs one transaction and records it; returns its receipt.
+    pub(crate) async fn run_with_receipt<F, Fut>(
+        &mut self,
+        kind: &str,
+        isolation: Isolation,
+        mut body: F,
+    ) -> Result<Committed, Came>
     where
         F: FnMut(SimTx, TxnLog) -> Fut,
         Fut: Future<Output = Result<()>>,
@@ -152,26 +172,22 @@ impl Client {
         .await;
         log.end(result.is_ok());
         match result {
-            Ok(_) => Came::Committed,
-            Err(Error::Rejected(_)) => Came::Rejected,
-            Err(Error::Dangling { object }) => {
-                self.dangling(object, kind);
-                Came::Nothing
-            }
+            Ok(done) => return Ok(done.committed),
+            Err(Error::Rejected(_)) => return Err(Came::Rejected),
+            Err(Error::Dangling { object }) => self.dangling(object, kind),
             Err(Error::Deadline { .. }) => {
                 if self.sane {
                     self.world.recorder.lock().expired += 1;
                 }
-                Came::Nothing
             }
-            Err(Error::Leaving | Error::Busy(_)) => Came::Nothing,
+            Err(Error::Leaving | Error::Busy(_)) => {}
             // R18: only a clock that is wrong may be told so.
-            Err(Error::ClockOff { .. }) if !self.sane => Came::Nothing,
+            Err(Error::ClockOff { .. }) if !self.sane => {}
             Err(other) => {
                 self.world.recorder.violation(format!("`{kind}` ended with an error that nothing explains: {other}"));
-                Came::Nothing
             }
         }
+        Err(Came::Nothing)
     }
 
     /// Purses and items are never deleted.

@@ -62,6 +62,10 @@ pub struct Options {
     pub pointer_grace_us: u64,
     /// Whether most peers have not met at first, and find each other by the routing.
     pub strangers: bool,
+    /// How many names clients use.
+    pub names: usize,
+    /// Most names in a directory bucket before it splits.
+    pub name_bucket_entries_max: usize,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -107,6 +111,8 @@ impl Options {
             // With few pointers each must go soon, else nothing moves any more.
             pointer_grace_us: if pointers_max == POINTERS_FEW { 20_000 } else { pick(rng, &[0, 50_000, 5_000_000]) },
             strangers: rng.u8(..3) == 0,
+            names: rng.usize(3..=24),
+            name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
         };
@@ -125,7 +131,7 @@ impl fmt::Display for Options {
             formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
              delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} stable after {} us \
-             version bytes {} records {} pointers {} grace {} us strangers {}",
+             version bytes {} records {} pointers {} grace {} us strangers {} names {} per bucket {}",
             self.seed,
             self.peers,
             self.steps,
@@ -147,6 +153,8 @@ impl fmt::Display for Options {
             self.pointers_max,
             self.pointer_grace_us,
             self.strangers,
+            self.names,
+            self.name_bucket_entries_max,
         )
     }
 }

@@ -502,7 +502,7 @@ fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) 
     let mad = options.mad_clock && index + 1 == options.peers;
     let skew = i64::try_from(options.skew_us).unwrap_or(0);
     let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
-    let config = new_config(options, rng, id, true);
+    let config = new_config(options, rng, id, index == 0);
     let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
     debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
     SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
@@ -524,5 +524,6 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
         config.sabotage = options.sabotage;
     }
     config.founder = founder;
+    config.name_bucket_entries_max = options.name_bucket_entries_max;
     config
 }

@@ -51,4 +51,5 @@ sabotages! {
     clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
+    names: Names,
 }

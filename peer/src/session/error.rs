@@ -1,5 +1,6 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
+use super::names::NameError;
 use crate::steps::StepError;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
@@ -113,6 +114,25 @@ pub enum Error {
         /// How far it is ahead, ms; negative when it is behind.
         ahead_ms: i64,
     },
+    /// The name is bound already. Choose another, or use `rebind`.
+    #[error("the name {name:?} is bound to object {by}; choose another name, or rebind it")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What it is bound to; that object may be deleted.
+        by: ObjectId,
+    },
+    /// No object can have such a name.
+    #[error("{0}")]
+    IllegalName(#[from] NameError),
+    /// A directory bucket is gone, and with it the names that it kept.
+    #[error(
+        "directory bucket {bucket} is not in this mesh: the peer that had it was lost, and the names in it with it; they cannot be used until the mesh is founded anew"
+    )]
+    BucketMissing {
+        /// The bucket.
+        bucket: ObjectId,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -164,6 +184,9 @@ impl Error {
             | Self::Busy(_)
             | Self::Leaving
             | Self::ClockOff { .. }
+            | Self::NameTaken { .. }
+            | Self::IllegalName(_)
+            | Self::BucketMissing { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }

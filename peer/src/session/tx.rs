@@ -5,8 +5,8 @@ use super::host::Host;
 use super::mutable::Mutable;
 use super::transact::{Isolation, Options};
 use super::write_set::WriteSet;
-use crate::Peer;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
+use crate::{Peer, RareEvent, Sabotage};
 use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
 use driftmesh_txn::TaskKind;
 use std::any::Any;
@@ -139,19 +139,38 @@ impl<H: Host> Tx<H> {
     /// # Errors
     /// As [`Tx::get`], for the first object that fails.
     pub async fn get_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Arc<T>>> {
-        let id = self.inner.id;
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
-        if self.inner.isolation == Isolation::Serializable {
-            self.acquire(&objects).await?;
+        let values = self.values(&objects).await?;
+        let decode = |(object, value): (ObjectId, Option<Value>)| {
+            decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+        };
+        objects.into_iter().zip(values).map(decode).collect()
+    }
+
+    /// The values of objects at the snapshot, or as this transaction has changed them; those that are elsewhere cost
+    /// one round together.
+    pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
+        let id = self.inner.id;
+        // What this transaction created, the core does not know yet.
+        let mut unwritten = Vec::with_capacity(objects.len());
+        for object in objects {
+            if self.inner.writes.pending(*object)?.is_none() {
+                unwritten.push(*object);
+            }
         }
-        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
-        let mut values = Vec::with_capacity(references.len());
-        for (object, read) in objects.into_iter().zip(reads) {
-            let value = match self.inner.writes.pending(object)? {
+        if self.inner.isolation == Isolation::Serializable {
+            self.acquire(&unwritten).await?;
+        }
+        let reads = self.step(|peer, now| read_all(peer, now, id, &unwritten)).await?;
+        let mut reads = unwritten.into_iter().zip(reads).peekable();
+        let mut values = Vec::with_capacity(objects.len());
+        for object in objects {
+            let read = reads.next_if(|(read, _)| read == object).and_then(|(_, read)| read.value);
+            // Looked at again: another branch of the closure may have written it meanwhile.
+            values.push(match self.inner.writes.pending(*object)? {
                 Some(pending) => pending.value,
-                None => read.value,
-            };
-            values.push(decode_shared(object, &value.ok_or(Error::Dangling { object })?)?);
+                None => read,
+            });
         }
         Ok(values)
     }
@@ -176,7 +195,11 @@ impl<H: Host> Tx<H> {
         let object = reference.id();
         let value = match self.inner.writes.pending(object)? {
             Some(pending) => pending.value,
-            None => self.lock_and_read(object).await?,
+            None => {
+                let read = self.lock_and_read(object).await?;
+                // Another branch of the closure may have written it while this one waited.
+                self.inner.writes.pending(object)?.map_or(read, |pending| pending.value)
+            }
         };
         self.lend(reference, value)
     }
@@ -200,17 +223,8 @@ impl<H: Host> Tx<H> {
     pub async fn get_mut_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Mutable<T>>> {
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
         self.acquire(&objects).await?;
-        let id = self.inner.id;
-        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
-        let mut guards = Vec::with_capacity(references.len());
-        for (reference, read) in references.iter().zip(reads) {
-            let value = match self.inner.writes.pending(reference.id())? {
-                Some(pending) => pending.value,
-                None => read.value,
-            };
-            guards.push(self.lend(*reference, value)?);
-        }
-        Ok(guards)
+        let values = self.values(&objects).await?;
+        references.iter().zip(values).map(|(reference, value)| self.lend(*reference, value)).collect()
     }
 
     /// Locks objects of any types and fetches their masters, in one round together; the `get_mut` of each then
@@ -268,6 +282,20 @@ impl<H: Host> Tx<H> {
         Ok(Ref::from_id(object))
     }
 
+    /// Most names in one directory bucket, as this peer is configured.
+    pub(super) fn name_bucket_entries_max(&self) -> usize {
+        self.inner.host.step(|peer, _| peer.config.name_bucket_entries_max)
+    }
+
+    pub(super) fn note(&self, event: RareEvent) {
+        self.inner.host.step(|peer, _| peer.metrics.note(event));
+    }
+
+    /// Whether a rule is broken in this run: only ever in test builds.
+    pub(super) fn is_broken(&self, rule: Sabotage) -> bool {
+        self.inner.host.step(|peer, _| peer.broken(rule))
+    }
+
     /// Rejects the transaction: `return Err(tx.reject("not enough gold"))`. Nothing takes effect, no retry.
     pub fn reject(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::rejected(reason)
@@ -301,7 +329,7 @@ impl<H: Host> Tx<H> {
     }
 }
 
-fn read_all(peer: &mut Peer, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<ValueRead>> {
+pub(super) fn read_all(peer: &mut Peer, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<ValueRead>> {
     let mut reads = Vec::with_capacity(objects.len());
     let mut pending = false;
     for object in objects {
