@@ -38,6 +38,7 @@ pub struct Builder {
     advertise: Vec<String>,
     secret: Option<Vec<u8>>,
     open: bool,
+    mdns: bool,
     zone: Option<String>,
     observer: Option<Observer>,
 }
@@ -66,6 +67,7 @@ impl Default for Builder {
             advertise: Vec::new(),
             secret: None,
             open: false,
+            mdns: true,
             zone: None,
             observer: None,
         }
@@ -124,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Whether to find peers of the same network by mDNS and to be found by them: `true` unless set. Peers that listen
+    /// on loopback only never do.
+    pub const fn mdns(mut self, mdns: bool) -> Self {
+        self.mdns = mdns;
+        self
+    }
+
     /// The failure domain of this peer, for status. Copies of objects will avoid sharing one.
     pub fn zone(mut self, zone: &str) -> Self {
         self.zone = Some(zone.to_owned());
@@ -179,6 +188,7 @@ impl Builder {
             secret: self.secret,
             incarnation,
             hello,
+            mdns: self.mdns,
         };
         let transport = Transport::start(config, Arc::new(inbound)).await?;
         shared.set_transport(transport);

@@ -58,6 +58,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Left { .. }
+            | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -71,6 +72,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Refused { .. }
+            | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -90,6 +92,7 @@ impl Recorder {
                 }
                 Event::Listening { .. }
                 | Event::Refused { .. }
+                | Event::OtherMesh { .. }
                 | Event::Unreachable { .. }
                 | Event::ListenFailed { .. } => {}
             }
@@ -125,6 +128,7 @@ fn config() -> TransportConfig {
         secret: None,
         incarnation: random_incarnation(),
         hello: b"hello".to_vec(),
+        mdns: false,
     }
 }
 
@@ -210,6 +214,7 @@ async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
         Event::Listening { .. }
         | Event::Left { .. }
         | Event::Refused { .. }
+        | Event::OtherMesh { .. }
         | Event::Unreachable { .. }
         | Event::ListenFailed { .. } => None,
     });
@@ -643,7 +648,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         ([begin(1), frame::encode(FrameKind::BulkChunk, b"ab")].concat(), FrameError::BulkOverrun),
         (frame::encode(FrameKind::BulkChunk, b"ab"), FrameError::Unexpected(3)),
         (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
-        (frame::encode(FrameKind::Exchange, &[0xff; 9]), FrameError::Body(5)),
+        (frame::encode(FrameKind::Alive, &[0xff; 9]), FrameError::Body(5)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
     ];
     for (index, (bytes, error)) in table.into_iter().enumerate() {
