@@ -329,3 +329,70 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::core::ConnectedPoint;
+    use libp2p::core::upgrade::UpgradeInfo;
+    use std::future::poll_fn;
+
+    fn takes_substreams(handler: &GateHandler) -> bool {
+        handler.listen_protocol().into_upgrade().0.protocol_info().next().is_some()
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_out_or_comes_in_while_the_gate_is_closed() {
+        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let mut gate = Gate::new(PeerId::random());
+        let mut handler = gate.handle_established_inbound_connection(connection, peer, &address, &address).unwrap();
+        let endpoint = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address.clone() };
+        gate.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: connection,
+            endpoint: &endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        gate.kademlia.add_address(&peer, address.clone());
+        gate.find(vec![7], kad::K_VALUE);
+        let asked = poll_fn(|context| gate.poll(context)).await;
+        let ToSwarm::NotifyHandler { event: event @ GateIn::Inner(_), .. } = asked else { panic!("{asked:?}") };
+        handler.on_behaviour_event(event);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(handler.poll(&mut context).is_pending() && !takes_substreams(&handler));
+
+        gate.admit(peer, &[address]);
+        let opened = poll_fn(|context| gate.poll(context)).await;
+        let ToSwarm::NotifyHandler { event: event @ GateIn::Open, .. } = opened else { panic!("{opened:?}") };
+        handler.on_behaviour_event(event);
+        assert!(takes_substreams(&handler));
+        let sent = handler.poll(&mut context);
+        assert!(matches!(sent, Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { .. })));
+
+        gate.forget(peer);
+        let closed = poll_fn(|context| gate.poll(context)).await;
+        let ToSwarm::NotifyHandler { event: event @ GateIn::Close, .. } = closed else { panic!("{closed:?}") };
+        handler.on_behaviour_event(event);
+        assert!(!takes_substreams(&handler));
+        assert_eq!(gate.kademlia.kbuckets().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_messages_waits_for_the_next_period() {
+        let throttled = Arc::default();
+        let mut pace = Pace::new(Arc::clone(&throttled));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        // A slow machine may reach the next period meanwhile, and begins to count anew.
+        while pace.pause.is_none() {
+            assert!(pace.poll_ready(&mut context).is_ready());
+            pace.passed();
+        }
+        assert!(pace.poll_ready(&mut context).is_pending());
+        assert_eq!(throttled.load(Ordering::Relaxed), 1);
+        poll_fn(|context| pace.poll_ready(context)).await;
+        pace.passed();
+        assert!(pace.poll_ready(&mut context).is_ready());
+    }
+}
