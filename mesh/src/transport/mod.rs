@@ -53,7 +53,7 @@ use limits::{
 };
 use registry::{Local, Shared};
 use routing::Routing;
-use swarm::{Command, Plans};
+use swarm::{Command, NearbySearch, Plans};
 
 /// Random bytes of the operating system. An ed25519 secret key is 32 of them and nothing else.
 fn random_bytes<const N: usize>() -> [u8; N] {
@@ -172,7 +172,8 @@ pub struct TransportConfig {
     pub incarnation: u64,
     /// What others are told with [`Event::Admitted`], at most 4 KiB.
     pub hello: Vec<u8>,
-    /// Whether to find peers of the local network by mDNS, and to be found; never when all of `listen` is loopback.
+    /// Whether to find peers of the local network by mDNS, and to be found. Never when all of `listen` is loopback; with
+    /// join addresses and without a genesis only from the first admission on.
     pub mdns: bool,
 }
 
@@ -321,9 +322,6 @@ impl Transport {
         let mut swarm = swarm::build(config.keypair)?;
         let incoming = swarm.behaviour().accept();
         let bound = swarm::listen(&mut swarm, &config.listen).await?;
-        if config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
-            swarm.behaviour_mut().find_nearby();
-        }
         let local = Local {
             peer,
             libp2p_peer,
@@ -338,7 +336,14 @@ impl Transport {
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::new(local, config.genesis, handler, commands));
         let now = Instant::now();
-        let plans = Plans { book: DialBook::new(peer, config.join, now), routing: Routing::new(&libp2p_peer, now) };
+        let mdns = match config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
+            false => NearbySearch::Off,
+            // Whoever names addresses wants the mesh that is there, not one that mDNS finds first.
+            true if config.genesis.is_none() && !config.join.is_empty() => NearbySearch::AfterAdmission,
+            true => NearbySearch::AtOnce,
+        };
+        let plans =
+            Plans { mdns, book: DialBook::new(peer, config.join, now), routing: Routing::new(&libp2p_peer, now) };
         let driver = swarm::Driver::new(swarm, Arc::clone(&shared), command_receiver, plans, bound);
         let stopped = Arc::new(Latch::new());
         let owner = Arc::new(Owner { shared: Arc::clone(&shared), stopped: Arc::clone(&stopped) });

@@ -69,11 +69,6 @@ impl Behaviour {
         self.streams.new_control()
     }
 
-    /// Finds peers of the local network, and is found, from now on.
-    pub(super) fn find_nearby(&mut self) {
-        self.nearby.start();
-    }
-
     /// The substreams that others open. Each behaviour has one taker of them.
     pub(super) fn accept(&self) -> IncomingStreams {
         self.control().accept(PROTOCOL).expect("called once, by the start of the transport")
@@ -185,8 +180,17 @@ struct Unadmitted {
     open_again: Instant,
 }
 
+/// When peers are looked for by mDNS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NearbySearch {
+    Off,
+    AtOnce,
+    AfterAdmission,
+}
+
 /// What the swarm's task is to do later.
 pub(super) struct Plans {
+    pub(super) mdns: NearbySearch,
     pub(super) book: DialBook,
     pub(super) routing: Routing,
 }
@@ -201,6 +205,8 @@ pub(super) struct Driver {
     handshakes: Arc<Semaphore>,
     book: DialBook,
     routing: Routing,
+    /// When mDNS begins; off when it has begun.
+    mdns: NearbySearch,
     /// The dials under way, each with the addresses to try after it.
     dials: HashMap<ConnectionId, (Origin, Vec<Multiaddr>)>,
     unadmitted: HashMap<PeerId, Unadmitted>,
@@ -218,7 +224,7 @@ impl Driver {
         bound: Vec<(ListenerId, Multiaddr)>,
     ) -> Self {
         let control = swarm.behaviour().control();
-        let driver = Self {
+        let mut driver = Self {
             swarm,
             shared,
             commands,
@@ -226,12 +232,16 @@ impl Driver {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             book: plans.book,
             routing: plans.routing,
+            mdns: plans.mdns,
             dials: HashMap::new(),
             unadmitted: HashMap::new(),
             bound,
             next_alive: Instant::now() + ALIVE_INTERVAL,
         };
         driver.publish_listening();
+        if driver.mdns == NearbySearch::AtOnce {
+            driver.find_nearby();
+        }
         for (_, address) in &driver.bound {
             driver.shared.handler.event(Event::Listening { address: driver.with_peer(address) });
         }
@@ -481,12 +491,20 @@ impl Driver {
         shared.counters.routing_throttled.store(gate.throttled(), Ordering::Relaxed);
     }
 
+    fn find_nearby(&mut self) {
+        self.mdns = NearbySearch::Off;
+        self.swarm.behaviour_mut().nearby.start();
+    }
+
     fn on_admitted(&mut self, session: &Session, now: Instant) {
         self.unadmitted.remove(&session.peer);
         self.book.admitted(&session.peer, now);
         // It may have left already; its end is told after this.
         self.swarm.behaviour_mut().gate.admit(session.libp2p_peer, &session.addresses);
         self.routing.admitted(self.shared.sessions().len(), now);
+        if self.mdns == NearbySearch::AfterAdmission {
+            self.find_nearby();
+        }
     }
 
     fn start_query(&mut self, start: Start) {
