@@ -57,17 +57,20 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
 }
 
 fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
-    if args.new != args.join.is_empty() {
-        let message = if args.new {
-            "--new founds a mesh and --join joins one; leave out one of the two"
-        } else {
-            "say --new to found a mesh, or --join ADDRESS to join one"
-        };
+    if args.new && !args.join.is_empty() {
+        let message = "--new founds a mesh and --join joins one; leave out one of the two";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    if !args.new && args.join.is_empty() && (args.no_mdns || args.listen.is_empty()) {
+        let message = "say --new to found a mesh, or --join ADDRESS to join one; or --listen on an address of the \
+                       network to join the mesh that mDNS finds there";
         return Err(Failure::new(Exit::Usage, message));
     }
     let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
     if args.new {
         builder = builder.new_mesh();
+    } else {
+        builder = builder.search();
     }
     builder = args.join.iter().fold(builder, |builder, address| builder.join(address));
     builder = args.listen.iter().fold(builder, |builder, address| builder.listen(address));
