@@ -196,7 +196,10 @@ impl NetworkBehaviour for Gate {
                 self.connections.remove(&peer_id);
             }
         }
-        self.kademlia.on_swarm_event(event);
+        // Kademlia answers a new listen address with a bootstrap, and complains that it knows nobody.
+        if !matches!(event, FromSwarm::NewListenAddr(_)) {
+            self.kademlia.on_swarm_event(event);
+        }
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
