@@ -6,7 +6,8 @@
 
 mod lan;
 
-use lan::{Lan, until, until_one_mesh};
+use lan::{Lan, on_machine, until, until_one_mesh};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 /// How many peers one mesh has.
@@ -92,4 +93,55 @@ fn a_peer_without_mdns_is_neither_found_nor_finds() {
     until("all are one mesh", silent.iter().chain(&searching).chain(&joins), || {
         silent.iter().chain(&searching).chain(&joins).all(|peer| peer.connected() == 2)
     });
+}
+
+/// How many peers the flood invents: more than a peer keeps.
+const INVENTED: usize = 6_000;
+
+/// An answer by mDNS that a peer listens there, for as long as can be said.
+fn announcement(peer: &str, address: &str) -> Vec<u8> {
+    let name = |labels: &str| {
+        let labels =
+            labels.split('.').flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
+        labels.chain([0]).collect::<Vec<u8>>()
+    };
+    let record = |name: &[u8], kind: u16, data: &[u8]| {
+        let mut record = [name, &kind.to_be_bytes(), &1_u16.to_be_bytes(), &u32::MAX.to_be_bytes()].concat();
+        record.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        record.extend(data);
+        record
+    };
+    let (service, instance) = (name("_p2p._udp.local"), name("invented._p2p._udp.local"));
+    let text = format!("dnsaddr={address}/p2p/{peer}");
+    let text = [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let header = [0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    [&header[..], &record(&service, 12, &instance), &record(&instance, 16, &text)].concat()
+}
+
+#[test]
+fn a_flood_of_announcements_is_bounded_and_nobody_is_kept_from_joining() {
+    if let Some(own) = on_machine() {
+        let socket = UdpSocket::bind((own.as_str(), 0)).unwrap();
+        for number in 0..INVENTED {
+            let peer = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
+            let packet = announcement(&peer.to_string(), &format!("/ip4/{own}/tcp/{}", number + 1));
+            socket.send_to(&packet, ("224.0.0.251", 5353)).unwrap();
+            socket.send_to(&packet[..number % packet.len()], ("224.0.0.251", 5353)).unwrap();
+            if number % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        return;
+    }
+    let test = "a_flood_of_announcements_is_bounded_and_nobody_is_kept_from_joining";
+    let Some(mut lan) = Lan::or_skip(test) else { return };
+    let mut peers = vec![lan.start(&["--new"]), lan.start(&["--join-timeout", "0"])];
+    until_one_mesh(&peers);
+    lan.run_test(test);
+    let dropped = |peer: &lan::LanPeer| peer.status().unwrap()["transport"]["nearby_dropped"].as_u64().unwrap();
+    until("the flood is counted", &peers, || peers.iter().all(|peer| dropped(peer) > 0));
+    peers.push(lan.start(&["--join", &format!("{}:4001", Lan::address(1))]));
+    until_one_mesh(&peers);
+    peers.push(lan.start(&["--join-timeout", "0"]));
+    until_one_mesh(&peers);
 }

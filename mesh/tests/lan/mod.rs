@@ -19,6 +19,14 @@ pub const HANGS: Duration = Duration::from_secs(60);
 /// Numbers the networks of this process.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+/// Set to its IP address in a test that runs on a machine of a [`Lan`].
+const MACHINE: &str = "DRIFTMESH_TEST_MACHINE";
+
+/// The IP address of the machine that this test runs on by [`Lan::run_test`].
+pub fn on_machine() -> Option<String> {
+    std::env::var(MACHINE).ok()
+}
+
 fn ip(arguments: &str) -> Result<(), String> {
     let ran = Command::new("ip").args(arguments.split_whitespace()).output();
     let output = ran.map_err(|error| format!("the program `ip` cannot be run: {error}"))?;
@@ -49,6 +57,9 @@ impl Lan {
         ip(&format!("netns add {switch}"))?;
         ip(&format!("-n {switch} link add lan type bridge"))?;
         ip(&format!("-n {switch} link set lan up"))?;
+        // What every machine needs; a system without it is told here.
+        ip(&format!("-n {switch} link add probe type veth peer name other"))?;
+        ip(&format!("-n {switch} link del probe"))?;
         Ok(lan)
     }
 
@@ -70,6 +81,16 @@ impl Lan {
     /// Plugs a new machine in and starts `driftmesh peer` there with the network's secret, listening at port 4001 of
     /// all interfaces; what else is said decides what becomes of it.
     pub fn start(&mut self, arguments: &[&str]) -> LanPeer {
+        let machine = self.plug_in();
+        let control = self.folder.join(format!("{}.sock", self.machines));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &machine, PROGRAM, "peer", "--listen", "0.0.0.0:4001", "--secret"]);
+        command.arg(self.folder.join("secret")).arg("--control").arg(&control).args(arguments);
+        LanPeer::start(command, control)
+    }
+
+    /// Plugs a new machine in; returns the name of its namespace.
+    fn plug_in(&mut self) -> String {
         let (switch, number) = (self.switch(), self.machines + 1);
         let machine = format!("{}m{number}", self.prefix);
         ip(&format!("netns add {machine}")).unwrap();
@@ -80,11 +101,16 @@ impl Lan {
         ip(&format!("-n {machine} address add {}/24 dev eth0", Self::address(number))).unwrap();
         ip(&format!("-n {machine} link set eth0 up")).unwrap();
         ip(&format!("-n {machine} link set lo up")).unwrap();
-        let control = self.folder.join(format!("{number}.sock"));
+        machine
+    }
+
+    /// Runs the named test of this test binary on a new machine, to its end; [`on_machine`] is true there.
+    pub fn run_test(&mut self, test: &str) {
+        let machine = self.plug_in();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &machine, PROGRAM, "peer", "--listen", "0.0.0.0:4001", "--secret"]);
-        command.arg(self.folder.join("secret")).arg("--control").arg(&control).args(arguments);
-        LanPeer::start(command, control)
+        command.args(["netns", "exec", &machine]).arg(std::env::current_exe().unwrap());
+        let ran = command.args([test, "--exact"]).env(MACHINE, Self::address(self.machines)).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
     }
 
     /// The IP address of a machine; the first is 1.
