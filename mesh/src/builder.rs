@@ -32,12 +32,14 @@ const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Builder {
     name: String,
     new_mesh: bool,
+    search: bool,
     join: Vec<String>,
     join_timeout: Option<Duration>,
     listen: Vec<String>,
     advertise: Vec<String>,
     secret: Option<Vec<u8>>,
     open: bool,
+    mdns: bool,
     zone: Option<String>,
     observer: Option<Observer>,
 }
@@ -60,12 +62,14 @@ impl Default for Builder {
         Self {
             name: DEFAULT_MESH.to_owned(),
             new_mesh: false,
+            search: false,
             join: Vec::new(),
             join_timeout: Some(DEFAULT_JOIN_TIMEOUT),
             listen: Vec::new(),
             advertise: Vec::new(),
             secret: None,
             open: false,
+            mdns: true,
             zone: None,
             observer: None,
         }
@@ -83,6 +87,13 @@ impl Builder {
     /// [`Builder::join`].
     pub const fn new_mesh(mut self) -> Self {
         self.new_mesh = true;
+        self
+    }
+
+    /// Joins the mesh of this name that mDNS finds on the network, instead of founding one when no address to join is
+    /// given. Needs [`Builder::listen`] with an address of the network.
+    pub const fn search(mut self) -> Self {
+        self.search = true;
         self
     }
 
@@ -124,6 +135,13 @@ impl Builder {
         self
     }
 
+    /// Whether to find peers of the same network by mDNS and to be found by them: `true` unless set. Peers that listen
+    /// on loopback only never do.
+    pub const fn mdns(mut self, mdns: bool) -> Self {
+        self.mdns = mdns;
+        self
+    }
+
     /// The failure domain of this peer, for status. Copies of objects will avoid sharing one.
     pub fn zone(mut self, zone: &str) -> Self {
         self.zone = Some(zone.to_owned());
@@ -162,13 +180,14 @@ impl Builder {
         let peer_id = from_libp2p(&key.public().to_peer_id()).expect("the key is an ed25519 key");
         let incarnation = random_incarnation();
         let mut config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
-        config.founder = places.join.is_empty();
+        let founds = places.join.is_empty() && !self.search;
+        config.founder = founds;
         let peer = Peer::new(config, clock.now());
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
-        let shared = Shared::new(peer, clock, identity, Joining::new(&places.join));
+        let shared = Shared::new(peer, clock, identity, Joining::new(&places.join, founds));
         let inbound = Inbound { shared: Arc::downgrade(&shared), observer: self.observer };
-        let genesis = places.join.is_empty().then(Genesis::random);
+        let genesis = founds.then(Genesis::random);
         let config = TransportConfig {
             keypair: key,
             listen: places.listen,
@@ -179,6 +198,7 @@ impl Builder {
             secret: self.secret,
             incarnation,
             hello,
+            mdns: self.mdns,
         };
         let transport = Transport::start(config, Arc::new(inbound)).await?;
         shared.set_transport(transport);
@@ -188,6 +208,9 @@ impl Builder {
 
     fn check(&self) -> Result<Places, StartError> {
         if self.new_mesh && !self.join.is_empty() {
+            return Err(StartError::NewAndJoin);
+        }
+        if self.new_mesh && self.search {
             return Err(StartError::NewAndJoin);
         }
         if self.secret.as_ref().is_some_and(Vec::is_empty) {
@@ -204,6 +227,9 @@ impl Builder {
         for text in &self.advertise {
             // What a peer address displays is a multiaddress.
             advertise.extend(parse_address(text)?.to_string().parse::<Multiaddr>().ok());
+        }
+        if self.search && self.join.is_empty() && (!self.mdns || listen.iter().all(is_loopback)) {
+            return Err(StartError::NowhereToSearch);
         }
         let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<Vec<_>, _>>()?;
         let is_protected = self.secret.is_some() || self.open;

@@ -76,6 +76,9 @@ impl Handler for Inbound {
                 }
                 self.tell(Notice::Refused { address: address.map(|address| address.to_string()), reason, by_remote });
             }
+            Event::OtherMesh { name, genesis, address } => {
+                self.tell(Notice::OtherMesh { name, genesis, address: address.map(|address| address.to_string()) });
+            }
             Event::Unreachable { address, error } => {
                 shared.joining.unreachable(&address, error.clone());
                 self.tell(Notice::Unreachable { address: address.to_string(), error });

@@ -36,6 +36,8 @@ struct State {
 pub(crate) struct Joining {
     /// Where this peer was told to join, with what to call it.
     seeds: Vec<Multiaddr>,
+    /// Belongs to a mesh without anybody's admission.
+    founds: bool,
     state: watch::Sender<State>,
 }
 
@@ -61,11 +63,11 @@ const fn is_final(reason: &RefuseReason) -> bool {
 }
 
 impl Joining {
-    /// A peer that is to join by these addresses.
-    pub(crate) fn new(seeds: &[PeerAddress]) -> Self {
+    /// A peer that founds a mesh, or is to join one: by these addresses, or by mDNS when there are none.
+    pub(crate) fn new(seeds: &[PeerAddress], founds: bool) -> Self {
         // What a peer address displays is a multiaddress.
         let seeds = seeds.iter().filter_map(|seed| seed.to_string().parse().ok()).collect();
-        Self { seeds, state: watch::Sender::default() }
+        Self { seeds, founds, state: watch::Sender::default() }
     }
 
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
@@ -129,7 +131,7 @@ impl Joining {
     /// # Errors
     /// `Refused` when every join address refuses for good, `Unreachable` after `limit`.
     pub(crate) async fn joined(&self, limit: Option<Duration>) -> Result<(), StartError> {
-        if self.seeds.is_empty() {
+        if self.founds {
             return Ok(());
         }
         match limit {
@@ -176,6 +178,9 @@ impl Joining {
     pub(crate) async fn tried(&self) -> Vec<String> {
         let state = self.state.borrow().clone();
         let mut tried = Vec::new();
+        if self.seeds.is_empty() {
+            tried.push("mDNS has found none on this network yet".to_owned());
+        }
         for seed in &self.seeds {
             tried.push(match self.trouble_of(seed, &state).await {
                 Some(Trouble::Refused(reason)) => format!("{seed}: {reason}"),
@@ -203,7 +208,7 @@ mod tests {
 
     fn joining(seeds: &[&str]) -> Joining {
         let seeds: Vec<PeerAddress> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
-        Joining::new(&seeds)
+        Joining::new(&seeds, false)
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a peer tells its operator while it runs.
 
-use crate::transport::{LeaveReason, RefuseReason};
+use crate::transport::{Genesis, LeaveReason, RefuseReason};
 use driftmesh_model::PeerId;
 use std::sync::Arc;
 
@@ -40,6 +40,16 @@ pub enum Notice {
         reason: RefuseReason,
         /// Whether the other side refused.
         by_remote: bool,
+    },
+    /// Another mesh is within reach, on the same network or because a peer of it came here. Its peers and ours refuse
+    /// each other. Told once for each mesh, of 64 at most.
+    OtherMesh {
+        /// Its name, as a remote told it: show it escaped.
+        name: String,
+        /// Its genesis, when its name is that of this mesh.
+        genesis: Option<Genesis>,
+        /// Where one of its peers was dialled, or from where it came.
+        address: Option<String>,
     },
     /// An address cannot be reached; told at most once in 5 s for each.
     Unreachable {

@@ -34,6 +34,12 @@ pub enum StartError {
     /// A peer founds a mesh or joins one.
     #[error("a peer either founds a new mesh or joins one; leave out one of the two")]
     NewAndJoin,
+    /// A peer that is to find its mesh cannot: no address is given, and mDNS is off or has no network.
+    #[error(
+        "there is no way to find a mesh: give an address to join, or listen on an address of the network (for example \
+         /ip4/0.0.0.0/tcp/4000) and leave mDNS on; or found a new mesh"
+    )]
+    NowhereToSearch,
     /// The mesh, or whoever is at the address, refused this peer, and trying again would not help.
     #[error("{address} was not joined: {reason}")]
     Refused {

@@ -62,6 +62,12 @@ pub struct TransportView {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Peers heard of by mDNS for which there was no room.
+    pub nearby_dropped: u64,
+    /// Records that members wanted Kademlia to store, which it never does.
+    pub records_refused: u64,
+    /// How often a connection's routing messages had to wait because there were too many.
+    pub routing_throttled: u64,
     /// Messages that did not decode.
     pub undecodable: u64,
 }
@@ -76,6 +82,9 @@ impl TransportView {
             dropped: counters.dropped,
             busy: counters.busy,
             refused: counters.refused,
+            nearby_dropped: counters.nearby_dropped,
+            records_refused: counters.records_refused,
+            routing_throttled: counters.routing_throttled,
             undecodable,
         }
     }

@@ -88,7 +88,8 @@ impl From<StartError> for Failure {
             | StartError::ListenAddress { .. }
             | StartError::NotLoopback { .. }
             | StartError::EmptySecret
-            | StartError::NewAndJoin => Exit::Usage,
+            | StartError::NewAndJoin
+            | StartError::NowhereToSearch => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
             StartError::Unreachable { .. } => Exit::Unreachable,
             _ => Exit::Other,

@@ -64,6 +64,9 @@ struct PeerArgs {
     /// Lets other machines reach a peer of a mesh without a secret. Anybody who can reach it can take part.
     #[arg(long)]
     open: bool,
+    /// Does not look for peers of the same network by mDNS, and is not found by it.
+    #[arg(long)]
+    no_mdns: bool,
     /// The failure domain of this peer, shown in its status.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,

@@ -4,6 +4,7 @@ use super::PeerArgs;
 use super::control::{Ask, Control, Request};
 use super::exit::{Exit, Failure};
 use super::out::{complain, say};
+use driftmesh::transport::RefuseReason;
 use driftmesh::{Builder, Left, Mesh, Notice, StartError};
 use serde_json::{Value, json};
 use std::fs;
@@ -56,17 +57,20 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
 }
 
 fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
-    if args.new != args.join.is_empty() {
-        let message = if args.new {
-            "--new founds a mesh and --join joins one; leave out one of the two"
-        } else {
-            "say --new to found a mesh, or --join ADDRESS to join one"
-        };
+    if args.new && !args.join.is_empty() {
+        let message = "--new founds a mesh and --join joins one; leave out one of the two";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let mut builder = Mesh::builder().name(&args.mesh).open(args.open);
+    if !args.new && args.join.is_empty() && (args.no_mdns || args.listen.is_empty()) {
+        let message = "say --new to found a mesh, or --join ADDRESS to join one; or --listen on an address of the \
+                       network to join the mesh that mDNS finds there";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
     if args.new {
         builder = builder.new_mesh();
+    } else {
+        builder = builder.search();
     }
     builder = args.join.iter().fold(builder, |builder, address| builder.join(address));
     builder = args.listen.iter().fold(builder, |builder, address| builder.listen(address));
@@ -252,6 +256,18 @@ impl Running {
                 say(&format!("peer {peer} left: {reason}"));
                 self.show_members();
             }
+            Notice::OtherMesh { name, genesis, address } => {
+                let address = address.as_deref().unwrap_or("an unknown address");
+                let genesis = genesis.map_or_else(String::new, |genesis| format!(" with other genesis ({genesis})"));
+                say(&format!(
+                    "another mesh `{}`{genesis} is on this network: one of its peers is at {address}; the two never mix",
+                    name.escape_debug()
+                ));
+            }
+            // Said once for the whole mesh.
+            Notice::Refused {
+                reason: RefuseReason::WrongMeshName { .. } | RefuseReason::OtherGenesis { .. }, ..
+            } => {}
             Notice::Refused { address, reason, .. }
                 if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) =>
             {

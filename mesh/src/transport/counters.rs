@@ -21,6 +21,12 @@ pub struct TransportCounters {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Peers heard of by mDNS for which there was no room.
+    pub nearby_dropped: u64,
+    /// Records that members wanted Kademlia to store, which it never does.
+    pub records_refused: u64,
+    /// How often a connection's routing messages had to wait because there were too many.
+    pub routing_throttled: u64,
 }
 
 #[derive(Default)]
@@ -32,6 +38,9 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) nearby_dropped: AtomicU64,
+    pub(super) records_refused: AtomicU64,
+    pub(super) routing_throttled: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -51,6 +60,9 @@ impl Counters {
             dropped: read(&self.dropped),
             busy: read(&self.busy),
             refused: read(&self.refused),
+            nearby_dropped: read(&self.nearby_dropped),
+            records_refused: read(&self.records_refused),
+            routing_throttled: read(&self.routing_throttled),
         }
     }
 }
