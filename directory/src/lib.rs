@@ -12,7 +12,7 @@ mod record;
 mod records;
 mod trail;
 
-pub use homes::{HomeRing, REPLICAS_OF_RECORDS};
+pub use homes::{HomeRing, REPLICAS_OF_RECORDS, kademlia_key};
 pub use lookup::{Answer, HOP_LIMIT, Holds, Lookup, Next, Reachable};
 pub use pointers::Pointers;
 pub use publisher::{BATCH_RECORDS_MAX, Publisher};

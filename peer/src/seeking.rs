@@ -4,6 +4,7 @@
 //! search goes on among the known peers meanwhile, and takes notice of the newcomers.
 
 use crate::Peer;
+use driftmesh_directory::kademlia_key;
 use driftmesh_model::{LookupMap, Micros, ObjectId, PeerId};
 use std::collections::VecDeque;
 
@@ -21,6 +22,17 @@ pub enum Seek {
     Near(ObjectId),
     /// This peer, which somebody named.
     Peer(PeerId),
+}
+
+impl Seek {
+    /// The bytes whose hash Kademlia looks near to.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Near(object) => kademlia_key(*object).to_vec(),
+            Self::Peer(peer) => peer.kademlia_bytes().to_vec(),
+        }
+    }
 }
 
 /// What was asked lately.

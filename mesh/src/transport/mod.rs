@@ -393,9 +393,17 @@ impl Transport {
     /// `Busy` while 16 lookups are under way, `ShuttingDown`.
     pub async fn find_nearest(&self, key: [u8; 32]) -> Result<Vec<PeerId>, FindError> {
         let (answer, found) = oneshot::channel();
-        let asked = self.owner.shared.commands.send(Command::Find { key, answer }).await;
+        let asked = self.owner.shared.commands.send(Command::Find { key: key.to_vec(), answer }).await;
         asked.map_err(|_| FindError::ShuttingDown)?;
         found.await.unwrap_or(Err(FindError::ShuttingDown))
+    }
+
+    /// As [`Transport::find_nearest`], for whoever needs no answer: who is found is admitted and told of as always.
+    /// Not done while too many lookups are under way.
+    pub fn seek(&self, key: Vec<u8>) {
+        let (answer, _) = oneshot::channel();
+        // Whoever seeks asks again if it matters.
+        let _ = self.owner.shared.commands.try_send(Command::Find { key, answer });
     }
 
     /// The addresses, with `/p2p/`, at which others can join.

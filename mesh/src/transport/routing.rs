@@ -160,14 +160,14 @@ impl Routing {
     }
 
     /// A lookup for the peers nearest to the key, unless too many run.
-    pub(super) fn find(&self, key: &[u8; 32], answer: Answer) -> Option<Start> {
+    pub(super) fn find(&self, key: Vec<u8>, answer: Answer) -> Option<Start> {
         let finds = self.running.values().filter(|purpose| matches!(purpose, Purpose::Find(_))).count();
         if finds >= FINDS_MAX {
             // Whoever asked may have gone.
             let _ = answer.send(Err(FindError::Busy));
             return None;
         }
-        Some(Start { target: key.to_vec(), results: FIND_RESULTS, purpose: Purpose::Find(answer) })
+        Some(Start { target: key, results: FIND_RESULTS, purpose: Purpose::Find(answer) })
     }
 
     /// The query runs.
@@ -286,17 +286,17 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 0..FINDS_MAX {
             let (answer, waits) = oneshot::channel();
-            let start = routing.find(&[7; 32], answer).unwrap();
+            let start = routing.find(vec![7; 32], answer).unwrap();
             routing.started(query_id(number), start);
             waiting.push(waits);
         }
         let (answer, refused) = oneshot::channel();
-        assert!(routing.find(&[7; 32], answer).is_none());
+        assert!(routing.find(vec![7; 32], answer).is_none());
         assert_eq!(refused.await, Ok(Err(FindError::Busy)));
         routing.ended(query_id(0), &[], 0, now);
         assert_eq!(waiting.remove(0).await, Ok(Ok(vec![])));
         let (answer, _waits) = oneshot::channel();
-        assert!(routing.find(&[7; 32], answer).is_some());
+        assert!(routing.find(vec![7; 32], answer).is_some());
     }
 
     #[test]

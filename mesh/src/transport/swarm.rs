@@ -44,7 +44,7 @@ pub(super) enum Command {
     /// A peer was admitted.
     Admitted(Arc<Session>),
     /// The peers nearest to a key are looked for.
-    Find { key: [u8; 32], answer: Answer },
+    Find { key: Vec<u8>, answer: Answer },
     /// An admitted peer left, and no newer connection took over.
     Ended { session: Arc<Session>, is_clean: bool },
     /// A handshake ended with a refusal.
@@ -425,7 +425,7 @@ impl Driver {
                 if self.shared.stop.is_set() {
                     // Whoever asked may have gone.
                     let _ = answer.send(Err(FindError::ShuttingDown));
-                } else if let Some(start) = self.routing.find(&key, answer) {
+                } else if let Some(start) = self.routing.find(key, answer) {
                     self.start_query(start);
                 }
             }
