@@ -36,6 +36,7 @@ impl Peer {
         } else {
             self.clock.now(self.now.wall)
         };
+        self.tell_leaving(object, self.leader_of(to));
         self.group.append(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
@@ -217,6 +218,7 @@ impl Peer {
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);
+        self.tell_arrived(record.object);
         self.arrived(record.object, record.epoch);
     }
 

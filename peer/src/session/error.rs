@@ -1,5 +1,6 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
+use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::StepError;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
@@ -104,6 +105,23 @@ pub enum Error {
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// Too many subscriptions to what this peer owns.
+    #[error("{SUBSCRIPTIONS_MAX} subscriptions to ownership are open at this peer, the most there may be; drop one")]
+    TooManySubscriptions,
+    /// The closure panicked where nobody could be told by the panic itself.
+    #[error("the closure of `{kind}` panicked, nothing of it took effect: {message}")]
+    Panicked {
+        /// The kind of task.
+        kind: TaskKind,
+        /// What the panic said.
+        message: String,
+    },
+    /// The runtime that ran the transaction was shut down before it ended.
+    #[error("`{kind}` did not end before its runtime was shut down; nothing of it took effect")]
+    RuntimeStopped {
+        /// The kind of task.
+        kind: TaskKind,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -138,6 +156,9 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::TooManySubscriptions
+            | Self::Panicked { .. }
+            | Self::RuntimeStopped { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }

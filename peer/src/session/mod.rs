@@ -6,6 +6,7 @@
 mod error;
 mod host;
 mod mutable;
+mod ownership;
 mod snapshot;
 mod transact;
 mod tx;
@@ -14,6 +15,7 @@ mod write_set;
 pub use error::{Error, Outcome, Result};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
+pub use ownership::{Owned, Ownership};
 pub use snapshot::Snapshot;
 pub use transact::{Done, Options, transact};
 pub use tx::Tx;
