@@ -56,6 +56,10 @@ pub struct Options {
     pub version_bytes_max: usize,
     /// Bound of hints, pointers and home records.
     pub records_max: usize,
+    /// Whether peers leave, and go and come back as somebody new.
+    pub restarts: bool,
+    /// Whether peers stand still for a while.
+    pub stalls: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -93,6 +97,8 @@ impl Options {
             stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
             records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
+            restarts: true,
+            stalls: true,
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
         };
