@@ -1,7 +1,7 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
 
 use crate::requests::{Request, Requests};
-use driftmesh_model::{Micros, Now, TxnId};
+use driftmesh_model::{Micros, Now, PeerId, TxnId};
 use driftmesh_peer::session::{Host, Wakers};
 use driftmesh_peer::{Commands, Peer};
 use std::future::Future;
@@ -108,6 +108,14 @@ impl SimHost {
     /// Sleeps for so many microseconds of virtual time. Cancel safe.
     pub async fn sleep(&self, for_us: u64) {
         self.inner.clock.sleep(for_us).await;
+    }
+
+    /// The other peers that are connected to this one, sorted.
+    #[must_use]
+    pub fn members(&self) -> Vec<PeerId> {
+        let now = now_at(&self.inner.clock, self.inner.wall_offset_us);
+        let members = self.look(|peer| peer.status(now).members);
+        members.into_iter().filter(|member| member.connected).map(|member| member.peer).collect()
     }
 
     /// Says goodbye to all other peers: its connections end, for good.
