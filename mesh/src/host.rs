@@ -199,6 +199,7 @@ impl Shared {
 
     /// Takes one step of the core.
     pub(crate) fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
+        #[cfg_attr(not(feature = "test"), expect(clippy::infallible_destructuring_match, reason = "it is not always"))]
         let live = match &self.driver {
             Driver::Live(live) => live,
             #[cfg(feature = "test")]
@@ -219,6 +220,7 @@ impl Shared {
         context: &mut Context<'_>,
         step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
     ) -> Poll<R> {
+        #[cfg_attr(not(feature = "test"), expect(clippy::infallible_destructuring_match, reason = "it is not always"))]
         let live = match &self.driver {
             Driver::Live(live) => live,
             #[cfg(feature = "test")]
