@@ -129,8 +129,6 @@ impl<'a> Node<'a> {
             match event {
                 BridgeEvent::Ownership(event) => self.owned_changed(event)?,
                 BridgeEvent::Finished { tag, result, .. } => self.finished(tag, result)?,
-                // A later release may tell more.
-                _ => {}
             }
         }
         for player in self.here.keys().copied().collect::<Vec<_>>() {

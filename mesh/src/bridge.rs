@@ -32,7 +32,6 @@ pub struct BridgeBusy {
 
 /// What happened since the last frame.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum BridgeEvent<K, T> {
     /// A submitted transaction has ended.
     Finished {
