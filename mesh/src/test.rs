@@ -13,14 +13,16 @@
 //!     let counter = peers[0].transact(|tx| async move { tx.create(&Counter(0)) }).await.unwrap();
 //!     // Under faults a transaction may end with `Deadline`; without them it does not.
 //!     world.heal();
+//!     let mut count = 0;
 //!     for mesh in &peers {
 //!         let add = |tx: driftmesh::Tx| async move {
-//!             tx.get_mut(counter).await?.0 += 1;
-//!             Ok(())
+//!             let mut counter = tx.get_mut(counter).await?;
+//!             counter.0 += 1;
+//!             Ok(counter.0)
 //!         };
-//!         mesh.task("add").deadline(std::time::Duration::from_secs(20)).run(add).await.unwrap();
+//!         count = mesh.task("add").deadline(std::time::Duration::from_secs(20)).run(add).await.unwrap();
 //!     }
-//!     peers[0].transact(|tx| async move { Ok(tx.get(counter).await?.0) }).await.unwrap()
+//!     count
 //! });
 //! assert_eq!(run.value, 3);
 //! ```
