@@ -246,9 +246,13 @@ where
 
 /// Ends the test, and says how to see it again.
 fn fail(seed: u64, why: &str) -> ! {
+    // Tests run on threads that are named after them.
     let thread = std::thread::current();
-    let test = thread.name().filter(|name| *name != "main").unwrap_or("");
-    panic!("the simulation with seed {seed} failed: {why}\nto replay it: {SEED_VARIABLE}={seed} cargo test {test}");
+    let replay = match thread.name() {
+        None | Some("main") => format!("set {SEED_VARIABLE}={seed} and run this program again"),
+        Some(test) => format!("{SEED_VARIABLE}={seed} cargo test {test}"),
+    };
+    panic!("the simulation with seed {seed} failed: {why}\nto replay it: {replay}");
 }
 
 fn attempt<T, F, Fut>(options: Options, body: F) -> Result<Run<T>, String>

@@ -88,17 +88,16 @@ fn many_seeds_keep_every_coin_under_all_faults_and_are_not_idle() {
 
 /// What the panic of a simulation says.
 fn why(simulation: impl FnOnce() + Send + 'static) -> String {
-    let panic = std::thread::spawn(simulation).join().expect_err("the simulation fails");
+    let thread = std::thread::Builder::new().name("games::gold_is_kept".to_owned());
+    let panic = thread.spawn(simulation).unwrap().join().expect_err("the simulation fails");
     panic.downcast_ref::<String>().expect("a message").clone()
 }
 
 #[test]
 fn failures_say_the_seed_and_how_to_replay_it() {
     let said = why(|| drop(simulate(Options::seed(77), |_, _| async { assert_eq!(1, 2, "gold was lost") })));
-    assert!(
-        said.contains("seed 77") && said.contains("gold was lost") && said.contains("DRIFTMESH_TEST_SEED=77"),
-        "{said}"
-    );
+    assert!(said.contains("seed 77") && said.contains("gold was lost"), "{said}");
+    assert!(said.ends_with("DRIFTMESH_TEST_SEED=77 cargo test games::gold_is_kept"), "{said}");
 
     let limit = Options::seed(5).limit(Duration::from_secs(3));
     let said = why(move || drop(simulate(limit, |_, _| std::future::pending::<()>())));

@@ -4,7 +4,7 @@
 //! to keep values in queues: an arrival's value is looked up when its event is taken.
 
 use crate::Peer;
-use driftmesh_model::{ObjectId, PeerId, TxnId, Value};
+use driftmesh_model::{GroupId, ObjectId, PeerId, TxnId, Value};
 use driftmesh_object_store::Write;
 use std::collections::VecDeque;
 
@@ -52,7 +52,7 @@ pub enum OwnershipEvent {
     Left {
         /// The object.
         object: ObjectId,
-        /// Where it went.
+        /// Where it went; `None` if that peer is out of reach just now.
         to: Option<PeerId>,
     },
     /// An object that was owned here is deleted.
@@ -230,9 +230,9 @@ impl Peer {
     }
 
     /// An object is about to leave: called while it is still owned.
-    pub(crate) fn tell_leaving(&mut self, object: ObjectId, to: Option<PeerId>) {
+    pub(crate) fn tell_leaving(&mut self, object: ObjectId, to: GroupId) {
         if !self.subscriptions.is_idle() && self.owned_value(object).is_some() {
-            self.tell_subscribers(Waiting::Left(object, to));
+            self.tell_subscribers(Waiting::Left(object, self.leader_of(to)));
         }
     }
 

@@ -36,7 +36,7 @@ impl Peer {
         } else {
             self.clock.now(self.now.wall)
         };
-        self.tell_leaving(object, self.leader_of(to));
+        self.tell_leaving(object, to);
         self.group.append(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
