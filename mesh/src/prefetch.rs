@@ -15,7 +15,7 @@ pub const PREFETCH_MAX: usize = 65_536;
 const BATCH: usize = 64;
 /// Objects looked at in one step of the core.
 const LOOKED_AT_PER_STEP: usize = 1_024;
-/// How long a batch may take. Shorter than an ordinary deadline: nobody waits for it, but others may wait because of it.
+/// How long a batch may take. Shorter than an ordinary deadline: nobody waits for it, but others may because of it.
 const BATCH_DEADLINE: Micros = Micros::from_millis(2_000);
 
 /// Too many objects wait to be prefetched.

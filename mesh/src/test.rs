@@ -180,6 +180,8 @@ impl<T> Spawned<T> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Run<T> {
+    /// The seed.
+    pub seed: u64,
     /// What the closure returned.
     pub value: T,
     /// The hash over everything that happened, bytes included: the same code and seed give the same one.
@@ -283,6 +285,7 @@ where
     }
     let value = value.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(Run {
+        seed: options.seed,
         value: value.expect("the closure has ended"),
         trace_hash: stage.trace_hash(),
         elapsed,

@@ -28,9 +28,9 @@ fn told(subscriber: &mut Seat) -> Vec<String> {
         }
         OwnershipEvent::Left { object, to } => format!("left {object} {}", to.is_some_and(|to| to == peer_id(1))),
         OwnershipEvent::Deleted { object } => format!("deleted {object}"),
-        other @ (OwnershipEvent::Lost { .. } | OwnershipEvent::Regained { .. } | OwnershipEvent::Missed) => {
-            format!("{other:?}")
-        }
+        OwnershipEvent::Lost { peer, .. } => format!("lost {peer}"),
+        OwnershipEvent::Regained { peer } => format!("regained {peer}"),
+        OwnershipEvent::Missed => "missed".to_owned(),
         _ => "an event of a later release".to_owned(),
     };
     taken(subscriber).into_iter().map(word).collect()
