@@ -27,7 +27,7 @@ fn distance(left: &Key, right: &Key) -> Key {
 }
 
 /// The live peers with their places in the key space.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HomeRing {
     keys: BTreeMap<PeerId, Key>,
 }
@@ -41,6 +41,12 @@ impl HomeRing {
     /// A peer is gone.
     pub fn remove(&mut self, peer: &PeerId) {
         self.keys.remove(peer);
+    }
+
+    /// Whether a peer is live.
+    #[must_use]
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.keys.contains_key(peer)
     }
 
     /// The homes of an object, nearest first.

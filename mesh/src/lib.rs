@@ -58,8 +58,8 @@ pub use driftmesh_model::{
 };
 pub use driftmesh_peer::session::{Done, Error, Mutable, Outcome, Result};
 pub use driftmesh_peer::{
-    Arrival, Cause, Committed, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, Other, OwnershipEvent, RareEvent, Receipt,
-    ScanPage, Scanned, Seen, Status, StepError, TaskKind,
+    Arrival, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, Other, OwnershipEvent, Place,
+    RareEvent, Receipt, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TaskKind, Trail,
 };
 #[doc(hidden)]
 pub use host::LiveHost;

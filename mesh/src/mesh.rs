@@ -4,11 +4,14 @@ use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
 use crate::{Builder, Metrics, Owned, Ownership, Result, Snapshot, StartError, Tx};
-use driftmesh_model::{Object, ObjectId, PeerId};
+use driftmesh_model::{Micros, Object, ObjectId, PeerId};
+use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How long a search that explains itself may take.
+const EXPLAIN_MAX: Micros = Micros::from_millis(5_000);
 /// How often a leaving peer looks how far it is.
 const LEAVE_TICK: Duration = Duration::from_millis(5);
 /// How long a leaving peer that owns nothing any more waits for transactions that are still open.
@@ -136,6 +139,14 @@ impl Mesh {
     /// `TooManySubscriptions`: a peer has at most 64.
     pub fn ownership(&self) -> Result<Ownership> {
         Ownership::subscribe(self.host.clone())
+    }
+
+    /// Finds an object by a search like that of a transaction, without moving it, and says how. Cancel safe.
+    ///
+    /// # Errors
+    /// `Busy`, `Leaving`, or `Deadline` when nothing conclusive was heard within 5 s.
+    pub async fn explain(&self, object: ObjectId) -> Result<Found> {
+        session::explain(self.host.clone(), object, EXPLAIN_MAX).await
     }
 
     /// What this peer says of itself and its mesh.

@@ -119,6 +119,11 @@ pub struct MeshStatus {
     pub hints: usize,
     /// Home records kept.
     pub home_records: usize,
+    /// About how much memory pointers, hints and home records take, bytes.
+    pub directory_bytes: usize,
+    /// How far this peer's clock is ahead of the median of the members' (negative: behind), microseconds, if that is so
+    /// far off that it begins no transaction.
+    pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
     /// The other members that this peer knows of.
@@ -160,6 +165,8 @@ impl MeshStatus {
             pointers: core.pointers,
             hints: core.hints,
             home_records: core.home_records,
+            directory_bytes: core.directory_bytes,
+            clock_off_us: core.clock_off_us,
             draining: core.draining,
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,

@@ -69,7 +69,7 @@ impl Faults {
         Self { network: true, peers: false }
     }
 
-    /// Those of the network, and peers that stand still for up to 1.5 s, wall clocks that differ by up to 200 ms,
+    /// Those of the network, and peers that stand still for up to 1.5 s, wall clocks that are off by up to 120 ms,
     /// journals that become stable late, and small memories for records and old versions.
     #[must_use]
     pub const fn all() -> Self {
@@ -114,12 +114,19 @@ impl Options {
     fn drawn(&self) -> driftmesh_sim::Options {
         let peers = self.peers.clamp(1, PEERS_MAX);
         let drawn = driftmesh_sim::Options::draw(self.seed, &Overrides { peers: Some(peers), ..Overrides::default() });
-        let drawn = driftmesh_sim::Options { restarts: false, mad_clock: false, stalls: self.faults.peers, ..drawn };
+        let drawn = driftmesh_sim::Options { stalls: self.faults.peers, ..drawn };
         let drawn = if self.faults.peers {
             drawn
         } else {
-            let (version_bytes_max, records_max) = (64 << 20, 1 << 16);
-            driftmesh_sim::Options { skew_us: 0, stable_after_us: 0, version_bytes_max, records_max, ..drawn }
+            driftmesh_sim::Options {
+                skew_us: 0,
+                stable_after_us: 0,
+                version_bytes_max: 64 << 20,
+                records_max: 1 << 16,
+                pointers_max: 1 << 16,
+                pointer_grace_us: 5_000_000,
+                ..drawn
+            }
         };
         if self.faults.network {
             return drawn;

@@ -21,8 +21,12 @@ pub struct Config {
     pub retain: Retain,
     /// Time between heartbeats.
     pub heartbeat: Micros,
-    /// Most location hints, forwarding pointers and home records, each.
+    /// Most location hints and home records, each.
     pub records_max: NonZeroUsize,
+    /// Most forwarding pointers. At the bound objects wait before they leave (R3, R24).
+    pub pointers_max: usize,
+    /// How long a forwarding pointer stays at least.
+    pub pointer_grace: Micros,
     /// Most bytes of superseded versions (R17).
     pub version_bytes_max: usize,
     /// The one rule that is broken on purpose.
@@ -44,6 +48,8 @@ impl Config {
             retain: Retain::Bytes(0),
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
+            pointers_max: 1 << 18,
+            pointer_grace: Micros::from_millis(5_000),
             version_bytes_max: 64 << 20,
             #[cfg(feature = "sabotage")]
             sabotage: None,

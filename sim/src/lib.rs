@@ -16,6 +16,7 @@ mod host;
 mod network;
 mod observer;
 mod options;
+mod pointer_check;
 mod report;
 mod requests;
 mod run;

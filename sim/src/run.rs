@@ -189,6 +189,14 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
             (client, came)
         });
     }
+    let mad = simulation.peers.iter().position(|peer| peer.mad);
+    if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
+        // It has heard the others in peace for long enough by then.
+        let pause = simulation.now_us() + 5 * SECOND_US;
+        simulation.run(pause, |_| false);
+        let mut client = client(simulation, world, at, 900);
+        simulation.executor.spawn(at, async move { client.stays_out().await });
+    }
     let limit = simulation.now_us() + SETTLE_WITHIN_US;
     if !simulation.run(limit, settled) {
         wrong.push(format!("not everything settled within {} s of peace", SETTLE_WITHIN_US / SECOND_US));

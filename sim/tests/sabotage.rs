@@ -40,13 +40,17 @@ macro_rules! sabotages {
 sabotages! {
     hint: Hint,
     climb: Climb,
+    pointers: Pointers,
+    republish: Republish,
     wound_wait: WoundWait,
     commit_point: CommitPoint,
     fetch_age: FetchAge,
     lock_first: LockFirst,
     snapshot_clock: SnapshotClock,
+    serializable: Serializable,
     old_versions: OldVersions,
     clock_guard: ClockGuard,
+    clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
 }
@@ -56,8 +60,7 @@ fn the_judge_of_the_stage_notices_too() {
     let caught = |sabotage| {
         (0..SEEDS_MAX).find_map(|seed| {
             let overrides = Overrides { peers: Some(3), sabotage: Some(sabotage), ..Overrides::default() };
-            let options = Options { restarts: false, mad_clock: false, ..Options::draw(seed, &overrides) };
-            let mut stage = Stage::new(options);
+            let mut stage = Stage::new(Options::draw(seed, &overrides));
             stage.begin_faults();
             let main = gold::exchange(&stage);
             // A broken rule may also keep the world from coming to an end.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 fn options(seed: u64) -> Options {
     let overrides = Overrides { peers: Some(3), ..Overrides::default() };
-    Options { restarts: false, mad_clock: false, ..Options::draw(seed, &overrides) }
+    Options::draw(seed, &overrides)
 }
 
 #[test]

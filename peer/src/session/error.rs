@@ -122,6 +122,15 @@ pub enum Error {
         /// The kind of task.
         kind: TaskKind,
     },
+    /// This peer's wall clock is more than 250 ms from the median of the members': until it is set right no transaction
+    /// and no snapshot begins here.
+    #[error(
+        "this peer's clock is {ahead_ms} ms ahead of the median of the members' (negative: behind); set it right, for example by NTP"
+    )]
+    ClockOff {
+        /// How far it is ahead, ms; negative when it is behind.
+        ahead_ms: i64,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -132,6 +141,22 @@ fn cause_text(cause: Option<&Cause>) -> String {
 }
 
 impl Error {
+    /// Why a transaction or snapshot could not begin.
+    pub(crate) fn of_begin(error: StepError) -> Self {
+        match error {
+            StepError::Leaving => Self::Leaving,
+            StepError::ClockOff { ahead_ms } => Self::ClockOff { ahead_ms },
+            StepError::Failed(_)
+            | StepError::Expired
+            | StepError::Missing(_)
+            | StepError::TooManyObjects
+            | StepError::NotIntended(_)
+            | StepError::Ended
+            | StepError::Busy
+            | StepError::ReadOnly => Self::Busy(error),
+        }
+    }
+
     /// Rejects the transaction from inside the closure: nothing takes effect, no retry.
     pub fn rejected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Rejected(error.into())
@@ -159,6 +184,7 @@ impl Error {
             | Self::TooManySubscriptions
             | Self::Panicked { .. }
             | Self::RuntimeStopped { .. }
+            | Self::ClockOff { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }

@@ -4,6 +4,7 @@
 //! refuses to hold the core across an await: every access is one step.
 
 mod error;
+mod explain;
 mod host;
 mod mutable;
 mod ownership;
@@ -13,9 +14,10 @@ mod tx;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
+pub use explain::explain;
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use ownership::{Owned, Ownership};
 pub use snapshot::Snapshot;
-pub use transact::{Done, Options, transact};
+pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;

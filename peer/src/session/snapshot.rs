@@ -30,18 +30,15 @@ impl<H: Host> Snapshot<H> {
     /// Takes a snapshot now.
     ///
     /// # Errors
-    /// `Busy`, `Leaving`.
+    /// `Busy`, `Leaving`, `ClockOff`.
     pub fn take(host: H, kind: &str) -> Result<Self> {
         let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true };
         let begun = host.step(|peer, now| {
             let id = peer.begin(now, begin)?;
             Ok((id, peer.snapshot_of(id).unwrap_or_default()))
         });
-        match begun {
-            Ok((id, timestamp)) => Ok(Self { host, id, timestamp }),
-            Err(StepError::Leaving) => Err(Error::Leaving),
-            Err(other) => Err(Error::Busy(other)),
-        }
+        let (id, timestamp) = begun.map_err(Error::of_begin)?;
+        Ok(Self { host, id, timestamp })
     }
 
     /// The timestamp it reads at.
@@ -89,7 +86,8 @@ impl<H: Host> Snapshot<H> {
                 | StepError::NotIntended(_)
                 | StepError::ReadOnly
                 | StepError::Busy
-                | StepError::Leaving,
+                | StepError::Leaving
+                | StepError::ClockOff { .. },
             ) => Err(Error::SnapshotExpired),
         }
     }

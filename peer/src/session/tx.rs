@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use super::host::Host;
 use super::mutable::Mutable;
+use super::transact::{Isolation, Options};
 use super::write_set::WriteSet;
 use crate::Peer;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
@@ -27,6 +28,7 @@ struct Inner<H> {
     id: TxnId,
     kind: TaskKind,
     attempt: u32,
+    isolation: Isolation,
     writes: WriteSet,
     ended: AtomicBool,
 }
@@ -64,9 +66,10 @@ pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Resul
 }
 
 impl<H: Host> Tx<H> {
-    pub(super) fn new(host: H, id: TxnId, kind: TaskKind, attempt: u32) -> Self {
+    pub(super) fn new(host: H, id: TxnId, options: &Options, attempt: u32) -> Self {
+        let (kind, isolation) = (options.kind.clone(), options.isolation);
         let writes = WriteSet::default();
-        Self { inner: Arc::new(Inner { host, id, kind, attempt, writes, ended: AtomicBool::new(false) }) }
+        Self { inner: Arc::new(Inner { host, id, kind, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
     }
 
     /// Ends the handle and takes what was written.
@@ -91,6 +94,7 @@ impl<H: Host> Tx<H> {
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
+            StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
             // The transaction loop replaces this by `Deadline`, which says more.
             StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
         }
@@ -114,9 +118,20 @@ impl<H: Host> Tx<H> {
             let value = pending.value.ok_or(Error::Dangling { object })?;
             return decode_shared(object, &value);
         }
+        let value = self.read(object).await?;
+        decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+    }
+
+    /// What the transaction sees of an object that it has not written.
+    async fn read(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.inner.id;
-        let read = self.step(|peer, now| peer.read(now, id, object)).await?;
-        decode_shared(object, &read.value.ok_or(Error::Dangling { object })?)
+        match self.inner.isolation {
+            Isolation::Snapshot => Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value),
+            Isolation::Serializable => match self.step(|peer, now| peer.read_locked(now, id, object)).await {
+                Err(Error::Dangling { .. }) => Ok(None),
+                read => Ok(read?.value),
+            },
+        }
     }
 
     /// Reads many objects; those that are elsewhere cost one round together.
@@ -126,6 +141,9 @@ impl<H: Host> Tx<H> {
     pub async fn get_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Arc<T>>> {
         let id = self.inner.id;
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
+        if self.inner.isolation == Isolation::Serializable {
+            self.acquire(&objects).await?;
+        }
         let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
         let mut values = Vec::with_capacity(references.len());
         for (object, read) in objects.into_iter().zip(reads) {
@@ -147,8 +165,7 @@ impl<H: Host> Tx<H> {
         if let Some(pending) = self.inner.writes.pending(object)? {
             return Ok(pending.value.is_some());
         }
-        let id = self.inner.id;
-        Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value.is_some())
+        Ok(self.read(object).await?.is_some())
     }
 
     /// Takes an object to change it: locks it, and fetches its master if that is elsewhere.
