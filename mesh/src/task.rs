@@ -19,6 +19,10 @@ impl Task {
         Self { host, options }
     }
 
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// How long a transaction may take, retries included: 5 s unless set, at most 60 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Micros(u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX));

@@ -90,6 +90,9 @@ impl Peer {
             self.forget_home(&peer);
         }
         self.ring.add(peer);
+        if former.as_ref().is_some_and(|former| !former.connected && former.incarnation == introduction.incarnation) {
+            self.tell_regained(peer);
+        }
         if former.is_none_or(|former| !former.connected) || new_incarnation {
             self.begin_republishing();
         }
@@ -101,7 +104,7 @@ impl Peer {
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;
         let Some(member) = self.members.get_mut(&peer) else { return };
-        member.connected = false;
+        let was_connected = std::mem::take(&mut member.connected);
         let (group, owned) = (member.group, member.owned);
         self.ring.remove(&peer);
         self.forget_home(&peer);
@@ -110,6 +113,8 @@ impl Peer {
             self.members.remove(&peer);
             self.leaders.remove(&group);
             self.renew_groups_digest();
+        } else if was_connected {
+            self.tell_lost(peer, owned);
         }
         self.hand_overs.extend(self.stalled.remove(&group).unwrap_or_default());
         self.begin_republishing();

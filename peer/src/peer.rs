@@ -6,6 +6,7 @@ use crate::membership::Member;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
 use crate::outbox::Outbox;
+use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
 use crate::scanning::ScanPages;
 use crate::seeking::{Seek, Sought};
@@ -93,6 +94,7 @@ pub struct Peer {
     pub(crate) copies: Copies,
     pub(crate) recent_commits: VecDeque<RecentCommit>,
     pub(crate) scans: ScanPages,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) draining: bool,
     pub(crate) ids_drawn: u64,
     /// Lookups begun so far.
@@ -151,6 +153,7 @@ impl Peer {
             copies: Copies::default(),
             recent_commits: VecDeque::new(),
             scans: ScanPages::default(),
+            subscriptions: Subscriptions::default(),
             draining: false,
             ids_drawn: 0,
             lookups: 0,

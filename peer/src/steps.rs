@@ -492,6 +492,7 @@ impl Peer {
             // Nobody here or elsewhere reads at an older snapshot: what is superseded goes while it is at hand.
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
+        self.tell_written(&writes, created);
         self.group.append(Entry::Commit { commit, writes });
         for object in created {
             self.publish(*object);

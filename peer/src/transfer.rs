@@ -43,6 +43,7 @@ impl Peer {
         } else {
             self.clock.now(self.now.wall)
         };
+        self.tell_leaving(object, to);
         self.group.append(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
@@ -226,6 +227,7 @@ impl Peer {
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);
+        self.tell_arrived(record.object);
         self.arrived(record.object, record.epoch);
     }
 

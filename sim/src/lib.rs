@@ -21,10 +21,14 @@ mod observer;
 mod options;
 mod pointer_check;
 mod report;
+mod requests;
 mod run;
+mod stage;
 mod trace;
 mod world;
 
+pub use host::SimHost;
 pub use options::{Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
+pub use stage::{Stage, StageHandle, Unfinished};

@@ -56,6 +56,10 @@ pub struct Options {
     pub version_bytes_max: usize,
     /// Bound of hints and home records.
     pub records_max: usize,
+    /// Whether peers leave, and go and come back as somebody new.
+    pub restarts: bool,
+    /// Whether peers stand still for a while.
+    pub stalls: bool,
     /// Bound of forwarding pointers.
     pub pointers_max: usize,
     /// How long a forwarding pointer stays at least, us.
@@ -107,6 +111,8 @@ impl Options {
             stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
             records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
+            restarts: true,
+            stalls: true,
             pointers_max,
             // With few pointers each must go soon, else nothing moves any more.
             pointer_grace_us: if pointers_max == POINTERS_FEW { 20_000 } else { pick(rng, &[0, 50_000, 5_000_000]) },

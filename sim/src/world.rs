@@ -1,10 +1,11 @@
 //! The event loop: virtual time, messages on their way, timers, faults.
 
 use crate::executor::Executor;
-use crate::host::{Clock, SimHost, now_at};
+use crate::host::{Clock, Place, SimHost, now_at};
 use crate::network::Network;
 use crate::observer::Observer;
 use crate::options::Options;
+use crate::requests::{Request, Requests};
 use crate::trace::Trace;
 use driftmesh_directory::HomeRing;
 use driftmesh_model::ObjectId;
@@ -18,6 +19,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Waker;
 
+/// Polls at one instant of virtual time, after which jobs are taken to spin for ever.
+const POLLS_PER_INSTANT_MAX: u64 = 1_000_000;
 /// With a lower bound of records than this, homes may forget.
 const RECORDS_ENOUGH: usize = 1_000;
 /// How often the routing lets two peers meet that had not, us.
@@ -65,6 +68,8 @@ pub(crate) struct SimPeer {
     paused_until: u64,
     journal_hashed: Lsn,
     pub(crate) mad: bool,
+    /// It said goodbye and does not come back.
+    pub(crate) gone: bool,
 }
 
 /// A whole simulated mesh.
@@ -76,11 +81,14 @@ pub(crate) struct Simulation {
     pub(crate) observer: Observer,
     pub(crate) rng: Rng,
     pub(crate) faults: u64,
+    pub(crate) requests: Requests,
     network: Network,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     messages: u64,
     trace: Trace,
+    /// Polls since virtual time passed last.
+    polls: u64,
     /// Pairs whose connection is down, lower index first.
     down: Vec<(usize, usize)>,
     /// Pairs that have not met, lower index first.
@@ -108,7 +116,9 @@ impl Simulation {
         let options = Arc::new(options);
         let clock = Arc::new(Clock::default());
         let mut rng = Rng::with_seed(options.seed);
-        let peers = (0..options.peers).map(|index| new_peer(&options, &clock, &mut rng, index)).collect();
+        let requests = Requests::default();
+        let place = |index| (index, Arc::clone(&clock), requests.clone());
+        let peers = (0..options.peers).map(|index| new_peer(&options, place(index), &mut rng)).collect();
         let mut simulation = Self {
             trace: Trace::new(options.seed),
             options,
@@ -118,10 +128,12 @@ impl Simulation {
             observer: Observer::default(),
             rng,
             faults: 0,
+            requests,
             network: Network::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             messages: 0,
+            polls: 0,
             down: Vec::new(),
             strangers: BTreeSet::new(),
         };
@@ -175,6 +187,11 @@ impl Simulation {
         self.clock.now_us()
     }
 
+    /// Whether jobs wake each other without end while time stands still.
+    pub(crate) const fn is_spinning(&self) -> bool {
+        self.polls >= POLLS_PER_INSTANT_MAX
+    }
+
     fn schedule(&mut self, at_us: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((at_us.max(self.now_us()), self.sequence), event);
@@ -208,8 +225,11 @@ impl Simulation {
         }
         for index in 0..self.peers.len() {
             self.peers[index].paused_until = 0;
-            self.peers[index].host.step(|peer, _| peer.stay());
-            self.collect(index, "stay");
+            // Where leaving is no fault, somebody else's leaving is no business of ours.
+            if self.options.restarts {
+                self.peers[index].host.step(|peer, _| peer.stay());
+                self.collect(index, "stay");
+            }
         }
     }
 
@@ -220,28 +240,81 @@ impl Simulation {
             if done(self) {
                 return true;
             }
+            if self.is_spinning() {
+                return false;
+            }
             let Some((&(at, sequence), _)) = self.queue.first_key_value() else { return false };
             if at > until_us {
                 self.clock.set(until_us);
                 return false;
             }
             let Some(event) = self.queue.remove(&(at, sequence)) else { return false };
+            if at > self.now_us() {
+                self.polls = 0;
+            }
             self.clock.set(at);
             self.handle(event);
         }
     }
 
     fn poll_ready(&mut self) {
-        while let Some((job, at)) = self.executor.next_ready() {
-            if self.peers[at].paused_until > self.now_us() {
-                self.schedule(self.peers[at].paused_until, Event::JobReady(job));
+        loop {
+            // Also before the first poll: who stands outside of the world may have asked for something.
+            self.answer_requests();
+            if self.is_spinning() {
+                return;
+            }
+            let Some((job, at)) = self.executor.next_ready() else { return };
+            let paused_until = at.map_or(0, |at| self.peers[at].paused_until);
+            if paused_until > self.now_us() {
+                self.schedule(paused_until, Event::JobReady(job));
                 continue;
             }
+            self.polls += 1;
             self.executor.poll(job);
             for (until, waker) in self.clock.new_sleepers() {
                 self.schedule(until, Event::Awake(waker));
             }
-            self.collect(at, "client");
+            if let Some(at) = at {
+                self.collect(at, "client");
+            }
+            // A user's job may have taken steps at any peer.
+            for other in 0..self.peers.len() {
+                if self.peers[other].host.has_commands() {
+                    self.collect(other, "user");
+                }
+            }
+        }
+    }
+
+    /// Does what running jobs have asked for.
+    fn answer_requests(&mut self) {
+        for request in self.requests.take() {
+            match request {
+                Request::Spawn(at, job) => self.executor.spawn_boxed(at, job),
+                Request::Heal => self.heal(),
+                Request::Goodbye(index) => self.goodbye(index),
+            }
+        }
+    }
+
+    /// A peer goes for good, with a goodbye. What it has not handed over is gone with it.
+    fn goodbye(&mut self, index: usize) {
+        if std::mem::replace(&mut self.peers[index].gone, true) {
+            return;
+        }
+        let id = self.peers[index].id;
+        for other in 0..self.peers.len() {
+            let pair = (index.min(other), index.max(other));
+            if other == index || self.peers[other].gone || self.down.contains(&pair) {
+                continue;
+            }
+            self.down.push(pair);
+            let other_id = self.peers[other].id;
+            self.peers[other].host.step(|peer, now| peer.left(now, id, true));
+            self.collect(other, "gone");
+            self.peers[index].host.step(|peer, now| peer.left(now, other_id, false));
+            self.collect(index, "left");
         }
     }
 
@@ -262,7 +335,7 @@ impl Simulation {
                 }
             }
             Event::Rejoin(left, right) => {
-                if self.down.contains(&(left, right)) {
+                if self.down.contains(&(left, right)) && !self.peers[left].gone && !self.peers[right].gone {
                     self.down.retain(|pair| *pair != (left, right));
                     self.meet(left, right);
                 }
@@ -413,7 +486,8 @@ impl Simulation {
                 let other = (one + self.rng.usize(1..peers)) % peers;
                 self.disconnect(one.min(other), one.max(other));
             }
-            8 => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            8 if self.options.stalls => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            9 if !self.options.restarts => {}
             9 if self.rng.u8(..4) == 0 && self.has_nothing(one) && self.is_idle(one) => self.go(one, Going::Crash),
             9 if !self.peers[one].mad => {
                 self.peers[one].host.step(|peer, now| peer.drain(now));
@@ -497,15 +571,16 @@ impl Simulation {
     }
 }
 
-fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) -> SimPeer {
+fn new_peer(options: &Options, place: (usize, Arc<Clock>, Requests), rng: &mut Rng) -> SimPeer {
+    let (index, clock, requests) = place;
     let id = peer_id(options.seed, index);
     let mad = options.mad_clock && index + 1 == options.peers;
     let skew = i64::try_from(options.skew_us).unwrap_or(0);
     let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
     let config = new_config(options, rng, id, index == 0);
-    let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
-    debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
-    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
+    let place = Place { index, clock, requests, wall_offset_us };
+    let host = SimHost::new(place, |now| Peer::new(config, now));
+    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad, gone: false }
 }
 
 fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Config {

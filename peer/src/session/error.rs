@@ -1,6 +1,7 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
 use super::names::NameError;
+use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::StepError;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
@@ -105,6 +106,23 @@ pub enum Error {
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// Too many subscriptions to what this peer owns.
+    #[error("{SUBSCRIPTIONS_MAX} subscriptions to ownership are open at this peer, the most there may be; drop one")]
+    TooManySubscriptions,
+    /// The closure panicked where nobody could be told by the panic itself.
+    #[error("the closure of `{kind}` panicked, nothing of it took effect: {message}")]
+    Panicked {
+        /// The kind of task.
+        kind: TaskKind,
+        /// What the panic said.
+        message: String,
+    },
+    /// The runtime that ran the transaction was shut down before it ended.
+    #[error("`{kind}` did not end before its runtime was shut down; nothing of it took effect")]
+    RuntimeStopped {
+        /// The kind of task.
+        kind: TaskKind,
+    },
     /// This peer's wall clock is more than 250 ms from the median of the members': until it is set right no transaction
     /// and no snapshot begins here.
     #[error(
@@ -183,6 +201,9 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::TooManySubscriptions
+            | Self::Panicked { .. }
+            | Self::RuntimeStopped { .. }
             | Self::ClockOff { .. }
             | Self::NameTaken { .. }
             | Self::IllegalName(_)
