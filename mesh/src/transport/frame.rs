@@ -27,6 +27,10 @@ pub(super) enum FrameKind {
     Alive,
     /// The sender leaves and sends nothing more.
     Goodbye,
+    /// Comes back as `Pong` with the same 8 bytes.
+    Ping,
+    /// The answer to `Ping`.
+    Pong,
     /// The first frame of the handshake.
     Hello,
     /// The proof of the mesh secret.
@@ -38,13 +42,15 @@ pub(super) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Payload,
         Self::BulkBegin,
         Self::BulkChunk,
         Self::BulkCredit,
         Self::Alive,
         Self::Goodbye,
+        Self::Ping,
+        Self::Pong,
         Self::Hello,
         Self::Proof,
         Self::Admit,
@@ -59,6 +65,8 @@ impl FrameKind {
             Self::BulkCredit => 4,
             Self::Alive => 5,
             Self::Goodbye => 6,
+            Self::Ping => 7,
+            Self::Pong => 8,
             // High, so that a frame of the handshake and one of the session differ in more than one bit.
             Self::Hello => 0x81,
             Self::Proof => 0x82,
