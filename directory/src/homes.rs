@@ -49,6 +49,18 @@ impl HomeRing {
         self.keys.remove(peer);
     }
 
+    /// How many peers are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether none is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether a peer is live.
     #[must_use]
     pub fn contains(&self, peer: &PeerId) -> bool {

@@ -6,7 +6,7 @@
 
 use crate::Record;
 use driftmesh_model::{LookupMap, Micros, ObjectId, PeerId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Pointers whose homes are being asked at once.
 const CONFIRMING_MAX: usize = 4_096;
@@ -14,7 +14,7 @@ const CONFIRMING_MAX: usize = 4_096;
 #[derive(Clone, Copy, Debug)]
 struct Pointer {
     record: Record,
-    /// Tells the pointer from earlier ones of the same object.
+    /// Its place among those whose homes have not been asked.
     number: u64,
 }
 
@@ -22,11 +22,11 @@ struct Pointer {
 #[derive(Debug, Default)]
 pub struct Pointers {
     pointers: LookupMap<ObjectId, Pointer>,
-    /// All pointers in the order they were set, each with the time; entries of pointers that are gone are passed over.
-    by_age: VecDeque<(Micros, ObjectId, u64)>,
+    /// The pointers whose homes have not been asked, in the order of their numbers, each with the time it was set.
+    waiting: BTreeMap<u64, (Micros, ObjectId)>,
     /// The pointers whose homes were asked, each with the homes that have not answered.
     confirming: BTreeMap<ObjectId, BTreeSet<PeerId>>,
-    set_so_far: u64,
+    last_number: u64,
 }
 
 impl Pointers {
@@ -35,10 +35,14 @@ impl Pointers {
         if self.pointers.get(&record.object).is_some_and(|known| !record.outranks(&known.record)) {
             return;
         }
-        self.set_so_far += 1;
-        self.confirming.remove(&record.object);
-        self.by_age.push_back((now, record.object, self.set_so_far));
-        self.pointers.insert(record.object, Pointer { record, number: self.set_so_far });
+        self.put(record, now);
+    }
+
+    fn put(&mut self, record: Record, set_at: Micros) {
+        self.remove(record.object);
+        self.last_number += 1;
+        self.waiting.insert(self.last_number, (set_at, record.object));
+        self.pointers.insert(record.object, Pointer { record, number: self.last_number });
     }
 
     /// Where an object went.
@@ -53,9 +57,9 @@ impl Pointers {
             return false;
         };
         pointer.record = *record;
-        if self.confirming.remove(&record.object).is_some() {
+        if self.confirming.contains_key(&record.object) {
             // R3: the homes were asked about an older epoch.
-            self.by_age.push_front((Micros(0), record.object, pointer.number));
+            self.put(*record, Micros(0));
         }
         true
     }
@@ -68,21 +72,21 @@ impl Pointers {
     }
 
     fn remove(&mut self, object: ObjectId) {
-        self.pointers.remove(&object);
-        self.confirming.remove(&object);
+        if let Some(pointer) = self.pointers.remove(&object) {
+            self.waiting.remove(&pointer.number);
+            self.confirming.remove(&object);
+        }
     }
 
     /// Takes pointers set at or before `before` whose homes are to be asked now, oldest first and at most `most`.
+    /// Each has to be given to [`Pointers::asked`] or [`Pointers::not_asked`].
     pub fn due(&mut self, before: Micros, most: usize) -> Vec<Record> {
+        let room = CONFIRMING_MAX.saturating_sub(self.confirming.len());
         let mut due = Vec::new();
-        while due.len() < most && self.confirming.len() + due.len() < CONFIRMING_MAX {
-            let Some((set_at, object, number)) = self.by_age.front().copied() else { break };
-            let live = self.pointers.get(&object).filter(|pointer| pointer.number == number);
-            if live.is_some() && set_at > before {
-                break;
-            }
-            self.by_age.pop_front();
-            due.extend(live.map(|pointer| pointer.record));
+        while due.len() < most.min(room) {
+            let Some(first) = self.waiting.first_entry().filter(|entry| entry.get().0 <= before) else { break };
+            let (_, object) = first.remove();
+            due.extend(self.get(object));
         }
         due
     }
@@ -93,6 +97,13 @@ impl Pointers {
             self.remove(object);
         } else {
             self.confirming.insert(object, homes);
+        }
+    }
+
+    /// The homes of a pointer could not be asked: it is due again, after those that wait already.
+    pub fn not_asked(&mut self, object: ObjectId) {
+        if let Some(record) = self.get(object) {
+            self.put(record, Micros(0));
         }
     }
 
@@ -119,19 +130,17 @@ impl Pointers {
         let affected: Vec<ObjectId> =
             self.confirming.iter().filter(|(_, waiting)| waiting.contains(home)).map(|(object, _)| *object).collect();
         for object in affected {
-            self.confirming.remove(&object);
-            if let Some(pointer) = self.pointers.get(&object) {
-                self.by_age.push_front((Micros(0), object, pointer.number));
-            }
+            self.not_asked(object);
         }
     }
 
     /// About how much memory they take, bytes.
     #[must_use]
     pub fn about_bytes(&self) -> usize {
-        // Hash tables are a little over half full in the mean.
+        // Hash tables are a little over half full in the mean, nodes of trees three quarters.
         let table = 2 * size_of::<(ObjectId, Pointer)>();
-        self.pointers.len() * table + self.by_age.capacity() * size_of::<(Micros, ObjectId, u64)>()
+        let tree = size_of::<(u64, Micros, ObjectId)>() * 4 / 3;
+        self.pointers.len() * table + self.waiting.len() * tree
     }
 
     /// How many pointers there are.
@@ -216,5 +225,32 @@ mod tests {
         pointers.forget_up_to(&record(1, 4));
         assert!(pointers.is_empty());
         assert!(pointers.due(Micros(99), 8).is_empty());
+    }
+
+    #[test]
+    fn an_object_that_comes_and_goes_costs_one_pointer() {
+        let mut pointers = Pointers::default();
+        for object in 1..=CONFIRMING_MAX as u128 {
+            pointers.set(record(object, 2), Micros(0));
+        }
+        for due in pointers.due(Micros(1), usize::MAX) {
+            pointers.asked(due.object, [peer(1)].into());
+        }
+        let before = pointers.about_bytes();
+        for epoch in 1..100_000 {
+            pointers.set(record(1 << 90, 2 * epoch), Micros(2));
+            pointers.forget_up_to(&record(1 << 90, 2 * epoch + 1));
+        }
+        assert_eq!(pointers.about_bytes(), before);
+        assert!(pointers.due(Micros(9), 8).is_empty(), "there is no room to ask about more");
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_due_again() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        pointers.due(Micros(10), 8);
+        pointers.not_asked(ObjectId::from_u128(1));
+        assert_eq!(pointers.due(Micros(10), 8), vec![record(1, 2)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Telling homes where objects are: batched, repeated until acknowledged, newest record of an object only.
 //!
-//! Correctness never waits for it (R1). It refuses to grow without bound: beyond the bound records are dropped and
-//! lookups fall back to asking the groups.
+//! Correctness never waits for it (R1). It refuses to grow without bound: beyond the bound records are turned away, and
+//! whoever publishes comes back.
 
 use crate::Record;
 use driftmesh_model::{Micros, ObjectId, PeerId};
@@ -29,17 +29,18 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Notes a record for a home.
-    pub fn publish(&mut self, home: PeerId, record: Record) {
+    /// Notes a record for a home. Returns whether there was room: the home has to be told later else.
+    pub fn publish(&mut self, home: PeerId, record: Record) -> bool {
         let outbox = self.outboxes.entry(home).or_default();
         if outbox.waiting.len() >= WAITING_RECORDS_MAX && !outbox.waiting.contains_key(&record.object) {
-            return;
+            return false;
         }
         // R2: a pointer being collected may be older than what this peer has published since.
         let waiting = outbox.waiting.entry(record.object).or_insert(record);
         if record.outranks(waiting) {
             *waiting = record;
         }
+        true
     }
 
     /// A home is gone: nothing is left to tell it.
@@ -101,16 +102,16 @@ mod tests {
             epoch: Epoch::from_u64(epoch),
         };
         let mut publisher = Publisher::default();
-        publisher.publish(home, record(1));
-        publisher.publish(home, record(2));
+        assert!(publisher.publish(home, record(1)));
+        assert!(publisher.publish(home, record(2)));
         let first = publisher.due(Micros(0));
         assert_eq!(first, vec![(home, 1, vec![record(2)])]);
-        publisher.publish(home, record(3));
+        assert!(publisher.publish(home, record(3)));
         assert!(publisher.due(Micros(1)).is_empty());
         assert_eq!(publisher.due(REPEAT_AFTER), first);
         assert_eq!(publisher.acknowledged(&home, 9), vec![]);
         assert_eq!(publisher.acknowledged(&home, 1), vec![record(2)]);
-        publisher.publish(home, record(1));
+        assert!(publisher.publish(home, record(1)));
         assert_eq!(publisher.due(REPEAT_AFTER), vec![(home, 2, vec![record(3)])]);
         publisher.acknowledged(&home, 2);
         assert!(publisher.is_idle());

@@ -17,6 +17,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it can be true: no object moves so often. A claim at the end of the range could never be replaced (R25).
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.epoch.as_u64() < u64::MAX / 2 && self.generation.as_u64() < u64::MAX / 2
+    }
+
     /// Whether this claim is newer than the other (R2).
     #[must_use]
     pub fn outranks(&self, other: &Self) -> bool {

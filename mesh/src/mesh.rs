@@ -223,6 +223,8 @@ impl Mesh {
     /// Stops without handing anything over: says goodbye and lets go of the ports, 2 s at most. Later transactions
     /// are refused with `Leaving`.
     pub async fn shutdown(&self) {
+        // The others judge the goodbye by what they last heard.
+        self.host.shared.step(|peer, now| peer.announce(now));
         self.host.shared.say_goodbye().await;
         self.host.shared.step(|peer, now| peer.drain(now));
     }

@@ -257,8 +257,15 @@ impl Group {
     /// The number for the next grant to this group, or `None` while too many are unsettled (R20, R24).
     #[must_use]
     pub fn next_grant(&self, to: GroupId) -> Option<u64> {
+        (self.grant_room(to) > 0).then(|| self.last_grant(to).saturating_add(1))
+    }
+
+    /// How many grants to this group can be given now.
+    #[must_use]
+    pub fn grant_room(&self, to: GroupId) -> usize {
         let next = self.last_grant(to).saturating_add(1);
-        (next - self.unsettled_from(to).min(next) < GRANT_WINDOW).then_some(next)
+        let used = next - self.unsettled_from(to).min(next);
+        usize::try_from(GRANT_WINDOW.saturating_sub(used)).unwrap_or(usize::MAX)
     }
 
     fn last_grant(&self, to: GroupId) -> u64 {

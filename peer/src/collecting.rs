@@ -2,29 +2,68 @@
 
 use crate::Peer;
 use crate::timers::Timer;
-use driftmesh_directory::Record;
+use driftmesh_directory::{HomeRing, Record};
 use driftmesh_model::{Micros, ObjectId, PeerId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-/// Pointers collected with each heartbeat.
-const COLLECT_SLICE: usize = 1_024;
+/// A slice looks for the homes of so many pointers, divided by the number of peers among which they are chosen.
+const HOMES_PER_SLICE: usize = 8_192;
 /// While objects wait for room, pointers are collected as often as this.
 const COLLECT_AGAIN: Micros = Micros::from_millis(10);
+
+/// How many objects a step may look for the homes of, when it may compare so many distances.
+pub(crate) fn slice_of(distances: usize, ring: &HomeRing) -> usize {
+    (distances / ring.len().max(1)).max(8)
+}
+
+/// Objects that wait before they leave, in the order in which they came, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Stalled {
+    queue: VecDeque<ObjectId>,
+    known: BTreeSet<ObjectId>,
+}
+
+impl Stalled {
+    pub(crate) fn push(&mut self, object: ObjectId) {
+        if self.known.insert(object) {
+            self.queue.push_back(object);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<ObjectId> {
+        let object = self.queue.pop_front()?;
+        self.known.remove(&object);
+        Some(object)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = ObjectId> + use<> {
+        std::mem::take(self).queue.into_iter()
+    }
+}
 
 impl Peer {
     /// Asks the homes of pointers that are older than the grace period; a leaving peer asks at once.
     pub(crate) fn collect_pointers(&mut self) {
         let grace = if self.draining { Micros(0) } else { self.config.pointer_grace };
         let Some(before) = self.now.mono.0.checked_sub(grace.0).map(Micros) else { return };
-        for record in self.pointers.due(before, COLLECT_SLICE) {
+        for record in self.pointers.due(before, slice_of(HOMES_PER_SLICE, &self.ring)) {
             let mut homes: BTreeSet<PeerId> = self.ring.homes(record.object).into_iter().collect();
             if homes.remove(&self.config.peer) {
                 self.homes.learn(record);
             }
+            let mut all_asked = true;
             for home in &homes {
-                self.publish_to(*home, record);
+                all_asked &= self.publish_to(*home, record);
             }
-            self.pointers.asked(record.object, homes);
+            if all_asked {
+                self.pointers.asked(record.object, homes);
+            } else {
+                self.pointers.not_asked(record.object);
+            }
         }
         self.use_pointer_room();
     }
@@ -46,22 +85,36 @@ impl Peer {
 
     /// An object waits before it leaves, until there is room for its pointer.
     pub(crate) fn stall_for_pointer(&mut self, object: ObjectId) {
-        if self.stalled_for_pointers.is_empty() {
-            self.timers.set(self.now.mono.plus(COLLECT_AGAIN), Timer::Collect);
-        }
-        self.stalled_for_pointers.insert(object);
+        self.stalled_for_pointers.push(object);
+        self.set_collect_timer();
     }
 
-    /// Objects that waited for room may leave now; else more pointers are collected in a moment.
+    /// As many objects may leave as there is room for, in the order in which they had to wait; while some still wait,
+    /// more pointers are collected in a moment.
     fn use_pointer_room(&mut self) {
-        if self.stalled_for_pointers.is_empty() {
-            return;
+        let mut room = self.config.pointers_max.saturating_sub(self.pointers.len());
+        while room > 0
+            && let Some(object) = self.stalled_for_pointers.pop()
+        {
+            self.hand_overs.push_back(object);
+            room -= 1;
         }
-        if self.pointers.len() < self.config.pointers_max {
-            self.hand_overs.extend(std::mem::take(&mut self.stalled_for_pointers));
-        } else {
+        if !self.stalled_for_pointers.is_empty() {
+            self.set_collect_timer();
+        }
+    }
+
+    fn set_collect_timer(&mut self) {
+        if !self.collect_timer_set {
+            self.collect_timer_set = true;
             self.timers.set(self.now.mono.plus(COLLECT_AGAIN), Timer::Collect);
         }
+    }
+
+    pub(crate) fn collect_due(&mut self) {
+        self.collect_timer_set = false;
+        self.collect_pointers();
+        self.use_pointer_room();
     }
 
     /// The forwarding pointer of an object that left.

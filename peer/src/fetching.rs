@@ -186,6 +186,11 @@ impl Peer {
         self.set_fetch_timer(object, LOCATE_WAIT);
     }
 
+    /// Lets a search go on in a step of its own.
+    pub(crate) fn fetch_soon(&mut self, object: ObjectId) {
+        self.set_fetch_timer(object, Micros(0));
+    }
+
     fn set_fetch_timer(&mut self, object: ObjectId, after: Micros) {
         let due = self.now.mono.plus(after);
         if let Some(fetch) = self.fetches.get_mut(&object) {
@@ -234,7 +239,7 @@ impl Peer {
         for located in answers {
             let object = located.object;
             // An answer about another object than its record's comes from a faulty peer (R25).
-            let record = located.record.filter(|record| record.object == object);
+            let record = located.record.filter(|record| record.object == object && record.is_sound());
             if let Some(record) = record {
                 self.hints.learn(record);
             }

@@ -26,8 +26,11 @@ pub(crate) struct Member {
     pub(crate) connected: bool,
     pub(crate) oldest_snapshot: Option<Timestamp>,
     pub(crate) heard_at: Micros,
-    /// Its wall clock minus ours, microseconds, at its last heartbeat; what the heartbeat took is part of it.
+    /// Its wall clock minus ours, microseconds, by its last heartbeat and what it said of ours: where both ways take
+    /// the same time, that cancels out.
     pub(crate) clock_offset: Option<i64>,
+    /// Its wall clock minus ours as its last heartbeat looked; what the heartbeat took is part of it.
+    offset_heard: Option<i64>,
     /// How many objects its group owns, as it last said in this incarnation.
     pub(crate) owned: Option<u64>,
     /// Its present attempt to leave; zero while it stays.
@@ -66,9 +69,10 @@ impl Peer {
             incarnation: introduction.incarnation,
             group: introduction.group,
             connected: true,
-            oldest_snapshot: None,
+            oldest_snapshot: same.and_then(|former| former.oldest_snapshot),
             heard_at: now.mono,
-            clock_offset: None,
+            clock_offset: same.and_then(|former| former.clock_offset),
+            offset_heard: same.and_then(|former| former.offset_heard),
             owned,
             draining: 0,
             heartbeat,
@@ -116,7 +120,8 @@ impl Peer {
         } else if was_connected {
             self.tell_lost(peer, owned);
         }
-        self.hand_overs.extend(self.stalled.remove(&group).unwrap_or_default());
+        let stalled = self.stalled.remove(&group).unwrap_or_default().take();
+        self.hand_overs.extend(stalled.chain(self.stalled_for_pointers.take()));
         self.begin_republishing();
     }
 
@@ -195,6 +200,12 @@ impl Peer {
         in_use || turn || self.draining || member.draining != 0
     }
 
+    /// Tells all members how this peer is, before it stops.
+    pub fn announce(&mut self, now: Now) {
+        self.now = now;
+        self.send_heartbeats(true);
+    }
+
     /// Tells members how this peer is: all of them, or those whose turn it is.
     pub(crate) fn send_heartbeats(&mut self, all: bool) {
         self.heartbeats += 1;
@@ -202,8 +213,9 @@ impl Peer {
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
         let hears = |(peer, member): &(&PeerId, &Member)| member.connected && (all || self.hears_now(peer, member));
         let connected = self.members.iter().filter(hears);
-        let to: Vec<_> = connected.map(|(peer, member)| (*peer, member.group, member.draining)).collect();
-        for (peer, group, heard_draining) in to {
+        let to: Vec<_> =
+            connected.map(|(peer, member)| (*peer, member.group, member.draining, member.offset_heard)).collect();
+        for (peer, group, heard_draining, your_offset) in to {
             let heartbeat = Message::Heartbeat {
                 wall: self.now.wall,
                 oldest_snapshot,
@@ -212,6 +224,7 @@ impl Peer {
                 draining: if self.draining { self.drains } else { 0 },
                 unsettled: self.group.unsettled_to(group).count() as u64,
                 heard_draining,
+                your_offset,
             };
             self.send(peer, heartbeat);
         }
@@ -263,13 +276,17 @@ impl Peer {
         wall: Micros,
         oldest_snapshot: Option<Timestamp>,
         owned: u64,
+        our_offset: Option<i64>,
     ) {
         let now = self.now;
         if let Some(member) = self.members.get_mut(&from) {
             member.oldest_snapshot = oldest_snapshot;
             member.heard_at = now.mono;
             let (theirs, ours) = (i64::try_from(wall.0), i64::try_from(now.wall.0));
-            member.clock_offset = Some(theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX)));
+            let heard = theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX));
+            member.offset_heard = Some(heard);
+            // The way there is in what we heard, the way back in what they did, with the other sign.
+            member.clock_offset = Some(our_offset.map_or(heard, |back| (heard / 2).saturating_sub(back / 2)));
             member.owned = Some(owned);
         }
     }

@@ -218,6 +218,8 @@ pub enum Message {
         unsettled: u64,
         /// The receiver's attempt to leave that it knows of; zero if it knows of none.
         heard_draining: u64,
+        /// The receiver's wall clock minus the sender's, microseconds, as the receiver's last heartbeat looked.
+        your_offset: Option<i64>,
     },
     /// Reads at one snapshot.
     Read {

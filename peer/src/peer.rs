@@ -1,6 +1,7 @@
 //! The state of a peer, and the dispatch of what comes in.
 
 use crate::clock_watch::ClockWatch;
+use crate::collecting::Stalled;
 use crate::fetching::Fetch;
 use crate::membership::Member;
 use crate::message::{Envelope, Message};
@@ -83,9 +84,10 @@ pub struct Peer {
     /// Objects whose lock was released while somebody waits.
     pub(crate) hand_overs: VecDeque<ObjectId>,
     /// Objects that wait for the grant window towards their destination.
-    pub(crate) stalled: BTreeMap<GroupId, BTreeSet<ObjectId>>,
+    pub(crate) stalled: BTreeMap<GroupId, Stalled>,
     /// Objects that wait until there is room for one more forwarding pointer.
-    pub(crate) stalled_for_pointers: BTreeSet<ObjectId>,
+    pub(crate) stalled_for_pointers: Stalled,
+    pub(crate) collect_timer_set: bool,
     pub(crate) clock_watch: ClockWatch,
     pub(crate) sought: Sought,
     pub(crate) seeks: Vec<Seek>,
@@ -145,7 +147,8 @@ impl Peer {
             wakes: Vec::new(),
             hand_overs: VecDeque::new(),
             stalled: BTreeMap::new(),
-            stalled_for_pointers: BTreeSet::new(),
+            stalled_for_pointers: Stalled::default(),
+            collect_timer_set: false,
             clock_watch: ClockWatch::default(),
             sought: Sought::default(),
             seeks: Vec::new(),
@@ -213,9 +216,18 @@ impl Peer {
             }
         }
         match envelope.message {
-            Message::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining } => {
+            Message::Heartbeat {
+                wall,
+                oldest_snapshot,
+                owned,
+                sequence,
+                draining,
+                unsettled,
+                heard_draining,
+                your_offset,
+            } => {
                 if self.is_news(from, sequence) {
-                    self.heartbeat_received(from, wall, oldest_snapshot, owned);
+                    self.heartbeat_received(from, wall, oldest_snapshot, owned, your_offset);
                     self.leaving_received(from, draining, unsettled, heard_draining);
                 }
             }
@@ -261,7 +273,7 @@ impl Peer {
             Timer::Parked(object) => self.parked_due(object),
             Timer::Republish => self.republish_due(),
             Timer::Drain => self.drain_due(),
-            Timer::Collect => self.collect_pointers(),
+            Timer::Collect => self.collect_due(),
             Timer::Scan(peer, id) => self.scan_due(peer, id),
         }
     }

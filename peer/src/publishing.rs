@@ -1,5 +1,6 @@
 //! Telling homes and passers-by where objects are. Asynchronous: correctness never waits for it (R1).
 
+use crate::collecting::slice_of;
 use crate::message::Message;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -9,8 +10,8 @@ use std::collections::BTreeSet;
 
 /// Records noted within this time leave in one batch.
 const PUBLISH_AFTER: Micros = Micros::from_millis(5);
-/// Objects looked at in one slice of republishing.
-const REPUBLISH_SLICE: usize = 128;
+/// A slice of republishing looks for the homes of so many objects, divided by the number of peers.
+const HOMES_PER_SLICE: usize = 2_048;
 /// Pause between two slices.
 const REPUBLISH_PAUSE: Micros = Micros::from_millis(5);
 /// Most records taken in from one message.
@@ -22,18 +23,23 @@ impl Peer {
         let Some(stored) = self.group.owned(object) else { return };
         let record = self.own_record(object, stored.epoch);
         for home in self.ring.homes(object) {
-            self.publish_to(home, record);
+            if !self.publish_to(home, record) {
+                // R4: there was no room; a pass tells it all again.
+                self.republish.forget(home);
+                self.begin_republishing();
+            }
         }
     }
 
-    /// Notes a record for one home, if it is live.
-    pub(crate) fn publish_to(&mut self, home: PeerId, record: Record) {
+    /// Notes a record for one home, if it is live. Returns whether there was room for it.
+    pub(crate) fn publish_to(&mut self, home: PeerId, record: Record) -> bool {
         if home == self.config.peer {
             self.homes.learn(record);
         } else if self.ring.contains(&home) {
-            self.publisher.publish(home, record);
             self.set_publish_timer();
+            return self.publisher.publish(home, record);
         }
+        true
     }
 
     fn set_publish_timer(&mut self) {
@@ -62,7 +68,11 @@ impl Peer {
             return;
         }
         for record in records {
-            self.homes.learn(record);
+            if record.is_sound() {
+                self.homes.learn(record);
+            } else {
+                self.metrics.malformed += 1;
+            }
         }
         self.send(from, Message::Published { batch });
     }
@@ -80,6 +90,10 @@ impl Peer {
 
     /// Takes in a record as a hint, and lets a search for the object follow it.
     pub(crate) fn learn_record(&mut self, record: Record) {
+        if !record.is_sound() {
+            self.metrics.malformed += 1;
+            return;
+        }
         if record.group == self.group.id() && self.group.owned(record.object).is_some() {
             return;
         }
@@ -102,22 +116,20 @@ impl Peer {
 
     pub(crate) fn republish_due(&mut self) {
         let Some(cursor) = self.republish.cursor else { return };
-        let slice: Vec<_> = self
-            .group
-            .owned_from(cursor)
-            .take(REPUBLISH_SLICE)
-            .map(|(next, stored)| (next, stored.object, stored.epoch))
-            .collect();
-        for (_, object, epoch) in &slice {
-            let former = self.republish.from.homes(*object);
-            let record = self.own_record(*object, *epoch);
-            for home in self.republish.to.homes(*object) {
+        let (slice, next) = self.group.owned_slice(cursor, slice_of(HOMES_PER_SLICE, &self.ring));
+        let slice: Vec<_> = slice.map(|stored| (stored.object, stored.epoch)).collect();
+        let mut all_noted = true;
+        for (object, epoch) in slice {
+            let former = self.republish.from.homes(object);
+            let record = self.own_record(object, epoch);
+            for home in self.republish.to.homes(object) {
                 if !former.contains(&home) || self.republish.retelling.contains(&home) {
-                    self.publish_to(home, record);
+                    all_noted &= self.publish_to(home, record);
                 }
             }
         }
-        self.republish.cursor = slice.last().map(|(next, ..)| *next);
+        // Where there was no room for all, the slice comes again.
+        self.republish.cursor = if all_noted { next } else { Some(cursor) };
         if self.republish.cursor.is_some() {
             self.timers.set(self.now.mono.plus(REPUBLISH_PAUSE), Timer::Republish);
             return;

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 const SEEKS_PER_HEARTBEAT: usize = 4;
 /// The same question is not asked again within this.
 const SEEK_AGAIN_AFTER: Micros = Micros::from_millis(1_000);
+/// Most searches that go on in the step in which a peer was connected; the others follow by their timers.
+const BEGUN_AT_ONCE: usize = 64;
 /// Questions remembered.
 const SOUGHT_MAX: usize = 256;
 
@@ -89,8 +91,12 @@ impl Peer {
             .filter(|(_, fetch)| fetch.lookup.best().is_some_and(|best| best.group == group))
             .map(|(object, _)| *object)
             .collect();
-        for object in waiting {
-            self.begin_lookup(object);
+        for (number, object) in waiting.into_iter().enumerate() {
+            if number < BEGUN_AT_ONCE {
+                self.begin_lookup(object);
+            } else {
+                self.fetch_soon(object);
+            }
         }
     }
 }

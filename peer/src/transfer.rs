@@ -12,8 +12,8 @@ use driftmesh_txn::{RemoteWaiter, TaskKind};
 
 /// A grant that is not answered is sent again after this.
 const REPEAT_GRANT_AFTER: Micros = Micros::from_millis(300);
-/// Objects handed away in one slice when the peer leaves, and the pause between slices.
-const DRAIN_SLICE: usize = 256;
+/// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
+const DRAIN_SLOTS: usize = 256;
 const DRAIN_PAUSE: Micros = Micros::from_millis(10);
 
 impl Peer {
@@ -24,12 +24,14 @@ impl Peer {
             // The grant window towards that group is full: go on when it has answered (R24).
             self.timers.set(waiter.expires, Timer::HandOver(object));
             self.locks.queue_remote(object, age, waiter);
-            self.stalled.entry(to).or_default().insert(object);
+            self.stalled.entry(to).or_default().push(object);
             return;
         };
         if !self.has_pointer_room(object) {
             // R3: a pointer is never dropped early to make room; the object leaves when one may go.
             self.metrics.note(RareEvent::PointersFull);
+            // R14: who waits behind it goes on when it has given up.
+            self.timers.set(waiter.expires, Timer::HandOver(object));
             self.locks.queue_remote(object, age, waiter);
             self.stall_for_pointer(object);
             return;
@@ -269,8 +271,16 @@ impl Peer {
             // So that a goodbye right after this leaves nobody waiting for what this group might own.
             self.send_heartbeats(true);
         }
-        for object in self.stalled.remove(&to).unwrap_or_default() {
-            self.hand_overs.push_back(object);
+        self.use_grant_room(to);
+    }
+
+    /// As many objects that wait for the grant window may leave as there is room for.
+    fn use_grant_room(&mut self, to: GroupId) {
+        let room = self.group.grant_room(to);
+        let Some(stalled) = self.stalled.get_mut(&to) else { return };
+        self.hand_overs.extend(std::iter::from_fn(|| stalled.pop()).take(room));
+        if stalled.is_empty() {
+            self.stalled.remove(&to);
         }
     }
 
@@ -311,28 +321,28 @@ impl Peer {
     }
 
     pub(crate) fn drain_due(&mut self) {
-        if !self.draining || self.group.owned_count() == 0 && self.pointers.is_empty() {
+        if !self.draining {
             return;
         }
-        self.collect_pointers();
+        // It goes on while this peer leaves: what was sent may be refused, and open transactions may still create.
         self.timers.set(self.now.mono.plus(DRAIN_PAUSE), Timer::Drain);
+        self.collect_pointers();
+        if self.group.owned_count() == 0 {
+            return;
+        }
         let targets = self.trusted_groups();
         if targets.is_empty() {
             return;
         }
-        let slice: Vec<(usize, ObjectId)> = self
-            .group
-            .owned_from(self.drain_from)
-            .take(DRAIN_SLICE)
-            .map(|(next, stored)| (next, stored.object))
-            .collect();
+        let (slice, next) = self.group.owned_slice(self.drain_from, DRAIN_SLOTS);
+        let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
         // After the last slot it begins again: what was locked may be free now.
-        self.drain_from = slice.last().map_or(0, |(next, _)| *next);
+        self.drain_from = next.unwrap_or(0);
         // Younger than every transaction there is: running ones finish first.
         let time = self.clock.now(self.now.wall);
         let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
         let expires = self.now.mono.plus(Micros::from_millis(1_000));
-        for (_, object) in slice {
+        for object in slice {
             if self.locks.is_waited_for(object) {
                 continue;
             }

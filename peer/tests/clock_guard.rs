@@ -4,7 +4,7 @@ mod harness;
 
 use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
 use driftmesh_peer::{Begin, Cause, Envelope, Message, RareEvent, StepError, TaskKind};
-use harness::{Flight, Mesh, is_clock_ahead, is_grant, is_read_answer, wire};
+use harness::{Flight, Mesh, Rule, is_clock_ahead, is_grant, is_heartbeat, is_read_answer, wire};
 
 /// A timestamp so many milliseconds ahead of a peer's wall clock.
 fn ahead_of(mesh: &Mesh, at: usize, millis: u64) -> Timestamp {
@@ -155,4 +155,21 @@ fn a_peer_whose_own_clock_is_off_from_most_begins_nothing_until_it_is_right_agai
     mesh.cut(0, 2);
     mesh.run(3_000);
     assert!(mesh.step(2, |peer, now| peer.begin(now, begin())).is_ok());
+}
+
+#[test]
+fn slow_links_are_no_wrong_clock() {
+    let mesh = Mesh::new(3);
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_heartbeat);
+    for _ in 0..80 {
+        let held = mesh.take_held();
+        mesh.run(300);
+        for flight in held {
+            mesh.hand(flight);
+        }
+    }
+    for at in 0..3 {
+        assert_eq!(mesh.step(at, |peer, _| peer.clock_off_us()), None);
+    }
 }

@@ -520,6 +520,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
             draining: number % 3,
             unsettled: number,
             heard_draining: number % 2,
+            your_offset: Some(i64::MIN),
         },
         1 => Wire::Read { snapshot: time, objects: vec![WireRead { object, epoch }; 1 + picks.flavour] },
         2 => Wire::ReadAnswers { snapshot: time, answers: vec![WireAnswer { object, epoch, seen }] },

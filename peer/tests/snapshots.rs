@@ -357,3 +357,19 @@ fn a_commit_is_seen_whole_or_not_at_all_wherever_its_objects_went() {
         }
     }
 }
+
+#[test]
+fn a_short_break_of_a_connection_costs_no_snapshot() {
+    let mesh = Mesh::new(3);
+    let object = mesh.create_known(0, 1);
+    let snapshot = mesh.begin_snapshot(1);
+    for amount in 0..80 {
+        mesh.put(0, object, amount);
+        mesh.run(100);
+    }
+    mesh.disconnect(0, 1);
+    mesh.run(10);
+    mesh.connect(0, 1);
+    mesh.run(500);
+    assert_eq!(mesh.read_wait(snapshot, object), Ok(Some(1)));
+}

@@ -15,6 +15,7 @@ pub(crate) enum Wire {
         draining: u64,
         unsettled: u64,
         heard_draining: u64,
+        your_offset: Option<i64>,
     },
     Read {
         snapshot: Timestamp,
@@ -180,5 +181,5 @@ pub(crate) fn own(object: ObjectId, age: TxnTimestamp) -> Message {
 /// A heartbeat of a peer that stays.
 pub(crate) fn heartbeat(wall: Micros, oldest_snapshot: Option<Timestamp>, owned: u64, sequence: u64) -> Wire {
     let (draining, unsettled, heard_draining) = (0, 0, 0);
-    Wire::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining }
+    Wire::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining, your_offset: None }
 }
