@@ -13,6 +13,7 @@
 mod answering;
 mod config;
 mod fetching;
+mod founding;
 mod locking;
 mod membership;
 mod message;
@@ -31,6 +32,7 @@ mod transfer;
 pub use config::Config;
 pub use driftmesh_object_store::{Retain, Stability};
 pub use driftmesh_txn::{Cause, Other, TaskKind};
+pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
 pub use message::{Envelope, Introduction, Message, ScanPage, Scanned, Seen};
 pub use metrics::{Metrics, RareEvent};
 pub use peer::{Commands, Peer};

@@ -84,6 +84,12 @@ impl Peer {
         self.repeat_grants_to(introduction.group);
     }
 
+    /// This peer turned out to be the founder of its mesh, which it could not know at its start
+    /// ([`Founding`](crate::Founding)).
+    pub const fn founded(&mut self) {
+        self.config.founder = true;
+    }
+
     /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;

@@ -27,11 +27,13 @@ pub enum Sabotage {
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
+    /// R23: a fresh peer that answers a ballot forgets what it promised and accepted before.
+    OneGenesis,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hint,
         Self::Climb,
         Self::WoundWait,
@@ -43,6 +45,7 @@ impl Sabotage {
         Self::ClockGuard,
         Self::OneOwner,
         Self::Once,
+        Self::OneGenesis,
     ];
 
     /// The rule it breaks.
@@ -60,6 +63,7 @@ impl Sabotage {
             Self::ClockGuard => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
+            Self::OneGenesis => "R23",
         }
     }
 }
