@@ -10,6 +10,7 @@ mod audit;
 pub mod checker;
 mod client;
 mod executor;
+mod founding;
 mod game;
 mod history;
 mod host;
@@ -21,6 +22,7 @@ mod run;
 mod trace;
 mod world;
 
+pub use founding::{FoundingReport, run_founding_seed};
 pub use options::{Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
