@@ -35,6 +35,7 @@
 mod addresses;
 mod builder;
 mod clock;
+mod founding;
 mod host;
 mod inbound;
 mod joining;

@@ -32,8 +32,22 @@ pub enum Notice {
         /// Why it left.
         reason: LeaveReason,
     },
+    /// Another number of peers that wait for the same mesh to be founded is in reach now.
+    FreshPeers {
+        /// How many, this one included.
+        found: usize,
+    },
+    /// This peer brought the founding of its mesh to its end. The others join.
+    Founded {
+        /// What tells the mesh from others of its name.
+        genesis: String,
+        /// Its founder, which may be another peer.
+        founder: PeerId,
+    },
     /// This peer and another refused each other.
     Refused {
+        /// The other, when its identity is known.
+        peer: Option<PeerId>,
         /// Where the other was dialled, or from where it came.
         address: Option<String>,
         /// Why, as this side sees it.

@@ -62,6 +62,8 @@ pub struct TransportView {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Those of them where the other side belongs to another mesh of the same name.
+    pub other_genesis: u64,
     /// Messages that did not decode.
     pub undecodable: u64,
 }
@@ -76,6 +78,7 @@ impl TransportView {
             dropped: counters.dropped,
             busy: counters.busy,
             refused: counters.refused,
+            other_genesis: counters.other_genesis,
             undecodable,
         }
     }

@@ -4,8 +4,10 @@ use super::PeerArgs;
 use super::control::{Ask, Control, Request};
 use super::exit::{Exit, Failure};
 use super::out::{complain, say};
-use driftmesh::{Builder, Left, Mesh, Notice, StartError};
+use driftmesh::transport::RefuseReason;
+use driftmesh::{Builder, Left, Mesh, Notice, PeerId, StartError};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -16,8 +18,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long handing over may take.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
-/// How often a peer that waits to be admitted says what it waits for.
+/// How often a peer that waits for a mesh says what it waits for.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+/// When it says so first, unless it was told where to join: a mesh that is in reach is often found before.
+const SOON: Duration = Duration::from_millis(500);
+/// How long a peer that was told where to join waits for a mesh, seconds.
+const JOIN_SECONDS: u64 = 30;
+/// Most peers of which is remembered that the operator was told of them; more are not told of.
+const TOLD_MAX: usize = 256;
 /// The time between two lines about refused strangers, so that they cannot fill the terminal.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest secret, bytes.
@@ -44,9 +52,18 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
-    let mut running = Running { mesh, name: args.mesh.clone(), signals, notices, requests, shown: 0, refused_at: None };
-    let limit = (args.join_timeout > 0).then(|| Duration::from_secs(args.join_timeout));
-    let end = match running.join(limit).await? {
+    let waiting = Waiting::new(&mesh, &args);
+    let mut running = Running {
+        mesh,
+        name: args.mesh.clone(),
+        signals,
+        notices,
+        requests,
+        shown: 0,
+        refused_at: None,
+        told: BTreeSet::new(),
+    };
+    let end = match running.join(&waiting, limit(&args)).await? {
         Some(end) => end,
         None => running.until_told().await,
     };
@@ -55,18 +72,26 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// How long to wait for a mesh; only who was told where to join gives up by itself.
+fn limit(args: &PeerArgs) -> Option<Duration> {
+    let only_joins = args.expect.is_none() && !args.join.is_empty();
+    let seconds = args.join_timeout.unwrap_or(if only_joins { JOIN_SECONDS } else { 0 });
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
 fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
-    if args.new != args.join.is_empty() {
-        let message = if args.new {
-            "--new founds a mesh and --join joins one; leave out one of the two"
-        } else {
-            "say --new to found a mesh, or --join ADDRESS to join one"
-        };
+    if args.new && (!args.join.is_empty() || args.expect.is_some()) {
+        let message = "--new founds a mesh alone, --expect together with others, and --join joins one; leave out --new, \
+                       or the others";
         return Err(Failure::new(Exit::Usage, message));
     }
     let mut builder = Mesh::builder().name(&args.mesh).open(args.open);
     if args.new {
         builder = builder.new_mesh();
+    } else if let Some(expect) = args.expect {
+        builder = builder.expect(expect.into());
+    } else {
+        builder = builder.search();
     }
     builder = args.join.iter().fold(builder, |builder, address| builder.join(address));
     builder = args.listen.iter().fold(builder, |builder, address| builder.listen(address));
@@ -107,7 +132,8 @@ fn introduce(mesh: &Mesh, args: &PeerArgs, control: &Path) {
         say(&format!("listening at {address}"));
     }
     say(&format!("control socket {}", control.display()));
-    if let Some(address) = best_address(&addresses) {
+    let has_mesh_or_founds = args.new || args.expect.is_some() || !args.join.is_empty();
+    if let Some(address) = best_address(&addresses).filter(|_| has_mesh_or_founds) {
         say("to add a peer, run:");
         say(&format!("  {}", join_line(address, args)));
     }
@@ -131,7 +157,15 @@ fn best_address(addresses: &[String]) -> Option<&String> {
 
 /// The command that adds a peer to the mesh.
 fn join_line(address: &str, args: &PeerArgs) -> String {
-    let mut line = format!("driftmesh peer --join {address}");
+    format!("driftmesh peer --join {address}{}", common_options(args))
+}
+
+/// What every peer of the mesh must be given.
+fn common_options(args: &PeerArgs) -> String {
+    let mut line = String::new();
+    if let Some(expect) = args.expect {
+        line.push_str(&format!(" --expect {expect}"));
+    }
     if args.mesh != "default" {
         line.push_str(&format!(" --mesh {}", quoted(&args.mesh)));
     }
@@ -152,6 +186,59 @@ fn quoted(text: &str) -> String {
 
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// What a peer says while it has no mesh.
+struct Waiting {
+    /// Empty when the progress of the join addresses says it all.
+    how_to_start_one: Vec<String>,
+    expect: Option<u16>,
+    name: String,
+}
+
+impl Waiting {
+    fn new(mesh: &Mesh, args: &PeerArgs) -> Self {
+        let (expect, name) = (args.expect, args.mesh.clone());
+        let options = common_options(args);
+        let mut lines = Vec::new();
+        if expect.is_none() && args.join.is_empty() {
+            lines.push("this peer founds none by itself; to start one, run one of these:".to_owned());
+            lines.push(format!("  driftmesh peer --new{options}"));
+            lines.push(format!(
+                "  driftmesh peer --expect N{options}    (at each of N or more peers, N more than half)"
+            ));
+            if let Some(address) = best_address(&mesh.addresses()) {
+                lines.push("or let this peer be found by one that belongs to a mesh, or will:".to_owned());
+                lines.push(format!("  driftmesh peer --expect 1 --join {address}{options}"));
+            }
+            lines.push("or start this peer again with --join ADDRESS".to_owned());
+        }
+        Self { how_to_start_one: lines, expect, name }
+    }
+
+    /// Whether the progress of the join addresses tells of it.
+    fn tells_of(&self, notice: &Notice) -> bool {
+        matches!(notice, Notice::Refused { reason, .. } if self.how_to_start_one.is_empty() && !concerns_peer(reason))
+    }
+
+    /// Says what is waited for.
+    async fn tell(&self, mesh: &Mesh) {
+        let tried = mesh.join_progress().await.join("; ");
+        let tried = if tried.is_empty() { tried } else { format!(": {tried}") };
+        match self.expect {
+            Some(expect) => {
+                let found = mesh.fresh_peers().max(1);
+                say(&format!("waiting for a mesh: {found} of {expect} peers found{tried}"));
+            }
+            None if self.how_to_start_one.is_empty() => {
+                say(&format!("waiting for a peer of mesh {}{tried}", self.name))
+            }
+            None => {
+                say(&format!("waiting for a mesh: no peer of mesh {} is in reach", self.name));
+                self.how_to_start_one.iter().for_each(|line| say(line));
+            }
+        }
+    }
 }
 
 /// The signals that end a peer.
@@ -180,6 +267,11 @@ impl Signals {
     }
 }
 
+/// Whether a refusal is a mistake in how a peer was started, which is said once for each peer.
+fn concerns_peer(reason: &RefuseReason) -> bool {
+    matches!(reason, RefuseReason::OtherGenesis { .. } | RefuseReason::OtherExpect { .. })
+}
+
 /// Why a peer ends.
 #[derive(Debug)]
 enum End {
@@ -199,12 +291,17 @@ struct Running {
     /// How many peers were shown last, this one included.
     shown: usize,
     refused_at: Option<Instant>,
+    /// Peers of which was said that they take part in another mesh, or expect another number of peers.
+    told: BTreeSet<PeerId>,
 }
 
 impl Running {
-    /// Waits to be admitted, or until told to end.
-    async fn join(&mut self, limit: Option<Duration>) -> Result<Option<End>, StartError> {
-        let mut ticks = tokio::time::interval_at(Instant::now() + WAITING_INTERVAL, WAITING_INTERVAL);
+    /// Waits for a mesh, or until told to end.
+    async fn join(&mut self, waiting: &Waiting, limit: Option<Duration>) -> Result<Option<End>, StartError> {
+        // Who was told where to join says nothing unless it takes long.
+        let first =
+            if waiting.expect.is_none() && waiting.how_to_start_one.is_empty() { WAITING_INTERVAL } else { SOON };
+        let mut ticks = tokio::time::interval_at(Instant::now() + first, WAITING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mesh = self.mesh.clone();
         let mut joined = std::pin::pin!(mesh.joined(limit));
@@ -217,10 +314,15 @@ impl Running {
                 }
                 () = self.signals.next() => return Ok(Some(End::Signal)),
                 Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
-                _ = ticks.tick() => {
-                    let tried = self.mesh.join_progress().await.join("; ");
-                    say(&format!("waiting for a peer of mesh {}: {tried}", self.name));
+                Some(notice) = self.notices.recv() => {
+                    if let Notice::FreshPeers { .. } = notice {
+                        waiting.tell(&self.mesh).await;
+                        ticks.reset();
+                    } else if !waiting.tells_of(&notice) {
+                        self.show(notice);
+                    }
                 }
+                _ = ticks.tick() => waiting.tell(&self.mesh).await,
             }
         }
     }
@@ -252,12 +354,12 @@ impl Running {
                 say(&format!("peer {peer} left: {reason}"));
                 self.show_members();
             }
-            Notice::Refused { address, reason, .. }
-                if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) =>
-            {
-                self.refused_at = Some(Instant::now());
-                say(&format!("refused a peer at {}: {reason}", address.as_deref().unwrap_or("an unknown address")));
+            Notice::Founded { genesis, founder } => {
+                let founder =
+                    if founder == self.mesh.peer_id() { "this peer".to_owned() } else { format!("peer {founder}") };
+                say(&format!("founded mesh {} (genesis {genesis}), its founder is {founder}", self.name));
             }
+            Notice::Refused { peer, address, reason, .. } => self.show_refused(peer, address.as_deref(), &reason),
             Notice::ListenFailed { addresses, error } => {
                 complain(&format!(
                     "nobody can join at {} any more: {error}; start the peer again",
@@ -265,6 +367,18 @@ impl Running {
                 ));
             }
             _ => {}
+        }
+    }
+
+    fn show_refused(&mut self, peer: Option<PeerId>, address: Option<&str>, reason: &RefuseReason) {
+        let address = address.unwrap_or("an unknown address");
+        if let Some(peer) = peer.filter(|_| concerns_peer(reason)) {
+            if self.told.len() < TOLD_MAX && self.told.insert(peer) {
+                say(&format!("refused peer {peer} at {address}: {reason}"));
+            }
+        } else if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
+            self.refused_at = Some(Instant::now());
+            say(&format!("refused a peer at {address}: {reason}"));
         }
     }
 

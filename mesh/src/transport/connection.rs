@@ -142,7 +142,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                     }
                 }
                 FrameKind::Goodbye => return Err(End::Goodbye),
-                FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
+                FrameKind::Founding | FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
                     return Err(FrameError::unexpected(kind).into());
                 }
             }

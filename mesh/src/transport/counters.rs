@@ -21,6 +21,8 @@ pub struct TransportCounters {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Those of them where the other side belongs to another mesh of the same name.
+    pub other_genesis: u64,
 }
 
 #[derive(Default)]
@@ -32,6 +34,7 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) other_genesis: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -51,6 +54,7 @@ impl Counters {
             dropped: read(&self.dropped),
             busy: read(&self.busy),
             refused: read(&self.refused),
+            other_genesis: read(&self.other_genesis),
         }
     }
 }

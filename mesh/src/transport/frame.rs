@@ -27,6 +27,8 @@ pub(super) enum FrameKind {
     Exchange,
     /// The sender leaves and sends nothing more.
     Goodbye,
+    /// What fresh peers say to each other; never between admitted ones.
+    Founding,
     /// The first frame of the handshake.
     Hello,
     /// The proof of the mesh secret.
@@ -38,13 +40,14 @@ pub(super) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Payload,
         Self::BulkBegin,
         Self::BulkChunk,
         Self::BulkCredit,
         Self::Exchange,
         Self::Goodbye,
+        Self::Founding,
         Self::Hello,
         Self::Proof,
         Self::Admit,
@@ -59,6 +62,7 @@ impl FrameKind {
             Self::BulkCredit => 4,
             Self::Exchange => 5,
             Self::Goodbye => 6,
+            Self::Founding => 0x47,
             // High, so that a frame of the handshake and one of the session differ in more than one bit.
             Self::Hello => 0x81,
             Self::Proof => 0x82,

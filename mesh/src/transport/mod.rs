@@ -12,6 +12,7 @@ mod counters;
 mod dial;
 mod exchange;
 mod frame;
+mod fresh;
 mod handshake;
 mod lanes;
 mod latch;
@@ -118,6 +119,13 @@ pub enum Event {
         /// Whether the other side refused.
         by_remote: bool,
     },
+    /// Something happened between this peer and a fresh one, while both have no mesh.
+    Fresh {
+        /// The other.
+        peer: PeerId,
+        /// What happened.
+        event: FreshEvent,
+    },
     /// An address could not be dialled; told at most once in 5 s for each address.
     Unreachable {
         /// The address.
@@ -132,6 +140,17 @@ pub enum Event {
         /// What the operating system reported.
         error: String,
     },
+}
+
+/// What happens between two fresh peers that expect the same number of peers to found a mesh.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FreshEvent {
+    /// It can be reached. May be told again.
+    Met,
+    /// It said something about the founding. What was said last may come after `Lost`.
+    Said(Vec<u8>),
+    /// It is out of reach, or one of the two has found a mesh; then an `Admitted` follows.
+    Lost,
 }
 
 /// How a transport is started.
@@ -150,6 +169,9 @@ pub struct TransportConfig {
     /// The mesh's genesis: `Some` for a peer that founds a mesh or already belongs to one, `None` for one that joins
     /// and takes that of the first peer that admits it.
     pub genesis: Option<Genesis>,
+    /// How many peers, this one included, are to found a mesh while it has none; the same at all that do. `None`
+    /// keeps it from talking to other peers without a mesh.
+    pub expect: Option<u16>,
     /// The mesh's secret. `None` is the same as an empty one.
     pub secret: Option<Vec<u8>>,
     /// A number that is random for each start; see [`random_incarnation`].
@@ -168,6 +190,7 @@ impl fmt::Debug for TransportConfig {
             .field("join", &self.join)
             .field("mesh_name", &self.mesh_name)
             .field("genesis", &self.genesis)
+            .field("expect", &self.expect)
             .field("has_secret", &self.secret.is_some())
             .field("incarnation", &self.incarnation)
             .finish_non_exhaustive()
@@ -307,6 +330,7 @@ impl Transport {
             libp2p_peer,
             protocol_version,
             mesh_name: config.mesh_name,
+            expect: config.expect,
             incarnation: config.incarnation,
             hello: config.hello,
             advertise: config.advertise,
@@ -340,6 +364,20 @@ impl Transport {
             add(&shared.counters.busy, 1);
         }
         result
+    }
+
+    /// Queues a message of the founding, at most 1 KiB, for a fresh peer. Never blocks. Returns whether it was queued;
+    /// it may still be lost.
+    pub fn send_fresh(&self, to: PeerId, message: Vec<u8>) -> bool {
+        fresh::said(message).is_some_and(|frame| self.owner.shared.send_fresh(&to, frame))
+    }
+
+    /// Makes this peer the first that belongs to a mesh; fresh peers that it meets join it.
+    ///
+    /// # Errors
+    /// When it belongs to another mesh already: gives that one's genesis.
+    pub fn found(&self, genesis: Genesis) -> Result<(), Genesis> {
+        self.owner.shared.adopt(genesis).map_err(|_| self.genesis().unwrap_or(genesis))
     }
 
     /// This peer.

@@ -24,9 +24,11 @@ use tokio::time::MissedTickBehavior;
 use super::address;
 use super::dial::{DialBook, Due, Origin};
 use super::exchange::{self, Learned};
+use super::frame::FrameError;
 use super::limits::{
-    ADMISSION_TIMEOUT, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX, IDLE_CONNECTION_TIMEOUT, LISTEN_TIMEOUT,
-    OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX, REFRESH_INTERVAL, REFRESH_RECORDS, YAMUX_STREAMS_MAX,
+    ADMISSION_TIMEOUT, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX, IDLE_CONNECTION_TIMEOUT,
+    LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX, REFRESH_INTERVAL, REFRESH_RECORDS,
+    YAMUX_STREAMS_MAX,
 };
 use super::peer_id;
 use super::reason::RefuseReason;
@@ -40,6 +42,10 @@ pub(super) enum Command {
     Learned(Vec<Learned>),
     /// A peer was admitted.
     Admitted(PeerId),
+    /// A link to a fresh peer began.
+    FreshBegun(PeerId),
+    /// A link to a fresh peer ended, and no newer one took over.
+    FreshEnded { remote: Remote, addresses: Vec<Multiaddr>, broken: Option<FrameError> },
     /// An admitted peer left, and no newer connection took over.
     Ended { session: Arc<Session>, is_clean: bool },
     /// A handshake ended with a refusal.
@@ -291,14 +297,37 @@ impl Driver {
             return;
         };
         self.shared.set_endpoint(peer, Some(address.clone()));
-        if self.shared.session(&peer).is_some() {
+        if !self.shared.is_linked(&peer) {
+            self.await_admission(Remote { peer, libp2p_peer }, now);
+            self.open_unadmitted(now);
+        }
+    }
+
+    fn await_admission(&mut self, remote: Remote, first: Instant) {
+        let open_again = if self.shared.local.peer < remote.peer { first } else { first + OPEN_FALLBACK };
+        let unadmitted = Unadmitted { remote, deadline: first + ADMISSION_TIMEOUT, open_again };
+        self.unadmitted.entry(remote.peer).or_insert(unadmitted);
+    }
+
+    /// A peer is not fresh any more, or this one is not, or the link was lost: what connects them now takes a new
+    /// handshake, over the same connection where it still stands.
+    fn on_fresh_ended(&mut self, remote: Remote, addresses: &[Multiaddr], broken: Option<FrameError>, now: Instant) {
+        if self.shared.is_linked(&remote.peer) {
             return;
         }
-        let remote = Remote { peer, libp2p_peer };
-        let open_again = if self.shared.local.peer < peer { now } else { now + OPEN_FALLBACK };
-        let unadmitted = Unadmitted { remote, deadline: now + ADMISSION_TIMEOUT, open_again };
-        self.unadmitted.entry(peer).or_insert(unadmitted);
-        self.open_unadmitted(now);
+        if let Some(error) = broken {
+            let address = self.shared.endpoint(&remote.peer);
+            tell_refused(&self.shared, Some(remote.peer), address, RefuseReason::Malformed(error), false);
+            self.book.refused(&remote.peer, false, now);
+            return self.disconnect(remote.libp2p_peer);
+        }
+        self.book.lost(remote.peer, addresses, now);
+        if self.swarm.is_connected(&remote.libp2p_peer) && !self.shared.is_in_handshake(&remote.peer) {
+            // A peer that stays fresh and ends links must not be asked in a tight loop.
+            let is_fresh = self.shared.genesis().is_none();
+            self.await_admission(remote, if is_fresh { now + BACKOFF_MIN } else { now });
+            self.open_unadmitted(now);
+        }
     }
 
     /// Opens the substreams that are due.
@@ -306,7 +335,7 @@ impl Driver {
         let shared = &self.shared;
         for unadmitted in self.unadmitted.values_mut() {
             let peer = &unadmitted.remote.peer;
-            if unadmitted.open_again <= now && !shared.is_in_handshake(peer) && shared.session(peer).is_none() {
+            if unadmitted.open_again <= now && !shared.is_in_handshake(peer) && !shared.is_linked(peer) {
                 unadmitted.open_again = now + OPEN_AGAIN;
                 let opening = session::open(
                     Arc::clone(shared),
@@ -381,15 +410,18 @@ impl Driver {
         match command {
             Command::Learned(records) => {
                 for learned in records {
-                    if self.shared.session(&learned.peer).is_none() {
+                    if !self.shared.is_linked(&learned.peer) {
                         self.book.learned(learned, now);
                     }
                 }
                 self.dial_due(now);
             }
-            Command::Admitted(peer) => {
+            Command::Admitted(peer) | Command::FreshBegun(peer) => {
                 self.unadmitted.remove(&peer);
                 self.book.admitted(&peer, now);
+            }
+            Command::FreshEnded { remote, addresses, broken } => {
+                self.on_fresh_ended(remote, &addresses, broken, now);
             }
             Command::Ended { session, is_clean } => {
                 if self.shared.session(&session.peer).is_some() {
@@ -406,7 +438,7 @@ impl Driver {
             }
             Command::Refused { remote, is_transient } => {
                 self.book.refused(&remote.peer, is_transient, now);
-                if self.shared.session(&remote.peer).is_none() {
+                if !self.shared.is_linked(&remote.peer) {
                     self.unadmitted.remove(&remote.peer);
                     self.disconnect(remote.libp2p_peer);
                 }
@@ -433,7 +465,7 @@ impl Driver {
         for remote in late {
             self.unadmitted.remove(&remote.peer);
             // A session that began meanwhile is told of by a command that waits.
-            if shared.session(&remote.peer).is_none() {
+            if !shared.is_linked(&remote.peer) {
                 let address = shared.endpoint(&remote.peer);
                 tell_refused(&shared, Some(remote.peer), address, RefuseReason::HandshakeTimeout, false);
                 self.disconnect(remote.libp2p_peer);

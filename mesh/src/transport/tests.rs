@@ -58,6 +58,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Left { .. }
+            | Event::Fresh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -71,6 +72,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Refused { .. }
+            | Event::Fresh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -89,6 +91,7 @@ impl Recorder {
                     assert_eq!(present.remove(peer), Some(*incarnation), "left without an admission");
                 }
                 Event::Listening { .. }
+                | Event::Fresh { .. }
                 | Event::Refused { .. }
                 | Event::Unreachable { .. }
                 | Event::ListenFailed { .. } => {}
@@ -122,6 +125,7 @@ fn config() -> TransportConfig {
         join: vec![],
         mesh_name: "arena".to_owned(),
         genesis: Some(genesis()),
+        expect: None,
         secret: None,
         incarnation: random_incarnation(),
         hello: b"hello".to_vec(),
@@ -210,6 +214,7 @@ async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
         Event::Listening { .. }
         | Event::Left { .. }
         | Event::Refused { .. }
+        | Event::Fresh { .. }
         | Event::Unreachable { .. }
         | Event::ListenFailed { .. } => None,
     });
@@ -616,6 +621,7 @@ async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream
         libp2p_peer: keypair.public().to_peer_id(),
         protocol_version: PROTOCOL_VERSION,
         mesh_name: "arena".to_owned(),
+        expect: None,
         incarnation: 1,
         hello: vec![],
         advertise: vec![],
