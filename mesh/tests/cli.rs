@@ -317,13 +317,11 @@ fn a_searching_peer_says_how_to_start_a_mesh_founds_none_and_joins_the_one_that_
     searching.line("waiting for a mesh: no peer of mesh my arena is in reach");
     searching.line("  driftmesh peer --new --mesh 'my arena'");
     searching.line("  driftmesh peer --expect N --mesh 'my arena'");
-    let line = searching.line("  driftmesh peer --expect 1 --join /ip4/127.0.0.1/tcp/");
     until_said_again(&searching, "waiting for a mesh: no peer of mesh my arena");
     assert!(ask(&searching.control(), r#"{"cmd":"status"}"#)["genesis"].is_null());
 
-    let arguments: Vec<_> = line.split_whitespace().skip(1).filter(|word| !word.contains("arena")).collect();
-    let arguments = [&arguments[..arguments.len() - 1], &["--mesh", "my arena"]].concat();
-    let mut founder = place.start(&arguments);
+    let address = searching.address();
+    let mut founder = place.start(&["peer", "--expect", "1", "--join", &address, "--mesh", "my arena"]);
     founder.line("founded mesh my arena");
     founder.line("joined mesh my arena: 2 peers");
     searching.line("joined mesh my arena: 2 peers");
@@ -336,6 +334,7 @@ fn a_searching_peer_says_how_to_start_a_mesh_founds_none_and_joins_the_one_that_
     alone.line("waiting for a mesh: no peer of mesh default is in reach");
     alone.signal("-INT");
     assert_eq!(alone.wait().code(), Some(0), "{}", alone.text());
+    alone.line("leaving: there was no mesh");
 }
 
 fn until_said_again(process: &Process, part: &str) {

@@ -117,7 +117,6 @@ async fn too_few_found_nothing_until_a_mesh_is_in_reach_and_then_join_it() {
     let waited = one.joined(Some(Duration::from_secs(3))).await;
     assert!(matches!(waited, Err(StartError::NotFounded { found: 2, .. })), "{waited:?}");
     assert_eq!((one.status().genesis, other.status().genesis), (None, None));
-    // Both had time to be asked for promises by nobody; the mesh of a third comes first.
     let founder = bounded(Mesh::builder().new_mesh().listen(&address).start()).await.unwrap();
     let all = [founder, one, other];
     one_mesh(&all).await;

@@ -207,11 +207,16 @@ impl Waiting {
             lines.push(format!(
                 "  driftmesh peer --expect N{options}    (at each of N or more peers, N more than half)"
             ));
-            if let Some(address) = best_address(&mesh.addresses()) {
-                lines.push("or let this peer be found by one that belongs to a mesh, or will:".to_owned());
-                lines.push(format!("  driftmesh peer --expect 1 --join {address}{options}"));
+            lines.push(
+                "then, if this peer does not find it, start it again with the --join line that is printed there"
+                    .to_owned(),
+            );
+            if mesh.addresses().iter().all(|address| is_this_machine(address)) {
+                lines.push(
+                    "(it listens on this machine only; to be found on a network, give --listen 0.0.0.0:PORT)"
+                        .to_owned(),
+                );
             }
-            lines.push("or start this peer again with --join ADDRESS".to_owned());
         }
         Self { how_to_start_one: lines, expect, name }
     }
@@ -426,6 +431,11 @@ async fn tell(request: Request, answer: Value) {
 async fn leave(mesh: &Mesh) -> Value {
     let status = mesh.status();
     let others = mesh.peers().len();
+    if status.genesis.is_none() {
+        say("leaving: there was no mesh");
+        mesh.leave(LEAVE_MAX).await;
+        return json!({ "left": { "handed_over": 0, "stayed": 0 } });
+    }
     let objects = counted(status.owned + status.in_transit, "object");
     if others > 0 {
         say(&format!(

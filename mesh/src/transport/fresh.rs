@@ -17,11 +17,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::address;
 use super::bytes::Bytes;
-use super::exchange::Learned;
 use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind};
 use super::handshake::{self, Admission};
 use super::limits::{
-    ADDRESSES_MAX, FOUNDING_BYTES_MAX, FRESH_QUEUE_FRAMES, FRESH_RECORDS_PER_FRAME, REFRESH_INTERVAL, SILENCE_MAX,
+    ADDRESSES_MAX, FOUNDING_BYTES_MAX, FRESH_QUEUE_FRAMES, FRESH_RECORDS_PER_FRAME, FRESH_TELL_INTERVAL, SILENCE_MAX,
 };
 use super::registry::{HandshakeTurn, Shared};
 use super::session::{self, Remote};
@@ -32,7 +31,6 @@ use super::{Event, FreshEvent};
 #[derive(Clone, Serialize, Deserialize)]
 struct Record {
     peer: PeerId,
-    incarnation: u64,
     addresses: Vec<Bytes>,
 }
 
@@ -47,7 +45,6 @@ enum Body {
 
 /// One link to a fresh peer. It ends when it is dropped.
 pub(super) struct FreshLink {
-    pub(super) incarnation: u64,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) queue: mpsc::Sender<Vec<u8>>,
 }
@@ -64,11 +61,8 @@ fn encode(body: &Body) -> Vec<u8> {
 
 /// What the links to others tell, without what is known of `to` itself.
 fn known(shared: &Shared, to: &PeerId) -> Vec<Vec<u8>> {
-    let mut records: Vec<Record> = shared.fresh_links(|peer, link| Record {
-        peer: *peer,
-        incarnation: link.incarnation,
-        addresses: address::to_remote(&link.addresses),
-    });
+    let mut records: Vec<Record> =
+        shared.fresh_links(|peer, link| Record { peer: *peer, addresses: address::to_remote(&link.addresses) });
     records.retain(|record| record.peer != *to);
     if records.is_empty() {
         return vec![encode(&Body::Known(records))];
@@ -106,11 +100,11 @@ pub(super) async fn live<S: AsyncRead + AsyncWrite + Unpin>(
     turn: HandshakeTurn,
 ) {
     let peer = remote.peer;
-    let Admission { incarnation, addresses, frames, place, .. } = admission;
+    let Admission { addresses, frames, place, .. } = admission;
     let endpoint = shared.endpoint(&peer);
     let addresses = address::without_foreign_loopback(addresses, endpoint.as_ref());
     let (sender, queue) = mpsc::channel(FRESH_QUEUE_FRAMES);
-    let link = FreshLink { incarnation, addresses: addresses.clone(), queue: sender };
+    let link = FreshLink { addresses: addresses.clone(), queue: sender };
     let number = match shared.begin_fresh(peer, link) {
         Ok(number) => number,
         Err(reason) => {
@@ -121,7 +115,7 @@ pub(super) async fn live<S: AsyncRead + AsyncWrite + Unpin>(
     drop((place, turn));
     tracing::info!(%peer, address = ?endpoint, "fresh peer found");
     shared.handler.event(Event::Fresh { peer, event: FreshEvent::Met });
-    let newcomer = Record { peer, incarnation, addresses: address::to_remote(&addresses) };
+    let newcomer = Record { peer, addresses: address::to_remote(&addresses) };
     shared.send_to_fresh(&encode(&Body::Known(vec![newcomer])), &peer);
     // Ends in an error only when the transport stops, which ends all links.
     let _ = shared.commands.send(Command::FreshBegun(peer)).await;
@@ -158,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     }
 
     async fn exchange(&mut self) -> Result<(), End> {
-        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        let mut refresh = tokio::time::interval(FRESH_TELL_INTERVAL);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.take_frames()?;
@@ -209,18 +203,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
                 }
                 Body::Known(records) => {
                     let teller = self.shared.endpoint(&self.peer);
-                    let learn = |record: Record| Learned {
-                        peer: record.peer,
-                        incarnation: record.incarnation,
-                        addresses: address::without_foreign_loopback(
-                            address::from_remote(&record.addresses),
-                            teller.as_ref(),
-                        ),
+                    let read = |record: Record| {
+                        let addresses = address::from_remote(&record.addresses);
+                        (record.peer, address::without_foreign_loopback(addresses, teller.as_ref()))
                     };
-                    let learned: Vec<_> =
-                        records.into_iter().map(learn).filter(|learned| !learned.addresses.is_empty()).collect();
-                    // A full channel only delays it to the next refresh.
-                    if !learned.is_empty() && self.shared.commands.try_send(Command::Learned(learned)).is_err() {
+                    let heard: Vec<_> =
+                        records.into_iter().map(read).filter(|(_, addresses)| !addresses.is_empty()).collect();
+                    // A full channel only delays it until it is told again.
+                    if !heard.is_empty() && self.shared.commands.try_send(Command::FreshHeard(heard)).is_err() {
                         tracing::debug!(peer = %self.peer, "fresh peers left out, too much waits");
                     }
                 }
@@ -257,7 +247,6 @@ mod tests {
         }
         let record = |addresses: usize| Record {
             peer: PeerId::from_bytes([1; 32]),
-            incarnation: 1,
             addresses: vec![Bytes(vec![4, 127, 0, 0, 1, 6, 0, 1]); addresses],
         };
         let is_read = |body: &Body| read(&codec::encode(body).unwrap()).is_ok();

@@ -122,6 +122,8 @@ pub(super) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Most inbound connections that have not finished their encryption handshake.
 pub(super) const PENDING_INBOUND_MAX: u32 = 256;
 
+/// The time between two tellings of all fresh peers that are known; they are also the sign of life.
+pub(super) const FRESH_TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// Most links to fresh peers, while this one is fresh.
 pub(super) const FRESH_LINKS_MAX: usize = 256;
 /// Most frames queued for one fresh peer; what does not fit is lost, as on a bad network.

@@ -36,12 +36,17 @@ use super::registry::{Session, Shared};
 use super::session::{self, PROTOCOL, Remote, tell_refused};
 use super::{Event, StartError};
 
+/// Of fresh peers no goodbye is remembered, so that their starts need not be told apart.
+const NO_INCARNATION: u64 = 0;
+
 /// What other tasks tell the swarm's task.
 pub(super) enum Command {
     /// A remote told of peers.
     Learned(Vec<Learned>),
     /// A peer was admitted.
     Admitted(PeerId),
+    /// A fresh peer told of others, and where they can be dialled.
+    FreshHeard(Vec<(PeerId, Vec<Multiaddr>)>),
     /// A link to a fresh peer began.
     FreshBegun(PeerId),
     /// A link to a fresh peer ended, and no newer one took over.
@@ -410,13 +415,25 @@ impl Driver {
         match command {
             Command::Learned(records) => {
                 for learned in records {
-                    if !self.shared.is_linked(&learned.peer) {
+                    if self.shared.session(&learned.peer).is_none() {
                         self.book.learned(learned, now);
                     }
                 }
                 self.dial_due(now);
             }
-            Command::Admitted(peer) | Command::FreshBegun(peer) => {
+            Command::Admitted(peer) => {
+                self.unadmitted.remove(&peer);
+                self.book.admitted(&peer, now);
+            }
+            Command::FreshHeard(heard) => {
+                for (peer, addresses) in heard {
+                    if !self.shared.is_linked(&peer) {
+                        self.book.learned(Learned { peer, incarnation: NO_INCARNATION, addresses }, now);
+                    }
+                }
+                self.dial_due(now);
+            }
+            Command::FreshBegun(peer) => {
                 self.unadmitted.remove(&peer);
                 self.book.admitted(&peer, now);
             }

@@ -526,6 +526,119 @@ async fn all_find_each_other_again_after_the_seed_was_killed_and_restarted() {
     other_told.assert_turns();
 }
 
+fn fresh(expect: u16, join: Vec<PeerAddress>) -> TransportConfig {
+    TransportConfig { genesis: None, expect: Some(expect), join, ..config() }
+}
+
+impl Recorder {
+    fn fresh(&self, wanted: PeerId) -> Vec<FreshEvent> {
+        let fresh = |event: &Event| match event {
+            Event::Fresh { peer, event } if *peer == wanted => Some(event.clone()),
+            Event::Fresh { .. }
+            | Event::Listening { .. }
+            | Event::Admitted { .. }
+            | Event::Left { .. }
+            | Event::Refused { .. }
+            | Event::Unreachable { .. }
+            | Event::ListenFailed { .. } => None,
+        };
+        self.events.lock().unwrap().iter().filter_map(fresh).collect()
+    }
+}
+
+#[tokio::test]
+async fn fresh_peers_that_name_one_seed_are_linked_and_admitted_when_one_has_a_mesh() {
+    let seed = start(fresh(5, vec![])).await;
+    let mut all = vec![seed];
+    for _ in 1..5 {
+        let join = vec![address_of(&all[0].0)];
+        all.push(start(fresh(5, join)).await);
+    }
+    let ids: Vec<_> = all.iter().map(|(transport, _)| transport.local_peer()).collect();
+    let others = |own: PeerId| ids.iter().filter(move |id| **id != own);
+    until("each has met all others", || {
+        all.iter()
+            .all(|(own, told)| others(own.local_peer()).all(|other| told.fresh(*other).contains(&FreshEvent::Met)))
+    })
+    .await;
+    for (transport, told) in &all {
+        // R26: a link is no admission.
+        assert!(transport.peers().is_empty() && told.count(|event| matches!(event, Event::Admitted { .. })) == 0);
+        assert_eq!(transport.send(ids[0], b"early".to_vec()), Err(SendError::NotConnected));
+    }
+    assert!(all[1].0.send_fresh(ids[2], b"psst".to_vec()));
+    until("it is heard", || all[2].1.fresh(ids[1]).contains(&FreshEvent::Said(b"psst".to_vec()))).await;
+    assert!(!all[1].0.send_fresh(ids[2], vec![0; limits::FOUNDING_BYTES_MAX + 1]));
+    assert!(!all[1].0.send_fresh(ids[1], b"to myself".to_vec()));
+
+    assert_eq!(all[3].0.found(genesis()), Ok(()));
+    assert_eq!(all[3].0.found(Genesis::from_bytes([8; 16])), Err(genesis()));
+    until("all are admitted", || all.iter().all(|(transport, _)| transport.peers().len() == 4)).await;
+    for (transport, told) in &all {
+        assert_eq!(transport.genesis(), Some(genesis()));
+        told.assert_turns();
+    }
+    assert!(!all[1].0.send_fresh(ids[2], b"too late".to_vec()));
+}
+
+#[tokio::test]
+async fn a_fresh_peer_that_breaks_the_protocol_ends_its_link_only() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..fresh(3, vec![]) }).await;
+    let (friend, _) = start(fresh(3, vec![address_of(&target)])).await;
+    until("a friend is met", || told.fresh(friend.local_peer()) == [FreshEvent::Met]).await;
+    let table: [(Vec<u8>, FrameError); 5] = [
+        (vec![0; 50], FrameError::UnknownKind(0)),
+        (frame::encode(FrameKind::Payload, b"not admitted"), FrameError::Unexpected(1)),
+        (frame::encode(FrameKind::Exchange, b""), FrameError::Unexpected(5)),
+        (frame::encode(FrameKind::Founding, &[0xff; 9]), FrameError::Body(0x47)),
+        (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
+    ];
+    for (index, (bytes, error)) in table.into_iter().enumerate() {
+        let mut stream = greeted_stream(low.clone(), &target, None, Some(3)).await;
+        stream.write_all(&bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        until("it is refused", || told.refusals().len() == index + 1).await;
+        assert_eq!(told.refusals()[index], (RefuseReason::Malformed(error), false));
+        assert_eq!(told.fresh(id(&low)).last(), Some(&FreshEvent::Lost));
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    assert!(target.peers().is_empty() && told.payloads.lock().unwrap().is_empty());
+    assert_eq!(told.fresh(friend.local_peer()), [FreshEvent::Met]);
+    let mut random = blake3::Hasher::new().update(b"fresh link").finalize_xof();
+    for round in 1..=40 {
+        let mut stream = greeted_stream(low.clone(), &target, None, Some(3)).await;
+        let mut bytes = vec![0; 200];
+        random.fill(&mut bytes);
+        bytes[..4].copy_from_slice(&[0x47, 0, 0, 20]);
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.close().await;
+        until("it is lost", || {
+            told.fresh(id(&low)).iter().filter(|event| **event == FreshEvent::Lost).count() == 5 + round
+        })
+        .await;
+        drop(stream);
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    assert_eq!(told.fresh(friend.local_peer()), [FreshEvent::Met]);
+}
+
+#[tokio::test]
+async fn other_numbers_refuse_each_other_while_both_are_fresh() {
+    let (three, three_told) = start(fresh(3, vec![])).await;
+    let (four, four_told) = start(fresh(4, vec![address_of(&three)])).await;
+    until("both are told", || {
+        let is_told = |told: &Recorder, theirs, ours| {
+            told.refusals().iter().any(|(reason, _)| *reason == RefuseReason::OtherExpect { theirs, ours })
+        };
+        is_told(&three_told, 4, 3) && is_told(&four_told, 3, 4)
+    })
+    .await;
+    assert!(three_told.fresh(four.local_peer()).is_empty());
+    assert_eq!(three.found(genesis()), Ok(()));
+    until("what was founded is joined", || four.genesis() == Some(genesis())).await;
+}
+
 /// A hand-made remote that speaks libp2p and writes what it likes.
 struct Stranger {
     swarm: libp2p::Swarm<swarm::Behaviour>,
@@ -603,8 +716,18 @@ async fn garbage_in_the_handshake_closes_that_connection_only() {
     target.send(friend.local_peer(), b"still here".to_vec()).unwrap();
 }
 
-/// A substream that passed the handshake with a target, on a connection that is kept alive.
+/// A substream of a member that passed the handshake with a target, on a connection that is kept alive.
 async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream {
+    greeted_stream(keypair, target, Some(genesis()), None).await
+}
+
+/// A substream that passed the handshake with a target, on a connection that is kept alive.
+async fn greeted_stream(
+    keypair: Keypair,
+    target: &Transport,
+    genesis: Option<Genesis>,
+    expect: Option<u16>,
+) -> libp2p::Stream {
     let local = id(&keypair);
     let mut swarm = swarm::build(keypair.clone()).unwrap();
     let mut control = swarm.behaviour().control();
@@ -621,7 +744,7 @@ async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream
         libp2p_peer: keypair.public().to_peer_id(),
         protocol_version: PROTOCOL_VERSION,
         mesh_name: "arena".to_owned(),
-        expect: None,
+        expect,
         incarnation: 1,
         hello: vec![],
         advertise: vec![],
@@ -629,7 +752,7 @@ async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream
         peers_max: PEERS_MAX,
     };
     let (commands, _) = mpsc::channel(1);
-    let shared = Arc::new(Shared::new(local, Some(genesis()), Arc::new(Recorder::default()), commands));
+    let shared = Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands));
     assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
     stream
 }
@@ -641,7 +764,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
     let (friend, _) = start(joining(&target)).await;
     until("a friend is admitted", || target.peers().len() == 1).await;
     let begin = |length: u32| frame::encode(FrameKind::BulkBegin, &length.to_be_bytes());
-    let table: [(Vec<u8>, FrameError); 9] = [
+    let table: [(Vec<u8>, FrameError); 10] = [
         (vec![0; 50], FrameError::UnknownKind(0)),
         (vec![1, 0x01, 0x00, 0x01], FrameError::TooLong { length: 0x1_0001, limit: 0x1_0000 }),
         (begin(u32::MAX), FrameError::BulkLength(u32::MAX)),
@@ -651,6 +774,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
         (frame::encode(FrameKind::Exchange, &[0xff; 9]), FrameError::Body(5)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
+        (fresh::said(b"too late".to_vec()).unwrap(), FrameError::Unexpected(0x47)),
     ];
     for (index, (bytes, error)) in table.into_iter().enumerate() {
         let mut stream = admitted_stream(low.clone(), &target).await;
