@@ -8,7 +8,7 @@ use crate::notice::{Notice, Observer};
 use crate::transport::{FreshEvent, Genesis};
 use driftmesh_model::{GenesisId, Micros, PeerId, codec};
 use driftmesh_peer::{Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -51,9 +51,9 @@ impl FoundingHost {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Founding> {
-        // An input either takes effect or panics before it changed anything.
-        self.founding.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None` after a panic in the founding: a peer that may have forgotten a promise must not vote any more (R23).
+    fn lock(&self) -> Option<MutexGuard<'_, Founding>> {
+        self.founding.lock().ok()
     }
 
     fn now(&self) -> Micros {
@@ -61,16 +61,18 @@ impl FoundingHost {
     }
 
     fn input(&self, shared: &Shared, input: impl FnOnce(&mut Founding, Micros)) {
-        let mut founding = self.lock();
+        let Some(mut founding) = self.lock() else { return };
         let malformed = founding.malformed();
         input(&mut founding, self.now());
         let (outputs, found) = (founding.take_outputs(), founding.found());
         let is_malformed = founding.malformed() > malformed;
+        // Under the lock, so that the last of two inputs has the last word.
+        let is_news = shared.joining.found(found);
         drop(founding);
         if is_malformed && count_and_should_log(&shared.counters.undecodable) {
             tracing::warn!("a message of the founding makes no sense; all peers must run one release");
         }
-        if shared.joining.found(found) {
+        if is_news {
             self.tell(Notice::FreshPeers { found });
         }
         for output in outputs {
@@ -128,18 +130,20 @@ impl FoundingHost {
     /// This peer was admitted to a mesh.
     pub(crate) fn adopted(&self, shared: &Shared, genesis: Genesis) {
         let genesis = from_genesis(genesis);
-        self.lock().adopted(genesis);
+        if let Some(mut founding) = self.lock() {
+            founding.adopted(genesis);
+        }
         self.belongs_to(shared, genesis);
         self.changed.notify_one();
     }
 
     /// Fires the timer that is due. Returns how long to sleep, or `None` when the founding has ended.
     fn fire(&self, shared: &Shared) -> Option<Duration> {
-        let is_due = self.lock().next_timer().is_some_and(|next| next <= self.now());
+        let is_due = self.lock()?.next_timer().is_some_and(|next| next <= self.now());
         if is_due {
             self.input(shared, |founding, now| founding.timer_due(now));
         }
-        let founding = self.lock();
+        let founding = self.lock()?;
         if founding.outcome().is_some() {
             return None;
         }

@@ -102,6 +102,8 @@ pub struct MeshStatus {
     pub uptime_ms: u64,
     /// The group this peer leads.
     pub group: String,
+    /// Whether it founded the mesh; one peer of a mesh did, and may have ended since.
+    pub founder: bool,
     /// Objects owned, deleted ones that are not forgotten yet included.
     pub owned: usize,
     /// Objects on their way to other groups.
@@ -153,6 +155,7 @@ impl MeshStatus {
             zone: around.zone,
             uptime_ms: around.uptime_ms,
             group: core.group.to_string(),
+            founder: core.founder,
             owned: core.owned,
             in_transit: core.in_transit,
             fetching: core.fetching,
