@@ -67,7 +67,7 @@ impl FoundingHost {
         let (outputs, found) = (founding.take_outputs(), founding.found());
         let is_malformed = founding.malformed() > malformed;
         // Under the lock, so that the last of two inputs has the last word.
-        let is_news = shared.joining.found(found);
+        let is_news = founding.outcome().is_none() && shared.joining.found(found);
         drop(founding);
         if is_malformed && count_and_should_log(&shared.counters.undecodable) {
             tracing::warn!("a message of the founding makes no sense; all peers must run one release");

@@ -114,7 +114,16 @@ impl Joining {
 
     /// So many peers wait for the mesh to be founded. Returns whether that is another number than before.
     pub(crate) fn found(&self, found: usize) -> bool {
-        self.change(|state| std::mem::replace(&mut state.found, found) != found)
+        self.change(|state| {
+            let before = std::mem::replace(&mut state.found, found);
+            if before < found {
+                // One that could not be dialled may have come by itself. What still fails is told again, but the own
+                // address is not.
+                let is_own = |trouble: &Trouble| matches!(trouble, Trouble::Refused(RefuseReason::SelfConnect));
+                state.troubles.retain(|_, trouble| is_own(trouble));
+            }
+            before != found
+        })
     }
 
     /// How many peers wait for the mesh to be founded, this one included; 0 when it does not, or not any more.
@@ -226,6 +235,8 @@ impl Joining {
                 Some(Trouble::Refused(reason)) if self.is_own_seed(&reason) => continue,
                 Some(Trouble::Refused(reason)) => format!("{seed}: {reason}"),
                 Some(Trouble::Passing(error)) => format!("{seed}: {error}"),
+                // It may be one of those that were found.
+                None if self.way == Way::Expect => continue,
                 None => format!("{seed}: no answer yet"),
             });
         }
@@ -275,8 +286,10 @@ mod tests {
         let joining =
             Joining::new(Way::Expect, &["127.0.0.1:4000".parse().unwrap(), "127.0.0.1:4001".parse().unwrap()]);
         joining.refused(&"/ip4/127.0.0.1/tcp/4000".parse().unwrap(), RefuseReason::SelfConnect);
-        assert_eq!(joining.tried().await, ["/ip4/127.0.0.1/tcp/4001: no answer yet"]);
+        joining.unreachable(&"/ip4/127.0.0.1/tcp/4001".parse().unwrap(), "connection refused".to_owned());
+        assert_eq!(joining.tried().await, ["/ip4/127.0.0.1/tcp/4001: connection refused"]);
         assert!(joining.found(2) && !joining.found(2));
+        assert!(joining.tried().await.is_empty(), "it may be who was found");
         let after = Duration::from_millis(1);
         assert_eq!(joining.joined(Some(after)).await, Err(StartError::NotFounded { after, found: 2 }));
         joining.refused(&"/ip4/127.0.0.1/tcp/4001".parse().unwrap(), RefuseReason::WrongSecret);

@@ -308,24 +308,31 @@ impl Running {
             if waiting.expect.is_none() && waiting.how_to_start_one.is_empty() { WAITING_INTERVAL } else { SOON };
         let mut ticks = tokio::time::interval_at(Instant::now() + first, WAITING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut found = 0;
         let mesh = self.mesh.clone();
         let mut joined = std::pin::pin!(mesh.joined(limit));
         loop {
             tokio::select! {
+                // What was told before there was a mesh is shown before it.
+                biased;
+                () = self.signals.next() => return Ok(Some(End::Signal)),
+                Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
+                Some(notice) = self.notices.recv() => {
+                    if let Notice::FreshPeers { found: now } = notice {
+                        // Fewer are also found when the others have a mesh already, and this one is about to join.
+                        if now > found {
+                            waiting.tell(&self.mesh).await;
+                            ticks.reset();
+                        }
+                        found = now;
+                    } else if !waiting.tells_of(&notice) {
+                        self.show(notice);
+                    }
+                }
                 ended = &mut joined => {
                     ended?;
                     self.show_members();
                     return Ok(None);
-                }
-                () = self.signals.next() => return Ok(Some(End::Signal)),
-                Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
-                Some(notice) = self.notices.recv() => {
-                    if let Notice::FreshPeers { .. } = notice {
-                        waiting.tell(&self.mesh).await;
-                        ticks.reset();
-                    } else if !waiting.tells_of(&notice) {
-                        self.show(notice);
-                    }
                 }
                 _ = ticks.tick() => waiting.tell(&self.mesh).await,
             }
