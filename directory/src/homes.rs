@@ -14,8 +14,14 @@ fn key_of(bytes: &[u8]) -> Key {
     Sha256::digest(bytes).into()
 }
 
+/// What an object's place in the key space is hashed from: what Kademlia is asked for.
+#[must_use]
+pub fn kademlia_key(object: ObjectId) -> [u8; 32] {
+    *blake3::hash(&object.as_u128().to_be_bytes()).as_bytes()
+}
+
 fn key_of_object(object: ObjectId) -> Key {
-    key_of(blake3::hash(&object.as_u128().to_be_bytes()).as_bytes())
+    key_of(&kademlia_key(object))
 }
 
 fn distance(left: &Key, right: &Key) -> Key {
@@ -27,7 +33,7 @@ fn distance(left: &Key, right: &Key) -> Key {
 }
 
 /// The live peers with their places in the key space.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HomeRing {
     keys: BTreeMap<PeerId, Key>,
 }
@@ -41,6 +47,12 @@ impl HomeRing {
     /// A peer is gone.
     pub fn remove(&mut self, peer: &PeerId) {
         self.keys.remove(peer);
+    }
+
+    /// Whether a peer is live.
+    #[must_use]
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.keys.contains_key(peer)
     }
 
     /// The homes of an object, nearest first.

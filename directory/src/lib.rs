@@ -6,12 +6,16 @@
 
 mod homes;
 mod lookup;
+mod pointers;
 mod publisher;
 mod record;
 mod records;
+mod trail;
 
-pub use homes::{HomeRing, REPLICAS_OF_RECORDS};
+pub use homes::{HomeRing, REPLICAS_OF_RECORDS, kademlia_key};
 pub use lookup::{Answer, HOP_LIMIT, Holds, Lookup, Next, Reachable};
+pub use pointers::Pointers;
 pub use publisher::{BATCH_RECORDS_MAX, Publisher};
 pub use record::Record;
 pub use records::Records;
+pub use trail::{Source, Step, Trail};

@@ -3,7 +3,7 @@
 //! A state machine: told what others answer, it says whom to ask next. It refuses to conclude that an object does
 //! not exist while any group is out of reach or anybody remembers it.
 
-use crate::Record;
+use crate::{Record, Source, Step, Trail};
 use driftmesh_model::{GroupId, ObjectId, PeerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,20 +113,29 @@ pub struct Lookup {
     /// The groups asked since the last success; they all learn the end (path compression).
     path: Vec<GroupId>,
     silent: u32,
+    /// What the best record came from.
+    led_by: Source,
+    trail: Trail,
 }
 
 impl Lookup {
-    /// Begins with what is known already. `number` tells it from all former lookups of the same peer, whose late
+    /// Begins with what is known already, and from where. `number` tells it from all former lookups of the same peer, whose late
     /// answers must not count for this one.
     #[must_use]
-    pub const fn new(object: ObjectId, best: Option<Record>, number: u64) -> Self {
+    pub fn new(object: ObjectId, known: Option<(Source, Record)>, number: u64) -> Self {
+        let mut trail = Trail::default();
+        if let Some((source, record)) = known {
+            trail.push(Step::Knew(source, record));
+        }
         Self {
             object,
-            best,
+            best: known.map(|(_, record)| record),
             stage: Stage::Pausing,
             round: number.saturating_mul(ROUNDS_PER_LOOKUP),
             path: Vec::new(),
             silent: 0,
+            led_by: known.map_or(Source::Search, |(source, _)| source),
+            trail,
         }
     }
 
@@ -140,6 +149,18 @@ impl Lookup {
     #[must_use]
     pub const fn round(&self) -> u64 {
         self.round
+    }
+
+    /// What the best record came from.
+    #[must_use]
+    pub const fn led_by(&self) -> Source {
+        self.led_by
+    }
+
+    /// What the search has done so far.
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     /// The groups that were asked.
@@ -158,12 +179,21 @@ impl Lookup {
         }
     }
 
-    /// A newer record came from anywhere. Returns whom to ask if that changes.
+    /// A newer record came without being asked for. Returns whom to ask if that changes.
     pub fn learn(&mut self, record: Record) -> Option<Next> {
+        let next = self.learn_from(Source::Hint, record);
+        if self.best == Some(record) {
+            self.trail.push(Step::Knew(Source::Hint, record));
+        }
+        next
+    }
+
+    fn learn_from(&mut self, source: Source, record: Record) -> Option<Next> {
         if record.object != self.object || self.best.is_some_and(|best| !record.outranks(&best)) {
             return None;
         }
         self.best = Some(record);
+        self.led_by = source;
         if self.path.len() >= HOP_LIMIT {
             return None;
         }
@@ -174,8 +204,14 @@ impl Lookup {
     pub fn answered(&mut self, answer: Answer, asked: Option<GroupId>, reachable: &Reachable) -> Next {
         self.silent = 0;
         let former = self.best;
+        self.trail.push(Step::Told(answer.peer, answer.holds, answer.record));
+        let source = match &self.stage {
+            Stage::Asking(_) => Source::Pointer,
+            Stage::Homes(_) => Source::Home,
+            Stage::Everyone(_) | Stage::Pausing => Source::Search,
+        };
         if let Some(record) = answer.record
-            && let Some(next) = self.learn(record)
+            && let Some(next) = self.learn_from(source, record)
         {
             return next;
         }
@@ -201,6 +237,7 @@ impl Lookup {
                 {
                     // The owner's own word ends the search even past the hop limit.
                     self.best = former.filter(|former| former.outranks(&record)).or(Some(record));
+                    self.led_by = Source::Search;
                     return self.ask(record.group);
                 }
                 self.all_answered(reachable)
@@ -235,6 +272,7 @@ impl Lookup {
         if self.path.last() != Some(&group) {
             self.path.push(group);
         }
+        self.trail.push(Step::AskedGroup(group));
         Next::Ask(group)
     }
 
@@ -244,6 +282,7 @@ impl Lookup {
         }
         self.round += 1;
         self.stage = Stage::Homes(reachable.homes.clone());
+        self.trail.push(Step::AskedHomes(reachable.homes.iter().copied().collect()));
         Next::Locate(reachable.homes.clone())
     }
 
@@ -252,6 +291,7 @@ impl Lookup {
         self.silent = 0;
         self.path.clear();
         let waiting = reachable.everyone.clone();
+        self.trail.push(Step::AskedEveryone(waiting.len()));
         self.stage = Stage::Everyone(Round { waiting, former, here: reachable.moves_here, ..Round::default() });
         if reachable.everyone.is_empty() {
             self.all_answered(reachable)
@@ -313,7 +353,7 @@ mod tests {
     #[test]
     fn pointers_are_followed_while_they_climb_then_the_homes_then_everyone() {
         let reachable = reachable();
-        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)), 1);
+        let mut lookup = Lookup::new(OBJECT, Some((Source::Hint, record(1, 3))), 1);
         assert_eq!(lookup.begin(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.answered(denial(1, Some(record(2, 4))), Some(group(1)), &reachable), Next::Ask(group(2)));
         // A pointer that does not climb is not followed (R2).
@@ -329,6 +369,9 @@ mod tests {
         let sending = in_round(&lookup, Answer { holds: Holds::Sending, ..denial(2, None) });
         assert_eq!(lookup.answered(sending, None, &reachable), Next::Pause);
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(2)));
+        assert_eq!(lookup.led_by(), Source::Pointer);
+        assert_eq!(lookup.trail().steps()[0], Step::Knew(Source::Hint, record(1, 3)));
+        assert_eq!(lookup.trail().steps()[2], Step::Told(peer(1), Holds::No, Some(record(2, 4))));
     }
 
     #[test]
@@ -364,7 +407,7 @@ mod tests {
     #[test]
     fn silence_is_not_waited_for_without_end() {
         let reachable = reachable();
-        let mut lookup = Lookup::new(OBJECT, Some(record(1, 3)), 1);
+        let mut lookup = Lookup::new(OBJECT, Some((Source::Hint, record(1, 3))), 1);
         lookup.begin(&reachable);
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));

@@ -26,7 +26,6 @@ struct Outbox {
 pub struct Publisher {
     outboxes: BTreeMap<PeerId, Outbox>,
     last_batch: u64,
-    dropped: u64,
 }
 
 impl Publisher {
@@ -34,10 +33,13 @@ impl Publisher {
     pub fn publish(&mut self, home: PeerId, record: Record) {
         let outbox = self.outboxes.entry(home).or_default();
         if outbox.waiting.len() >= WAITING_RECORDS_MAX && !outbox.waiting.contains_key(&record.object) {
-            self.dropped += 1;
             return;
         }
-        outbox.waiting.insert(record.object, record);
+        // R2: a pointer being collected may be older than what this peer has published since.
+        let waiting = outbox.waiting.entry(record.object).or_insert(record);
+        if record.outranks(waiting) {
+            *waiting = record;
+        }
     }
 
     /// A home is gone: nothing is left to tell it.
@@ -70,25 +72,17 @@ impl Publisher {
         batches
     }
 
-    /// A home has a batch.
-    pub fn acknowledged(&mut self, home: &PeerId, number: u64) {
-        if let Some(outbox) = self.outboxes.get_mut(home)
-            && outbox.sent.as_ref().is_some_and(|(sent, _, _)| *sent == number)
-        {
-            outbox.sent = None;
-        }
+    /// A home has a batch. Returns its records: the home holds these or newer ones.
+    pub fn acknowledged(&mut self, home: &PeerId, number: u64) -> Vec<Record> {
+        let Some(outbox) = self.outboxes.get_mut(home) else { return Vec::new() };
+        let sent = outbox.sent.take_if(|(sent, _, _)| *sent == number);
+        sent.map(|(_, _, records)| records).unwrap_or_default()
     }
 
     /// Whether anything waits to be sent or acknowledged.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.outboxes.values().all(|outbox| outbox.sent.is_none() && outbox.waiting.is_empty())
-    }
-
-    /// How many records were dropped at the bound.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
     }
 }
 
@@ -114,8 +108,9 @@ mod tests {
         publisher.publish(home, record(3));
         assert!(publisher.due(Micros(1)).is_empty());
         assert_eq!(publisher.due(REPEAT_AFTER), first);
-        publisher.acknowledged(&home, 9);
-        publisher.acknowledged(&home, 1);
+        assert_eq!(publisher.acknowledged(&home, 9), vec![]);
+        assert_eq!(publisher.acknowledged(&home, 1), vec![record(2)]);
+        publisher.publish(home, record(1));
         assert_eq!(publisher.due(REPEAT_AFTER), vec![(home, 2, vec![record(3)])]);
         publisher.acknowledged(&home, 2);
         assert!(publisher.is_idle());

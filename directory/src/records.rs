@@ -54,6 +54,14 @@ impl Records {
         }
     }
 
+    /// About how much memory they take, bytes.
+    #[must_use]
+    pub fn about_bytes(&self) -> usize {
+        /// A boxed entry with its two links, its place in the hash table at the usual load, and the allocator's part.
+        const ENTRY: usize = size_of::<(ObjectId, Record)>() + 2 * size_of::<usize>() + 20 + 16;
+        self.cache.len() * ENTRY
+    }
+
     /// How many records there are.
     #[must_use]
     pub fn len(&self) -> usize {

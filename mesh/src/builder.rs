@@ -42,6 +42,7 @@ pub struct Builder {
     advertise: Vec<String>,
     secret: Option<Vec<u8>>,
     open: bool,
+    mdns: bool,
     zone: Option<String>,
     observer: Option<Observer>,
 }
@@ -74,6 +75,7 @@ impl Default for Builder {
             advertise: Vec::new(),
             secret: None,
             open: false,
+            mdns: true,
             zone: None,
             observer: None,
         }
@@ -97,13 +99,15 @@ impl Builder {
     /// Joins any mesh within reach, else founds one together with others, once `peers` of them (1 to 128, this one
     /// included) have found each other and agreed. All must be started with the same number, and it must be more than
     /// half of the peers that are ever started before there is a mesh: then never more than one is founded. They find
-    /// each other by [`Builder::join`] addresses, which may lead to peers that have no mesh yet.
+    /// each other by mDNS where they listen on a network, and by [`Builder::join`] addresses, which may lead to peers
+    /// that have no mesh yet.
     pub const fn expect(mut self, peers: usize) -> Self {
         self.expect = Some(peers);
         self
     }
 
-    /// Looks for a mesh, by [`Builder::join`] addresses or by being found by one of its peers, and never founds one.
+    /// Looks for a mesh and never founds one: by [`Builder::join`] addresses, by mDNS where it listens on an address of
+    /// a network, or by being found by one of its peers.
     pub const fn search(mut self) -> Self {
         self.search = true;
         self
@@ -145,6 +149,13 @@ impl Builder {
     /// Allows a mesh without a secret to be reached from other machines.
     pub const fn open(mut self, open: bool) -> Self {
         self.open = open;
+        self
+    }
+
+    /// Whether to find peers of the same network by mDNS and to be found by them: `true` unless set. Peers that listen
+    /// on loopback only never do.
+    pub const fn mdns(mut self, mdns: bool) -> Self {
+        self.mdns = mdns;
         self
     }
 
@@ -208,6 +219,7 @@ impl Builder {
             secret: self.secret,
             incarnation,
             hello,
+            mdns: self.mdns,
         };
         let transport = Transport::start(config, Arc::new(inbound)).await?;
         shared.set_transport(transport);

@@ -6,8 +6,8 @@
 use crate::host::{Shared, count_and_should_log};
 use crate::notice::{Notice, Observer};
 use crate::transport::{FreshEvent, Genesis};
-use driftmesh_model::{GenesisId, Micros, PeerId, codec};
-use driftmesh_peer::{Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
+use driftmesh_model::{GenesisId, Micros, Now, PeerId, codec};
+use driftmesh_peer::{Founding, FoundingConfig, FoundingMessage, FoundingOutput, Peer, Proposal};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -93,21 +93,28 @@ impl FoundingHost {
     fn founded(&self, shared: &Shared, proposal: Proposal) {
         let genesis = to_genesis(proposal.genesis);
         let Some(transport) = shared.transport() else { return };
-        if let Err(joined) = transport.found(genesis) {
+        // In one step of the core: whoever is admitted from now on finds there what a founder begins with (R23).
+        let found = shared.step(|peer, now| {
+            let found = transport.found(genesis);
+            if found.is_ok() {
+                self.belongs_to(peer, now, proposal.genesis);
+            }
+            found
+        });
+        if let Err(joined) = found {
             // A handshake was faster; its admission follows.
             tracing::info!(%genesis, %joined, "a mesh was joined while another was founded");
             return;
         }
         tracing::info!(%genesis, founder = %proposal.founder, "mesh founded");
-        self.belongs_to(shared, proposal.genesis);
         self.tell(Notice::Founded { genesis: genesis.to_string(), founder: proposal.founder });
         shared.joining.founded();
     }
 
-    fn belongs_to(&self, shared: &Shared, genesis: GenesisId) {
+    fn belongs_to(&self, peer: &mut Peer, now: Now, genesis: GenesisId) {
         // Another may have carried this peer's proposal through: one mesh has one founder all the same.
         if genesis == self.own {
-            shared.step(|peer, _| peer.founded());
+            peer.founded(now);
         }
     }
 
@@ -133,7 +140,7 @@ impl FoundingHost {
         if let Some(mut founding) = self.lock() {
             founding.adopted(genesis);
         }
-        self.belongs_to(shared, genesis);
+        shared.step(|peer, now| self.belongs_to(peer, now, genesis));
         self.changed.notify_one();
     }
 

@@ -1,5 +1,7 @@
 //! The tokio host of the core: one mutex, one step at a time, and everything slow outside of it.
 //!
+//! With the feature `test` a simulated peer can stand in its place: the same handles, in virtual time.
+//!
 //! A step holds the lock for microseconds. It refuses to hold it across an await, a codec call, a system call other
 //! than one clock reading, or user code: messages are encoded and sent, and wakers woken, after it is released.
 
@@ -8,15 +10,20 @@ use crate::joining::Joining;
 use crate::transport::{SendError, Transport};
 use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
 use driftmesh_peer::session::{Host, Options, Wakers};
-use driftmesh_peer::{Envelope, Peer};
-use std::sync::atomic::{AtomicU64, Ordering};
+use driftmesh_peer::{Envelope, Peer, Seek};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// How long the timer task sleeps when the core wants no timer.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
+
+/// How often somebody who waits in virtual time looks again.
+#[cfg(feature = "test")]
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// What the mutex guards.
 struct Core {
@@ -32,6 +39,7 @@ struct Core {
 struct Effects {
     sends: Vec<(PeerId, Envelope)>,
     wakers: Vec<Waker>,
+    seeks: Vec<Seek>,
     wants_earlier_timer: bool,
 }
 
@@ -50,7 +58,7 @@ impl Core {
             self.armed = next;
             wants_earlier_timer = true;
         }
-        Effects { sends: commands.sends, wakers, wants_earlier_timer }
+        Effects { sends: commands.sends, wakers, seeks: commands.seeks, wants_earlier_timer }
     }
 
     fn note_hold(&mut self, begun: Micros) {
@@ -58,17 +66,40 @@ impl Core {
     }
 }
 
-/// What all handles of one peer share.
-pub(crate) struct Shared {
+/// A peer in this process, on tokio and libp2p.
+struct Live {
     core: Mutex<Core>,
     /// Wakes the timer task: a timer is wanted earlier, or the peer is gone.
     earlier: Arc<Notify>,
     transport: OnceLock<Transport>,
+    /// Where the peer runs, and what is begun for callers who are on no runtime.
+    runtime: Handle,
+}
+
+/// What drives the core.
+#[cfg_attr(feature = "test", expect(clippy::large_enum_variant, reason = "each peer has one, behind an `Arc`"))]
+enum Driver {
+    Live(Live),
+    #[cfg(feature = "test")]
+    Simulated(driftmesh_sim::SimHost),
+}
+
+/// What all handles of one peer share.
+pub(crate) struct Shared {
+    driver: Driver,
     pub(crate) joining: Joining,
     pub(crate) identity: Identity,
     pub(crate) counters: Counters,
     /// Of a plain `transact`: made once, so that a transaction allocates nothing for it.
     pub(crate) default_options: Options,
+    /// Objects that prefetches are about to fetch.
+    pub(crate) prefetching: AtomicUsize,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|_| die())
+    }
 }
 
 /// What never changes of a peer.
@@ -93,7 +124,7 @@ pub(crate) fn count_and_should_log(counter: &AtomicU64) -> bool {
     (counter.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two()
 }
 
-impl Drop for Shared {
+impl Drop for Live {
     fn drop(&mut self) {
         self.earlier.notify_one();
     }
@@ -123,39 +154,64 @@ impl Drop for DieOnPanic {
 impl Shared {
     pub(crate) fn new(peer: Peer, clock: Clock, identity: Identity, joining: Joining) -> Arc<Self> {
         let core = Core { peer, wakers: Wakers::default(), clock, armed: Micros(u64::MAX), longest_hold: Micros(0) };
-        Arc::new(Self {
+        let live = Live {
             core: Mutex::new(core),
             earlier: Arc::new(Notify::new()),
             transport: OnceLock::new(),
+            runtime: Handle::current(),
+        };
+        Self::with(Driver::Live(live), identity, joining)
+    }
+
+    /// A peer of a simulated mesh.
+    #[cfg(feature = "test")]
+    pub(crate) fn simulated(host: driftmesh_sim::SimHost, identity: Identity) -> Arc<Self> {
+        Self::with(Driver::Simulated(host), identity, Joining::new(crate::joining::Way::Found, &[]))
+    }
+
+    fn with(driver: Driver, identity: Identity, joining: Joining) -> Arc<Self> {
+        Arc::new(Self {
+            driver,
             joining,
             identity,
             counters: Counters::default(),
             default_options: Options::new("transaction"),
+            prefetching: AtomicUsize::new(0),
         })
+    }
+
+    const fn live(&self) -> Option<&Live> {
+        match &self.driver {
+            Driver::Live(live) => Some(live),
+            #[cfg(feature = "test")]
+            Driver::Simulated(_) => None,
+        }
     }
 
     /// Gives the peer its way out. What the core sends before is lost; it repeats what matters.
     pub(crate) fn set_transport(&self, transport: Transport) {
         // Called once, by the start.
-        let _ = self.transport.set(transport);
+        let _ = self.live().map(|live| live.transport.set(transport));
     }
 
     pub(crate) fn transport(&self) -> Option<&Transport> {
-        self.transport.get()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(|_| die())
+        self.live()?.transport.get()
     }
 
     /// Takes one step of the core.
     pub(crate) fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
-        let mut core = self.lock();
+        #[cfg_attr(not(feature = "test"), expect(clippy::infallible_destructuring_match, reason = "it is not always"))]
+        let live = match &self.driver {
+            Driver::Live(live) => live,
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => return host.step(step),
+        };
+        let mut core = live.lock();
         let now = core.clock.now();
         let result = step(&mut core.peer, now);
         let effects = core.effects();
         drop(core);
-        self.carry_out(effects);
+        self.carry_out(live, effects);
         result
     }
 
@@ -165,7 +221,13 @@ impl Shared {
         context: &mut Context<'_>,
         step: impl FnOnce(&mut Peer, Now) -> Poll<R>,
     ) -> Poll<R> {
-        let mut core = self.lock();
+        #[cfg_attr(not(feature = "test"), expect(clippy::infallible_destructuring_match, reason = "it is not always"))]
+        let live = match &self.driver {
+            Driver::Live(live) => live,
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => return host.poll_step(txn, context, step),
+        };
+        let mut core = live.lock();
         let now = core.clock.now();
         let result = step(&mut core.peer, now);
         if result.is_pending() {
@@ -174,47 +236,53 @@ impl Shared {
         }
         let effects = core.effects();
         drop(core);
-        self.carry_out(effects);
+        self.carry_out(live, effects);
         result
     }
 
     /// Takes a batch of inputs under one lock. Each is an input of its own to the core, as in the simulator.
     pub(crate) fn step_each<I>(&self, inputs: impl IntoIterator<Item = I>, mut step: impl FnMut(&mut Peer, Now, I)) {
-        let mut all = Effects { sends: Vec::new(), wakers: Vec::new(), wants_earlier_timer: false };
-        let mut core = self.lock();
+        // Batches come from the transport, which a simulated peer does not have.
+        let Some(live) = self.live() else { return };
+        let mut all = Effects { sends: Vec::new(), wakers: Vec::new(), seeks: Vec::new(), wants_earlier_timer: false };
+        let mut core = live.lock();
         let now = core.clock.now();
         for input in inputs {
             step(&mut core.peer, now, input);
             let mut effects = core.effects();
             all.sends.append(&mut effects.sends);
             all.wakers.append(&mut effects.wakers);
+            all.seeks.append(&mut effects.seeks);
             all.wants_earlier_timer |= effects.wants_earlier_timer;
         }
         core.note_hold(now.mono);
         drop(core);
-        self.carry_out(all);
+        self.carry_out(live, all);
     }
 
-    /// The longest time that the lock was held by a batch of messages or by timers.
+    /// The longest time that the lock was held by a batch of messages or by timers; nothing in a simulation.
     pub(crate) fn longest_hold(&self) -> Micros {
-        self.lock().longest_hold
+        self.live().map_or(Micros(0), |live| live.lock().longest_hold)
     }
 
-    fn carry_out(&self, effects: Effects) {
+    fn carry_out(&self, live: &Live, effects: Effects) {
         for (to, envelope) in effects.sends {
-            self.send(to, &envelope);
+            self.send(live, to, &envelope);
         }
         for waker in effects.wakers {
             waker.wake();
         }
+        if let Some(transport) = live.transport.get() {
+            effects.seeks.iter().for_each(|seek| transport.seek(seek.key()));
+        }
         if effects.wants_earlier_timer {
-            self.earlier.notify_one();
+            live.earlier.notify_one();
         }
     }
 
-    fn send(&self, to: PeerId, envelope: &Envelope) {
+    fn send(&self, live: &Live, to: PeerId, envelope: &Envelope) {
         debug_assert!(to != self.identity.peer, "the core never sends to itself");
-        let Some(transport) = self.transport.get() else { return };
+        let Some(transport) = live.transport.get() else { return };
         let sent = match codec::encode(envelope) {
             Ok(payload) => transport.send(to, payload),
             Err(error) => {
@@ -236,9 +304,64 @@ impl Shared {
         }
     }
 
+    /// Runs a future where the peer runs. It does not keep the peer running by itself.
+    pub(crate) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        match &self.driver {
+            Driver::Live(live) => {
+                live.runtime.spawn(job);
+            }
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => host.spawn(job),
+        }
+    }
+
+    /// Sleeps in the peer's time. Cancel safe.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        match &self.driver {
+            Driver::Live(_) => tokio::time::sleep(duration).await,
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => host.sleep(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).await,
+        }
+    }
+
+    /// The other members that are connected, sorted.
+    pub(crate) fn members(&self) -> Vec<PeerId> {
+        match &self.driver {
+            Driver::Live(_) => self.joining.members(),
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => host.members(),
+        }
+    }
+
+    /// Waits until at least so many other members are connected. Cancel safe.
+    pub(crate) async fn wait_for_peers(&self, others: usize) {
+        match &self.driver {
+            Driver::Live(_) => self.joining.wait_for_peers(others).await,
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => {
+                while host.members().len() < others {
+                    self.sleep(LOOK_AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Says goodbye to all members and lets go of the ports, 2 s at most.
+    pub(crate) async fn say_goodbye(&self) {
+        match &self.driver {
+            Driver::Live(live) => {
+                if let Some(transport) = live.transport.get() {
+                    transport.shutdown().await;
+                }
+            }
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => host.say_goodbye(),
+        }
+    }
+
     /// Fires the timers that are due; returns how long to sleep.
-    fn fire_timers(&self) -> Duration {
-        let mut core = self.lock();
+    fn fire_timers(&self, live: &Live) -> Duration {
+        let mut core = live.lock();
         core.clock.refresh();
         let now = core.clock.now();
         if core.peer.next_timer().is_some_and(|next| next <= now.mono) {
@@ -251,20 +374,21 @@ impl Shared {
         core.armed = next.unwrap_or(Micros(u64::MAX));
         core.note_hold(now.mono);
         drop(core);
-        self.carry_out(effects);
+        self.carry_out(live, effects);
         next.map_or(IDLE_SLEEP, |next| Duration::from_micros(next.since(now.mono).0).min(IDLE_SLEEP))
     }
 }
 
 /// Runs the core's timers until the peer is gone.
 pub(crate) fn spawn_timers(shared: &Arc<Shared>) {
+    let Some(live) = shared.live() else { return };
     let weak: Weak<Shared> = Arc::downgrade(shared);
-    let earlier = Arc::clone(&shared.earlier);
+    let earlier = Arc::clone(&live.earlier);
     tokio::spawn(async move {
         // Whoever else panics in the core poisons the lock, and this task finds that at the next heartbeat.
         let _die_on_panic = DieOnPanic;
         while let Some(shared) = weak.upgrade() {
-            let sleep = shared.fire_timers();
+            let Some(sleep) = shared.live().map(|live| shared.fire_timers(live)) else { return };
             drop(shared);
             // An earlier timer and the end of the time mean the same: look again.
             let _ = tokio::time::timeout(sleep, earlier.notified()).await;

@@ -90,6 +90,9 @@ impl Handler for Inbound {
                 let address = address.map(|address| address.to_string());
                 self.tell(Notice::Refused { peer, address, reason, by_remote });
             }
+            Event::OtherMesh { reason, address } => {
+                self.tell(Notice::OtherMesh { reason, address: address.map(|address| address.to_string()) });
+            }
             Event::Unreachable { address, error } => {
                 shared.joining.unreachable(&address, error.clone());
                 self.tell(Notice::Unreachable { address: address.to_string(), error });

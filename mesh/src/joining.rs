@@ -230,6 +230,9 @@ impl Joining {
     pub(crate) async fn tried(&self) -> Vec<String> {
         let state = self.state.borrow().clone();
         let mut tried = Vec::new();
+        if self.seeds.is_empty() && self.way == Way::Join {
+            tried.push("no address was given, and none was found on the network or has found this peer".to_owned());
+        }
         for seed in &self.seeds {
             tried.push(match self.trouble_of(seed, &state).await {
                 Some(Trouble::Refused(reason)) if self.is_own_seed(&reason) => continue,

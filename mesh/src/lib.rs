@@ -33,6 +33,8 @@
 //! that the core decides: it moves bytes, keeps time and runs users' closures.
 
 mod addresses;
+mod blocking;
+mod bridge;
 mod builder;
 mod clock;
 mod founding;
@@ -41,24 +43,30 @@ mod inbound;
 mod joining;
 mod mesh;
 mod notice;
+mod prefetch;
 mod start_error;
 mod status;
 mod task;
+#[cfg(feature = "test")]
+pub mod test;
 pub mod transport;
 
+pub use blocking::BlockingMesh;
+pub use bridge::{BRIDGE_IN_FLIGHT, BRIDGE_IN_FLIGHT_MAX, Bridge, BridgeBusy, BridgeEvent, Ticket};
 pub use builder::Builder;
 pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, PeerId, Ref, Term, Timestamp, Value, decode_object, limits,
 };
-pub use driftmesh_peer::session::{Done, Error, Mutable, Outcome, Result};
+pub use driftmesh_peer::session::{Done, Error, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
 pub use driftmesh_peer::{
-    Cause, Committed, MemberStatus, Metrics, Other, RareEvent, Receipt, ScanPage, Scanned, Seen, Status, StepError,
-    TaskKind,
+    Arrival, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, Other, OwnershipEvent, Place,
+    RareEvent, Receipt, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TaskKind, Trail,
 };
 #[doc(hidden)]
 pub use host::LiveHost;
 pub use mesh::{Left, Mesh};
 pub use notice::Notice;
+pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use start_error::StartError;
 pub use status::{MemberView, MeshStatus, TransportView};
 pub use task::Task;
@@ -68,7 +76,22 @@ pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
 
+/// The events of what this peer owns; see [`Mesh::ownership`].
+pub type Ownership = driftmesh_peer::session::Ownership<LiveHost>;
+/// A walk through what this peer owns of one type; see [`Mesh::owned`].
+pub type Owned<T> = driftmesh_peer::session::Owned<LiveHost, T>;
+
+/// The examples of the page on names, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/names.md")]
+struct NamesExamples;
+
 /// The README's example, so that it is compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;
+
+/// The examples of the page about embedding; some of them need simulated peers.
+#[cfg(all(doctest, feature = "test"))]
+#[doc = include_str!("../../docs/embedding.md")]
+struct EmbeddingExamples;

@@ -3,13 +3,15 @@
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
-use crate::{Builder, Metrics, Result, Snapshot, StartError, Tx};
-use driftmesh_model::{ObjectId, PeerId};
+use crate::{Builder, Metrics, Owned, Ownership, Result, Snapshot, StartError, Tx};
+use driftmesh_model::{Micros, Object, ObjectId, PeerId};
+use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::Instant;
 
+/// How long a search that explains itself may take.
+const EXPLAIN_MAX: Micros = Micros::from_millis(5_000);
 /// How often a leaving peer looks how far it is.
 const LEAVE_TICK: Duration = Duration::from_millis(5);
 /// How long a leaving peer that owns nothing any more waits for transactions that are still open.
@@ -19,8 +21,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 const LEAVE_HEARD: Duration = Duration::from_millis(200);
 
 /// A running peer of a mesh. Cheap to clone; clones are the same peer. It stops, without a goodbye, when the last
-/// clone is dropped and the last transaction and snapshot has ended; [`Mesh::leave`] before that hands its objects
-/// over.
+/// clone is dropped and the last transaction, snapshot, bridge and subscription has ended; [`Mesh::leave`] before that
+/// hands its objects over.
 #[derive(Clone, Debug)]
 pub struct Mesh {
     pub(crate) host: LiveHost,
@@ -87,12 +89,12 @@ impl Mesh {
     /// The other members that are connected, sorted.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerId> {
-        self.host.shared.joining.members()
+        self.host.shared.members()
     }
 
     /// Waits until at least so many other members are connected. Cancel safe.
     pub async fn wait_for_peers(&self, others: usize) {
-        self.host.shared.joining.wait_for_peers(others).await;
+        self.host.shared.wait_for_peers(others).await;
     }
 
     /// Waits until this peer belongs to a mesh: a peer has admitted it, or it founded one. Cancel safe.
@@ -129,6 +131,32 @@ impl Mesh {
         self.host.shared.step(|peer, _| peer.group().owned(object).is_some())
     }
 
+    /// Walks through what this peer owns of one type, in no order that means anything. Deleted objects are left out,
+    /// and so is what is on its way. Each value is the newest one when its page was read: not a snapshot.
+    ///
+    /// The walk takes one short step of the core for every 1,024 objects owned, of whatever type, so a loop does it
+    /// once and then follows the events of [`Mesh::ownership`] or of a [`crate::Bridge`].
+    #[must_use]
+    pub fn owned<T: Object>(&self) -> Owned<T> {
+        Owned::walk(self.host.clone())
+    }
+
+    /// Subscribes to what arrives at this peer and leaves it, from now on.
+    ///
+    /// # Errors
+    /// `TooManySubscriptions`: a peer has at most 64.
+    pub fn ownership(&self) -> Result<Ownership> {
+        Ownership::subscribe(self.host.clone())
+    }
+
+    /// Finds an object by a search like that of a transaction, without moving it, and says how. Cancel safe.
+    ///
+    /// # Errors
+    /// `Busy`, `Leaving`, or `Deadline` when nothing conclusive was heard within 5 s.
+    pub async fn explain(&self, object: ObjectId) -> Result<Found> {
+        session::explain(self.host.clone(), object, EXPLAIN_MAX).await
+    }
+
     /// What this peer says of itself and its mesh.
     #[must_use]
     pub fn status(&self) -> MeshStatus {
@@ -162,25 +190,27 @@ impl Mesh {
     pub async fn leave(&self, limit: Duration) -> Left {
         let shared = &self.host.shared;
         let stays = StayOnDrop { host: Some(&self.host) };
-        let begun = Instant::now();
-        let before = shared.step(|peer, now| {
+        let (begun, before) = shared.step(|peer, now| {
             peer.drain(now);
-            holds(peer)
+            (now.mono, holds(peer))
         });
         let mut empty_since = None;
-        while !shared.joining.members().is_empty() && begun.elapsed() < limit {
-            let (is_drained, is_idle) =
-                shared.step(|peer, now| (peer.is_drained(), peer.status(now).transactions == 0));
-            let since = *empty_since.get_or_insert_with(Instant::now);
+        while !shared.members().is_empty() {
+            let (now, is_drained, is_idle) =
+                shared.step(|peer, now| (now.mono, peer.is_drained(), peer.status(now).transactions == 0));
+            let empty_for = Duration::from_micros(now.since(*empty_since.get_or_insert(now)).0);
             if !is_drained {
                 empty_since = None;
-            } else if since.elapsed() >= LEAVE_HEARD && (is_idle || since.elapsed() >= LEAVE_GRACE) {
+            } else if empty_for >= LEAVE_HEARD && (is_idle || empty_for >= LEAVE_GRACE) {
                 break;
             }
-            tokio::time::sleep(LEAVE_TICK).await;
+            if Duration::from_micros(now.since(begun).0) >= limit {
+                break;
+            }
+            shared.sleep(LEAVE_TICK).await;
         }
         stays.disarm();
-        self.say_goodbye().await;
+        shared.say_goodbye().await;
         let stayed = shared.step(|peer, _| holds(peer));
         Left { handed_over: before.saturating_sub(stayed), stayed }
     }
@@ -188,14 +218,8 @@ impl Mesh {
     /// Stops without handing anything over: says goodbye and lets go of the ports, 2 s at most. Later transactions
     /// are refused with `Leaving`.
     pub async fn shutdown(&self) {
-        self.say_goodbye().await;
+        self.host.shared.say_goodbye().await;
         self.host.shared.step(|peer, now| peer.drain(now));
-    }
-
-    async fn say_goodbye(&self) {
-        if let Some(transport) = self.host.shared.transport() {
-            transport.shutdown().await;
-        }
     }
 }
 

@@ -55,6 +55,14 @@ pub enum Notice {
         /// Whether the other side refused.
         by_remote: bool,
     },
+    /// Another mesh is within reach, on the same network or because a peer of it came here. Its peers and ours refuse
+    /// each other. Told once for each mesh, of 64 at most.
+    OtherMesh {
+        /// How it differs, `WrongMeshName` or `OtherGenesis`, and what can be done if that is a mistake.
+        reason: RefuseReason,
+        /// Where one of its peers was dialled, or from where it came.
+        address: Option<String>,
+    },
     /// An address cannot be reached; told at most once in 5 s for each.
     Unreachable {
         /// The address.

@@ -69,6 +69,15 @@ pub enum StartError {
         /// Why.
         reason: RefuseReason,
     },
+    /// The peer was to bring its own runtime, on a thread that has one.
+    #[error("start_blocking was called inside a tokio runtime; use start().await there")]
+    InsideRuntime,
+    /// The peer's own runtime could not be started.
+    #[error("the peer's threads could not be started: {error}")]
+    Runtime {
+        /// What the operating system reported.
+        error: String,
+    },
     /// Nobody admitted this peer in time.
     #[error(
         "no peer of the mesh admitted this one within {} s ({}); see that one runs at the address and can be reached",

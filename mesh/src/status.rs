@@ -64,6 +64,12 @@ pub struct TransportView {
     pub refused: u64,
     /// Those of them where the other side belongs to another mesh of the same name.
     pub other_genesis: u64,
+    /// Peers heard of by mDNS for which there was no room.
+    pub nearby_dropped: u64,
+    /// Records that members wanted Kademlia to store, which it never does.
+    pub records_refused: u64,
+    /// How often a connection's routing messages had to wait because there were too many.
+    pub routing_throttled: u64,
     /// Messages that did not decode.
     pub undecodable: u64,
 }
@@ -79,6 +85,9 @@ impl TransportView {
             busy: counters.busy,
             refused: counters.refused,
             other_genesis: counters.other_genesis,
+            nearby_dropped: counters.nearby_dropped,
+            records_refused: counters.records_refused,
+            routing_throttled: counters.routing_throttled,
             undecodable,
         }
     }
@@ -124,6 +133,11 @@ pub struct MeshStatus {
     pub hints: usize,
     /// Home records kept.
     pub home_records: usize,
+    /// About how much memory pointers, hints and home records take, bytes.
+    pub directory_bytes: usize,
+    /// How far this peer's clock is ahead of the median of the members' (negative: behind), microseconds, if that is so
+    /// far off that it begins no transaction.
+    pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
     /// The other members that this peer knows of.
@@ -166,6 +180,8 @@ impl MeshStatus {
             pointers: core.pointers,
             hints: core.hints,
             home_records: core.home_records,
+            directory_bytes: core.directory_bytes,
+            clock_off_us: core.clock_off_us,
             draining: core.draining,
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,

@@ -3,7 +3,7 @@
 use crate::host::LiveHost;
 use crate::{Done, Result, Tx};
 use driftmesh_model::Micros;
-use driftmesh_peer::session::{self, Options};
+use driftmesh_peer::session::{self, Isolation, Options};
 use std::time::Duration;
 
 /// How transactions of one kind are run. Errors and metrics name the kind. Can be used any number of times.
@@ -19,9 +19,20 @@ impl Task {
         Self { host, options }
     }
 
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// How long a transaction may take, retries included: 5 s unless set, at most 60 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Micros(u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// As if all transactions that ask for it ran one after the other: no write skew among them. Each read then takes
+    /// the object's lock and fetches its ownership, so ask for it where a decision rests on what is only read.
+    pub const fn serializable(mut self) -> Self {
+        self.options.isolation = Isolation::Serializable;
         self
     }
 

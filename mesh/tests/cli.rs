@@ -4,6 +4,7 @@
 mod common;
 
 use common::{HANGS, Player, bounded};
+use driftmesh::limits::NAME_BUCKETS;
 use driftmesh::{Mesh, Ref};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -161,7 +162,7 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     let (code, shown) = place.run(&["status", "--control", control.to_str().unwrap()]);
     assert_eq!(code, 0, "{shown}");
     let id = joiner.line("peer ").replace("peer ", "");
-    for part in ["mesh      default", "0 owned", "lag 0", "zone      here", "connected", "group", &id] {
+    for part in ["mesh      default", "64 owned", "lag 0", "zone      here", "connected", "group", &id] {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     let (_, json) = place.run(&["status", "--json", "--control", control.to_str().unwrap()]);
@@ -270,7 +271,7 @@ fn the_control_socket_answers_everything_with_one_line() {
     let mut peer = place.start(&["peer", "--new", "--control", path.to_str().unwrap()]);
     peer.line("control socket");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], 0);
+    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], NAME_BUCKETS);
     for line in [r#"{"cmd":"dance"}"#, "nonsense", "", "[]", r#"{"cmd":"stop","now":1}"#, &"x".repeat(5_000), "\u{0}"] {
         let answer = ask(&path, line);
         assert!(answer["error"].is_string(), "{line}: {answer}");
@@ -432,21 +433,21 @@ async fn the_others_take_over_what_a_leaving_peer_owns() {
     let place = Place::new("leave");
     let mut first = place.start(&["peer", "--new"]);
     let players = give(&first.address(), 200).await;
-    assert_eq!(ask(&first.control(), r#"{"cmd":"status"}"#)["owned"], 200);
+    assert_eq!(ask(&first.control(), r#"{"cmd":"status"}"#)["owned"], 200 + NAME_BUCKETS);
     let mut second = place.start(&strings(&first.join_arguments()));
     second.line("joined mesh default: 2 peers");
 
     first.signal("-TERM");
     assert_eq!(first.wait().code(), Some(0));
-    first.line("leaving: handing 200 objects over to 1 other peer");
-    first.line("left: 200 objects handed over, 0 lost");
-    assert_eq!(ask(&second.control(), r#"{"cmd":"status"}"#)["owned"], 200);
+    first.line("leaving: handing 264 objects over to 1 other peer");
+    first.line("left: 264 objects handed over, 0 lost");
+    assert_eq!(ask(&second.control(), r#"{"cmd":"status"}"#)["owned"], 200 + NAME_BUCKETS);
     assert_eq!(sum(&second.address(), &players).await, 199 * 200 / 2);
 
     let third = place.start(&strings(&second.join_arguments()));
     third.line("joined mesh default: 2 peers");
     let answer = ask(&second.control(), r#"{"cmd":"leave"}"#);
-    assert_eq!((&answer["left"]["handed_over"], &answer["left"]["stayed"]), (&200.into(), &0.into()));
+    assert_eq!((&answer["left"]["handed_over"], &answer["left"]["stayed"]), (&(200 + NAME_BUCKETS).into(), &0.into()));
     assert_eq!(second.wait().code(), Some(0));
     assert_eq!(sum(&third.address(), &players).await, 199 * 200 / 2);
 }
@@ -489,7 +490,7 @@ fn a_peer_that_was_killed_leaves_a_socket_that_nobody_minds() {
     assert_eq!(place.run(&["status"]).0, 6, "a dead socket is not listed");
     let again = place.start(&arguments);
     again.line("control socket");
-    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], 0);
+    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], NAME_BUCKETS);
     let (code, text) = place.run(&arguments);
     assert!(code == 6 && text.contains("another process uses it"), "{code}: {text}");
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{HANGS, Player, bounded, meshes, until};
-use driftmesh::{Cause, Error, Mesh, Ref, Result, Seen, Snapshot, Tx, decode_object};
+use driftmesh::{Cause, Error, Mesh, NameBucket, Ref, Result, Seen, Snapshot, Tx, decode_object, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,20 +116,24 @@ async fn a_scan_of_all_peers_meets_every_object() {
         }
     }
     let snapshot = all[2].snapshot().unwrap();
-    let mut met = BTreeMap::new();
+    let (mut met, mut buckets) = (BTreeMap::new(), 0);
     for (index, mesh) in all.iter().enumerate() {
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             let page = bounded(snapshot.scan(mesh.peer_id(), from)).await.unwrap();
             for scanned in page.objects {
                 let Seen::Version { value: Some(value), .. } = scanned.seen else { continue };
+                if decode_object::<NameBucket>(&value).is_ok() {
+                    buckets += 1;
+                    continue;
+                }
                 assert_eq!(decode_object::<Player>(&value).unwrap().gold, GOLD);
                 met.insert(scanned.object, index);
             }
             cursor = page.next;
         }
     }
-    assert_eq!(met, created);
+    assert_eq!((met, buckets), (created, limits::NAME_BUCKETS));
 }
 
 #[tokio::test(flavor = "multi_thread")]

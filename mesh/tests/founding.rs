@@ -53,9 +53,26 @@ async fn one_mesh(all: &[Mesh]) -> String {
     geneses.into_iter().next().unwrap()
 }
 
-/// An object made at one is read at all others.
+/// An object made and named at one is read at all others, by its id and by its name.
 async fn works(all: &[Mesh]) {
-    let made = bounded(all[0].transact(|tx| async move { tx.create(&Player::new("Ada", 7)) })).await.unwrap();
+    let made = all[0].transact(|tx| async move {
+        let made = tx.create(&Player::new("Ada", 7))?;
+        tx.bind("player/ada", made).await?;
+        Ok(made)
+    });
+    let made = bounded(made).await.unwrap();
+    for mesh in all {
+        // A snapshot elsewhere sees a commit that no message told of once its own clock has passed it.
+        let named = async {
+            loop {
+                let named = mesh.transact(|tx| async move { tx.lookup::<Player>("player/ada").await }).await.unwrap();
+                if let Some(named) = named {
+                    break named;
+                }
+            }
+        };
+        assert_eq!(bounded(named).await, made);
+    }
     for mesh in all {
         let gold = bounded(mesh.transact(|tx| async move { Ok(tx.get(made).await?.gold) })).await.unwrap();
         assert_eq!(gold, 7);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Player, bounded, meshes, until};
 use driftmesh::transport::RefuseReason;
-use driftmesh::{Error, Mesh, Notice, Ref, Result, StartError};
+use driftmesh::{Error, Mesh, Notice, Ref, Result, StartError, limits};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ async fn a_leaving_peer_hands_its_objects_over() {
     let all = meshes(3).await;
     let players = create(&all[0], 500).await;
     let left = bounded(all[0].leave(LONG)).await;
-    assert_eq!((left.handed_over, left.stayed), (500, 0));
+    assert_eq!((left.handed_over, left.stayed), (500 + limits::NAME_BUCKETS, 0));
     for mesh in &all[1..] {
         until("the others saw it leave", || mesh.peers().len() == 1).await;
         assert_eq!(sum(mesh, &players).await, 499 * 500 / 2);
         until("a clean leave is forgotten", || mesh.status().members.len() == 1).await;
     }
-    assert_eq!(all[1].status().owned + all[2].status().owned, 500);
+    assert_eq!(all[1].status().owned + all[2].status().owned, 500 + limits::NAME_BUCKETS);
     let refused = bounded(all[0].transact(|tx| async move { tx.create(&Player::new("late", 1)) })).await;
     assert!(matches!(refused, Err(Error::Leaving)), "{refused:?}");
 }
@@ -45,7 +45,7 @@ async fn the_last_peer_says_what_ends_with_it() {
     let mesh = bounded(Mesh::builder().start()).await.unwrap();
     create(&mesh, 7).await;
     let left = bounded(mesh.leave(LONG)).await;
-    assert_eq!((left.handed_over, left.stayed), (0, 7));
+    assert_eq!((left.handed_over, left.stayed), (0, 7 + limits::NAME_BUCKETS));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ async fn an_object_is_created_here_read_changed_and_deleted_there() {
     });
     bounded(changed).await.unwrap();
     assert!(all[1].is_owned(player.id()) && !all[0].is_owned(player.id()), "writes move");
-    assert_eq!((all[0].status().owned, all[1].status().owned), (0, 1));
+    assert_eq!((all[0].status().owned, all[1].status().owned), (limits::NAME_BUCKETS, 1));
 
     let gold = bounded(all[0].transact(|tx| async move { Ok(tx.get(player).await?.gold) })).await.unwrap();
     assert_eq!(gold, 15);
@@ -98,6 +98,20 @@ async fn many_objects_are_read_and_taken_in_one_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_created_is_not_looked_for_elsewhere() {
+    let all = meshes(2).await;
+    let done = bounded(all[1].task("create and read").run_with_receipt(|tx| async move {
+        let players = [tx.create(&Player::new("Ada", 1))?, tx.create(&Player::new("Bob", 2))?];
+        for mut player in tx.get_mut_many(&players).await? {
+            player.gold += 10;
+        }
+        Ok(tx.get_many(&players).await?.iter().map(|player| player.gold).sum::<u64>())
+    }));
+    let done = done.await.unwrap();
+    assert_eq!((done.value, done.committed.awaited_message), (23, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_closure_leaves_nothing() {
     #[derive(Debug, thiserror::Error)]
     #[error("the gate is closed")]
@@ -158,7 +172,7 @@ async fn too_much_is_a_typed_error_and_leaves_nothing() {
     }));
     let error = error.await.unwrap_err();
     assert!(matches!(error, Error::TooManyObjects), "{error}");
-    assert_eq!(mesh.status().owned, 1);
+    assert_eq!(mesh.status().owned, 1 + limits::NAME_BUCKETS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,6 +216,7 @@ async fn receipts_and_metrics_tell_what_happened() {
     assert_eq!(mesh.metrics().commits, 2);
     let status = mesh.status();
     let json = serde_json::to_value(&status).unwrap();
-    assert_eq!((status.owned, json["owned"].as_u64()), (1, Some(1)));
+    let owned = 1 + limits::NAME_BUCKETS;
+    assert_eq!((status.owned, json["owned"].as_u64()), (owned, Some(owned as u64)));
     assert!(mesh.addresses()[0].ends_with(json["peer"].as_str().unwrap()));
 }

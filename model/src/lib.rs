@@ -18,7 +18,7 @@ mod value;
 pub use clock::{ClockAhead, HybridClock};
 pub use id::{GenesisId, GroupId, Incarnation, ObjectId, PeerId, TxnId};
 pub use lookup_map::LookupMap;
-pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, stored_header};
+pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, is_stored_as, stored_header};
 pub use position::{Epoch, Generation, Lsn, Term};
 pub use small_map::SmallMap;
 pub use time::{Micros, Now, Timestamp, TxnTimestamp};

@@ -13,6 +13,17 @@ pub const TYPE_NAME_BYTES_MAX: usize = 128;
 /// Longest label of a kind of task, bytes; it travels with requests so that an abort can name both sides.
 pub const TASK_KIND_BYTES_MAX: usize = 64;
 
+/// Longest name, bytes of UTF-8 (R23).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Directory buckets that each mesh begins with; the number is part of where a name is kept (R23).
+pub const NAME_BUCKETS: usize = 64;
+/// Most names in one directory bucket; one more and it splits. Each `bind` rewrites one bucket.
+pub const NAME_BUCKET_ENTRIES_MAX: usize = 128;
+/// Most bytes in one directory bucket; beyond, it splits.
+pub const NAME_BUCKET_BYTES_MAX: usize = 16 << 10;
+/// Most names in one page of a list.
+pub const NAMES_PER_PAGE_MAX: usize = 1_000;
+
 /// How far a request's timestamp may lie ahead of the receiver's wall clock (R18).
 pub const CLOCK_AHEAD_MAX: Micros = Micros::from_millis(500);
 /// How far before its peer's clock a transaction timestamp may lie (R12).
@@ -31,5 +42,6 @@ pub const CHAIN_TRANSFER_BYTES_MAX: usize = 1 << 20;
 pub const GRANT_WINDOW: u64 = 1_024;
 
 const _: () = assert!(OBJECT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
+const _: () = assert!(NAME_BUCKET_BYTES_MAX + NAME_BYTES_MAX < OBJECT_BYTES_MAX / 2);
 const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
 const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);

@@ -254,6 +254,13 @@ fn after_own_header<T: Object>(bytes: &[u8]) -> Option<&[u8]> {
     bytes.strip_prefix(&[SHORT_TEXT | length])?.strip_prefix(name)?.strip_prefix(&[version])
 }
 
+/// Whether a value was stored as a `T`, by its header alone.
+#[must_use]
+pub fn is_stored_as<T: Object>(value: &Value) -> bool {
+    after_own_header::<T>(value.bytes()).is_some()
+        || codec::Sequence::new(value.bytes()).next::<&str>().is_ok_and(|found| found == T::TYPE_NAME)
+}
+
 /// Reads only what is stored before the value.
 ///
 /// # Errors
@@ -313,6 +320,10 @@ mod tests {
         assert!(after_own_header::<Sword>(stored.bytes()).is_some());
         assert!(after_own_header::<NewSword>(stored.bytes()).is_none(), "another version is decoded with care");
         assert!(after_own_header::<Shield>(stored.bytes()).is_none());
+        assert!(
+            is_stored_as::<Sword>(&stored) && is_stored_as::<NewSword>(&stored) && !is_stored_as::<Shield>(&stored)
+        );
+        assert!(!is_stored_as::<Sword>(&Value::from_slice(b"\xff")));
     }
 
     #[test]

@@ -300,6 +300,15 @@ impl Group {
             .filter_map(|(slot, object)| Some((slot + 1, self.owned((*object)?)?)))
     }
 
+    /// The owned objects in the next `slots` slots from `cursor` on, and where the next slice begins; `None` after
+    /// the last one. Free slots count, so that the work is bounded.
+    pub fn owned_slice(&self, cursor: usize, slots: usize) -> (impl Iterator<Item = &Stored>, Option<usize>) {
+        let from = cursor.min(self.slots.len());
+        let to = from.saturating_add(slots).min(self.slots.len());
+        let stored = self.slots[from..to].iter().filter_map(|object| self.owned((*object)?));
+        (stored, (to < self.slots.len()).then_some(to))
+    }
+
     /// Sets up to which commit timestamp superseded versions are not needed any more (R17).
     /// Beyond a cost of `budget` bytes together, older versions go whether needed or not.
     pub const fn set_prune_below(&mut self, below: Timestamp, budget: usize) {
@@ -397,6 +406,23 @@ mod tests {
         transfer_out(&mut group, object, second);
         group.append(Entry::Handed { to: first, number });
         assert_eq!(group.in_transit(object).unwrap().0, second);
+    }
+
+    #[test]
+    fn slices_meet_every_owned_object_once_and_count_free_slots() {
+        let (mut group, to) = (group(1), GroupId::from_u128(2));
+        for id in 1..=7 {
+            commit(&mut group, 10, ObjectId::from_u128(id));
+        }
+        transfer_out(&mut group, ObjectId::from_u128(2), to);
+        let (mut met, mut cursor, mut slices) = (Vec::new(), Some(0), 0);
+        while let Some(from) = cursor {
+            let (stored, next) = group.owned_slice(from, 3);
+            met.extend(stored.map(|stored| stored.object.as_u128()));
+            (cursor, slices) = (next, slices + 1);
+        }
+        assert_eq!((met, slices), (vec![1, 3, 4, 5, 6, 7], 3));
+        assert!(group.owned_slice(usize::MAX, usize::MAX).1.is_none());
     }
 
     #[test]

@@ -215,8 +215,10 @@ impl Peer {
         } else {
             Holds::No
         };
-        let record = self.best_record(object);
+        let record = self.best_record(object).map(|(_, record)| record);
+        let leader = record.and_then(|record| self.leaders.get(&record.group).copied());
         let moves = self.group.moves_near(object);
-        self.outbox.located(to, Located { object, holds, record, moves, round, groups_digest: self.groups_digest });
+        let groups_digest = self.groups_digest;
+        self.outbox.located(to, Located { object, holds, record, leader, moves, round, groups_digest });
     }
 }

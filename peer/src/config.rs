@@ -1,5 +1,6 @@
 //! What a peer is told at its start. Everything else it learns.
 
+use driftmesh_model::limits::NAME_BUCKET_ENTRIES_MAX;
 use driftmesh_model::{Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Retain, Stability};
 use std::num::NonZeroUsize;
@@ -13,7 +14,8 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// What object ids and the randomness of tasks are drawn from: 32 bytes nobody else has.
     pub seed: [u8; 32],
-    /// Whether it founds the mesh. A peer that joins and has met nobody yet declares nothing absent (R4).
+    /// Whether it founds the mesh: one peer does, and begins with the directory buckets (R23). A peer that joins and
+    /// has met nobody yet declares nothing absent (R4).
     pub founder: bool,
     /// How journal entries become stable.
     pub stability: Stability,
@@ -21,10 +23,16 @@ pub struct Config {
     pub retain: Retain,
     /// Time between heartbeats.
     pub heartbeat: Micros,
-    /// Most location hints, forwarding pointers and home records, each.
+    /// Most location hints and home records, each.
     pub records_max: NonZeroUsize,
+    /// Most forwarding pointers. At the bound objects wait before they leave (R3, R24).
+    pub pointers_max: usize,
+    /// How long a forwarding pointer stays at least.
+    pub pointer_grace: Micros,
     /// Most bytes of superseded versions (R17).
     pub version_bytes_max: usize,
+    /// Most names in one directory bucket before it splits, at least 1. Peers need not agree on it.
+    pub name_bucket_entries_max: usize,
     /// The one rule that is broken on purpose.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<crate::Sabotage>,
@@ -44,7 +52,10 @@ impl Config {
             retain: Retain::Bytes(0),
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
+            pointers_max: 1 << 18,
+            pointer_grace: Micros::from_millis(5_000),
             version_bytes_max: 64 << 20,
+            name_bucket_entries_max: NAME_BUCKET_ENTRIES_MAX,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }

@@ -1,7 +1,9 @@
 //! Fetching what is elsewhere: reads at a snapshot and ownership, through the search for the owner.
 
+use crate::explaining::Place;
 use crate::message::{LocateRequest, OwnRequest, Queued, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
+use crate::seeking::Seek;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::{Answer, Holds, Lookup, Next, Record};
@@ -106,7 +108,7 @@ impl Peer {
         }
     }
 
-    fn begin_lookup(&mut self, object: ObjectId) {
+    pub(crate) fn begin_lookup(&mut self, object: ObjectId) {
         let reachable = self.reachable(object);
         if let Some(fetch) = self.fetches.get_mut(&object) {
             let next = fetch.lookup.begin(&reachable);
@@ -171,6 +173,10 @@ impl Peer {
     fn locate(&mut self, object: ObjectId, peers: &BTreeSet<PeerId>) {
         let everyone = peers.len() == self.connected_members().len();
         self.metrics.note(if everyone { RareEvent::EveryoneAsked } else { RareEvent::HomesAsked });
+        if everyone {
+            // The owner, or a home that knows it, may be a peer that this one has never met.
+            self.seek(Seek::Near(object));
+        }
         let Some(fetch) = self.fetches.get_mut(&object) else { return };
         fetch.asked = None;
         let request = LocateRequest { object, round: fetch.lookup.round() };
@@ -232,6 +238,11 @@ impl Peer {
             if let Some(record) = record {
                 self.hints.learn(record);
             }
+            if let (Some(record), Some(leader)) = (record, located.leader)
+                && self.leader_of(record.group).is_none()
+            {
+                self.seek(Seek::Peer(leader));
+            }
             let Some(fetch) = self.fetches.get(&object) else { continue };
             let best = fetch.lookup.best();
             let asked = fetch.asked.filter(|group| self.leaders.get(group) == Some(&from));
@@ -291,12 +302,15 @@ impl Peer {
         for reader in &readers {
             fetch.readers.remove(reader);
         }
-        let hops = fetch.lookup.path().to_vec();
+        let path = fetch.lookup.path().to_vec();
         let done = fetch.owners.is_empty() && fetch.readers.is_empty();
-        for (_, id) in readers {
+        let ids: Vec<TxnId> = readers.iter().map(|(_, id)| *id).collect();
+        let group = self.members.get(&from).map_or_else(|| self.group.id(), |member| member.group);
+        self.note_found(object, &ids, Place::At { peer: from, group, epoch: answer.epoch });
+        for id in ids {
             self.deliver_read(id, object, answer.seen.clone());
         }
-        self.tell_the_path(object, &hops, from, answer.epoch);
+        self.tell_the_path(object, &path, from, answer.epoch);
         if done {
             self.fetches.remove(&object);
         }
@@ -317,7 +331,10 @@ impl Peer {
 
     /// Path compression: every group that a search passed learns where it ended.
     fn tell_the_path(&mut self, object: ObjectId, path: &[GroupId], end: PeerId, epoch: Epoch) {
-        self.metrics.hops += path.len().saturating_sub(1) as u64;
+        let hops = path.len().saturating_sub(1) as u64;
+        self.metrics.found += 1;
+        self.metrics.hops += hops;
+        self.metrics.chain_max = self.metrics.chain_max.max(hops);
         let group = if end == self.config.peer {
             self.group.id()
         } else {
@@ -369,6 +386,7 @@ impl Peer {
     /// R14: waiters of what nobody answers for give up their locks and try again without any.
     fn unavailable(&mut self, object: ObjectId) {
         self.metrics.note(RareEvent::Unavailable);
+        self.note_ended(object, Place::Unavailable);
         let Some(fetch) = self.fetches.remove(&object) else { return };
         for id in fetch.waiters() {
             self.fail(id, Cause::Unavailable { object });
@@ -377,6 +395,7 @@ impl Peer {
 
     fn not_found(&mut self, object: ObjectId) {
         self.metrics.note(RareEvent::NotFound);
+        self.note_ended(object, Place::Nowhere);
         let Some(fetch) = self.fetches.remove(&object) else { return };
         for id in fetch.waiters() {
             if let Some(txn) = self.txns.get_mut(id) {
@@ -390,6 +409,13 @@ impl Peer {
                 self.wakes.push(id);
             }
         }
+    }
+
+    /// A search ended without an owner.
+    fn note_ended(&mut self, object: ObjectId, place: Place) {
+        let readers: Vec<TxnId> =
+            self.fetches.get(&object).iter().flat_map(|fetch| &fetch.readers).map(|(_, id)| *id).collect();
+        self.note_found(object, &readers, place);
     }
 
     /// The object is here now: whoever waited for it goes on, the oldest first.

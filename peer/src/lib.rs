@@ -2,7 +2,7 @@
 //!
 //! | in | out ([`Commands`]) |
 //! | --- | --- |
-//! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send |
+//! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send, questions to the routing |
 //! | `begin`, `prepare`, `read`, `intend`, `commit`, `retry`, `end` (a transaction's steps) | transactions to wake |
 //! | `journal_held` (how far the journal is stable) | how far the journal has grown |
 //!
@@ -11,7 +11,10 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 mod answering;
+mod clock_watch;
+mod collecting;
 mod config;
+mod explaining;
 mod fetching;
 mod founding;
 mod locking;
@@ -19,10 +22,12 @@ mod membership;
 mod message;
 mod metrics;
 mod outbox;
+mod ownership;
 mod peer;
 mod publishing;
 mod sabotage;
 mod scanning;
+mod seeking;
 pub mod session;
 mod status;
 mod steps;
@@ -30,12 +35,16 @@ mod timers;
 mod transfer;
 
 pub use config::Config;
+pub use driftmesh_directory::{Source, Step, Trail};
 pub use driftmesh_object_store::{Retain, Stability};
 pub use driftmesh_txn::{Cause, Other, TaskKind};
+pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
 pub use message::{Envelope, Introduction, Message, ScanPage, Scanned, Seen};
 pub use metrics::{Metrics, RareEvent};
+pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
 pub use sabotage::Sabotage;
+pub use seeking::Seek;
 pub use status::{MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};

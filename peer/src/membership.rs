@@ -8,7 +8,11 @@ use driftmesh_model::limits::{VERSION_KEEP_MAX, VERSION_KEEP_MIN};
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
 
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
-const HEARTBEAT_VALID: Micros = Micros::from_millis(2_000);
+const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
+/// A member that asked or answered something within this hears every heartbeat.
+const IN_USE_FOR: Micros = Micros::from_millis(2_000);
+/// Any other member hears one of so many.
+const IDLE_HEARTBEATS: u64 = 10;
 /// A member whose clock is further from ours is not given objects that it did not ask for.
 const CLOCK_NEAR: Micros = Micros::from_millis(250);
 /// Objects looked at for pruning with each heartbeat.
@@ -30,6 +34,8 @@ pub(crate) struct Member {
     pub(crate) draining: u64,
     /// The number of its last heartbeat.
     heartbeat: u64,
+    /// When it was last asked or answered anything.
+    used_at: Micros,
     /// Once it knows that this peer is leaving: how many of its grants to this peer are not settled.
     pub(crate) unsettled_to_us: Option<u64>,
 }
@@ -66,6 +72,7 @@ impl Peer {
             owned,
             draining: 0,
             heartbeat,
+            used_at: now.mono,
             unsettled_to_us: None,
         };
         let former = self.members.insert(peer, member);
@@ -77,35 +84,56 @@ impl Peer {
         }
         self.leaders.insert(introduction.group, peer);
         self.renew_groups_digest();
+        let new_incarnation = former.as_ref().is_some_and(|former| former.incarnation != introduction.incarnation);
+        if new_incarnation {
+            // R4: what it was told as a home went with its former incarnation.
+            self.forget_home(&peer);
+        }
         self.ring.add(peer);
-        if former.is_none_or(|former| !former.connected) {
+        if former.as_ref().is_some_and(|former| !former.connected && former.incarnation == introduction.incarnation) {
+            self.tell_regained(peer);
+        }
+        if former.is_none_or(|former| !former.connected) || new_incarnation {
             self.begin_republishing();
         }
         self.repeat_grants_to(introduction.group);
+        self.searches_for_group(introduction.group);
     }
 
     /// This peer turned out to be the founder of its mesh, which it could not know at its start
     /// ([`Founding`](crate::Founding)).
-    pub const fn founded(&mut self) {
-        self.config.founder = true;
+    pub fn founded(&mut self, now: Now) {
+        self.now = now;
+        if !std::mem::replace(&mut self.config.founder, true) {
+            self.create_directory();
+        }
     }
 
     /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;
         let Some(member) = self.members.get_mut(&peer) else { return };
-        member.connected = false;
+        let was_connected = std::mem::take(&mut member.connected);
         let (group, owned) = (member.group, member.owned);
         self.ring.remove(&peer);
-        self.publisher.forget(&peer);
+        self.forget_home(&peer);
         self.outbox.forget(peer);
         if clean && owned == Some(0) {
             self.members.remove(&peer);
             self.leaders.remove(&group);
             self.renew_groups_digest();
+        } else if was_connected {
+            self.tell_lost(peer, owned);
         }
         self.hand_overs.extend(self.stalled.remove(&group).unwrap_or_default());
         self.begin_republishing();
+    }
+
+    /// What a home was told, or was to be told, is gone.
+    fn forget_home(&mut self, peer: &PeerId) {
+        self.publisher.forget(peer);
+        self.republish.forget(*peer);
+        self.pointers.home_gone(peer);
     }
 
     pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
@@ -151,18 +179,38 @@ impl Peer {
 
     pub(crate) fn heartbeat_due(&mut self) {
         self.timers.set(self.now.mono.plus(self.config.heartbeat), Timer::Heartbeat);
-        self.send_heartbeats();
+        self.sought.heartbeat();
+        self.watch_clock();
+        self.send_heartbeats(false);
         self.renew_prune_below();
         self.prune_versions(PRUNE_STEPS);
+        self.collect_pointers();
         self.publish_due();
     }
 
-    /// Tells every member how this peer is.
-    pub(crate) fn send_heartbeats(&mut self) {
+    /// A member asked or answered something: it is told regularly how this peer is.
+    pub(crate) fn note_use(&mut self, peer: PeerId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.used_at = self.now.mono;
+        }
+    }
+
+    /// Whether a member is told with this heartbeat. Members that have to do with each other hear each other at
+    /// each one, the others now and then: often enough for old versions to be kept for their snapshots (R17).
+    fn hears_now(&self, peer: &PeerId, member: &Member) -> bool {
+        let in_use = self.now.mono.since(member.used_at) < IN_USE_FOR;
+        let stagger = u64::from(peer.as_bytes()[0]);
+        let turn = (self.heartbeats + stagger).is_multiple_of(IDLE_HEARTBEATS);
+        in_use || turn || self.draining || member.draining != 0
+    }
+
+    /// Tells members how this peer is: all of them, or those whose turn it is.
+    pub(crate) fn send_heartbeats(&mut self, all: bool) {
         self.heartbeats += 1;
         let oldest_snapshot = self.oldest_own_snapshot();
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
-        let connected = self.members.iter().filter(|(_, member)| member.connected);
+        let hears = |(peer, member): &(&PeerId, &Member)| member.connected && (all || self.hears_now(peer, member));
+        let connected = self.members.iter().filter(hears);
         let to: Vec<_> = connected.map(|(peer, member)| (*peer, member.group, member.draining)).collect();
         for (peer, group, heard_draining) in to {
             let heartbeat = Message::Heartbeat {

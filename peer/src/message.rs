@@ -3,7 +3,7 @@
 
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
-    Epoch, Generation, GroupId, Hash, Incarnation, Micros, ObjectId, Term, Timestamp, TxnTimestamp, Value,
+    Epoch, Generation, GroupId, Hash, Incarnation, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
 };
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,8 @@ pub struct Located {
     pub holds: Holds,
     /// The best record it has.
     pub record: Option<Record>,
+    /// Who leads the group of that record, as far as it knows: for an asker that has not met that peer.
+    pub leader: Option<PeerId>,
     /// How many objects that share this one's counter have come to or left the group so far.
     pub moves: u64,
     /// The round of questions it answers; zero when it answers a request for the object itself.

@@ -51,11 +51,21 @@ pub enum RareEvent {
     Unavailable,
     /// A message waited for the watermark.
     HeldByBarrier,
+    /// An object waited before it left, for want of room for its forwarding pointer.
+    PointersFull,
+    /// A forwarding pointer went, because its homes know as much.
+    PointerCollected,
+    /// The routing was asked for peers that are not known.
+    Sought,
+    /// A transaction was refused because this peer's own clock is off.
+    OwnClockOff,
+    /// A directory bucket was split.
+    BucketSplit,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -79,6 +89,11 @@ impl RareEvent {
         Self::NotFound,
         Self::Unavailable,
         Self::HeldByBarrier,
+        Self::PointersFull,
+        Self::PointerCollected,
+        Self::Sought,
+        Self::OwnClockOff,
+        Self::BucketSplit,
     ];
 }
 
@@ -103,8 +118,14 @@ pub struct Metrics {
     pub left: u64,
     /// Transactions given up at their deadline.
     pub expired: u64,
-    /// Pointers followed, over all lookups that succeeded.
+    /// Lookups that found their object.
+    pub found: u64,
+    /// Pointers followed, over all lookups that found their object.
     pub hops: u64,
+    /// Most pointers that one of them followed.
+    pub chain_max: u64,
+    /// Questions to the routing of the mesh.
+    pub seeks: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
     /// How often each rare event happened.

@@ -1,18 +1,22 @@
 //! The state of a peer, and the dispatch of what comes in.
 
+use crate::clock_watch::ClockWatch;
 use crate::fetching::Fetch;
 use crate::membership::Member;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
 use crate::outbox::Outbox;
+use crate::ownership::Subscriptions;
+use crate::publishing::Republish;
 use crate::scanning::ScanPages;
+use crate::seeking::{Seek, Sought};
 use crate::timers::{Timer, Timers};
 use crate::{Config, Sabotage};
-use driftmesh_directory::{HomeRing, Publisher, Record, Records};
+use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
 use driftmesh_model::{
     GroupId, HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::Group;
+use driftmesh_object_store::{Entry, Group};
 use driftmesh_txn::{LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +28,8 @@ pub struct Commands {
     pub sends: Vec<(PeerId, Envelope)>,
     /// Transactions whose parked steps should be taken again.
     pub wakes: Vec<TxnId>,
+    /// Questions to the routing of the mesh; who is found and admitted appears by `joined`.
+    pub seeks: Vec<Seek>,
     /// The journal has grown to here, and its stability is reported from outside.
     pub appended: Option<Lsn>,
 }
@@ -50,13 +56,13 @@ pub struct Peer {
     /// Requests for objects that are on their way here, by object.
     pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
     pub(crate) hints: Records,
-    pub(crate) pointers: Records,
+    pub(crate) pointers: Pointers,
     /// The home records kept here.
     pub(crate) homes: Records,
     pub(crate) ring: HomeRing,
     pub(crate) publisher: Publisher,
     pub(crate) publish_timer_set: bool,
-    pub(crate) republish_from: Option<usize>,
+    pub(crate) republish: Republish,
     pub(crate) members: BTreeMap<PeerId, Member>,
     /// Who leads each known group.
     pub(crate) leaders: BTreeMap<GroupId, PeerId>,
@@ -78,9 +84,17 @@ pub struct Peer {
     pub(crate) hand_overs: VecDeque<ObjectId>,
     /// Objects that wait for the grant window towards their destination.
     pub(crate) stalled: BTreeMap<GroupId, BTreeSet<ObjectId>>,
+    /// Objects that wait until there is room for one more forwarding pointer.
+    pub(crate) stalled_for_pointers: BTreeSet<ObjectId>,
+    pub(crate) clock_watch: ClockWatch,
+    pub(crate) sought: Sought,
+    pub(crate) seeks: Vec<Seek>,
+    /// How the objects were found that these transactions have read.
+    pub(crate) explaining: BTreeMap<TxnId, Vec<(ObjectId, crate::Found)>>,
     pub(crate) copies: Copies,
     pub(crate) recent_commits: VecDeque<RecentCommit>,
     pub(crate) scans: ScanPages,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) draining: bool,
     pub(crate) ids_drawn: u64,
     /// Lookups begun so far.
@@ -97,6 +111,7 @@ impl Peer {
         let group = Group::found(group_id, config.stability, config.retain);
         let mut ring = HomeRing::default();
         ring.add(config.peer);
+        let republish = Republish::begun_with(&ring);
         let mut timers = Timers::default();
         timers.set(now.mono.plus(config.heartbeat), Timer::Heartbeat);
         let mut clock = HybridClock::default();
@@ -111,12 +126,12 @@ impl Peer {
             fetches: BTreeMap::new(),
             parked: BTreeMap::new(),
             hints: records(),
-            pointers: records(),
+            pointers: Pointers::default(),
             homes: records(),
             ring,
             publisher: Publisher::default(),
             publish_timer_set: false,
-            republish_from: None,
+            republish,
             members: BTreeMap::new(),
             leaders: BTreeMap::new(),
             groups_digest: 0,
@@ -130,9 +145,15 @@ impl Peer {
             wakes: Vec::new(),
             hand_overs: VecDeque::new(),
             stalled: BTreeMap::new(),
+            stalled_for_pointers: BTreeSet::new(),
+            clock_watch: ClockWatch::default(),
+            sought: Sought::default(),
+            seeks: Vec::new(),
+            explaining: BTreeMap::new(),
             copies: Copies::default(),
             recent_commits: VecDeque::new(),
             scans: ScanPages::default(),
+            subscriptions: Subscriptions::default(),
             draining: false,
             ids_drawn: 0,
             lookups: 0,
@@ -144,7 +165,20 @@ impl Peer {
         peer.renew_groups_digest();
         peer.renew_prune_below();
         peer.apply_sabotage();
+        if peer.config.founder {
+            peer.create_directory();
+        }
         peer
+    }
+
+    /// R23: the founder begins with the directory buckets, the only objects whose ids everybody knows. Their first
+    /// versions lie before every snapshot, so nobody comes too early for them.
+    pub(crate) fn create_directory(&mut self) {
+        let commit = Timestamp::ZERO.next();
+        self.group.append(Entry::Commit { commit, writes: crate::session::genesis() });
+        for bucket in crate::session::NameBucket::of_genesis() {
+            self.publish(bucket);
+        }
     }
 
     #[cfg(feature = "sabotage")]
@@ -165,6 +199,9 @@ impl Peer {
         if !self.members.contains_key(&from) {
             self.metrics.malformed += 1;
             return;
+        }
+        if !matches!(envelope.message, Message::Heartbeat { .. }) {
+            self.note_use(from);
         }
         // Causality: later snapshots here are not below what this message could have seen. A clock that is too far
         // ahead is not followed (R18).
@@ -224,6 +261,7 @@ impl Peer {
             Timer::Parked(object) => self.parked_due(object),
             Timer::Republish => self.republish_due(),
             Timer::Drain => self.drain_due(),
+            Timer::Collect => self.collect_pointers(),
             Timer::Scan(peer, id) => self.scan_due(peer, id),
         }
     }
@@ -255,7 +293,12 @@ impl Peer {
         if appended.is_some() {
             self.reported = tail;
         }
-        Commands { sends: self.outbox.take(self.clock.last()), wakes: std::mem::take(&mut self.wakes), appended }
+        Commands {
+            sends: self.outbox.take(self.clock.last()),
+            wakes: std::mem::take(&mut self.wakes),
+            seeks: std::mem::take(&mut self.seeks),
+            appended,
+        }
     }
 
     fn note_held(&mut self, held: usize) {
@@ -279,15 +322,21 @@ impl Peer {
     }
 
     /// The best record of an object that this peer has, from whatever source (R1: only a hint).
-    pub(crate) fn best_record(&mut self, object: ObjectId) -> Option<Record> {
+    pub(crate) fn best_record(&mut self, object: ObjectId) -> Option<(Source, Record)> {
         if let Some(stored) = self.group.owned(object) {
-            return Some(self.own_record(object, stored.epoch));
+            return Some((Source::Own, self.own_record(object, stored.epoch)));
         }
-        let mut best: Option<Record> = None;
-        let known = [self.pointers.get(object), self.hints.get(object), self.homes.get(object)];
-        for record in known.into_iter().flatten() {
-            if best.is_none_or(|best| record.outranks(&best)) {
-                best = Some(record);
+        let known = [
+            (Source::Pointer, self.pointers.get(object)),
+            (Source::Hint, self.hints.get(object)),
+            (Source::Home, self.homes.get(object)),
+        ];
+        let mut best: Option<(Source, Record)> = None;
+        for (source, record) in known {
+            if let Some(record) = record
+                && best.is_none_or(|(_, best)| record.outranks(&best))
+            {
+                best = Some((source, record));
             }
         }
         best
@@ -311,9 +360,10 @@ impl Peer {
         &self.metrics
     }
 
-    /// The home record of an object that this peer keeps, if it is one of the object's homes.
-    pub fn home_record(&mut self, object: ObjectId) -> Option<Record> {
-        if self.ring.homes(object).contains(&self.config.peer) { self.homes.get(object) } else { None }
+    /// Whether this peer is one of an object's homes, as far as it knows the live peers.
+    #[must_use]
+    pub fn is_home(&self, object: ObjectId) -> bool {
+        self.ring.homes(object).contains(&self.config.peer)
     }
 
     /// Whether nothing is on its way: no fetch, no unsettled grant, no unpublished record, no open transaction.
@@ -322,7 +372,7 @@ impl Peer {
         self.fetches.is_empty()
             && self.group.in_transit_count() == 0
             && self.publisher.is_idle()
-            && self.republish_from.is_none()
+            && self.republish.is_idle()
             && self.txns.is_empty()
     }
 }

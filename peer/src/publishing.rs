@@ -1,15 +1,16 @@
 //! Telling homes and passers-by where objects are. Asynchronous: correctness never waits for it (R1).
 
-use crate::Peer;
 use crate::message::Message;
 use crate::timers::Timer;
-use driftmesh_directory::Record;
+use crate::{Peer, Sabotage};
+use driftmesh_directory::{HomeRing, Record};
 use driftmesh_model::{Micros, ObjectId, PeerId};
+use std::collections::BTreeSet;
 
 /// Records noted within this time leave in one batch.
 const PUBLISH_AFTER: Micros = Micros::from_millis(5);
 /// Objects looked at in one slice of republishing.
-const REPUBLISH_SLICE: usize = 256;
+const REPUBLISH_SLICE: usize = 128;
 /// Pause between two slices.
 const REPUBLISH_PAUSE: Micros = Micros::from_millis(5);
 /// Most records taken in from one message.
@@ -21,12 +22,17 @@ impl Peer {
         let Some(stored) = self.group.owned(object) else { return };
         let record = self.own_record(object, stored.epoch);
         for home in self.ring.homes(object) {
-            if home == self.config.peer {
-                self.homes.learn(record);
-            } else {
-                self.publisher.publish(home, record);
-                self.set_publish_timer();
-            }
+            self.publish_to(home, record);
+        }
+    }
+
+    /// Notes a record for one home, if it is live.
+    pub(crate) fn publish_to(&mut self, home: PeerId, record: Record) {
+        if home == self.config.peer {
+            self.homes.learn(record);
+        } else if self.ring.contains(&home) {
+            self.publisher.publish(home, record);
+            self.set_publish_timer();
         }
     }
 
@@ -45,7 +51,8 @@ impl Peer {
     }
 
     pub(crate) fn batch_acknowledged(&mut self, home: &PeerId, batch: u64) {
-        self.publisher.acknowledged(home, batch);
+        let records = self.publisher.acknowledged(home, batch);
+        self.pointers_confirmed(home, &records);
         self.set_publish_timer();
     }
 
@@ -76,29 +83,88 @@ impl Peer {
         if record.group == self.group.id() && self.group.owned(record.object).is_some() {
             return;
         }
-        if self.hints.learn(record) {
+        // Chains of pointers are compressed: whoever comes here next goes on directly.
+        let compressed = self.pointers.compress(&record);
+        if self.hints.learn(record) || compressed {
             self.follow(record);
         }
     }
 
-    /// The nearest peers may have changed: owners publish again (R4).
+    /// The live peers may have changed: homes that are new to an object are told of it (R4).
     pub(crate) fn begin_republishing(&mut self) {
-        if self.republish_from.is_none() {
+        if self.republish.cursor.is_none() && !self.broken(Sabotage::Republish) {
+            self.republish.cursor = Some(0);
+            self.republish.to = self.ring.clone();
+            self.republish.retelling = std::mem::take(&mut self.republish.to_retell);
             self.timers.set(self.now.mono.plus(REPUBLISH_PAUSE), Timer::Republish);
         }
-        self.republish_from = Some(0);
     }
 
     pub(crate) fn republish_due(&mut self) {
-        let Some(cursor) = self.republish_from else { return };
-        let slice: Vec<(usize, ObjectId)> =
-            self.group.owned_from(cursor).take(REPUBLISH_SLICE).map(|(next, stored)| (next, stored.object)).collect();
-        for (_, object) in &slice {
-            self.publish(*object);
+        let Some(cursor) = self.republish.cursor else { return };
+        let slice: Vec<_> = self
+            .group
+            .owned_from(cursor)
+            .take(REPUBLISH_SLICE)
+            .map(|(next, stored)| (next, stored.object, stored.epoch))
+            .collect();
+        for (_, object, epoch) in &slice {
+            let former = self.republish.from.homes(*object);
+            let record = self.own_record(*object, *epoch);
+            for home in self.republish.to.homes(*object) {
+                if !former.contains(&home) || self.republish.retelling.contains(&home) {
+                    self.publish_to(home, record);
+                }
+            }
         }
-        self.republish_from = slice.last().map(|(next, _)| *next);
-        if self.republish_from.is_some() {
+        self.republish.cursor = slice.last().map(|(next, ..)| *next);
+        if self.republish.cursor.is_some() {
             self.timers.set(self.now.mono.plus(REPUBLISH_PAUSE), Timer::Republish);
+            return;
         }
+        self.republish.from = std::mem::take(&mut self.republish.to);
+        if self.republish.from != self.ring || !self.republish.to_retell.is_empty() {
+            self.begin_republishing();
+        }
+    }
+}
+
+/// Which changes of the live peers the homes of the owned objects have been told of.
+///
+/// A slice looks at some owned objects; changes that come meanwhile are for the next pass, so that no rate of
+/// changes keeps a pass from its end.
+#[derive(Debug)]
+pub(crate) struct Republish {
+    /// The live peers whose homes know.
+    from: HomeRing,
+    /// The live peers of the present pass.
+    to: HomeRing,
+    /// Where the present pass goes on.
+    cursor: Option<usize>,
+    /// Peers that may have lost what they were told: told all again in the present pass, and in the next one.
+    retelling: BTreeSet<PeerId>,
+    to_retell: BTreeSet<PeerId>,
+}
+
+impl Republish {
+    /// Nothing is owned yet, so whoever is live knows all.
+    pub(crate) fn begun_with(ring: &HomeRing) -> Self {
+        Self {
+            from: ring.clone(),
+            to: HomeRing::default(),
+            cursor: None,
+            retelling: BTreeSet::new(),
+            to_retell: BTreeSet::new(),
+        }
+    }
+
+    /// A peer is gone, and with it what it was told. It stays among those that knew, so that whoever takes its place
+    /// counts as new; if it comes back, it is told again.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.to_retell.insert(peer);
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.cursor.is_none()
     }
 }

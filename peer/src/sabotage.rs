@@ -9,6 +9,10 @@ pub enum Sabotage {
     Hint,
     /// R2: whatever record comes last wins.
     Climb,
+    /// R3: a group keeps no pointer of what leaves it.
+    Pointers,
+    /// R4: owners do not publish again when the nearest peers change.
+    Republish,
     /// R12: an older transaction does not wound a younger holder; it waits.
     WoundWait,
     /// R13: a wounded transaction commits.
@@ -19,33 +23,44 @@ pub enum Sabotage {
     LockFirst,
     /// R16: an owner's clock does not follow the snapshots it answers, nor the floor of what it adopts.
     SnapshotClock,
+    /// R16: a serializable transaction takes no lock of what it reads.
+    Serializable,
     /// R17: superseded versions go at once, and the low-water mark does not rise.
     OldVersions,
     /// R18: requests from the future are merged.
     ClockGuard,
+    /// R18: a peer whose own clock is wrong goes on.
+    ClockWatch,
     /// R19: a sender takes back what was not acknowledged for a while.
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
     /// R23: a fresh peer that answers a ballot forgets what it promised and accepted before.
     OneGenesis,
+    /// R23: `bind` does not look whether the name is bound.
+    Names,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Hint,
         Self::Climb,
+        Self::Pointers,
+        Self::Republish,
         Self::WoundWait,
         Self::CommitPoint,
         Self::FetchAge,
         Self::LockFirst,
         Self::SnapshotClock,
+        Self::Serializable,
         Self::OldVersions,
         Self::ClockGuard,
+        Self::ClockWatch,
         Self::OneOwner,
         Self::Once,
         Self::OneGenesis,
+        Self::Names,
     ];
 
     /// The rule it breaks.
@@ -54,16 +69,18 @@ impl Sabotage {
         match self {
             Self::Hint => "R1",
             Self::Climb => "R2",
+            Self::Pointers => "R3",
+            Self::Republish => "R4",
             Self::WoundWait => "R12",
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",
             Self::LockFirst => "R15",
-            Self::SnapshotClock => "R16",
+            Self::SnapshotClock | Self::Serializable => "R16",
             Self::OldVersions => "R17",
-            Self::ClockGuard => "R18",
+            Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
-            Self::OneGenesis => "R23",
+            Self::OneGenesis | Self::Names => "R23",
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct Status {
     pub hints: usize,
     /// Home records kept.
     pub home_records: usize,
+    /// About how much memory pointers, hints and home records take, bytes.
+    pub directory_bytes: usize,
+    /// How far this peer's clock is ahead of the median of the members', us, if it is too far off to begin anything.
+    pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
 }
@@ -83,6 +87,8 @@ impl Peer {
             pointers: self.pointers.len(),
             hints: self.hints.len(),
             home_records: self.homes.len(),
+            directory_bytes: self.pointers.about_bytes() + self.hints.about_bytes() + self.homes.about_bytes(),
+            clock_off_us: self.clock_off_us(),
             draining: self.draining,
         }
     }

@@ -102,6 +102,12 @@ pub enum StepError {
     /// The peer is leaving.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// This peer's clock is wrong.
+    #[error("this peer's clock is {ahead_ms} ms ahead of the median of the members' (negative: behind); set it right")]
+    ClockOff {
+        /// How far it is ahead, ms; negative when it is behind.
+        ahead_ms: i64,
+    },
     /// A snapshot only reads.
     #[error("a snapshot only reads; write in a transaction")]
     ReadOnly,
@@ -122,11 +128,14 @@ impl Peer {
     /// Begins a transaction. Its first attempt has its snapshot at once.
     ///
     /// # Errors
-    /// `Busy` when too many are open, `Leaving` when the peer is about to go.
+    /// `Busy` when too many are open, `Leaving` when the peer is about to go, `ClockOff` when its clock is wrong.
     pub fn begin(&mut self, now: Now, begin: Begin) -> Result<TxnId, StepError> {
         self.now = now;
         if self.draining {
             return Err(StepError::Leaving);
+        }
+        if let Some(refused) = self.refuse_begin_by_clock() {
+            return Err(refused);
         }
         let snapshot = self.clock.now(now.wall);
         // R12: an age from the far past would win against everybody.
@@ -336,6 +345,14 @@ impl Peer {
         stepped(self.try_lock_and_read(now, id, object))
     }
 
+    /// The read of a serializable transaction: what it has read is locked until it commits, and absence stays (R16).
+    pub fn read_locked(&mut self, now: Now, id: TxnId, object: ObjectId) -> Stepped<ValueRead> {
+        if self.broken(Sabotage::Serializable) {
+            return self.read(now, id, object);
+        }
+        self.lock_and_read(now, id, object)
+    }
+
     fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
         if let Some(read) = self.lock_and_read_fast(id, object) {
@@ -475,6 +492,7 @@ impl Peer {
             // Nobody here or elsewhere reads at an older snapshot: what is superseded goes while it is at hand.
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
+        self.tell_written(&writes, created);
         self.group.append(Entry::Commit { commit, writes });
         for object in created {
             self.publish(*object);
@@ -539,6 +557,7 @@ impl Peer {
         }
         if txn.read_only {
             self.scans.forget(id);
+            self.explaining.remove(&id);
         }
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));

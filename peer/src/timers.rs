@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Republish,
     /// Objects are handed to others, a slice at a time, because this peer leaves.
     Drain,
+    /// Objects wait for room for their forwarding pointers: collect some.
+    Collect,
     /// A page of a scan did not come.
     Scan(PeerId, TxnId),
 }

@@ -27,6 +27,13 @@ impl Peer {
             self.stalled.entry(to).or_default().insert(object);
             return;
         };
+        if !self.has_pointer_room(object) {
+            // R3: a pointer is never dropped early to make room; the object leaves when one may go.
+            self.metrics.note(RareEvent::PointersFull);
+            self.locks.queue_remote(object, age, waiter);
+            self.stall_for_pointer(object);
+            return;
+        }
         self.group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
         let Some(stored) = self.group.owned(object) else { return };
         let epoch = stored.epoch.next();
@@ -36,10 +43,13 @@ impl Peer {
         } else {
             self.clock.now(self.now.wall)
         };
+        self.tell_leaving(object, to);
         self.group.append(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
-        self.pointers.learn(record);
+        if !self.broken(Sabotage::Pointers) {
+            self.pointers.set(record, self.now.mono);
+        }
         self.send_grant(to, number, waiter.have);
         self.redirect_waiters(object, record);
     }
@@ -217,6 +227,7 @@ impl Peer {
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);
+        self.tell_arrived(record.object);
         self.arrived(record.object, record.epoch);
     }
 
@@ -256,7 +267,7 @@ impl Peer {
         self.grants_due.remove(&(to, number));
         if self.draining && self.group.owned_count() + self.group.in_transit_count() == 0 {
             // So that a goodbye right after this leaves nobody waiting for what this group might own.
-            self.send_heartbeats();
+            self.send_heartbeats(true);
         }
         for object in self.stalled.remove(&to).unwrap_or_default() {
             self.hand_overs.push_back(object);
@@ -281,7 +292,7 @@ impl Peer {
             for member in self.members.values_mut() {
                 member.unsettled_to_us = None;
             }
-            self.send_heartbeats();
+            self.send_heartbeats(true);
         }
         self.timers.set(now.mono, Timer::Drain);
     }
@@ -291,16 +302,19 @@ impl Peer {
         self.draining = false;
     }
 
-    /// Whether nothing is owned or in transit any more, and every member knows that it must send nothing.
+    /// Whether nothing is owned or in transit any more, every member knows that it must send nothing, and the homes
+    /// know what the forwarding pointers say, which go with this peer (R3).
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.group.owned_count() == 0 && self.group.in_transit_count() == 0 && self.nothing_is_coming()
+        let empty = self.group.owned_count() == 0 && self.group.in_transit_count() == 0;
+        empty && self.pointers.is_empty() && self.nothing_is_coming()
     }
 
     pub(crate) fn drain_due(&mut self) {
-        if !self.draining || self.group.owned_count() == 0 {
+        if !self.draining || self.group.owned_count() == 0 && self.pointers.is_empty() {
             return;
         }
+        self.collect_pointers();
         self.timers.set(self.now.mono.plus(DRAIN_PAUSE), Timer::Drain);
         let targets = self.trusted_groups();
         if targets.is_empty() {

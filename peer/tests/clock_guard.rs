@@ -1,9 +1,9 @@
-//! R18: requests from the future are refused before they are merged; grants never are.
+//! R18: requests from the future are refused before they are merged, grants never are; who is off itself begins nothing.
 
 mod harness;
 
 use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
-use driftmesh_peer::{Cause, Envelope, Message, RareEvent, StepError};
+use driftmesh_peer::{Begin, Cause, Envelope, Message, RareEvent, StepError, TaskKind};
 use harness::{Flight, Mesh, is_clock_ahead, is_grant, is_read_answer, wire};
 
 /// A timestamp so many milliseconds ahead of a peer's wall clock.
@@ -127,4 +127,32 @@ fn an_age_from_the_far_past_or_the_future_is_clamped_at_the_peer_that_admits_it(
         let txn = mesh.begin_as(0, "aged", 5_000, Some(asked), false);
         assert_eq!(mesh.attempt(txn).0.time, given);
     }
+}
+
+#[test]
+fn a_peer_whose_own_clock_is_off_from_most_begins_nothing_until_it_is_right_again() {
+    let mesh = Mesh::with(3, |at, setup| {
+        if at == 2 {
+            setup.wall_offset_us = 300_000;
+        }
+    });
+    mesh.run(2_500);
+    let early = mesh.begin(2, "early");
+    mesh.run(2_000);
+    let begin =
+        || Begin { kind: TaskKind::new("late"), deadline: Micros::from_millis(100), age: None, read_only: false };
+    let refused = mesh.step(2, |peer, now| peer.begin(now, begin()));
+    let Err(StepError::ClockOff { ahead_ms }) = refused else { panic!("{refused:?}") };
+    assert!((295..=305).contains(&ahead_ms), "{ahead_ms}");
+    assert!(mesh.step(2, |peer, now| peer.status(now).clock_off_us).is_some());
+    // The two that agree go on, and what had begun may end.
+    for at in [0, 1] {
+        assert_eq!(mesh.step(at, |peer, _| peer.clock_off_us()), None);
+        mesh.create(at, 1);
+    }
+    mesh.end(early);
+    // With one of them gone nobody can tell who is wrong.
+    mesh.cut(0, 2);
+    mesh.run(3_000);
+    assert!(mesh.step(2, |peer, now| peer.begin(now, begin())).is_ok());
 }

@@ -3,7 +3,9 @@
 mod harness;
 
 use driftmesh_directory::{Holds, Record};
-use driftmesh_model::{Epoch, Generation, GroupId, Lsn, Micros, ObjectId, Timestamp, TxnTimestamp, Value, codec};
+use driftmesh_model::{
+    Epoch, Generation, GroupId, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp, Value, codec,
+};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Envelope, Message, Peer, Seen, Status};
 use harness::wire::{
@@ -77,6 +79,7 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         object,
         holds: Holds::Owns,
         record: Some(record(object, theirs, 9)),
+        leader: Some(PeerId::from_bytes([77; 32])),
         moves: 3,
         round: 1,
         groups_digest: 0,
@@ -210,6 +213,7 @@ fn absurd_epochs_mislead_nobody_for_long() {
                 object,
                 holds: Holds::No,
                 record,
+                leader: Some(PeerId::from_bytes([77; 32])),
                 moves: u64::MAX,
                 round: u64::MAX,
                 groups_digest: 0,
@@ -339,6 +343,7 @@ fn answers_about_other_objects_than_were_asked_for_answer_nothing() {
         object: asked,
         holds: Holds::Owns,
         record: Some(record(other, NOBODY, 50)),
+        leader: Some(PeerId::from_bytes([77; 32])),
         moves: 0,
         round: 0,
         groups_digest: 0,
@@ -536,6 +541,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
                     object,
                     holds,
                     record,
+                    leader: Some(PeerId::from_bytes([77; 32])),
                     moves: number,
                     round: number,
                     groups_digest: number,

@@ -2,17 +2,20 @@
 
 use crate::checker::{self, History, ObjectKey, Token};
 use crate::client::World;
-use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse};
+use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
+use crate::name_audit;
 use crate::observer;
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
+use driftmesh_peer::session::NameBucket;
 use std::collections::BTreeMap;
 
 /// Most violations of one kind that are reported.
 const REPORTED_MAX: usize = 8;
 
-struct Owned {
+/// Where an object is at the end.
+pub(crate) struct Owned {
     group: GroupId,
     epoch: Epoch,
     value: Option<Value>,
@@ -24,6 +27,8 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     wrong.append(&mut world.recorder.lock().violations);
     let owned = owned_objects(simulation, &mut wrong);
     count(&owned, world, &mut wrong);
+    let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
+    wrong.extend(name_audit::audit(&values, &world.names.log));
     check_homes(simulation, &owned, &mut wrong);
     for peer in &simulation.peers {
         wrong.extend(peer.host.look(|peer| observer::replay_differs(peer.group())));
@@ -32,8 +37,10 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     wrong
 }
 
-fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
+/// What all peers own at the end, and whatever has two owners or is still on its way.
+pub(crate) fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
     let mut owned: BTreeMap<ObjectId, Owned> = BTreeMap::new();
+    let nobody_is_gone = simulation.peers.iter().all(|peer| !peer.gone);
     for peer in &simulation.peers {
         peer.host.look(|peer| {
             let group = peer.group().id();
@@ -44,7 +51,8 @@ fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<O
                     wrong.push(format!("object {} is owned by {} and by {group}", stored.object, other.group));
                 }
             }
-            if peer.group().in_transit_count() > 0 {
+            // What was on its way to a peer that has gone cannot arrive.
+            if peer.group().in_transit_count() > 0 && nobody_is_gone {
                 wrong.push(format!("group {group} still has objects in transit after the faults stopped"));
             }
         });
@@ -69,7 +77,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
             gold += pouch.gold;
         } else if decode_object::<Item>(value).is_ok() {
             items += 1;
-        } else {
+        } else if decode_object::<Sign>(value).is_err() && decode_object::<NameBucket>(value).is_err() {
             wrong.push(format!("object {object} holds {:?}", stored_header(value)));
         }
     }
@@ -84,7 +92,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
     }
 }
 
-/// R2: once everything is quiet, the homes of an object know its owner.
+/// R2, R4: once everything is quiet, every home of an object knows its owner.
 fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong: &mut Vec<String>) {
     if simulation.options.records_max < owned.len() {
         return;
@@ -92,13 +100,15 @@ fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong
     let mut reported = 0;
     for peer in &simulation.peers {
         for (object, owned) in owned {
-            let record = peer.host.look(|peer| peer.home_record(*object));
-            let Some(record) = record else { continue };
-            if (record.group, record.epoch) != (owned.group, owned.epoch) && reported < REPORTED_MAX {
+            if !peer.host.look(|peer| peer.is_home(*object)) {
+                continue;
+            }
+            let record = peer.host.look(|peer| peer.kept_record(*object)).map(|record| (record.group, record.epoch));
+            if record != Some((owned.group, owned.epoch)) && reported < REPORTED_MAX {
                 reported += 1;
                 wrong.push(format!(
-                    "peer {} is a home of object {object} and says {} at epoch {}; it is {} at {}",
-                    peer.id, record.group, record.epoch, owned.group, owned.epoch
+                    "peer {} is a home of object {object} and says {record:?}; it is at {} at epoch {}",
+                    peer.id, owned.group, owned.epoch
                 ));
             }
         }
@@ -119,8 +129,10 @@ fn check_history(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut V
         }
     }
     let history = History { txns: inner.records.clone(), final_state };
-    if let Err(violations) = checker::check(&history) {
-        wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));
+    for checked in [checker::check(&history), checker::check_serializable(&history)] {
+        if let Err(violations) = checked {
+            wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));
+        }
     }
 }
 
@@ -128,5 +140,6 @@ fn token_of(value: &Value) -> Option<Token> {
     let purse = decode_object::<Purse>(value).map(|purse| purse.token);
     let item = decode_object::<Item>(value).map(|item| item.token);
     let pouch = decode_object::<Pouch>(value).map(|pouch| pouch.token);
-    purse.or(item).or(pouch).ok().map(Token)
+    let sign = decode_object::<Sign>(value).map(|sign| sign.token);
+    purse.or(item).or(pouch).or(sign).ok().map(Token)
 }

@@ -3,10 +3,11 @@
 use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
+use crate::names::Names;
 use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
-use driftmesh_peer::Cause;
-use driftmesh_peer::session::{Error, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::{Cause, Committed};
 use fastrand::Rng;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub(crate) struct World {
     pub(crate) recorder: Recorder,
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
+    pub(crate) names: Names,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }
@@ -101,26 +103,56 @@ impl Client {
 
     /// One transaction or snapshot of a random kind.
     pub(crate) async fn one(&mut self) {
-        match self.rng.u8(..20) {
-            0..=6 => self.pay().await,
+        match self.rng.u8(..24) {
+            0..=5 => self.pay().await,
+            6 => self.wager().await,
             7..=11 => self.trade().await,
             12 | 13 => self.read_then_pay().await,
             14 => self.gift_to_many().await,
             15 => self.fill_pouch().await,
             16 => self.empty_pouch().await,
             17 => self.leak_reference().await,
-            _ => self.audit().await,
+            18 | 19 => self.audit().await,
+            _ => self.use_names().await,
         };
     }
 
     /// Runs one transaction and records it.
-    async fn run<F, Fut>(&mut self, kind: &str, mut body: F) -> Came
+    async fn run<F, Fut>(&mut self, kind: &str, body: F) -> Came
+    where
+        F: FnMut(SimTx, TxnLog) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        self.run_isolated(kind, Isolation::Snapshot, body).await
+    }
+
+    async fn run_isolated<F, Fut>(&mut self, kind: &str, isolation: Isolation, body: F) -> Came
+    where
+        F: FnMut(SimTx, TxnLog) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        match self.run_with_receipt(kind, isolation, body).await {
+            Ok(_) => Came::Committed,
+            Err(came) => came,
+        }
+    }
+
+    /// Runs one transaction and records it; returns its receipt.
+    pub(crate) async fn run_with_receipt<F, Fut>(
+        &mut self,
+        kind: &str,
+        isolation: Isolation,
+        mut body: F,
+    ) -> Result<Committed, Came>
     where
         F: FnMut(SimTx, TxnLog) -> Fut,
         Fut: Future<Output = Result<()>>,
     {
         let log = self.world.recorder.transaction(self.session, kind);
-        let options = TxnOptions { deadline: Micros::from_millis(5_000), ..TxnOptions::new(kind) };
+        if isolation == Isolation::Serializable {
+            log.serializable();
+        }
+        let options = TxnOptions { deadline: Micros::from_millis(5_000), isolation, ..TxnOptions::new(kind) };
         let attempts = log.clone();
         let conflicts = Conflicts::default();
         let result = transact(self.host.clone(), options, |tx| {
@@ -140,24 +172,22 @@ impl Client {
         .await;
         log.end(result.is_ok());
         match result {
-            Ok(_) => Came::Committed,
-            Err(Error::Rejected(_)) => Came::Rejected,
-            Err(Error::Dangling { object }) => {
-                self.dangling(object, kind);
-                Came::Nothing
-            }
+            Ok(done) => return Ok(done.committed),
+            Err(Error::Rejected(_)) => return Err(Came::Rejected),
+            Err(Error::Dangling { object }) => self.dangling(object, kind),
             Err(Error::Deadline { .. }) => {
                 if self.sane {
                     self.world.recorder.lock().expired += 1;
                 }
-                Came::Nothing
             }
-            Err(Error::Leaving | Error::Busy(_)) => Came::Nothing,
+            Err(Error::Leaving | Error::Busy(_)) => {}
+            // R18: only a clock that is wrong may be told so.
+            Err(Error::ClockOff { .. }) if !self.sane => {}
             Err(other) => {
                 self.world.recorder.violation(format!("`{kind}` ended with an error that nothing explains: {other}"));
-                Came::Nothing
             }
         }
+        Err(Came::Nothing)
     }
 
     /// Purses and items are never deleted.
@@ -265,6 +295,28 @@ impl Client {
                 let mut payer = tx.get_mut(from).await?;
                 let mut payee = tx.get_mut(to).await?;
                 move_gold(&log, &mut payer, &mut payee, read.gold % 7 + 1)
+            }
+        })
+        .await
+    }
+
+    /// Reads two purses and changes one: two of these may skew each other unless they are serializable.
+    async fn wager(&mut self) -> Came {
+        let (seen, changed) = self.two_purses();
+        let think = self.think();
+        let world = self.world.clone();
+        self.run_isolated("wager", Isolation::Serializable, move |tx, log| {
+            let world = world.clone();
+            async move {
+                let read = tx.get(seen).await?;
+                log.saw(seen, &*read);
+                think.pause(&world).await;
+                let mut purse = tx.get_mut(changed).await?;
+                log.change(&mut purse);
+                if purse.items.len() > 1 && read.gold % 2 == 0 {
+                    purse.items.rotate_left(1);
+                }
+                Ok(())
             }
         })
         .await
@@ -424,6 +476,20 @@ impl Client {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// R18: a peer whose clock is wrong, and knows others, begins nothing.
+    pub(crate) async fn stays_out(&mut self) {
+        let log = self.world.recorder.transaction(self.session, "stay out");
+        let created = transact(self.host.clone(), TxnOptions::new("stay out"), |tx| async move {
+            tx.create(&Pouch { token: 0, gold: 0 })
+        });
+        let created = created.await;
+        log.end(false);
+        if !matches!(created, Err(Error::ClockOff { .. })) {
+            let text = format!("a peer whose clock is ten minutes ahead was not told so: {:?}", created.map(|_| ()));
+            self.world.recorder.violation(text);
         }
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Ready = Arc<Mutex<VecDeque<usize>>>;
 
 struct JobWaker {
@@ -23,17 +23,22 @@ impl Wake for JobWaker {
     }
 }
 
-/// The jobs, each at home at one peer.
+/// The jobs, each at home at one peer, or at none.
 #[derive(Default)]
 pub(crate) struct Executor {
-    jobs: Vec<(usize, Option<Job>)>,
+    jobs: Vec<(Option<usize>, Option<Job>)>,
     ready: Ready,
 }
 
 impl Executor {
     /// Adds a job that belongs to a peer.
     pub(crate) fn spawn(&mut self, peer: usize, job: impl Future<Output = ()> + Send + 'static) {
-        self.jobs.push((peer, Some(Box::pin(job))));
+        self.spawn_boxed(Some(peer), Box::pin(job));
+    }
+
+    /// Adds a job that belongs to a peer, or to none.
+    pub(crate) fn spawn_boxed(&mut self, peer: Option<usize>, job: Job) {
+        self.jobs.push((peer, Some(job)));
         self.make_ready(self.jobs.len() - 1);
     }
 
@@ -44,8 +49,8 @@ impl Executor {
         }
     }
 
-    /// Takes the next job that was woken, and the peer it is at.
-    pub(crate) fn next_ready(&self) -> Option<(usize, usize)> {
+    /// Takes the next job that was woken, and the peer it is at, if at any.
+    pub(crate) fn next_ready(&self) -> Option<(usize, Option<usize>)> {
         let job = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
         Some((job, self.jobs[job].0))
     }

@@ -1,4 +1,4 @@
-//! The world that the clients play in: purses with gold, items and pouches. Every value carries the token of the
+//! The world that the clients play in: purses with gold, items and pouches, and signs with names. Every value carries the token of the
 //! attempt that wrote it, so that a history can be checked from what clients saw alone.
 
 use driftmesh_model::{Object, Ref};
@@ -46,6 +46,17 @@ impl Object for Pouch {
     const TYPE_NAME: &'static str = "pouch";
 }
 
+/// What a name is bound to: it says which name.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub(crate) struct Sign {
+    pub(crate) token: u64,
+    pub(crate) name: String,
+}
+
+impl Object for Sign {
+    const TYPE_NAME: &'static str = "sign";
+}
+
 /// What carries a token.
 pub(crate) trait Marked: Object {
     fn token(&self) -> u64;
@@ -66,4 +77,4 @@ macro_rules! marked {
     )*};
 }
 
-marked!(Purse, Item, Pouch);
+marked!(Purse, Item, Pouch, Sign);

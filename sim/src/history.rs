@@ -105,6 +105,11 @@ impl TxnLog {
         }
     }
 
+    /// It asked for serializable isolation.
+    pub(crate) fn serializable(&self) {
+        self.lock().record.serializable = true;
+    }
+
     /// A value was read.
     pub(crate) fn saw<T: Marked>(&self, reference: Ref<T>, value: &T) {
         let token = Token(value.token());

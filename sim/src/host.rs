@@ -1,8 +1,10 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
 
-use driftmesh_model::{Micros, Now, TxnId};
+use crate::requests::{Request, Requests};
+use driftmesh_model::{Micros, Now, PeerId, TxnId};
 use driftmesh_peer::session::{Host, Wakers};
 use driftmesh_peer::{Commands, Peer};
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -58,11 +60,14 @@ struct Inner {
     clock: Arc<Clock>,
     /// This peer's wall clock minus the true one, us.
     wall_offset_us: i64,
+    /// The peer's number in its world.
+    index: usize,
+    requests: Requests,
 }
 
-/// One simulated peer's host.
+/// One simulated peer's host. Clones share the peer.
 #[derive(Clone)]
-pub(crate) struct SimHost {
+pub struct SimHost {
     inner: Arc<Inner>,
 }
 
@@ -73,11 +78,54 @@ pub(crate) fn now_at(clock: &Clock, wall_offset_us: i64) -> Now {
     Now { mono: Micros(mono), wall: Micros(wall) }
 }
 
+impl std::fmt::Debug for SimHost {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SimHost").field("index", &self.inner.index).finish_non_exhaustive()
+    }
+}
+
+/// Where a peer stands in its world.
+pub(crate) struct Place {
+    pub(crate) index: usize,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) requests: Requests,
+    pub(crate) wall_offset_us: i64,
+}
+
 impl SimHost {
-    pub(crate) fn new(clock: Arc<Clock>, wall_offset_us: i64, make: impl FnOnce(Now) -> Peer) -> Self {
+    pub(crate) fn new(place: Place, make: impl FnOnce(Now) -> Peer) -> Self {
+        let Place { index, clock, requests, wall_offset_us } = place;
         let peer = make(now_at(&clock, wall_offset_us));
         let core = Core { peer, wakers: Wakers::default(), commands: Vec::new(), steps: 0 };
-        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_offset_us }) }
+        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_offset_us, index, requests }) }
+    }
+
+    /// Runs a future at this peer. It is polled in the world's order, and not while the peer stands still.
+    pub fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        self.inner.requests.add(Request::Spawn(Some(self.inner.index), Box::pin(job)));
+    }
+
+    /// Sleeps for so many microseconds of virtual time. Cancel safe.
+    pub async fn sleep(&self, for_us: u64) {
+        self.inner.clock.sleep(for_us).await;
+    }
+
+    /// The other peers that are connected to this one, sorted.
+    #[must_use]
+    pub fn members(&self) -> Vec<PeerId> {
+        let now = now_at(&self.inner.clock, self.inner.wall_offset_us);
+        let members = self.look(|peer| peer.status(now).members);
+        members.into_iter().filter(|member| member.connected).map(|member| member.peer).collect()
+    }
+
+    /// Says goodbye to all other peers: its connections end, for good.
+    pub fn say_goodbye(&self) {
+        self.inner.requests.add(Request::Goodbye(self.inner.index));
+    }
+
+    /// Whether steps were taken that the world has not looked at.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.lock().steps > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -1,5 +1,6 @@
 //! Watches the journals of all groups from outside: who may write each object, and when its versions were made.
 
+use crate::pointer_check::Departures;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Timestamp};
 use driftmesh_object_store::{Entry, Group, Retain, Stability};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,22 +21,29 @@ pub(crate) struct Observer {
     seen: BTreeMap<GroupId, Lsn>,
     pub(crate) violations: Vec<String>,
     pub(crate) transfers: u64,
+    pub(crate) departures: Departures,
+    /// Peers that came back as somebody new so far.
+    pub(crate) restarts: usize,
 }
 
 impl Observer {
     /// Looks at what a group has journalled since the last time. `latest` is the latest time its commits may carry.
-    pub(crate) fn watch(&mut self, group: &Group, latest: Timestamp) {
+    /// Returns whether anything left the group.
+    pub(crate) fn watch(&mut self, group: &Group, latest: Timestamp) -> bool {
         let from = self.seen.get(&group.id()).copied().unwrap_or_default();
         if group.journal().tail() == from {
-            return;
+            return false;
         }
+        let mut left = false;
         for (lsn, entry) in group.journal().entries_from(from.next()) {
             self.entry(group.id(), entry, latest);
             self.seen.insert(group.id(), lsn);
+            left |= matches!(entry, Entry::TransferOut { .. });
         }
+        left
     }
 
-    fn wrong(&mut self, text: String) {
+    pub(crate) fn wrong(&mut self, text: String) {
         if self.violations.len() < 16 {
             self.violations.push(text);
         }
@@ -63,6 +71,7 @@ impl Observer {
                 let place = Place::OnTheWay { from: group, to: *to, number: *number, epoch: *epoch };
                 self.places.insert(*object, place);
                 self.on_the_way.insert((group, *to, *number), *object);
+                self.departures.left(group, *object, *epoch, self.restarts);
             }
             Entry::TransferIn { object, epoch, from, number, .. } => {
                 let expected = Place::OnTheWay { from: *from, to: group, number: *number, epoch: *epoch };
@@ -72,6 +81,7 @@ impl Observer {
                     self.wrong(text);
                 }
                 self.transfers += 1;
+                self.departures.arrived(group, *object);
                 self.places.insert(*object, Place::At(group, *epoch));
             }
             Entry::Handed { to, number } => {
@@ -108,6 +118,7 @@ impl Observer {
 
     fn taken_back(&mut self, group: GroupId, to: GroupId, number: u64) {
         let Some(object) = self.on_the_way.remove(&(group, to, number)) else { return };
+        self.departures.arrived(group, object);
         match self.places.get(&object) {
             Some(Place::OnTheWay { from, to: there, epoch, number: sent })
                 if *from == group && *there == to && *sent == number && self.refused.contains(&(group, to, number)) =>

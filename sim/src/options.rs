@@ -54,13 +54,30 @@ pub struct Options {
     pub stable_after_us: u64,
     /// Budget of superseded versions, bytes.
     pub version_bytes_max: usize,
-    /// Bound of hints, pointers and home records.
+    /// Bound of hints and home records.
     pub records_max: usize,
+    /// Whether peers leave, and go and come back as somebody new.
+    pub restarts: bool,
+    /// Whether peers stand still for a while.
+    pub stalls: bool,
+    /// Bound of forwarding pointers.
+    pub pointers_max: usize,
+    /// How long a forwarding pointer stays at least, us.
+    pub pointer_grace_us: u64,
+    /// Whether most peers have not met at first, and find each other by the routing.
+    pub strangers: bool,
+    /// How many names clients use.
+    pub names: usize,
+    /// Most names in a directory bucket before it splits.
+    pub name_bucket_entries_max: usize,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
     pub sabotage: Option<Sabotage>,
 }
+
+/// A bound of forwarding pointers that is often reached.
+const POINTERS_FEW: usize = 4;
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
@@ -74,6 +91,7 @@ impl Options {
         let rng = &mut rng;
         let peers = rng.usize(2..=5);
         let purses = rng.usize(4..=16);
+        let pointers_max = pick(rng, &[1 << 16, 1 << 16, POINTERS_FEW]);
         let drawn = Self {
             seed,
             peers,
@@ -88,11 +106,19 @@ impl Options {
             delay_spread_us: pick(rng, &[10, 500, 5_000, 20_000]),
             tail_permille: pick(rng, &[0, 5, 50]),
             fault_every_us: pick(rng, &[0, 20_000, 100_000, 400_000]),
-            skew_us: pick(rng, &[0, 1_000, 100_000, 200_000]),
+            skew_us: pick(rng, &[0, 1_000, 60_000, 120_000]),
             mad_clock: rng.u8(..10) == 0,
             stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
             records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
+            restarts: true,
+            stalls: true,
+            pointers_max,
+            // With few pointers each must go soon, else nothing moves any more.
+            pointer_grace_us: if pointers_max == POINTERS_FEW { 20_000 } else { pick(rng, &[0, 50_000, 5_000_000]) },
+            strangers: rng.u8(..3) == 0,
+            names: rng.usize(3..=24),
+            name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
         };
@@ -111,7 +137,7 @@ impl fmt::Display for Options {
             formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
              delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} stable after {} us \
-             version bytes {} records {}",
+             version bytes {} records {} pointers {} grace {} us strangers {} names {} per bucket {}",
             self.seed,
             self.peers,
             self.steps,
@@ -130,6 +156,11 @@ impl fmt::Display for Options {
             self.stable_after_us,
             self.version_bytes_max,
             self.records_max,
+            self.pointers_max,
+            self.pointer_grace_us,
+            self.strangers,
+            self.names,
+            self.name_bucket_entries_max,
         )
     }
 }

@@ -4,6 +4,7 @@ use crate::audit;
 use crate::client::{Came, Client, World};
 use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
+use crate::names::Names;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
 use crate::world::Simulation;
@@ -104,6 +105,7 @@ fn make_world(simulation: &mut Simulation) -> World {
         items: purses.len() * ITEMS_AT_FIRST,
         purses: purses.into(),
         options: Arc::clone(&simulation.options),
+        names: Names::new(simulation.options.names),
         recorder,
     }
 }
@@ -177,7 +179,7 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
     };
     let failed = clash_in_peace(simulation, world);
     for (number, at) in founders(simulation).into_iter().enumerate() {
-        let session = 500 + 2 * u32::try_from(number).unwrap_or(0);
+        let session = 500 + 4 * u32::try_from(number).unwrap_or(0);
         let finder = client(simulation, world, at, session);
         spawn_checked(simulation, at, finder, &failed, "find an owner", |mut client, reference| async move {
             let came = client.finds(reference).await;
@@ -188,6 +190,24 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
             let came = client.pay().await;
             (client, came)
         });
+        let seeker = client(simulation, world, at, session + 2);
+        spawn_checked(simulation, at, seeker, &failed, "look names up", |mut client, _| async move {
+            let came = client.seek_names().await;
+            (client, came)
+        });
+        let binder = client(simulation, world, at, session + 3);
+        spawn_checked(simulation, at, binder, &failed, "bind a name", |mut client, _| async move {
+            let came = client.christen().await;
+            (client, came)
+        });
+    }
+    let mad = simulation.peers.iter().position(|peer| peer.mad);
+    if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
+        // It has heard the others in peace for long enough by then.
+        let pause = simulation.now_us() + 5 * SECOND_US;
+        simulation.run(pause, |_| false);
+        let mut client = client(simulation, world, at, 900);
+        simulation.executor.spawn(at, async move { client.stays_out().await });
     }
     let limit = simulation.now_us() + SETTLE_WITHIN_US;
     if !simulation.run(limit, settled) {

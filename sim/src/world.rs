@@ -1,21 +1,30 @@
 //! The event loop: virtual time, messages on their way, timers, faults.
 
 use crate::executor::Executor;
-use crate::host::{Clock, SimHost, now_at};
+use crate::host::{Clock, Place, SimHost, now_at};
 use crate::network::Network;
 use crate::observer::Observer;
 use crate::options::Options;
+use crate::requests::{Request, Requests};
 use crate::trace::Trace;
+use driftmesh_directory::HomeRing;
+use driftmesh_model::ObjectId;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
 use driftmesh_model::{Incarnation, Lsn, Micros, PeerId, Timestamp, codec};
 use driftmesh_peer::session::Host;
-use driftmesh_peer::{Config, Envelope, Peer, Retain, Stability};
+use driftmesh_peer::{Config, Envelope, Peer, Retain, Seek, Stability};
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Waker;
 
+/// Polls at one instant of virtual time, after which jobs are taken to spin for ever.
+const POLLS_PER_INSTANT_MAX: u64 = 1_000_000;
+/// With a lower bound of records than this, homes may forget.
+const RECORDS_ENOUGH: usize = 1_000;
+/// How often the routing lets two peers meet that had not, us.
+const REFRESH_EVERY_US: u64 = 300_000;
 /// How far ahead the mad clock is, us.
 const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
 
@@ -33,6 +42,10 @@ enum Event {
     Fault,
     Rejoin(usize, usize),
     Stay(usize),
+    /// The routing answers what a peer asked it.
+    Sought(usize, Seek),
+    /// The routing of two peers that have not met refreshes itself.
+    Refresh,
     /// A peer that drains goes as soon as it may, and comes back as somebody new; not after the time.
     Leave(usize, u64),
 }
@@ -55,6 +68,8 @@ pub(crate) struct SimPeer {
     paused_until: u64,
     journal_hashed: Lsn,
     pub(crate) mad: bool,
+    /// It said goodbye and does not come back.
+    pub(crate) gone: bool,
 }
 
 /// A whole simulated mesh.
@@ -66,14 +81,27 @@ pub(crate) struct Simulation {
     pub(crate) observer: Observer,
     pub(crate) rng: Rng,
     pub(crate) faults: u64,
+    pub(crate) requests: Requests,
     network: Network,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     messages: u64,
     trace: Trace,
+    /// Polls since virtual time passed last.
+    polls: u64,
     /// Pairs whose connection is down, lower index first.
     down: Vec<(usize, usize)>,
-    restarts: usize,
+    /// Pairs that have not met, lower index first.
+    strangers: BTreeSet<(usize, usize)>,
+}
+
+/// The homes of an object among all peers.
+fn true_homes(peers: &[SimPeer], object: ObjectId) -> Vec<PeerId> {
+    let mut ring = HomeRing::default();
+    for peer in peers {
+        ring.add(peer.id);
+    }
+    ring.homes(object)
 }
 
 fn peer_id(seed: u64, index: usize) -> PeerId {
@@ -88,7 +116,9 @@ impl Simulation {
         let options = Arc::new(options);
         let clock = Arc::new(Clock::default());
         let mut rng = Rng::with_seed(options.seed);
-        let peers = (0..options.peers).map(|index| new_peer(&options, &clock, &mut rng, index)).collect();
+        let requests = Requests::default();
+        let place = |index| (index, Arc::clone(&clock), requests.clone());
+        let peers = (0..options.peers).map(|index| new_peer(&options, place(index), &mut rng)).collect();
         let mut simulation = Self {
             trace: Trace::new(options.seed),
             options,
@@ -98,21 +128,51 @@ impl Simulation {
             observer: Observer::default(),
             rng,
             faults: 0,
+            requests,
             network: Network::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             messages: 0,
+            polls: 0,
             down: Vec::new(),
-            restarts: 0,
+            strangers: BTreeSet::new(),
         };
         for left in 0..simulation.peers.len() {
-            for right in 0..simulation.peers.len() {
-                if left != right {
-                    simulation.join(left, right);
+            for right in left + 1..simulation.peers.len() {
+                // With strangers, each knows the one after it, as if it had joined by it.
+                if simulation.options.strangers && right > left + 1 {
+                    simulation.strangers.insert((left, right));
+                } else {
+                    simulation.meet(left, right);
                 }
             }
         }
         simulation
+    }
+
+    /// Two peers are connected and admit each other.
+    fn meet(&mut self, left: usize, right: usize) {
+        self.strangers.remove(&(left.min(right), left.max(right)));
+        self.join(left, right);
+        self.join(right, left);
+    }
+
+    /// The routing answers: late, and often in part, with somebody else, or not at all.
+    fn sought(&mut self, at: usize, seek: Seek) {
+        let wanted: Vec<usize> = match seek {
+            Seek::Peer(id) => self.peers.iter().position(|peer| peer.id == id).into_iter().collect(),
+            Seek::Near(object) => {
+                let homes = true_homes(&self.peers, object);
+                (0..self.peers.len()).filter(|index| homes.contains(&self.peers[*index].id)).collect()
+            }
+        };
+        for other in wanted {
+            let other = if self.rng.u8(..4) == 0 { self.rng.usize(..self.peers.len()) } else { other };
+            let pair = (at.min(other), at.max(other));
+            if self.strangers.contains(&pair) && self.rng.bool() {
+                self.meet(at, other);
+            }
+        }
     }
 
     /// Peer `at` learns that `other` is connected.
@@ -127,6 +187,11 @@ impl Simulation {
         self.clock.now_us()
     }
 
+    /// Whether jobs wake each other without end while time stands still.
+    pub(crate) const fn is_spinning(&self) -> bool {
+        self.polls >= POLLS_PER_INSTANT_MAX
+    }
+
     fn schedule(&mut self, at_us: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((at_us.max(self.now_us()), self.sequence), event);
@@ -135,6 +200,9 @@ impl Simulation {
     pub(crate) fn begin_faults(&mut self) {
         self.network.faulty = true;
         self.schedule_fault();
+        if !self.strangers.is_empty() {
+            self.schedule(self.now_us() + REFRESH_EVERY_US, Event::Refresh);
+        }
     }
 
     fn schedule_fault(&mut self) {
@@ -152,10 +220,16 @@ impl Simulation {
         for (left, right) in self.down.clone() {
             self.schedule(now_us, Event::Rejoin(left, right));
         }
+        for (left, right) in std::mem::take(&mut self.strangers) {
+            self.meet(left, right);
+        }
         for index in 0..self.peers.len() {
             self.peers[index].paused_until = 0;
-            self.peers[index].host.step(|peer, _| peer.stay());
-            self.collect(index, "stay");
+            // Where leaving is no fault, somebody else's leaving is no business of ours.
+            if self.options.restarts {
+                self.peers[index].host.step(|peer, _| peer.stay());
+                self.collect(index, "stay");
+            }
         }
     }
 
@@ -166,28 +240,81 @@ impl Simulation {
             if done(self) {
                 return true;
             }
+            if self.is_spinning() {
+                return false;
+            }
             let Some((&(at, sequence), _)) = self.queue.first_key_value() else { return false };
             if at > until_us {
                 self.clock.set(until_us);
                 return false;
             }
             let Some(event) = self.queue.remove(&(at, sequence)) else { return false };
+            if at > self.now_us() {
+                self.polls = 0;
+            }
             self.clock.set(at);
             self.handle(event);
         }
     }
 
     fn poll_ready(&mut self) {
-        while let Some((job, at)) = self.executor.next_ready() {
-            if self.peers[at].paused_until > self.now_us() {
-                self.schedule(self.peers[at].paused_until, Event::JobReady(job));
+        loop {
+            // Also before the first poll: who stands outside of the world may have asked for something.
+            self.answer_requests();
+            if self.is_spinning() {
+                return;
+            }
+            let Some((job, at)) = self.executor.next_ready() else { return };
+            let paused_until = at.map_or(0, |at| self.peers[at].paused_until);
+            if paused_until > self.now_us() {
+                self.schedule(paused_until, Event::JobReady(job));
                 continue;
             }
+            self.polls += 1;
             self.executor.poll(job);
             for (until, waker) in self.clock.new_sleepers() {
                 self.schedule(until, Event::Awake(waker));
             }
-            self.collect(at, "client");
+            if let Some(at) = at {
+                self.collect(at, "client");
+            }
+            // A user's job may have taken steps at any peer.
+            for other in 0..self.peers.len() {
+                if self.peers[other].host.has_commands() {
+                    self.collect(other, "user");
+                }
+            }
+        }
+    }
+
+    /// Does what running jobs have asked for.
+    fn answer_requests(&mut self) {
+        for request in self.requests.take() {
+            match request {
+                Request::Spawn(at, job) => self.executor.spawn_boxed(at, job),
+                Request::Heal => self.heal(),
+                Request::Goodbye(index) => self.goodbye(index),
+            }
+        }
+    }
+
+    /// A peer goes for good, with a goodbye. What it has not handed over is gone with it.
+    fn goodbye(&mut self, index: usize) {
+        if std::mem::replace(&mut self.peers[index].gone, true) {
+            return;
+        }
+        let id = self.peers[index].id;
+        for other in 0..self.peers.len() {
+            let pair = (index.min(other), index.max(other));
+            if other == index || self.peers[other].gone || self.down.contains(&pair) {
+                continue;
+            }
+            self.down.push(pair);
+            let other_id = self.peers[other].id;
+            self.peers[other].host.step(|peer, now| peer.left(now, id, true));
+            self.collect(other, "gone");
+            self.peers[index].host.step(|peer, now| peer.left(now, other_id, false));
+            self.collect(index, "left");
         }
     }
 
@@ -208,10 +335,21 @@ impl Simulation {
                 }
             }
             Event::Rejoin(left, right) => {
-                if self.down.contains(&(left, right)) {
+                if self.down.contains(&(left, right)) && !self.peers[left].gone && !self.peers[right].gone {
                     self.down.retain(|pair| *pair != (left, right));
-                    self.join(left, right);
-                    self.join(right, left);
+                    self.meet(left, right);
+                }
+            }
+            Event::Sought(at, seek) => {
+                if self.network.faulty {
+                    self.sought(at, seek);
+                }
+            }
+            Event::Refresh => {
+                let pair = self.rng.choice(self.strangers.iter().copied().collect::<Vec<_>>());
+                if let Some((left, right)) = pair.filter(|_| self.network.faulty) {
+                    self.meet(left, right);
+                    self.schedule(self.now_us() + REFRESH_EVERY_US, Event::Refresh);
                 }
             }
             Event::Stay(index) => {
@@ -272,6 +410,10 @@ impl Simulation {
             for (to, envelope) in commands.sends {
                 self.ship(index, to, &envelope);
             }
+            for seek in commands.seeks {
+                let after = self.rng.u64(1_000..1_000_000);
+                self.schedule(self.now_us() + after, Event::Sought(index, seek));
+            }
         }
         self.hash_journal(index);
         let next = self.peers[index].host.look(|peer| peer.next_timer());
@@ -306,20 +448,35 @@ impl Simulation {
         // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
         // from others, and by what those were ahead.
         let bound = SimHost::true_wall_us(&self.clock) + offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
-        sim_peer.host.look(|peer| {
+        let left = sim_peer.host.look(|peer| {
             let group = peer.group();
             for (_, entry) in group.journal().entries_from(hashed.next()) {
                 let bytes = codec::encode(entry).expect("entries encode");
                 trace.note(now_us, index, "journal", &bytes);
             }
-            observer.watch(group, Timestamp::from_wall(Micros(bound)));
+            observer.watch(group, Timestamp::from_wall(Micros(bound)))
         });
         sim_peer.journal_hashed = sim_peer.host.look(|peer| peer.group().journal().tail());
+        if left {
+            self.check_pointers(&[index]);
+        }
+    }
+
+    /// R3: at every fault, and for a group whenever something leaves it.
+    fn check_pointers(&mut self, which: &[usize]) {
+        if self.options.records_max < RECORDS_ENOUGH {
+            return;
+        }
+        let wrong = self.observer.departures.check(&self.peers, which, self.observer.restarts);
+        if let Some(text) = wrong {
+            self.observer.wrong(text);
+        }
     }
 
     fn fault(&mut self) {
         self.faults += 1;
         let peers = self.peers.len();
+        self.check_pointers(&(0..peers).collect::<Vec<_>>());
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
         match self.rng.u8(..10) {
@@ -329,7 +486,8 @@ impl Simulation {
                 let other = (one + self.rng.usize(1..peers)) % peers;
                 self.disconnect(one.min(other), one.max(other));
             }
-            8 => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            8 if self.options.stalls => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
+            9 if !self.options.restarts => {}
             9 if self.rng.u8(..4) == 0 && self.has_nothing(one) && self.is_idle(one) => self.go(one, Going::Crash),
             9 if !self.peers[one].mad => {
                 self.peers[one].host.step(|peer, now| peer.drain(now));
@@ -381,22 +539,21 @@ impl Simulation {
                 self.collect(other, "gone");
             }
         }
-        self.restarts += 1;
-        let id = peer_id(self.options.seed, index + 1_000 * self.restarts);
+        self.observer.restarts += 1;
+        let id = peer_id(self.options.seed, index + 1_000 * self.observer.restarts);
         let config = new_config(&self.options, &mut self.rng, id, false);
         self.peers[index].host.replace(|now| Peer::new(config, now));
         let peer = &mut self.peers[index];
         (peer.id, peer.timer_set, peer.journal_hashed) = (id, None, Lsn::ZERO);
         for other in 0..self.peers.len() {
             if other != index {
-                self.join(index, other);
-                self.join(other, index);
+                self.meet(index, other);
             }
         }
     }
 
     fn disconnect(&mut self, left: usize, right: usize) {
-        if self.down.contains(&(left, right)) {
+        if self.down.contains(&(left, right)) || self.strangers.contains(&(left, right)) {
             return;
         }
         self.down.push((left, right));
@@ -414,15 +571,16 @@ impl Simulation {
     }
 }
 
-fn new_peer(options: &Options, clock: &Arc<Clock>, rng: &mut Rng, index: usize) -> SimPeer {
+fn new_peer(options: &Options, place: (usize, Arc<Clock>, Requests), rng: &mut Rng) -> SimPeer {
+    let (index, clock, requests) = place;
     let id = peer_id(options.seed, index);
     let mad = options.mad_clock && index + 1 == options.peers;
     let skew = i64::try_from(options.skew_us).unwrap_or(0);
     let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
-    let config = new_config(options, rng, id, true);
-    let host = SimHost::new(Arc::clone(clock), wall_offset_us, |now| Peer::new(config, now));
-    debug_assert_eq!(now_at(clock, wall_offset_us).mono.0, clock.now_us());
-    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad }
+    let config = new_config(options, rng, id, index == 0);
+    let place = Place { index, clock, requests, wall_offset_us };
+    let host = SimHost::new(place, |now| Peer::new(config, now));
+    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad, gone: false }
 }
 
 fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Config {
@@ -433,11 +591,14 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
     config.retain = Retain::Everything;
     config.stability = if options.stable_after_us > 0 { Stability::Reported } else { Stability::OnAppend };
     config.version_bytes_max = options.version_bytes_max;
+    config.pointers_max = options.pointers_max;
+    config.pointer_grace = Micros(options.pointer_grace_us);
     config.records_max = NonZeroUsize::new(options.records_max).unwrap_or(NonZeroUsize::MIN);
     #[cfg(feature = "sabotage")]
     {
         config.sabotage = options.sabotage;
     }
     config.founder = founder;
+    config.name_bucket_entries_max = options.name_bucket_entries_max;
     config
 }

@@ -2,8 +2,10 @@
 //! or final states. Run with `cargo test --package driftmesh-sim --features sabotage`.
 #![cfg(feature = "sabotage")]
 
+mod gold;
+
 use driftmesh_peer::Sabotage;
-use driftmesh_sim::{Overrides, run_founding_seed, run_seed};
+use driftmesh_sim::{Options, Overrides, Stage, run_founding_seed, run_seed};
 
 /// Within this many seeds each sabotage must be caught.
 const SEEDS_MAX: u64 = 2_000;
@@ -43,14 +45,38 @@ macro_rules! sabotages {
 sabotages! {
     hint: Hint,
     climb: Climb,
+    pointers: Pointers,
+    republish: Republish,
     wound_wait: WoundWait,
     commit_point: CommitPoint,
     fetch_age: FetchAge,
     lock_first: LockFirst,
     snapshot_clock: SnapshotClock,
+    serializable: Serializable,
     old_versions: OldVersions,
     clock_guard: ClockGuard,
+    clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
     one_genesis: OneGenesis,
+    names: Names,
+}
+
+#[test]
+fn the_judge_of_the_stage_notices_too() {
+    let caught = |sabotage| {
+        (0..SEEDS_MAX).find_map(|seed| {
+            let overrides = Overrides { peers: Some(3), sabotage: Some(sabotage), ..Overrides::default() };
+            let mut stage = Stage::new(Options::draw(seed, &overrides));
+            stage.begin_faults();
+            let main = gold::exchange(&stage);
+            // A broken rule may also keep the world from coming to an end.
+            let _ = stage.run(main, 60_000_000);
+            stage.settle_and_judge().into_iter().next().map(|violation| (seed, violation))
+        })
+    };
+    for sabotage in [Sabotage::OneOwner, Sabotage::Once] {
+        let (seed, violation) = caught(sabotage).expect("two owners are noticed");
+        println!("without {}: seed {seed}: {violation}", sabotage.rule());
+    }
 }

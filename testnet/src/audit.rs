@@ -3,7 +3,7 @@
 //! It knows nothing but the totals. It refuses to talk to peers, and to explain away what does not add up.
 
 use crate::world::{Item, Player, Totals};
-use driftmesh::{Object, ObjectId, Ref, Value, decode_object};
+use driftmesh::{NameBucket, Object, ObjectId, Ref, Value, decode_object};
 use driftmesh_model::stored_header;
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(crate) struct Findings {
     pub(crate) items: u64,
     /// Objects met more than once, and items in more than one inventory.
     pub(crate) duplicates: u64,
-    /// Objects met at each owner.
+    /// Players and items met at each owner.
     pub(crate) owned: BTreeMap<String, u64>,
     /// How many faults of each kind.
     pub(crate) faults: BTreeMap<Fault, u64>,
@@ -61,10 +61,17 @@ pub(crate) struct Tally {
     holders: BTreeMap<ObjectId, Ref<Player>>,
 }
 
+/// What kind of object was met.
+enum Counted {
+    /// A player or an item.
+    OfTheWorld,
+    /// A directory bucket: each mesh has them, and the founder keeps those that nobody uses.
+    Directory,
+}
+
 impl Tally {
     /// Counts one object, met at `owner`.
     pub(crate) fn meet(&mut self, owner: &str, object: ObjectId, value: &Value) {
-        *self.findings.owned.entry(owner.to_owned()).or_default() += 1;
         if let Some(before) = self.met.get(&object) {
             let told = format!("object {object} was met at {before} and again at {owner}");
             self.findings.duplicates += 1;
@@ -72,12 +79,16 @@ impl Tally {
         } else {
             self.met.insert(object, owner.to_owned());
         }
-        if let Err(reason) = self.count(object, value) {
-            self.findings.fault(Fault::UnknownType, 1, || format!("object {object} at {owner}: {reason}"));
+        match self.count(object, value) {
+            Ok(Counted::OfTheWorld) => *self.findings.owned.entry(owner.to_owned()).or_default() += 1,
+            Ok(Counted::Directory) => {}
+            Err(reason) => {
+                self.findings.fault(Fault::UnknownType, 1, || format!("object {object} at {owner}: {reason}"));
+            }
         }
     }
 
-    fn count(&mut self, object: ObjectId, value: &Value) -> Result<(), String> {
+    fn count(&mut self, object: ObjectId, value: &Value) -> Result<Counted, String> {
         let header = stored_header(value).map_err(|error| error.to_string())?;
         if header.type_name == Player::TYPE_NAME {
             let player: Player = decode_object(value).map_err(|error| error.to_string())?;
@@ -88,10 +99,12 @@ impl Tally {
             let item: Item = decode_object(value).map_err(|error| error.to_string())?;
             self.findings.items += 1;
             self.holders.insert(object, item.holder);
+        } else if header.type_name == NameBucket::TYPE_NAME {
+            return Ok(Counted::Directory);
         } else {
             return Err(format!("it is a `{}`, which this world does not have", header.type_name));
         }
-        Ok(())
+        Ok(Counted::OfTheWorld)
     }
 
     /// Ends the count.
@@ -278,6 +291,22 @@ mod tests {
         let mut met = good();
         met.push(("b", 99, Value::from_slice(b"rubbish")));
         assert_eq!(kinds(&judged(&met)), [Fault::UnknownType]);
+    }
+
+    #[test]
+    fn directory_buckets_belong_to_every_world_but_each_to_one_owner() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Bucket;
+        impl Object for Bucket {
+            const TYPE_NAME: &'static str = NameBucket::TYPE_NAME;
+        }
+        let mut met = good();
+        met.push(("a", 50, encode_object(&Bucket).unwrap()));
+        let findings = judged(&met);
+        assert_eq!(kinds(&findings), []);
+        assert_eq!(findings.owned.into_values().collect::<Vec<_>>(), [2, 2]);
+        met.push(("b", 50, encode_object(&Bucket).unwrap()));
+        assert_eq!(kinds(&judged(&met)), [Fault::MetAgain]);
     }
 
     #[test]

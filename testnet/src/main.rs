@@ -74,6 +74,7 @@ fn run_testnet(options: &RunOptions) -> Result<ExitCode> {
 
 fn tell(report: &Report) -> ExitCode {
     output::line(&report.work_line());
+    output::line(&report.directory_line());
     output::line(&report.audit_line());
     for reason in &report.invalid {
         output::line(&format!("INVALID: {reason}"));

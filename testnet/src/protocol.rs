@@ -120,6 +120,16 @@ pub(crate) struct Finished {
     pub(crate) bytes_sent: u64,
     /// The longest time that messages or timers held the peer's core, microseconds.
     pub(crate) longest_core_hold_us: u64,
+    /// Searches that found their object while it worked.
+    pub(crate) found: u64,
+    /// Pointers that these followed.
+    pub(crate) hops: u64,
+    /// Most pointers that one search followed since the start.
+    pub(crate) chain_max: u64,
+    /// Forwarding pointers kept at the end.
+    pub(crate) pointers: u64,
+    /// About how much memory pointers, hints and home records take at the end, bytes.
+    pub(crate) directory_bytes: u64,
     /// Latencies of all trades that committed.
     pub(crate) latencies: Vec<(u64, u64)>,
     /// From the first trade to the end of the last, microseconds.

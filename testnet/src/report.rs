@@ -63,6 +63,14 @@ pub(crate) struct Report {
     pub(crate) bytes_sent: u64,
     /// The longest time that messages or timers held the core of a peer, microseconds.
     pub(crate) longest_core_hold_us: u64,
+    /// Pointers followed by a search for an object, in the mean.
+    pub(crate) hops_mean: f64,
+    /// Most pointers that one search followed.
+    pub(crate) chain_max: u64,
+    /// Forwarding pointers kept by all peers at the end.
+    pub(crate) pointers: u64,
+    /// About how much memory pointers, hints and home records of all peers take at the end, bytes per object.
+    pub(crate) directory_bytes_per_object: f64,
     /// The smallest share of the objects that a peer owns at the end.
     pub(crate) owned_min_share: f64,
     /// The largest.
@@ -124,6 +132,10 @@ impl Report {
             frames_sent: sum(|finished| finished.frames_sent),
             bytes_sent: sum(|finished| finished.bytes_sent),
             longest_core_hold_us: work.iter().map(|finished| finished.longest_core_hold_us).max().unwrap_or(0),
+            hops_mean: ratio(sum(|finished| finished.hops), sum(|finished| finished.found)),
+            chain_max: work.iter().map(|finished| finished.chain_max).max().unwrap_or(0),
+            pointers: sum(|finished| finished.pointers),
+            directory_bytes_per_object: ratio(sum(|finished| finished.directory_bytes), objects).round(),
             owned_min_share: shares.clone().fold(1.0, f64::min),
             owned_max_share: shares.fold(0.0, f64::max),
             gold_expected: created.gold,
@@ -183,6 +195,17 @@ impl Report {
             grouped(self.items_found),
             grouped(self.items_expected),
             grouped(self.duplicates)
+        )
+    }
+
+    /// The line about how objects were found.
+    pub(crate) fn directory_line(&self) -> String {
+        format!(
+            "searches followed {:.3} pointers in the mean and {} at most; {} pointers kept, {} directory bytes per object",
+            self.hops_mean,
+            self.chain_max,
+            grouped(self.pointers),
+            self.directory_bytes_per_object,
         )
     }
 

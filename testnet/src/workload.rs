@@ -169,6 +169,11 @@ impl Workload {
             frames_sent: status.transport.frames_sent - self.sent_before.frames_sent,
             bytes_sent: status.transport.bytes_sent - self.sent_before.bytes_sent,
             longest_core_hold_us: status.longest_core_hold_us,
+            found: metrics.found - self.metrics_before.found,
+            hops: metrics.hops - self.metrics_before.hops,
+            chain_max: metrics.chain_max,
+            pointers: status.pointers as u64,
+            directory_bytes: status.directory_bytes as u64,
             elapsed_us: micros(elapsed),
             ..Finished::default()
         };

@@ -1,4 +1,4 @@
-//! `driftmesh status`: asks a running peer through its control socket and shows what it says.
+//! Asking a running peer through its control socket, and `driftmesh status`, which shows what it says of itself.
 
 use super::exit::{Exit, Failure};
 use super::{out, socket};
@@ -19,21 +19,34 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// # Errors
 /// When no peer answers, or several run and none was named.
 pub(super) fn status(control: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let path = match control {
-        Some(path) => path.to_owned(),
-        None => the_one_running()?,
-    };
-    let line = ask(&path).map_err(|error| {
+    let (line, status) = ask(&chosen(control)?, &serde_json::json!({ "cmd": "status" }))?;
+    out::say(if json { line } else { table(&status) }.as_str());
+    Ok(())
+}
+
+/// The control socket that was named, or that of the one peer that runs.
+///
+/// # Errors
+/// When none runs, or several and none was named.
+pub(super) fn chosen(control: Option<&Path>) -> Result<PathBuf, Failure> {
+    control.map_or_else(the_one_running, |path| Ok(path.to_owned()))
+}
+
+/// Asks a peer; returns its answer as it stands and as it reads.
+///
+/// # Errors
+/// When it does not answer, or answers with an error.
+pub(super) fn ask(path: &Path, request: &Value) -> Result<(String, Value), Failure> {
+    let line = exchange(path, request).map_err(|error| {
         let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
         Failure::new(Exit::Control, message)
     })?;
-    let status: Value = serde_json::from_str(&line)
-        .map_err(|error| Failure::new(Exit::Control, format!("{} answered no status: {error}", path.display())))?;
-    if let Some(error) = status["error"].as_str() {
-        return Err(Failure::new(Exit::Control, error));
+    let answer: Value = serde_json::from_str(&line)
+        .map_err(|error| Failure::new(Exit::Control, format!("{} answered no JSON: {error}", path.display())))?;
+    match answer["error"].as_str() {
+        Some(error) => Err(Failure::new(Exit::Control, error)),
+        None => Ok((line.trim_end().to_owned(), answer)),
     }
-    out::say(if json { line.trim_end().to_owned() } else { table(&status) }.as_str());
-    Ok(())
 }
 
 fn the_one_running() -> Result<PathBuf, Failure> {
@@ -56,11 +69,11 @@ fn the_one_running() -> Result<PathBuf, Failure> {
     }
 }
 
-fn ask(path: &Path) -> std::io::Result<String> {
+fn exchange(path: &Path, request: &Value) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
-    match stream.write_all(b"{\"cmd\":\"status\"}\n") {
+    match stream.write_all(format!("{request}\n").as_bytes()) {
         // A peer that has too many clients says so before it reads, and hangs up.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written?,
@@ -71,7 +84,7 @@ fn ask(path: &Path) -> std::io::Result<String> {
 }
 
 /// Text of a value, without quotes.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -104,6 +117,19 @@ fn table(status: &Value) -> String {
     }
     row("journal", format!("at {}, lag {}", get("journal_tail"), get("journal_lag")));
     row("core", format!("longest hold {} us", get("longest_core_hold_us")));
+    row(
+        "directory",
+        format!(
+            "{} pointers, {} hints, {} home records, about {} KiB",
+            get("pointers"),
+            get("hints"),
+            get("home_records"),
+            status["directory_bytes"].as_u64().unwrap_or(0) / 1_024
+        ),
+    );
+    if let Some(ahead_us) = status["clock_off_us"].as_i64() {
+        row("clock", format!("{} ms ahead of the members: no transaction begins here; set it right", ahead_us / 1_000));
+    }
     if status["draining"].as_bool() == Some(true) {
         row("state", "leaving".to_owned());
     }

@@ -28,12 +28,16 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 struct Line {
     cmd: Command,
+    /// The id of the object that `explain` is about.
+    #[serde(default)]
+    object: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Command {
     Status,
+    Explain,
     Leave,
     Stop,
 }
@@ -179,7 +183,12 @@ async fn answer_line(
     requests: &mpsc::Sender<Request>,
     confirm: &mut Option<oneshot::Sender<()>>,
 ) -> Value {
-    let ask = match serde_json::from_slice::<Line>(line).map(|line| line.cmd) {
+    let line = serde_json::from_slice::<Line>(line);
+    let ask = match line.as_ref().map(|line| line.cmd) {
+        Ok(Command::Explain) => {
+            let object = line.as_ref().ok().and_then(|line| line.object.as_deref());
+            return super::locate::answer(mesh, object).await;
+        }
         Ok(Command::Status) => {
             let status = serde_json::to_value(mesh.status());
             return status.unwrap_or_else(|error| json!({ "error": error.to_string() }));
@@ -187,7 +196,7 @@ async fn answer_line(
         Ok(Command::Leave) => Ask::Leave,
         Ok(Command::Stop) => Ask::Stop,
         Err(error) => {
-            return json!({ "error": format!("{error}; give {{\"cmd\": \"status\"}}, \"leave\" or \"stop\"") });
+            return json!({ "error": format!("{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"leave\" or \"stop\"") });
         }
     };
     let (answer, answered) = oneshot::channel();

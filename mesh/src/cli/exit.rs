@@ -14,6 +14,7 @@ Exit codes:
   4  the mesh refused this peer: name, secret, genesis or protocol version
   5  no peer of the mesh could be reached, or no mesh was founded, in time
   6  the control socket cannot be created, or no peer answers there
+  7  the object was not found
   130  ended at once by a second Ctrl-C";
 
 /// Why the program ended.
@@ -33,6 +34,8 @@ pub(super) enum Exit {
     Unreachable,
     /// The control socket cannot be created, or no peer answers there.
     Control,
+    /// The object was not found.
+    NotFound,
     /// Ended at once by a second Ctrl-C.
     Interrupted,
 }
@@ -47,6 +50,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 4,
             Exit::Unreachable => 5,
             Exit::Control => 6,
+            Exit::NotFound => 7,
             Exit::Interrupted => 130,
         })
     }

@@ -3,6 +3,7 @@
 mod client;
 mod control;
 mod exit;
+mod locate;
 mod out;
 mod peer;
 mod socket;
@@ -27,6 +28,11 @@ enum Command {
     Peer(PeerArgs),
     /// Shows a running peer of this machine: its peers, groups, objects and lag.
     Status(StatusArgs),
+    /// Says which peer owns an object now.
+    Where(LocateArgs),
+    /// Says which peer owns an object now, and how a running peer found it: by which steps, over which peers, at
+    /// which epochs.
+    Explain(LocateArgs),
 }
 
 /// How a peer is run.
@@ -62,6 +68,9 @@ struct PeerArgs {
     /// Lets other machines reach a peer of a mesh without a secret. Anybody who can reach it can take part.
     #[arg(long)]
     open: bool,
+    /// Does not look for peers of the same network by mDNS, and is not found by it.
+    #[arg(long)]
+    no_mdns: bool,
     /// The failure domain of this peer, shown in its status.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
@@ -80,9 +89,25 @@ struct StatusArgs {
     /// The peer's control socket, as it printed it. Not needed when one peer runs on this machine.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Prints the status as one line of JSON.
+    /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Which object to find, and which peer to ask.
+#[derive(Debug, Args)]
+struct LocateArgs {
+    /// The object's id: 32 hexadecimal digits.
+    #[arg(value_name = "ID")]
+    object: String,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+impl LocateArgs {
+    fn show(&self, steps: bool) -> Result<Exit, Failure> {
+        locate::show(self.asked.control.as_deref(), &self.object, steps, self.asked.json).map(|()| Exit::Success)
+    }
 }
 
 /// Runs the program.
@@ -91,6 +116,8 @@ pub(crate) fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Peer(args) => start_logging(&args.log).and_then(|()| run_peer(args)),
         Command::Status(args) => client::status(args.control.as_deref(), args.json).map(|()| Exit::Success),
+        Command::Where(args) => args.show(false),
+        Command::Explain(args) => args.show(true),
     };
     match ended {
         Ok(exit) => exit.into(),

@@ -52,7 +52,7 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
-    let waiting = Waiting::new(&mesh, &args);
+    let waiting = Waiting::new(&args);
     let mut running = Running {
         mesh,
         name: args.mesh.clone(),
@@ -85,7 +85,7 @@ fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
                        or the others";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let mut builder = Mesh::builder().name(&args.mesh).open(args.open);
+    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
     if args.new {
         builder = builder.new_mesh();
     } else if let Some(expect) = args.expect {
@@ -175,6 +175,37 @@ fn common_options(args: &PeerArgs) -> String {
     line
 }
 
+/// What a peer that looks for a mesh does not do by itself.
+fn how_to_start_one(reach: Reach, args: &PeerArgs) -> Vec<String> {
+    let mut options = common_options(args);
+    if reach == Reach::Network {
+        options.push_str(" --listen 0.0.0.0:0");
+        if args.open {
+            options.push_str(" --open");
+        }
+    }
+    let how = match reach {
+        Reach::Network => {
+            "this peer then finds it by mDNS on this network; elsewhere, start this peer again with the \
+                           --join line that is printed there"
+        }
+        Reach::ThisMachine => {
+            "then start this peer again with the --join line that is printed there (it listens on \
+                               this machine only; to find a mesh by mDNS, give --listen 0.0.0.0:PORT)"
+        }
+        Reach::NoMdns => {
+            "then start this peer again with the --join line that is printed there (--no-mdns keeps it \
+                          from finding a mesh of this network)"
+        }
+    };
+    vec![
+        "this peer founds none by itself; to start one, run one of these:".to_owned(),
+        format!("  driftmesh peer --new{options}"),
+        format!("  driftmesh peer --expect N{options}    (at each of N or more peers, N more than half)"),
+        how.to_owned(),
+    ]
+}
+
 /// The text as one word of a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
@@ -188,6 +219,29 @@ fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
+/// How a peer that looks for a mesh without an address can come to one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    /// By mDNS.
+    Network,
+    /// Its listen addresses are loopback ones, of which mDNS does not tell.
+    ThisMachine,
+    /// It was told to leave mDNS alone.
+    NoMdns,
+}
+
+impl Reach {
+    fn of(args: &PeerArgs) -> Self {
+        if args.no_mdns {
+            Self::NoMdns
+        } else if args.listen.iter().all(|address| is_this_machine(address)) {
+            Self::ThisMachine
+        } else {
+            Self::Network
+        }
+    }
+}
+
 /// What a peer says while it has no mesh.
 struct Waiting {
     /// Empty when the progress of the join addresses says it all.
@@ -197,27 +251,10 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(mesh: &Mesh, args: &PeerArgs) -> Self {
+    fn new(args: &PeerArgs) -> Self {
         let (expect, name) = (args.expect, args.mesh.clone());
-        let options = common_options(args);
-        let mut lines = Vec::new();
-        if expect.is_none() && args.join.is_empty() {
-            lines.push("this peer founds none by itself; to start one, run one of these:".to_owned());
-            lines.push(format!("  driftmesh peer --new{options}"));
-            lines.push(format!(
-                "  driftmesh peer --expect N{options}    (at each of N or more peers, N more than half)"
-            ));
-            lines.push(
-                "then, if this peer does not find it, start it again with the --join line that is printed there"
-                    .to_owned(),
-            );
-            if mesh.addresses().iter().all(|address| is_this_machine(address)) {
-                lines.push(
-                    "(it listens on this machine only; to be found on a network, give --listen 0.0.0.0:PORT)"
-                        .to_owned(),
-                );
-            }
-        }
+        let searches = expect.is_none() && args.join.is_empty();
+        let lines = if searches { how_to_start_one(Reach::of(args), args) } else { Vec::new() };
         Self { how_to_start_one: lines, expect, name }
     }
 
@@ -273,8 +310,8 @@ impl Signals {
 }
 
 /// Whether a refusal is a mistake in how a peer was started, which is said once for each peer.
-fn concerns_peer(reason: &RefuseReason) -> bool {
-    matches!(reason, RefuseReason::OtherGenesis { .. } | RefuseReason::OtherExpect { .. })
+const fn concerns_peer(reason: &RefuseReason) -> bool {
+    matches!(reason, RefuseReason::OtherExpect { .. })
 }
 
 /// Why a peer ends.
@@ -296,7 +333,7 @@ struct Running {
     /// How many peers were shown last, this one included.
     shown: usize,
     refused_at: Option<Instant>,
-    /// Peers of which was said that they take part in another mesh, or expect another number of peers.
+    /// Peers of which was said that they expect another number of peers.
     told: BTreeSet<PeerId>,
 }
 
@@ -371,6 +408,11 @@ impl Running {
                     if founder == self.mesh.peer_id() { "this peer".to_owned() } else { format!("peer {founder}") };
                 say(&format!("founded mesh {} (genesis {genesis}), its founder is {founder}", self.name));
             }
+            Notice::OtherMesh { reason, address } => self.show_other_mesh(&reason, address.as_deref()),
+            // Said once for the whole mesh.
+            Notice::Refused {
+                reason: RefuseReason::WrongMeshName { .. } | RefuseReason::OtherGenesis { .. }, ..
+            } => {}
             Notice::Refused { peer, address, reason, .. } => self.show_refused(peer, address.as_deref(), &reason),
             Notice::ListenFailed { addresses, error } => {
                 complain(&format!(
@@ -380,6 +422,17 @@ impl Running {
             }
             _ => {}
         }
+    }
+
+    fn show_other_mesh(&self, reason: &RefuseReason, address: Option<&str>) {
+        let address = address.unwrap_or("an unknown address");
+        let (name, what) = match reason {
+            // Meshes of other names have the same right to the network.
+            RefuseReason::WrongMeshName { theirs, .. } => (theirs, "the two never mix".to_owned()),
+            other => (&self.name, other.to_string()),
+        };
+        let name = name.escape_debug();
+        say(&format!("another mesh `{name}` is on this network: one of its peers is at {address}; {what}"));
     }
 
     fn show_refused(&mut self, peer: Option<PeerId>, address: Option<&str>, reason: &RefuseReason) {

@@ -221,6 +221,11 @@ pub(super) fn socket(address: &Multiaddr) -> Option<SocketAddr> {
     ends.then_some(SocketAddr::new(ip, port))
 }
 
+/// Whether nobody outside this machine can use the address.
+pub(super) fn is_loopback(address: &Multiaddr) -> bool {
+    socket(address).is_some_and(|socket| socket.ip().is_loopback())
+}
+
 /// The addresses that a remote told, as far as they can be dialled.
 pub(super) fn from_remote(addresses: &[Bytes]) -> Vec<Multiaddr> {
     let mut dialable: Vec<Multiaddr> = Vec::new();
@@ -247,14 +252,31 @@ pub(super) fn to_remote(addresses: &[Multiaddr]) -> Vec<Bytes> {
         .collect()
 }
 
-/// Leaves out loopback addresses that came from another machine when there are others: they would lead back here.
-pub(super) fn without_foreign_loopback(mut addresses: Vec<Multiaddr>, teller: Option<&Multiaddr>) -> Vec<Multiaddr> {
-    let is_loopback = |address: &Multiaddr| socket(address).is_some_and(|socket| socket.ip().is_loopback());
-    let is_foreign = teller.is_some_and(|teller| !is_loopback(teller));
-    if is_foreign && !addresses.iter().all(is_loopback) {
+/// The addresses of a peer that were told by somebody unknown, as far as they can be dialled.
+pub(super) fn from_hearsay(addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+    let mut dialable: Vec<Multiaddr> = Vec::new();
+    for socket in addresses.iter().filter_map(socket) {
+        let address = multiaddress(socket.ip(), socket.port());
+        let is_usable = socket.port() != 0 && !socket.ip().is_unspecified();
+        if is_usable && !dialable.contains(&address) && dialable.len() < ADDRESSES_MAX {
+            dialable.push(address);
+        }
+    }
+    without_loopback(dialable)
+}
+
+/// Leaves out loopback addresses when there are others: they may lead back here.
+fn without_loopback(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    if !addresses.iter().all(is_loopback) {
         addresses.retain(|address| !is_loopback(address));
     }
     addresses
+}
+
+/// Leaves out loopback addresses that came from another machine when there are others: they would lead back here.
+pub(super) fn without_foreign_loopback(addresses: Vec<Multiaddr>, teller: Option<&Multiaddr>) -> Vec<Multiaddr> {
+    let is_foreign = teller.and_then(socket).is_some_and(|socket| !socket.ip().is_loopback());
+    if is_foreign { without_loopback(addresses) } else { addresses }
 }
 
 #[cfg(test)]

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::counters::add;
-use super::exchange;
 use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, Reassembly};
 use super::lanes::Step;
 use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
 use super::reason::LeaveReason;
 use super::registry::{Session, Shared};
-use super::swarm::Command;
 
 /// Ends the session when the task ends, in whatever way: a later admission of the peer waits for it.
 pub(super) struct SessionEnd {
@@ -133,14 +131,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                     self.session.lanes.owe_credit();
                 }
                 FrameKind::BulkCredit => self.session.lanes.take_credit(frame::number(kind, body)?)?,
-                FrameKind::Exchange => {
-                    let teller = self.shared.endpoint(&self.session.peer);
-                    let learned = exchange::read(body, teller.as_ref())?;
-                    // A full channel only delays it to the next refresh; waiting here would hold up payloads.
-                    if !learned.is_empty() && self.shared.commands.try_send(Command::Learned(learned)).is_err() {
-                        tracing::debug!(peer = %self.session.peer, "peer exchange left out, too much waits");
-                    }
-                }
+                FrameKind::Alive if body.is_empty() => {}
+                FrameKind::Alive => return Err(FrameError::body(kind).into()),
                 FrameKind::Goodbye => return Err(End::Goodbye),
                 FrameKind::Founding | FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
                     return Err(FrameError::unexpected(kind).into());

@@ -23,6 +23,12 @@ pub struct TransportCounters {
     pub refused: u64,
     /// Those of them where the other side belongs to another mesh of the same name.
     pub other_genesis: u64,
+    /// Peers heard of by mDNS for which there was no room.
+    pub nearby_dropped: u64,
+    /// Records that members wanted Kademlia to store, which it never does.
+    pub records_refused: u64,
+    /// How often a connection's routing messages had to wait because there were too many.
+    pub routing_throttled: u64,
 }
 
 #[derive(Default)]
@@ -35,6 +41,9 @@ pub(super) struct Counters {
     pub(super) busy: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) other_genesis: AtomicU64,
+    pub(super) nearby_dropped: AtomicU64,
+    pub(super) records_refused: AtomicU64,
+    pub(super) routing_throttled: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -55,6 +64,9 @@ impl Counters {
             busy: read(&self.busy),
             refused: read(&self.refused),
             other_genesis: read(&self.other_genesis),
+            nearby_dropped: read(&self.nearby_dropped),
+            records_refused: read(&self.records_refused),
+            routing_throttled: read(&self.routing_throttled),
         }
     }
 }

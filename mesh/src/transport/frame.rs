@@ -23,8 +23,8 @@ pub(super) enum FrameKind {
     BulkChunk,
     /// How many chunks the receiver took (4 bytes, big endian).
     BulkCredit,
-    /// Peer exchange, and the sign of life.
-    Exchange,
+    /// A sign of life, empty.
+    Alive,
     /// The sender leaves and sends nothing more.
     Goodbye,
     /// What fresh peers say to each other; never between admitted ones.
@@ -45,7 +45,7 @@ impl FrameKind {
         Self::BulkBegin,
         Self::BulkChunk,
         Self::BulkCredit,
-        Self::Exchange,
+        Self::Alive,
         Self::Goodbye,
         Self::Founding,
         Self::Hello,
@@ -60,7 +60,7 @@ impl FrameKind {
             Self::BulkBegin => 2,
             Self::BulkChunk => 3,
             Self::BulkCredit => 4,
-            Self::Exchange => 5,
+            Self::Alive => 5,
             Self::Goodbye => 6,
             Self::Founding => 0x47,
             // High, so that a frame of the handshake and one of the session differ in more than one bit.

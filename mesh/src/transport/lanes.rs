@@ -116,7 +116,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Queues a frame of peer exchange, or drops it when too many wait: a refresh repeats it.
+    /// Queues a sign of life, or drops it when too many wait: each says the same.
     pub(super) fn push_control(&self, frame: Vec<u8>) {
         let mut state = self.lock();
         if state.phase != Phase::Open || state.control.len() >= CONTROL_QUEUE_FRAMES {
@@ -289,8 +289,8 @@ mod tests {
         lanes.push(vec![3; 10]).unwrap();
         assert_eq!(written(&lanes), [FrameKind::Payload, FrameKind::Payload, FrameKind::BulkChunk]);
         lanes.push(vec![4; 10]).unwrap();
-        lanes.push_control(frame::encode(FrameKind::Exchange, &[]));
-        assert_eq!(written(&lanes), [FrameKind::Exchange, FrameKind::Payload, FrameKind::BulkChunk]);
+        lanes.push_control(frame::encode(FrameKind::Alive, &[]));
+        assert_eq!(written(&lanes), [FrameKind::Alive, FrameKind::Payload, FrameKind::BulkChunk]);
         assert_eq!(written(&lanes), []);
     }
 

@@ -2,10 +2,11 @@
 //!
 //! It refuses to hold bounds that other parts must agree on; those live in `driftmesh_model::limits`.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// The version of the wire protocol. Peers of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest payload, bytes: a transaction's 16 MiB of objects, and room for what wraps them.
 pub const MAX_PAYLOAD: usize = (17 << 20) + CHUNK;
@@ -23,8 +24,8 @@ pub const SMALL_QUEUE_BYTES: usize = 8 << 20;
 pub const BULK_QUEUE_PAYLOADS: usize = 64;
 /// Most bytes of large payloads queued for one peer: three of the largest and some.
 pub const BULK_QUEUE_BYTES: usize = 64 << 20;
-/// Most frames of peer exchange queued for one peer; what does not fit is told by a later refresh.
-pub(super) const CONTROL_QUEUE_FRAMES: usize = 64;
+/// Most signs of life queued for one peer; who takes none for so long hears the next one.
+pub(super) const CONTROL_QUEUE_FRAMES: usize = 4;
 
 /// Chunks that may be under way without the receiver's credit. Without it the socket's buffers would take
 /// megabytes of a large payload, and every small one would wait behind them.
@@ -69,15 +70,9 @@ pub const ADDRESSES_MAX: usize = 16;
 /// Longest binary multiaddress that is told or believed, bytes.
 pub(super) const ADDRESS_BYTES_MAX: usize = 128;
 
-/// Most peers told to another at its admission.
-pub(super) const EXCHANGE_RECORDS_MAX: usize = 256;
-/// Most peers in one frame of peer exchange, so that the largest fits a frame.
-pub(super) const EXCHANGE_RECORDS_PER_FRAME: usize = 16;
-/// Most peers told in each refresh, which goes round robin over all.
-pub(super) const REFRESH_RECORDS: usize = 32;
-/// The time between two refreshes; they are also the sign of life.
-pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
-/// A peer from which nothing came for so long is lost: three refreshes, and slack for a busy machine.
+/// The time between two signs of life.
+pub(super) const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer from which nothing came for so long is lost: three signs of life, and slack for a busy machine.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// The first wait before an address is dialled again; it doubles.
@@ -90,8 +85,9 @@ pub(super) const REDIAL_FOR: Duration = Duration::from_secs(60);
 pub(super) const REDIALS_MAX: usize = 2_048;
 /// Most dials under way at once.
 pub(super) const DIALS_MAX: usize = 64;
-/// Of two peers that hear of each other, the higher waits so long, so that they do not both dial.
-pub(super) const DIAL_STAGGER: Duration = Duration::from_millis(400);
+/// Of two peers that may hear of each other at once, the higher waits so long, so that they do not both dial. Short,
+/// because mostly only one of them hears of the other.
+pub(super) const DIAL_STAGGER: Duration = Duration::from_millis(100);
 /// Most `join` addresses.
 pub const JOIN_ADDRESSES_MAX: usize = 256;
 /// How often due dials are looked for. No payload waits for it.
@@ -102,8 +98,64 @@ pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(5);
 /// Most unreachable addresses remembered for that; beyond it events are left out.
 pub(super) const UNREACHABLE_REMEMBERED: usize = 4_096;
-/// Most peers remembered as having said goodbye, so that stale records do not bring them back.
-pub(super) const DEPARTED_REMEMBERED: usize = 4_096;
+/// How long a peer that said goodbye is not dialled on hearsay: by then nobody tells of it any more.
+pub(super) const DEPARTED_FOR: Duration = Duration::from_secs(30);
+/// How long a peer that refused, or was refused, is not dialled on hearsay.
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// Most peers remembered as not to be dialled on hearsay.
+pub(super) const SHUNNED_REMEMBERED: usize = 4_096;
+
+/// Most peers heard of by mDNS that are dialled until they are admitted. Beyond it those that failed make way.
+pub(super) const NEARBY_MAX: usize = 1_024;
+/// Most of them at one IP address, so that one machine cannot take all places.
+pub(super) const NEARBY_PER_HOST_MAX: usize = 128;
+/// Most dials of them under way at once; the rest of [`DIALS_MAX`] is for join addresses and known peers.
+pub(super) const NEARBY_DIALS_MAX: usize = 16;
+/// The longest wait before one of them is dialled again.
+pub(super) const NEARBY_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Most peers remembered as dialled because of mDNS only; of the others' refusals the user is told.
+pub(super) const UNASKED_REMEMBERED: usize = 2_048;
+/// Most foreign meshes remembered as told to the user; beyond it others are not told.
+pub(super) const OTHER_MESHES_REMEMBERED: usize = 64;
+/// How long others may believe that a peer still listens after it was last heard by mDNS.
+pub(super) const MDNS_TTL: Duration = Duration::from_secs(90);
+/// The time between two questions by mDNS, on one network and whoever asks; at the start they come faster.
+pub(super) const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(30);
+/// Most addresses heard by mDNS that are kept, ours and those of other programs.
+pub(super) const MDNS_HEARD_MAX: usize = 4_096;
+/// How long mDNS pauses when more was heard.
+pub(super) const MDNS_DEAF_FOR: Duration = Duration::from_secs(30);
+
+/// Longest routing message, bytes: 20 peers with all their addresses.
+pub(super) const KADEMLIA_PACKET_BYTES_MAX: usize = 64 << 10;
+/// Most peers that one query asks at once. High, because unknown ones are dialled on the way.
+pub(super) const QUERY_PARALLELISM: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
+/// A query that takes longer ends with what it found.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most routing messages of one connection in a period, both ways together; what comes beyond waits.
+pub(super) const ROUTING_EVENTS_MAX: u32 = 512;
+/// That period.
+pub(super) const ROUTING_EVENTS_PERIOD: Duration = Duration::from_secs(1);
+/// How long after its first admission a peer explores: the other side must have noticed the admission too.
+pub(super) const EXPLORE_AFTER: Duration = Duration::from_millis(100);
+/// How long after an exploration that found somebody the next one begins.
+pub(super) const EXPLORE_AGAIN: Duration = Duration::from_secs(1);
+/// Most explorations in a row; afterwards refreshes find who is missing.
+pub(super) const EXPLORE_ROUNDS_MAX: u32 = 5;
+/// Most queries of an exploration at once.
+pub(super) const EXPLORE_QUERIES_MAX: usize = 4;
+/// The bits of the smallest region that is explored: a mesh of [`PEERS_MAX`] has 1 peer there.
+pub(super) const REGION_BITS_MAX: u32 = 10;
+/// How many peers a region has in a refresh, about: so few that one answer of 20 tells all of them.
+pub(super) const REGION_PEERS: usize = 8;
+/// The time between two refreshes, about.
+pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after an admission a refresh comes at the latest, about.
+pub(super) const REFRESH_AFTER_JOIN: Duration = Duration::from_secs(3);
+/// How many peers a lookup finds.
+pub const FIND_RESULTS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
+/// Most lookups at once.
+pub const FINDS_MAX: usize = 16;
 /// Most incarnations remembered as replaced by a newer one.
 pub(super) const SUPERSEDED_REMEMBERED: usize = 4_096;
 
@@ -115,8 +167,9 @@ pub(super) const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most messages from connections to the swarm's task that wait.
 pub(super) const COMMANDS_MAX: usize = 1_024;
-/// Most yamux streams of one connection; one is used, and a second for a moment when it is replaced.
-pub(super) const YAMUX_STREAMS_MAX: usize = 16;
+/// Most yamux streams of one connection; beyond it yamux ends the connection. One is used, a second for a moment when
+/// it is replaced, and Kademlia uses 32 at most each way for moments.
+pub(super) const YAMUX_STREAMS_MAX: usize = 128;
 /// Most connections of one peer: two simultaneous dials, and the dead ones they replace.
 pub(super) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Most inbound connections that have not finished their encryption handshake.
@@ -136,7 +189,9 @@ pub const FOUNDING_BYTES_MAX: usize = 1 << 10;
 const _: () = assert!(CHUNK + super::frame::HEADER_BYTES <= READ_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_BODY_MAX <= CHUNK);
 const _: () = assert!(HELLO_BYTES_MAX + ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 512 <= HANDSHAKE_BODY_MAX);
-const _: () = assert!(EXCHANGE_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
 const _: () = assert!(FRESH_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
 const _: () = assert!(FOUNDING_BYTES_MAX + 64 <= CHUNK);
+// A peer's id is in each of its addresses and stands before them; 20 peers are in an answer.
+const _: () = assert!(20 * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 48) + 64) + 64 <= KADEMLIA_PACKET_BYTES_MAX);
+const _: () = assert!(NEARBY_DIALS_MAX < DIALS_MAX && NEARBY_PER_HOST_MAX < NEARBY_MAX);
 const _: () = assert!(MAX_PAYLOAD <= BULK_QUEUE_BYTES && MAX_PAYLOAD <= u32::MAX as usize);

@@ -1,7 +1,7 @@
 //! The transport: payloads between the peers of one mesh, over TCP with noise and yamux.
 //!
 //! Each pair of peers has one connection that carries one substream both ways. A peer joins by one address and is
-//! introduced to all others. Payloads are delivered in order, at most once, and are lost when their connection is
+//! led to all others by Kademlia; peers of one network find each other by mDNS. Payloads are delivered in order, at most once, and are lost when their connection is
 //! lost: whoever needs more must acknowledge. It refuses to look into payloads, to block a sender, to buffer without
 //! bound, and to talk to peers of another mesh, version or secret.
 
@@ -10,16 +10,19 @@ mod bytes;
 mod connection;
 mod counters;
 mod dial;
-mod exchange;
 mod frame;
 mod fresh;
+mod gate;
 mod handshake;
 mod lanes;
 mod latch;
 pub mod limits;
+mod nearby;
+mod no_records;
 mod peer_id;
 mod reason;
 mod registry;
+mod routing;
 mod session;
 mod swarm;
 #[cfg(test)]
@@ -33,13 +36,14 @@ use driftmesh_model::PeerId;
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use libp2p::multiaddr::Protocol;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use address::{AddressError, PeerAddress, parse_address};
 pub use counters::TransportCounters;
 pub use frame::FrameError;
 pub use peer_id::{from_libp2p, to_libp2p};
 pub use reason::{Genesis, LeaveReason, RefuseReason};
+pub use routing::FindError;
 
 use counters::add;
 use dial::DialBook;
@@ -49,6 +53,8 @@ use limits::{
     PROTOCOL_VERSION, SHUTDOWN_TIMEOUT,
 };
 use registry::{Local, Shared};
+use routing::Routing;
+use swarm::{Command, NearbySearch, Plans};
 
 /// Random bytes of the operating system. An ed25519 secret key is 32 of them and nothing else.
 fn random_bytes<const N: usize>() -> [u8; N] {
@@ -108,7 +114,8 @@ pub enum Event {
         /// Why; see [`LeaveReason::is_clean`].
         reason: LeaveReason,
     },
-    /// A handshake ended with a refusal. A join address is tried again all the same.
+    /// A handshake ended with a refusal. A join address is tried again all the same. Not told of other programs and
+    /// other meshes that mDNS led to.
     Refused {
         /// The peer, when its identity is known.
         peer: Option<PeerId>,
@@ -125,6 +132,13 @@ pub enum Event {
         peer: PeerId,
         /// What happened.
         event: FreshEvent,
+    },
+    /// Another mesh is within reach: the same network, or a peer of it came here. Told once for each, of 64 at most.
+    OtherMesh {
+        /// How it differs, `WrongMeshName` or `OtherGenesis`, and what can be done if that is a mistake.
+        reason: RefuseReason,
+        /// Where one of its peers was dialled, or from where it came.
+        address: Option<Multiaddr>,
     },
     /// An address could not be dialled; told at most once in 5 s for each address.
     Unreachable {
@@ -178,6 +192,9 @@ pub struct TransportConfig {
     pub incarnation: u64,
     /// What others are told with [`Event::Admitted`], at most 4 KiB.
     pub hello: Vec<u8>,
+    /// Whether to find peers of the local network by mDNS, and to be found. Never when all of `listen` is loopback; with
+    /// join addresses and without a genesis only from the first admission on.
+    pub mdns: bool,
 }
 
 impl fmt::Debug for TransportConfig {
@@ -193,6 +210,7 @@ impl fmt::Debug for TransportConfig {
             .field("expect", &self.expect)
             .field("has_secret", &self.secret.is_some())
             .field("incarnation", &self.incarnation)
+            .field("mdns", &self.mdns)
             .finish_non_exhaustive()
     }
 }
@@ -339,8 +357,19 @@ impl Transport {
         };
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::new(local, config.genesis, handler, commands));
-        let book = DialBook::new(peer, config.join, Instant::now());
-        let driver = swarm::Driver::new(swarm, Arc::clone(&shared), command_receiver, book, bound);
+        let now = Instant::now();
+        let mdns = match config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
+            false => NearbySearch::Off,
+            // Whoever names addresses wants the mesh that is there, not one that mDNS finds first.
+            // Who expects others joins any mesh in reach, so that none is founded beside it.
+            true if config.genesis.is_none() && config.expect.is_none() && !config.join.is_empty() => {
+                NearbySearch::AfterAdmission
+            }
+            true => NearbySearch::AtOnce,
+        };
+        let plans =
+            Plans { mdns, book: DialBook::new(peer, config.join, now), routing: Routing::new(&libp2p_peer, now) };
+        let driver = swarm::Driver::new(swarm, Arc::clone(&shared), command_receiver, plans, bound);
         let stopped = Arc::new(Latch::new());
         let owner = Arc::new(Owner { shared: Arc::clone(&shared), stopped: Arc::clone(&stopped) });
         tokio::spawn(session::accept(shared, incoming));
@@ -392,6 +421,28 @@ impl Transport {
         let mut peers: Vec<_> = self.owner.shared.sessions().iter().map(|session| session.peer).collect();
         peers.sort_unstable();
         peers
+    }
+
+    /// Looks for the peers nearest to a key by Kademlia: those whose SHA-256 hash of the libp2p peer id has the
+    /// smallest XOR distance to the SHA-256 hash of the key, at most 8, nearest first, without this one. Peers that
+    /// were not known before have been dialled and admitted when it returns; who cannot be, is left out. Takes 10 s
+    /// at most, then it returns what it found. Cancel safe.
+    ///
+    /// # Errors
+    /// `Busy` while 16 lookups are under way, `ShuttingDown`.
+    pub async fn find_nearest(&self, key: [u8; 32]) -> Result<Vec<PeerId>, FindError> {
+        let (answer, found) = oneshot::channel();
+        let asked = self.owner.shared.commands.send(Command::Find { key: key.to_vec(), answer }).await;
+        asked.map_err(|_| FindError::ShuttingDown)?;
+        found.await.unwrap_or(Err(FindError::ShuttingDown))
+    }
+
+    /// As [`Transport::find_nearest`], for whoever needs no answer: who is found is admitted and told of as always.
+    /// Not done while too many lookups are under way.
+    pub fn seek(&self, key: Vec<u8>) {
+        let (answer, _) = oneshot::channel();
+        // Whoever seeks asks again if it matters.
+        let _ = self.owner.shared.commands.try_send(Command::Find { key, answer });
     }
 
     /// The addresses, with `/p2p/`, at which others can join.

@@ -180,6 +180,40 @@ impl RefuseReason {
         }
     }
 
+    /// The foreign mesh that it tells of: its name, and its genesis where the name is the same.
+    pub(super) fn other_mesh(&self) -> Option<(&str, Option<Genesis>)> {
+        if let Self::WrongMeshName { theirs, .. } = self {
+            Some((theirs, None))
+        } else if let Self::OtherGenesis { theirs, .. } = self {
+            Some(("", Some(*theirs)))
+        } else {
+            None
+        }
+    }
+
+    /// Whether a user wants to know it of a peer that mDNS told of and nobody asked for: only what may be a mistake in
+    /// the settings of one mesh. Other programs and other meshes have the same right to the network.
+    pub(super) const fn concerns_unasked(&self) -> bool {
+        match self {
+            Self::WrongSecret
+            | Self::ProtocolVersion { .. }
+            | Self::OtherExpect { .. }
+            | Self::TooManyPeers
+            | Self::DuplicateIncarnation => true,
+            Self::WrongMeshName { .. }
+            | Self::OtherGenesis { .. }
+            | Self::NoMeshYet
+            | Self::HandshakeTimeout
+            | Self::Malformed(_)
+            | Self::NotDriftmesh
+            | Self::SelfConnect
+            | Self::WrongPeer { .. }
+            | Self::UnknownIdentity
+            | Self::ShuttingDown
+            | Self::ConnectionLost => false,
+        }
+    }
+
     /// Whether it may pass by itself within moments, so that trying again soon is worth it.
     pub(super) const fn is_transient(&self) -> bool {
         match self {

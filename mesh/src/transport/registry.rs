@@ -15,7 +15,7 @@ use super::counters::Counters;
 use super::fresh::FreshLink;
 use super::lanes::Lanes;
 use super::latch::Latch;
-use super::limits::{FRESH_LINKS_MAX, SUPERSEDED_REMEMBERED};
+use super::limits::{FRESH_LINKS_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
 use super::reason::{Genesis, RefuseReason};
 use super::swarm::Command;
 
@@ -60,6 +60,10 @@ struct State {
     /// The links to fresh peers, each with a number that tells it from those it replaced.
     fresh: HashMap<PeerId, (u64, FreshLink)>,
     next_fresh: u64,
+    /// Peers that were dialled last because of mDNS only, so that nobody waits for them.
+    unasked: VecDeque<PeerId>,
+    /// Foreign meshes that the user was told of: name, and genesis where the name is ours.
+    other_meshes: HashSet<(String, Option<Genesis>)>,
     /// The last address by which each connected peer came or was dialled.
     endpoints: HashMap<PeerId, Multiaddr>,
 }
@@ -302,6 +306,29 @@ impl Shared {
     /// The address by which a peer is connected.
     pub(super) fn endpoint(&self, peer: &PeerId) -> Option<Multiaddr> {
         self.lock().endpoints.get(peer).cloned()
+    }
+
+    /// Remembers whether a peer was dialled because of mDNS only.
+    pub(super) fn set_unasked(&self, peer: PeerId, is_unasked: bool) {
+        let mut state = self.lock();
+        state.unasked.retain(|unasked| *unasked != peer);
+        if is_unasked {
+            state.unasked.push_back(peer);
+            if state.unasked.len() > UNASKED_REMEMBERED {
+                state.unasked.pop_front();
+            }
+        }
+    }
+
+    /// Whether a peer was dialled because of mDNS only.
+    pub(super) fn is_unasked(&self, peer: &PeerId) -> bool {
+        self.lock().unasked.contains(peer)
+    }
+
+    /// Whether the user is to be told of a foreign mesh: once, of a bounded number.
+    pub(super) fn is_news(&self, name: &str, genesis: Option<Genesis>) -> bool {
+        let mut state = self.lock();
+        state.other_meshes.len() < OTHER_MESHES_REMEMBERED && state.other_meshes.insert((name.to_owned(), genesis))
     }
 
     /// Sets the addresses that the listeners are bound to.

@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use super::Event;
 use super::connection::{self, SessionEnd};
 use super::counters::add;
-use super::exchange;
 use super::fresh;
 use super::handshake::{self, Admission, Failure};
 use super::lanes::Lanes;
@@ -156,7 +155,7 @@ pub(super) async fn failed(
     drop(turn);
 }
 
-/// Counts, logs and tells a refusal.
+/// Counts, logs and tells a refusal; a foreign mesh once.
 pub(super) fn tell_refused(
     shared: &Shared,
     peer: Option<PeerId>,
@@ -170,6 +169,16 @@ pub(super) fn tell_refused(
     add(&shared.counters.refused, 1);
     if matches!(reason, RefuseReason::OtherGenesis { .. }) {
         add(&shared.counters.other_genesis, 1);
+    }
+    if let Some((name, genesis)) = reason.other_mesh() {
+        let name = if genesis.is_some() { &shared.local.mesh_name } else { name };
+        if shared.is_news(name, genesis) {
+            shared.handler.event(Event::OtherMesh { reason: reason.clone(), address: address.clone() });
+        }
+    }
+    if !reason.concerns_unasked() && peer.is_some_and(|peer| shared.is_unasked(&peer)) {
+        tracing::debug!(peer = ?peer, address = ?address, by_remote, %reason, "peer heard of by mDNS refused");
+        return;
     }
     tracing::info!(peer = ?peer, address = ?address, by_remote, %reason, "peer refused");
     shared.handler.event(Event::Refused { peer, address, reason, by_remote });
@@ -204,8 +213,7 @@ async fn live(shared: &Arc<Shared>, remote: Remote, mut stream: Stream, admissio
     let peer = remote.peer;
     tracing::info!(%peer, incarnation, address = ?endpoint, "peer admitted");
     shared.handler.event(Event::Admitted { peer, incarnation, hello, addresses, genesis });
-    exchange::announce(shared, &session);
-    let _ = shared.commands.send(Command::Admitted(peer)).await;
+    let _ = shared.commands.send(Command::Admitted(Arc::clone(&session))).await;
 
     let reason = connection::run(shared, &session, stream, frames).await;
     // Nothing can be sent any more before `Left` is told, and no admission can follow before it.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use driftmesh_model::PeerId;
@@ -22,29 +23,29 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use super::address;
+use super::counters::add;
 use super::dial::{DialBook, Due, Origin};
-use super::exchange::{self, Learned};
-use super::frame::FrameError;
+use super::frame::{self, FrameError, FrameKind};
+use super::gate::{Gate, GateEvent};
 use super::limits::{
-    ADMISSION_TIMEOUT, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX, IDLE_CONNECTION_TIMEOUT,
-    LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX, REFRESH_INTERVAL, REFRESH_RECORDS,
+    ADMISSION_TIMEOUT, ALIVE_INTERVAL, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX,
+    IDLE_CONNECTION_TIMEOUT, LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX,
     YAMUX_STREAMS_MAX,
 };
+use super::nearby::{Nearby, NearbyEvent};
 use super::peer_id;
 use super::reason::RefuseReason;
 use super::registry::{Session, Shared};
+use super::routing::{Answer, FindError, Routing, Start};
 use super::session::{self, PROTOCOL, Remote, tell_refused};
 use super::{Event, StartError};
 
-/// Of fresh peers no goodbye is remembered, so that their starts need not be told apart.
-const NO_INCARNATION: u64 = 0;
-
 /// What other tasks tell the swarm's task.
 pub(super) enum Command {
-    /// A remote told of peers.
-    Learned(Vec<Learned>),
     /// A peer was admitted.
-    Admitted(PeerId),
+    Admitted(Arc<Session>),
+    /// The peers nearest to a key are looked for.
+    Find { key: Vec<u8>, answer: Answer },
     /// A fresh peer told of others, and where they can be dialled.
     FreshHeard(Vec<(PeerId, Vec<Multiaddr>)>),
     /// A link to a fresh peer began.
@@ -62,8 +63,11 @@ pub(super) enum Command {
 /// The protocols of the swarm.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    streams: libp2p_stream::Behaviour,
+    // First, so that the others never see a connection that it denies.
     limits: connection_limits::Behaviour,
+    streams: libp2p_stream::Behaviour,
+    gate: Gate,
+    nearby: Nearby,
 }
 
 impl Behaviour {
@@ -97,9 +101,14 @@ pub(super) fn build(keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, multiplexer)
         .map_err(|error| StartError::Key { error: error.to_string() })?
-        .with_behaviour(|_| Behaviour {
-            streams: libp2p_stream::Behaviour::new(),
-            limits: connection_limits::Behaviour::new(limits),
+        .with_behaviour(|keypair| {
+            let local = keypair.public().to_peer_id();
+            Behaviour {
+                limits: connection_limits::Behaviour::new(limits),
+                streams: libp2p_stream::Behaviour::new(),
+                gate: Gate::new(local),
+                nearby: Nearby::new(local),
+            }
         })
         .map_err(|error| StartError::Key { error: error.to_string() })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT))
@@ -178,6 +187,21 @@ struct Unadmitted {
     open_again: Instant,
 }
 
+/// When peers are looked for by mDNS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NearbySearch {
+    Off,
+    AtOnce,
+    AfterAdmission,
+}
+
+/// What the swarm's task is to do later.
+pub(super) struct Plans {
+    pub(super) mdns: NearbySearch,
+    pub(super) book: DialBook,
+    pub(super) routing: Routing,
+}
+
 /// The state of the swarm's task.
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -187,12 +211,16 @@ pub(super) struct Driver {
     /// Bounds the substreams that are being opened.
     handshakes: Arc<Semaphore>,
     book: DialBook,
+    routing: Routing,
+    /// When mDNS begins; off when it has begun.
+    mdns: NearbySearch,
     /// The dials under way, each with the addresses to try after it.
     dials: HashMap<ConnectionId, (Origin, Vec<Multiaddr>)>,
     unadmitted: HashMap<PeerId, Unadmitted>,
     bound: Vec<(ListenerId, Multiaddr)>,
-    next_refresh: Instant,
-    refresh_round: usize,
+    next_alive: Instant,
+    /// Whether the dial book knows that this peer belongs to a mesh.
+    has_mesh: bool,
 }
 
 impl Driver {
@@ -201,24 +229,30 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
-        book: DialBook,
+        plans: Plans,
         bound: Vec<(ListenerId, Multiaddr)>,
     ) -> Self {
         let control = swarm.behaviour().control();
-        let driver = Self {
+        let has_mesh = shared.genesis().is_some();
+        let mut driver = Self {
             swarm,
             shared,
             commands,
             control,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            book,
+            book: plans.book,
+            routing: plans.routing,
+            mdns: plans.mdns,
             dials: HashMap::new(),
             unadmitted: HashMap::new(),
             bound,
-            next_refresh: Instant::now() + REFRESH_INTERVAL,
-            refresh_round: 0,
+            next_alive: Instant::now() + ALIVE_INTERVAL,
+            has_mesh,
         };
         driver.publish_listening();
+        if driver.mdns == NearbySearch::AtOnce {
+            driver.find_nearby();
+        }
         for (_, address) in &driver.bound {
             driver.shared.handler.event(Event::Listening { address: driver.with_peer(address) });
         }
@@ -284,6 +318,8 @@ impl Driver {
                 tracing::warn!(?addresses, error, "listener closed");
                 self.shared.handler.event(Event::ListenFailed { addresses, error });
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => self.on_gate_event(event, Instant::now()),
+            SwarmEvent::Behaviour(BehaviourEvent::Nearby(event)) => self.on_nearby_event(event, Instant::now()),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener reported an error"),
             _ => {}
         }
@@ -301,6 +337,7 @@ impl Driver {
             self.disconnect(libp2p_peer);
             return;
         };
+        self.shared.set_unasked(peer, matches!(origin, Some((Origin::Nearby(_), _))));
         self.shared.set_endpoint(peer, Some(address.clone()));
         if !self.shared.is_linked(&peer) {
             self.await_admission(Remote { peer, libp2p_peer }, now);
@@ -368,6 +405,10 @@ impl Driver {
         let join = match origin {
             Origin::Join(index) => self.book.join_address(index).map(|target| (index, target.to_multiaddress())),
             Origin::Redial(_) => None,
+            Origin::Nearby(_) => {
+                tracing::debug!(?origin, error = %root_cause(error), "a peer heard of by mDNS cannot be dialled");
+                return;
+            }
         };
         match (error, join) {
             // libp2p leaves out the addresses that it listens at itself.
@@ -413,22 +454,19 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Learned(records) => {
-                for learned in records {
-                    if self.shared.session(&learned.peer).is_none() {
-                        self.book.learned(learned, now);
-                    }
+            Command::Admitted(session) => self.on_admitted(&session, now),
+            Command::Find { key, answer } => {
+                if self.shared.stop.is_set() {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(FindError::ShuttingDown));
+                } else if let Some(start) = self.routing.find(key, answer) {
+                    self.start_query(start);
                 }
-                self.dial_due(now);
-            }
-            Command::Admitted(peer) => {
-                self.unadmitted.remove(&peer);
-                self.book.admitted(&peer, now);
             }
             Command::FreshHeard(heard) => {
                 for (peer, addresses) in heard {
                     if !self.shared.is_linked(&peer) {
-                        self.book.learned(Learned { peer, incarnation: NO_INCARNATION, addresses }, now);
+                        self.book.wanted(peer, addresses, now);
                     }
                 }
                 self.dial_due(now);
@@ -444,8 +482,9 @@ impl Driver {
                 if self.shared.session(&session.peer).is_some() {
                     return;
                 }
+                self.swarm.behaviour_mut().gate.forget(session.libp2p_peer);
                 if is_clean {
-                    self.book.departed(session.peer, session.incarnation);
+                    self.book.departed(session.peer, now);
                 } else {
                     self.book.lost(session.peer, &session.addresses, now);
                 }
@@ -473,6 +512,10 @@ impl Driver {
     }
 
     fn on_tick(&mut self, now: Instant) {
+        if !self.has_mesh && self.shared.genesis().is_some() {
+            self.has_mesh = true;
+            self.book.has_mesh(now);
+        }
         self.dial_due(now);
         self.open_unadmitted(now);
         let shared = Arc::clone(&self.shared);
@@ -488,10 +531,82 @@ impl Driver {
                 self.disconnect(remote.libp2p_peer);
             }
         }
-        if self.next_refresh <= now {
-            self.next_refresh = now + REFRESH_INTERVAL;
-            exchange::refresh(&shared, self.refresh_round, REFRESH_RECORDS);
-            self.refresh_round = self.refresh_round.wrapping_add(1);
+        if self.next_alive <= now {
+            self.next_alive = now + ALIVE_INTERVAL;
+            let frame = frame::encode(FrameKind::Alive, &[]);
+            shared.sessions().iter().for_each(|session| session.lanes.push_control(frame.clone()));
+        }
+        for start in self.routing.due(shared.sessions().len(), now) {
+            self.start_query(start);
+        }
+        let gate = &self.swarm.behaviour().gate;
+        shared.counters.records_refused.store(gate.records_refused(), Ordering::Relaxed);
+        shared.counters.routing_throttled.store(gate.throttled(), Ordering::Relaxed);
+    }
+
+    fn find_nearby(&mut self) {
+        self.mdns = NearbySearch::Off;
+        self.swarm.behaviour_mut().nearby.start();
+    }
+
+    fn on_admitted(&mut self, session: &Session, now: Instant) {
+        self.unadmitted.remove(&session.peer);
+        self.book.admitted(&session.peer, now);
+        // It may have left already; its end is told after this.
+        self.swarm.behaviour_mut().gate.admit(session.libp2p_peer, &session.addresses);
+        self.routing.admitted(self.shared.sessions().len(), now);
+        if self.mdns == NearbySearch::AfterAdmission {
+            self.find_nearby();
+        }
+    }
+
+    fn start_query(&mut self, start: Start) {
+        let query = self.swarm.behaviour_mut().gate.find(start.target.clone(), start.results);
+        self.routing.started(query, start);
+    }
+
+    fn on_gate_event(&mut self, event: GateEvent, now: Instant) {
+        match event {
+            GateEvent::Wanted { peer: libp2p_peer, addresses } => {
+                let addresses = address::from_hearsay(&addresses);
+                let is_planned = peer_id::from_libp2p(&libp2p_peer)
+                    .is_some_and(|peer| self.shared.session(&peer).is_some() || self.book.wanted(peer, addresses, now));
+                if is_planned {
+                    self.dial_due(now);
+                } else {
+                    self.swarm.behaviour_mut().gate.unreachable(libp2p_peer);
+                }
+            }
+            GateEvent::Found { query, mut peers } => {
+                let shared = &self.shared;
+                peers.retain(|peer| peer_id::from_libp2p(peer).is_some_and(|peer| shared.session(&peer).is_some()));
+                let known = shared.sessions().len();
+                self.routing.ended(query, &peers, known, now);
+            }
+        }
+    }
+
+    fn on_nearby_event(&mut self, event: NearbyEvent, now: Instant) {
+        // Who has no ed25519 key is no peer of any mesh.
+        let known = |(libp2p_peer, address): &(libp2p::PeerId, Multiaddr)| {
+            let peer = peer_id::from_libp2p(libp2p_peer)?;
+            Some((peer, address::from_hearsay(std::slice::from_ref(address)).pop()?))
+        };
+        match event {
+            NearbyEvent::Heard(said) => {
+                for (peer, address) in said.iter().filter_map(known) {
+                    if !self.book.heard_nearby(peer, &address, now) {
+                        add(&self.shared.counters.nearby_dropped, 1);
+                    }
+                }
+                self.dial_due(now);
+            }
+            NearbyEvent::Gone(said) => {
+                for (peer, address) in said.iter().filter_map(known) {
+                    self.book.gone_nearby(&peer, &address);
+                }
+            }
+            NearbyEvent::Forgotten => self.book.forget_nearby(),
         }
     }
 
@@ -510,14 +625,14 @@ impl Driver {
                         let _ = shared.commands.send(Command::Resolved { index, result }).await;
                     });
                 }
-                Due::Redial { peer, addresses } => match peer_id::to_libp2p(&peer) {
+                Due::Peer { origin, peer, addresses } => match peer_id::to_libp2p(&peer) {
                     Some(libp2p_peer) => {
                         // A fresh port, because two simultaneous dials between the listening ports of both sides
                         // would become one TCP connection with two initiators.
                         let options = DialOpts::peer_id(libp2p_peer).addresses(addresses).allocate_new_port().build();
-                        self.dial(Origin::Redial(peer), vec![], options);
+                        self.dial(origin, vec![], options);
                     }
-                    None => self.book.finished(Origin::Redial(peer), None, now),
+                    None => self.book.finished(origin, None, now),
                 },
             }
         }

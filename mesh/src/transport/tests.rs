@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::kad;
 use libp2p::swarm::SwarmEvent;
 
 use super::frame::FrameKind;
-use super::limits::{CHUNK, SMALL_QUEUE_PAYLOADS};
+use super::limits::{CHUNK, FIND_RESULTS, SMALL_QUEUE_PAYLOADS};
 use super::session::PROTOCOL;
 use super::*;
 
@@ -59,6 +60,7 @@ impl Recorder {
             | Event::Admitted { .. }
             | Event::Left { .. }
             | Event::Fresh { .. }
+            | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -73,6 +75,7 @@ impl Recorder {
             | Event::Admitted { .. }
             | Event::Refused { .. }
             | Event::Fresh { .. }
+            | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -93,6 +96,7 @@ impl Recorder {
                 Event::Listening { .. }
                 | Event::Fresh { .. }
                 | Event::Refused { .. }
+                | Event::OtherMesh { .. }
                 | Event::Unreachable { .. }
                 | Event::ListenFailed { .. } => {}
             }
@@ -129,6 +133,7 @@ fn config() -> TransportConfig {
         secret: None,
         incarnation: random_incarnation(),
         hello: b"hello".to_vec(),
+        mdns: false,
     }
 }
 
@@ -215,6 +220,7 @@ async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
         | Event::Left { .. }
         | Event::Refused { .. }
         | Event::Fresh { .. }
+        | Event::OtherMesh { .. }
         | Event::Unreachable { .. }
         | Event::ListenFailed { .. } => None,
     });
@@ -539,6 +545,7 @@ impl Recorder {
             | Event::Admitted { .. }
             | Event::Left { .. }
             | Event::Refused { .. }
+            | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
         };
@@ -590,7 +597,7 @@ async fn a_fresh_peer_that_breaks_the_protocol_ends_its_link_only() {
     let table: [(Vec<u8>, FrameError); 5] = [
         (vec![0; 50], FrameError::UnknownKind(0)),
         (frame::encode(FrameKind::Payload, b"not admitted"), FrameError::Unexpected(1)),
-        (frame::encode(FrameKind::Exchange, b""), FrameError::Unexpected(5)),
+        (frame::encode(FrameKind::Alive, b""), FrameError::Unexpected(5)),
         (frame::encode(FrameKind::Founding, &[0xff; 9]), FrameError::Body(0x47)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
     ];
@@ -637,6 +644,231 @@ async fn other_numbers_refuse_each_other_while_both_are_fresh() {
     assert!(three_told.fresh(four.local_peer()).is_empty());
     assert_eq!(three.found(genesis()), Ok(()));
     until("what was founded is joined", || four.genesis() == Some(genesis())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_peers_that_join_one_seed_become_a_full_mesh() {
+    const JOINERS: usize = 49;
+    let (seed, seed_told) = start(config()).await;
+    let mut peers = vec![(seed.clone(), seed_told)];
+    let begun = Instant::now();
+    for _ in 0..JOINERS {
+        peers.push(start(joining(&seed)).await);
+    }
+    until("everybody knows everybody", || peers.iter().all(|(peer, _)| peer.peers().len() == JOINERS)).await;
+    println!("a full mesh of {} peers after {:?}", peers.len(), begun.elapsed());
+    for (_, told) in &peers {
+        told.assert_turns();
+        assert_eq!(told.leavings(), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_finds_the_homes_of_an_object() {
+    use driftmesh_directory::HomeRing;
+    use driftmesh_model::ObjectId;
+    let (seed, _) = start(config()).await;
+    let mut peers = vec![seed.clone()];
+    for _ in 0..11 {
+        peers.push(start(joining(&seed)).await.0);
+    }
+    until("everybody knows everybody", || peers.iter().all(|peer| peer.peers().len() == 11)).await;
+    for number in 0..20 {
+        let object = ObjectId::from_u128(number << 64 | 7);
+        let key = *blake3::hash(&object.as_u128().to_be_bytes()).as_bytes();
+        let asker = &peers[usize::try_from(number).unwrap() % peers.len()];
+        let mut ring = HomeRing::default();
+        peers
+            .iter()
+            .map(Transport::local_peer)
+            .filter(|peer| *peer != asker.local_peer())
+            .for_each(|peer| ring.add(peer));
+        let homes = ring.homes(object);
+        // A peer whose admission is told to one side only refuses for a moment.
+        let found = async {
+            loop {
+                let found = asker.find_nearest(key).await.unwrap();
+                if found.len() == FIND_RESULTS.get() && found[..homes.len()] == homes {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "{homes:?}");
+    }
+    peers[1].shutdown().await;
+    assert_eq!(peers[1].find_nearest([1; 32]).await, Err(FindError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn a_peer_alone_finds_nobody() {
+    let (alone, _) = start(config()).await;
+    assert_eq!(alone.find_nearest([7; 32]).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn nobody_tells_of_a_peer_that_is_gone() {
+    let (seed, seed_told) = start(config()).await;
+    let (stays, _) = start(joining(&seed)).await;
+    let (goes, _) = start(joining(&seed)).await;
+    until("a full mesh", || [&seed, &stays, &goes].iter().all(|peer| peer.peers().len() == 2)).await;
+    drop(goes);
+    until("it is lost", || !seed_told.leavings().is_empty() && stays.peers().len() == 1).await;
+    let (newcomer, told) = start(joining(&seed)).await;
+    until("the others are known", || newcomer.peers().len() == 2).await;
+    assert_eq!(newcomer.find_nearest([7; 32]).await.unwrap().len(), 2);
+    assert_eq!(told.count(|event| matches!(event, Event::Unreachable { .. })), 0);
+}
+
+#[tokio::test]
+async fn another_mesh_is_told_once() {
+    let (seed, told) = start(config()).await;
+    let theirs = Genesis::from_bytes([8; 16]);
+    let foreign = || TransportConfig { genesis: Some(theirs), ..joining(&seed) };
+    let _foreign = [start(foreign()).await, start(foreign()).await, start(foreign()).await];
+    until("all are refused", || told.refusals().len() >= 3).await;
+    let other_genesis = RefuseReason::OtherGenesis { theirs, ours: genesis() };
+    let is_told =
+        |event: &Event, wanted: &RefuseReason| matches!(event, Event::OtherMesh { reason, .. } if reason == wanted);
+    assert_eq!(told.count(|event| is_told(event, &other_genesis)), 1);
+    assert!(seed.counters().other_genesis >= 3);
+    let _named = start(TransportConfig { mesh_name: "other".to_owned(), ..joining(&seed) }).await;
+    let other_name = RefuseReason::WrongMeshName { theirs: "other".to_owned(), ours: "arena".to_owned() };
+    until("the other name is told", || told.count(|event| is_told(event, &other_name)) == 1).await;
+}
+
+/// A hand-made remote with a Kademlia of its own that knows no gate.
+#[derive(libp2p::swarm::NetworkBehaviour)]
+struct Prober {
+    streams: libp2p_stream::Behaviour,
+    kademlia: kad::Behaviour<kad::store::MemoryStore>,
+}
+
+fn prober(keypair: Keypair) -> libp2p::Swarm<Prober> {
+    let local = keypair.public().to_peer_id();
+    let kademlia = kad::Behaviour::with_config(
+        local,
+        kad::store::MemoryStore::new(local),
+        kad::Config::new(libp2p::StreamProtocol::new("/driftmesh/kad/1")),
+    );
+    libp2p::SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(libp2p::tcp::Config::default(), libp2p::noise::Config::new, libp2p::yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| Prober { streams: libp2p_stream::Behaviour::new(), kademlia })
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+        .build()
+}
+
+/// A prober that is connected to the target and asks it.
+async fn connected_prober(keypair: Keypair, target: &Transport) -> libp2p::Swarm<Prober> {
+    let mut swarm = prober(keypair);
+    let address = target.addresses()[0].clone();
+    swarm.dial(address.clone()).unwrap();
+    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    swarm.behaviour_mut().kademlia.add_address(&to_libp2p(&target.local_peer()).unwrap(), address);
+    swarm
+}
+
+/// Passes the handshake with the target, and waits until that knows it; gives the substream.
+async fn greeted(
+    swarm: &mut libp2p::Swarm<Prober>,
+    shared: &Arc<Shared>,
+    target: &Transport,
+    is_known: impl Fn() -> bool,
+) -> libp2p::Stream {
+    let mut control = swarm.behaviour().streams.new_control();
+    let greeting = async {
+        let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
+        assert!(handshake::run(shared, target.local_peer(), &mut stream).await.is_ok());
+        until("it is known", is_known).await;
+        stream
+    };
+    tokio::select! {
+        stream = greeting => stream,
+        () = async { loop { swarm.select_next_some().await; } } => unreachable!("it has no end"),
+    }
+}
+
+/// Runs the swarm until the query ends; gives its result.
+async fn ended(swarm: &mut libp2p::Swarm<Prober>, query: kad::QueryId) -> kad::QueryResult {
+    let ending = async {
+        loop {
+            let event = swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(ProberEvent::Kademlia(kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                step,
+                ..
+            })) = event
+                && id == query
+                && step.last
+            {
+                return result;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, ending).await.unwrap()
+}
+
+fn answering(result: kad::QueryResult) -> Vec<libp2p::PeerId> {
+    let kad::QueryResult::GetClosestPeers(Ok(found)) = result else { panic!("{result:?}") };
+    found.peers.into_iter().map(|peer| peer.peer_id).collect()
+}
+
+#[tokio::test]
+async fn kademlia_serves_nobody_before_the_admission_and_takes_no_records_after_it() {
+    let (low, high) = two_keys();
+    let (target, _) = start(TransportConfig { keypair: high, ..config() }).await;
+    let libp2p_target = to_libp2p(&target.local_peer()).unwrap();
+    let mut swarm = connected_prober(low.clone(), &target).await;
+    let query = swarm.behaviour_mut().kademlia.get_closest_peers(vec![7]);
+    assert_eq!(answering(ended(&mut swarm, query).await), [], "it was served before the admission");
+
+    let is_admitted = || target.peers().len() == 1;
+    let _stream = greeted(&mut swarm, &shared_of(&low, Some(genesis()), None), &target, is_admitted).await;
+    let served = async {
+        loop {
+            // The gate opens a moment after the admission.
+            let query = swarm.behaviour_mut().kademlia.get_closest_peers(vec![7]);
+            if answering(ended(&mut swarm, query).await) == [libp2p_target] {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
+
+    let record = kad::Record::new(b"key".to_vec(), b"value".to_vec());
+    let put = swarm.behaviour_mut().kademlia.put_record(record, kad::Quorum::One).unwrap();
+    let kad::QueryResult::PutRecord(stored) = ended(&mut swarm, put).await else { panic!("of another query") };
+    assert!(stored.is_err());
+    let provide = swarm.behaviour_mut().kademlia.start_providing(kad::RecordKey::new(b"key")).unwrap();
+    ended(&mut swarm, provide).await;
+    let spin = async {
+        loop {
+            swarm.select_next_some().await;
+        }
+    };
+    tokio::select! {
+        () = until("both are counted", || target.counters().records_refused == 2) => {}
+        () = spin => unreachable!("it has no end"),
+    }
+}
+
+#[tokio::test]
+async fn kademlia_serves_no_fresh_peer() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..fresh(3, vec![]) }).await;
+    let mut swarm = connected_prober(low.clone(), &target).await;
+    let is_linked = || told.fresh(id(&low)) == [FreshEvent::Met];
+    let _stream = greeted(&mut swarm, &shared_of(&low, None, Some(3)), &target, is_linked).await;
+    // A gate that opened would do so a moment after the link began.
+    for _ in 0..20 {
+        let query = swarm.behaviour_mut().kademlia.get_closest_peers(vec![7]);
+        assert_eq!(answering(ended(&mut swarm, query).await), [], "R26: a link is no admission");
+    }
+    assert!(is_linked(), "it is linked all the while");
 }
 
 /// A hand-made remote that speaks libp2p and writes what it likes.
@@ -701,7 +933,10 @@ async fn garbage_in_the_handshake_closes_that_connection_only() {
         (vec![0xff; 100], FrameError::UnknownKind(0xff)),
         (vec![0x81, 0xff, 0xff, 0xff], FrameError::TooLong { length: 0x00ff_ffff, limit: 16 << 10 }),
         (hello(&[]), FrameError::Body(0x81)),
-        (hello(&[0, 0, 0, 1, 0xa1, 0x9b, 0xff, 0xff, 0xff, 0xff]), FrameError::Body(0x81)),
+        (
+            hello(&[&PROTOCOL_VERSION.to_be_bytes()[..], &[0xa1, 0x9b, 0xff, 0xff, 0xff, 0xff]].concat()),
+            FrameError::Body(0x81),
+        ),
         (frame::encode(FrameKind::Payload, b"early"), FrameError::Unexpected(1)),
         (frame::encode(FrameKind::Admit, b""), FrameError::Unexpected(0x84)),
     ];
@@ -728,7 +963,6 @@ async fn greeted_stream(
     genesis: Option<Genesis>,
     expect: Option<u16>,
 ) -> libp2p::Stream {
-    let local = id(&keypair);
     let mut swarm = swarm::build(keypair.clone()).unwrap();
     let mut control = swarm.behaviour().control();
     swarm.dial(target.addresses()[0].clone()).unwrap();
@@ -739,8 +973,15 @@ async fn greeted_stream(
         }
     });
     let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
+    let shared = shared_of(&keypair, genesis, expect);
+    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
+    stream
+}
+
+/// What a handshake with the peers of [`config`] needs of the peer with this key.
+fn shared_of(keypair: &Keypair, genesis: Option<Genesis>, expect: Option<u16>) -> Arc<Shared> {
     let local = Local {
-        peer: local,
+        peer: id(keypair),
         libp2p_peer: keypair.public().to_peer_id(),
         protocol_version: PROTOCOL_VERSION,
         mesh_name: "arena".to_owned(),
@@ -752,9 +993,7 @@ async fn greeted_stream(
         peers_max: PEERS_MAX,
     };
     let (commands, _) = mpsc::channel(1);
-    let shared = Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands));
-    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
-    stream
+    Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands))
 }
 
 #[tokio::test]
@@ -772,7 +1011,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         ([begin(1), frame::encode(FrameKind::BulkChunk, b"ab")].concat(), FrameError::BulkOverrun),
         (frame::encode(FrameKind::BulkChunk, b"ab"), FrameError::Unexpected(3)),
         (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
-        (frame::encode(FrameKind::Exchange, &[0xff; 9]), FrameError::Body(5)),
+        (frame::encode(FrameKind::Alive, &[0xff; 9]), FrameError::Body(5)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
         (fresh::said(b"too late".to_vec()).unwrap(), FrameError::Unexpected(0x47)),
     ];

@@ -1,5 +1,7 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
+use super::names::NameError;
+use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::StepError;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
@@ -104,6 +106,51 @@ pub enum Error {
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// Too many subscriptions to what this peer owns.
+    #[error("{SUBSCRIPTIONS_MAX} subscriptions to ownership are open at this peer, the most there may be; drop one")]
+    TooManySubscriptions,
+    /// The closure panicked where nobody could be told by the panic itself.
+    #[error("the closure of `{kind}` panicked, nothing of it took effect: {message}")]
+    Panicked {
+        /// The kind of task.
+        kind: TaskKind,
+        /// What the panic said.
+        message: String,
+    },
+    /// The runtime that ran the transaction was shut down before it ended.
+    #[error("`{kind}` did not end before its runtime was shut down; nothing of it took effect")]
+    RuntimeStopped {
+        /// The kind of task.
+        kind: TaskKind,
+    },
+    /// This peer's wall clock is more than 250 ms from the median of the members': until it is set right no transaction
+    /// and no snapshot begins here.
+    #[error(
+        "this peer's clock is {ahead_ms} ms ahead of the median of the members' (negative: behind); set it right, for example by NTP"
+    )]
+    ClockOff {
+        /// How far it is ahead, ms; negative when it is behind.
+        ahead_ms: i64,
+    },
+    /// The name is bound already. Choose another, or use `rebind`.
+    #[error("the name {name:?} is bound to object {by}; choose another name, or rebind it")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What it is bound to; that object may be deleted.
+        by: ObjectId,
+    },
+    /// No object can have such a name.
+    #[error("{0}")]
+    IllegalName(#[from] NameError),
+    /// A directory bucket is gone, and with it the names that it kept.
+    #[error(
+        "directory bucket {bucket} is not in this mesh: the peer that had it was lost, and the names in it with it; they cannot be used until the mesh is founded anew"
+    )]
+    BucketMissing {
+        /// The bucket.
+        bucket: ObjectId,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -114,6 +161,22 @@ fn cause_text(cause: Option<&Cause>) -> String {
 }
 
 impl Error {
+    /// Why a transaction or snapshot could not begin.
+    pub(crate) fn of_begin(error: StepError) -> Self {
+        match error {
+            StepError::Leaving => Self::Leaving,
+            StepError::ClockOff { ahead_ms } => Self::ClockOff { ahead_ms },
+            StepError::Failed(_)
+            | StepError::Expired
+            | StepError::Missing(_)
+            | StepError::TooManyObjects
+            | StepError::NotIntended(_)
+            | StepError::Ended
+            | StepError::Busy
+            | StepError::ReadOnly => Self::Busy(error),
+        }
+    }
+
     /// Rejects the transaction from inside the closure: nothing takes effect, no retry.
     pub fn rejected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Rejected(error.into())
@@ -138,6 +201,13 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::TooManySubscriptions
+            | Self::Panicked { .. }
+            | Self::RuntimeStopped { .. }
+            | Self::ClockOff { .. }
+            | Self::NameTaken { .. }
+            | Self::IllegalName(_)
+            | Self::BucketMissing { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }

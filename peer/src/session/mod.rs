@@ -4,16 +4,25 @@
 //! refuses to hold the core across an await: every access is one step.
 
 mod error;
+mod explain;
 mod host;
 mod mutable;
+mod name_bucket;
+mod names;
+mod ownership;
 mod snapshot;
 mod transact;
 mod tx;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
+pub use explain::explain;
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
+pub use name_bucket::NameBucket;
+pub(crate) use name_bucket::genesis;
+pub use names::{NameError, NamePage};
+pub use ownership::{Owned, Ownership};
 pub use snapshot::Snapshot;
-pub use transact::{Done, Options, transact};
+pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use super::host::Host;
-use super::tx::decode_shared;
+use super::tx::{decode_shared, read_all};
 use crate::message::ScanPage;
 use crate::steps::{Begin, StepError};
 use driftmesh_model::limits::DEADLINE_MAX;
@@ -30,18 +30,15 @@ impl<H: Host> Snapshot<H> {
     /// Takes a snapshot now.
     ///
     /// # Errors
-    /// `Busy`, `Leaving`.
+    /// `Busy`, `Leaving`, `ClockOff`.
     pub fn take(host: H, kind: &str) -> Result<Self> {
         let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true };
         let begun = host.step(|peer, now| {
             let id = peer.begin(now, begin)?;
             Ok((id, peer.snapshot_of(id).unwrap_or_default()))
         });
-        match begun {
-            Ok((id, timestamp)) => Ok(Self { host, id, timestamp }),
-            Err(StepError::Leaving) => Err(Error::Leaving),
-            Err(other) => Err(Error::Busy(other)),
-        }
+        let (id, timestamp) = begun.map_err(Error::of_begin)?;
+        Ok(Self { host, id, timestamp })
     }
 
     /// The timestamp it reads at.
@@ -67,11 +64,22 @@ impl<H: Host> Snapshot<H> {
     pub async fn value(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.id;
         let read = poll_fn(|context| self.host.poll_step(id, context, |peer, now| peer.read(now, id, object))).await;
-        match read {
-            Ok(read) => Ok(read.value),
-            Err(StepError::Failed(cause)) => {
+        Ok(read.map_err(|error| self.error_of(error))?.value)
+    }
+
+    /// The encoded values of objects; those that are elsewhere cost one round together.
+    pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
+        let id = self.id;
+        let reads = poll_fn(|context| self.host.poll_step(id, context, |peer, now| read_all(peer, now, id, objects)));
+        let reads = reads.await.map_err(|error| self.error_of(error))?;
+        Ok(reads.into_iter().map(|read| read.value).collect())
+    }
+
+    fn error_of(&self, error: StepError) -> Error {
+        match error {
+            StepError::Failed(cause) => {
                 self.reopen();
-                Err(match cause {
+                match cause {
                     Cause::CreatedLater { object } => Error::CreatedLater { object },
                     Cause::SnapshotTooOld { object } => Error::SnapshotTooOld { object },
                     other @ (Cause::Wounded { .. }
@@ -79,18 +87,17 @@ impl<H: Host> Snapshot<H> {
                     | Cause::Waited { .. }
                     | Cause::Unavailable { .. }
                     | Cause::ClockAhead { .. }) => Error::SnapshotRead(other),
-                })
+                }
             }
-            Err(StepError::Missing(object)) => Err(Error::Dangling { object }),
-            Err(StepError::TooManyObjects) => Err(Error::TooManyObjects),
-            Err(
-                StepError::Expired
-                | StepError::Ended
-                | StepError::NotIntended(_)
-                | StepError::ReadOnly
-                | StepError::Busy
-                | StepError::Leaving,
-            ) => Err(Error::SnapshotExpired),
+            StepError::Missing(object) => Error::Dangling { object },
+            StepError::TooManyObjects => Error::TooManyObjects,
+            StepError::Expired
+            | StepError::Ended
+            | StepError::NotIntended(_)
+            | StepError::ReadOnly
+            | StepError::Busy
+            | StepError::ClockOff { .. }
+            | StepError::Leaving => Error::SnapshotExpired,
         }
     }
 

@@ -11,6 +11,18 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+/// What a transaction may not notice of others that run at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// Snapshot isolation: all reads are of one snapshot, and no update is lost. Two transactions that each read what
+    /// the other writes may both commit (write skew). Reads take no lock.
+    #[default]
+    Snapshot,
+    /// As if all transactions that ask for it ran one after the other: no write skew among them. Every read takes the
+    /// object's lock, and so fetches its ownership.
+    Serializable,
+}
+
 /// How a transaction is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -18,13 +30,15 @@ pub struct Options {
     pub kind: TaskKind,
     /// How long it may take, retries included; at most 60 s. Default 5 s.
     pub deadline: Micros,
+    /// What it may not notice of others. Default [`Isolation::Snapshot`].
+    pub isolation: Isolation,
 }
 
 impl Options {
     /// The defaults, for a kind of task.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000) }
+        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000), isolation: Isolation::Snapshot }
     }
 }
 
@@ -72,7 +86,7 @@ where
 {
     let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
-    let id = begun.map_err(|error| if error == StepError::Leaving { Error::Leaving } else { Error::Busy(error) })?;
+    let id = begun.map_err(Error::of_begin)?;
     let open = Open { host, id, committed: AtomicBool::new(false) };
     let mut attempts = 1;
     let mut last = None;
@@ -85,7 +99,7 @@ where
         };
         match ready {
             Ok(()) => {
-                let tx = Tx::new(open.host.clone(), id, options.kind.clone(), attempts);
+                let tx = Tx::new(open.host.clone(), id, &options, attempts);
                 let Some(result) = until_deadline(&open, body(tx.clone())).await else {
                     tx.close();
                     return Err(give_up(&open, StepError::Expired, &options, attempts, last));
@@ -171,6 +185,7 @@ fn give_up<H: Host>(open: &Open<H>, error: StepError, options: &Options, attempt
         StepError::TooManyObjects => Error::TooManyObjects,
         StepError::Busy => Error::Busy(StepError::Busy),
         StepError::Leaving => Error::Leaving,
+        StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
         StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
     }
 }

@@ -3,9 +3,10 @@
 use super::error::{Error, Result};
 use super::host::Host;
 use super::mutable::Mutable;
+use super::transact::{Isolation, Options};
 use super::write_set::WriteSet;
-use crate::Peer;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
+use crate::{Peer, RareEvent, Sabotage};
 use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
 use driftmesh_txn::TaskKind;
 use std::any::Any;
@@ -27,6 +28,7 @@ struct Inner<H> {
     id: TxnId,
     kind: TaskKind,
     attempt: u32,
+    isolation: Isolation,
     writes: WriteSet,
     ended: AtomicBool,
 }
@@ -64,9 +66,10 @@ pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Resul
 }
 
 impl<H: Host> Tx<H> {
-    pub(super) fn new(host: H, id: TxnId, kind: TaskKind, attempt: u32) -> Self {
+    pub(super) fn new(host: H, id: TxnId, options: &Options, attempt: u32) -> Self {
+        let (kind, isolation) = (options.kind.clone(), options.isolation);
         let writes = WriteSet::default();
-        Self { inner: Arc::new(Inner { host, id, kind, attempt, writes, ended: AtomicBool::new(false) }) }
+        Self { inner: Arc::new(Inner { host, id, kind, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
     }
 
     /// Ends the handle and takes what was written.
@@ -91,6 +94,7 @@ impl<H: Host> Tx<H> {
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
+            StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
             // The transaction loop replaces this by `Deadline`, which says more.
             StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
         }
@@ -114,9 +118,20 @@ impl<H: Host> Tx<H> {
             let value = pending.value.ok_or(Error::Dangling { object })?;
             return decode_shared(object, &value);
         }
+        let value = self.read(object).await?;
+        decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+    }
+
+    /// What the transaction sees of an object that it has not written.
+    async fn read(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.inner.id;
-        let read = self.step(|peer, now| peer.read(now, id, object)).await?;
-        decode_shared(object, &read.value.ok_or(Error::Dangling { object })?)
+        match self.inner.isolation {
+            Isolation::Snapshot => Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value),
+            Isolation::Serializable => match self.step(|peer, now| peer.read_locked(now, id, object)).await {
+                Err(Error::Dangling { .. }) => Ok(None),
+                read => Ok(read?.value),
+            },
+        }
     }
 
     /// Reads many objects; those that are elsewhere cost one round together.
@@ -124,16 +139,38 @@ impl<H: Host> Tx<H> {
     /// # Errors
     /// As [`Tx::get`], for the first object that fails.
     pub async fn get_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Arc<T>>> {
-        let id = self.inner.id;
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
-        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
-        let mut values = Vec::with_capacity(references.len());
-        for (object, read) in objects.into_iter().zip(reads) {
-            let value = match self.inner.writes.pending(object)? {
+        let values = self.values(&objects).await?;
+        let decode = |(object, value): (ObjectId, Option<Value>)| {
+            decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+        };
+        objects.into_iter().zip(values).map(decode).collect()
+    }
+
+    /// The values of objects at the snapshot, or as this transaction has changed them; those that are elsewhere cost
+    /// one round together.
+    pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
+        let id = self.inner.id;
+        // What this transaction created, the core does not know yet.
+        let mut unwritten = Vec::with_capacity(objects.len());
+        for object in objects {
+            if self.inner.writes.pending(*object)?.is_none() {
+                unwritten.push(*object);
+            }
+        }
+        if self.inner.isolation == Isolation::Serializable {
+            self.acquire(&unwritten).await?;
+        }
+        let reads = self.step(|peer, now| read_all(peer, now, id, &unwritten)).await?;
+        let mut reads = unwritten.into_iter().zip(reads).peekable();
+        let mut values = Vec::with_capacity(objects.len());
+        for object in objects {
+            let read = reads.next_if(|(read, _)| read == object).and_then(|(_, read)| read.value);
+            // Looked at again: another branch of the closure may have written it meanwhile.
+            values.push(match self.inner.writes.pending(*object)? {
                 Some(pending) => pending.value,
-                None => read.value,
-            };
-            values.push(decode_shared(object, &value.ok_or(Error::Dangling { object })?)?);
+                None => read,
+            });
         }
         Ok(values)
     }
@@ -147,8 +184,7 @@ impl<H: Host> Tx<H> {
         if let Some(pending) = self.inner.writes.pending(object)? {
             return Ok(pending.value.is_some());
         }
-        let id = self.inner.id;
-        Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value.is_some())
+        Ok(self.read(object).await?.is_some())
     }
 
     /// Takes an object to change it: locks it, and fetches its master if that is elsewhere.
@@ -159,7 +195,11 @@ impl<H: Host> Tx<H> {
         let object = reference.id();
         let value = match self.inner.writes.pending(object)? {
             Some(pending) => pending.value,
-            None => self.lock_and_read(object).await?,
+            None => {
+                let read = self.lock_and_read(object).await?;
+                // Another branch of the closure may have written it while this one waited.
+                self.inner.writes.pending(object)?.map_or(read, |pending| pending.value)
+            }
         };
         self.lend(reference, value)
     }
@@ -183,17 +223,8 @@ impl<H: Host> Tx<H> {
     pub async fn get_mut_many<T: Object>(&self, references: &[Ref<T>]) -> Result<Vec<Mutable<T>>> {
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
         self.acquire(&objects).await?;
-        let id = self.inner.id;
-        let reads = self.step(|peer, now| read_all(peer, now, id, &objects)).await?;
-        let mut guards = Vec::with_capacity(references.len());
-        for (reference, read) in references.iter().zip(reads) {
-            let value = match self.inner.writes.pending(reference.id())? {
-                Some(pending) => pending.value,
-                None => read.value,
-            };
-            guards.push(self.lend(*reference, value)?);
-        }
-        Ok(guards)
+        let values = self.values(&objects).await?;
+        references.iter().zip(values).map(|(reference, value)| self.lend(*reference, value)).collect()
     }
 
     /// Locks objects of any types and fetches their masters, in one round together; the `get_mut` of each then
@@ -251,6 +282,20 @@ impl<H: Host> Tx<H> {
         Ok(Ref::from_id(object))
     }
 
+    /// Most names in one directory bucket, as this peer is configured.
+    pub(super) fn name_bucket_entries_max(&self) -> usize {
+        self.inner.host.step(|peer, _| peer.config.name_bucket_entries_max)
+    }
+
+    pub(super) fn note(&self, event: RareEvent) {
+        self.inner.host.step(|peer, _| peer.metrics.note(event));
+    }
+
+    /// Whether a rule is broken in this run: only ever in test builds.
+    pub(super) fn is_broken(&self, rule: Sabotage) -> bool {
+        self.inner.host.step(|peer, _| peer.broken(rule))
+    }
+
     /// Rejects the transaction: `return Err(tx.reject("not enough gold"))`. Nothing takes effect, no retry.
     pub fn reject(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::rejected(reason)
@@ -284,7 +329,7 @@ impl<H: Host> Tx<H> {
     }
 }
 
-fn read_all(peer: &mut Peer, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<ValueRead>> {
+pub(super) fn read_all(peer: &mut Peer, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<ValueRead>> {
     let mut reads = Vec::with_capacity(objects.len());
     let mut pending = false;
     for object in objects {

@@ -10,7 +10,7 @@ mod world;
 
 pub(crate) use jobs::Job;
 pub(crate) use steps::{Txn, ready};
-pub(crate) use world::{Flight, Mesh, Rule, Setup, peer_id};
+pub(crate) use world::{Flight, Mesh, Rule, SeatHost, Setup, peer_id};
 
 use driftmesh_model::{Object, Ref, Timestamp, Value, encode_object};
 use driftmesh_peer::{Message, Seen};

@@ -103,6 +103,7 @@ pub(crate) struct WireLocated {
     pub(crate) object: ObjectId,
     pub(crate) holds: driftmesh_directory::Holds,
     pub(crate) record: Option<driftmesh_directory::Record>,
+    pub(crate) leader: Option<driftmesh_model::PeerId>,
     pub(crate) moves: u64,
     pub(crate) round: u64,
     pub(crate) groups_digest: u64,

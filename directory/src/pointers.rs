@@ -1,0 +1,220 @@
+//! Forwarding pointers: where objects went that left this group (R2, R3).
+//!
+//! A pointer stays until every home of its object has acknowledged a record of at least its epoch, asked after a
+//! grace period in which requests that were on their way have arrived. It refuses to drop one earlier, however many
+//! there are: at its bound it says that there is no room, and whoever makes pointers waits.
+
+use crate::Record;
+use driftmesh_model::{LookupMap, Micros, ObjectId, PeerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Pointers whose homes are being asked at once.
+const CONFIRMING_MAX: usize = 4_096;
+
+#[derive(Clone, Copy, Debug)]
+struct Pointer {
+    record: Record,
+    /// Tells the pointer from earlier ones of the same object.
+    number: u64,
+}
+
+/// The forwarding pointers of one group.
+#[derive(Debug, Default)]
+pub struct Pointers {
+    pointers: LookupMap<ObjectId, Pointer>,
+    /// All pointers in the order they were set, each with the time; entries of pointers that are gone are passed over.
+    by_age: VecDeque<(Micros, ObjectId, u64)>,
+    /// The pointers whose homes were asked, each with the homes that have not answered.
+    confirming: BTreeMap<ObjectId, BTreeSet<PeerId>>,
+    set_so_far: u64,
+}
+
+impl Pointers {
+    /// Sets the pointer of an object that leaves now, unless one of a later departure is known (R2).
+    pub fn set(&mut self, record: Record, now: Micros) {
+        if self.pointers.get(&record.object).is_some_and(|known| !record.outranks(&known.record)) {
+            return;
+        }
+        self.set_so_far += 1;
+        self.confirming.remove(&record.object);
+        self.by_age.push_back((now, record.object, self.set_so_far));
+        self.pointers.insert(record.object, Pointer { record, number: self.set_so_far });
+    }
+
+    /// Where an object went.
+    #[must_use]
+    pub fn get(&self, object: ObjectId) -> Option<Record> {
+        self.pointers.get(&object).map(|pointer| pointer.record)
+    }
+
+    /// The object is known to have gone further: path compression. Returns whether that was news.
+    pub fn compress(&mut self, record: &Record) -> bool {
+        let Some(pointer) = self.pointers.get_mut(&record.object).filter(|known| record.outranks(&known.record)) else {
+            return false;
+        };
+        pointer.record = *record;
+        if self.confirming.remove(&record.object).is_some() {
+            // R3: the homes were asked about an older epoch.
+            self.by_age.push_front((Micros(0), record.object, pointer.number));
+        }
+        true
+    }
+
+    /// The object is here again at this record's epoch: an older departure says nothing any more.
+    pub fn forget_up_to(&mut self, record: &Record) {
+        if self.pointers.get(&record.object).is_some_and(|known| !known.record.outranks(record)) {
+            self.remove(record.object);
+        }
+    }
+
+    fn remove(&mut self, object: ObjectId) {
+        self.pointers.remove(&object);
+        self.confirming.remove(&object);
+    }
+
+    /// Takes pointers set at or before `before` whose homes are to be asked now, oldest first and at most `most`.
+    pub fn due(&mut self, before: Micros, most: usize) -> Vec<Record> {
+        let mut due = Vec::new();
+        while due.len() < most && self.confirming.len() + due.len() < CONFIRMING_MAX {
+            let Some((set_at, object, number)) = self.by_age.front().copied() else { break };
+            let live = self.pointers.get(&object).filter(|pointer| pointer.number == number);
+            if live.is_some() && set_at > before {
+                break;
+            }
+            self.by_age.pop_front();
+            due.extend(live.map(|pointer| pointer.record));
+        }
+        due
+    }
+
+    /// The homes of a pointer were asked. Without any, nobody has to know and it goes.
+    pub fn asked(&mut self, object: ObjectId, homes: BTreeSet<PeerId>) {
+        if homes.is_empty() {
+            self.remove(object);
+        } else {
+            self.confirming.insert(object, homes);
+        }
+    }
+
+    /// A home holds records of these objects that are at least as new as these. Returns the pointers that go (R3).
+    pub fn confirmed(&mut self, home: &PeerId, records: &[Record]) -> Vec<Record> {
+        let mut dropped = Vec::new();
+        for record in records {
+            let Some(pointer) = self.pointers.get(&record.object).copied() else { continue };
+            if pointer.record.outranks(record) {
+                continue;
+            }
+            let Some(waiting) = self.confirming.get_mut(&record.object) else { continue };
+            waiting.remove(home);
+            if waiting.is_empty() {
+                self.remove(record.object);
+                dropped.push(pointer.record);
+            }
+        }
+        dropped
+    }
+
+    /// A home is gone: whoever takes its place has to be asked, so its pointers are due again.
+    pub fn home_gone(&mut self, home: &PeerId) {
+        let affected: Vec<ObjectId> =
+            self.confirming.iter().filter(|(_, waiting)| waiting.contains(home)).map(|(object, _)| *object).collect();
+        for object in affected {
+            self.confirming.remove(&object);
+            if let Some(pointer) = self.pointers.get(&object) {
+                self.by_age.push_front((Micros(0), object, pointer.number));
+            }
+        }
+    }
+
+    /// About how much memory they take, bytes.
+    #[must_use]
+    pub fn about_bytes(&self) -> usize {
+        // Hash tables are a little over half full in the mean.
+        let table = 2 * size_of::<(ObjectId, Pointer)>();
+        self.pointers.len() * table + self.by_age.capacity() * size_of::<(Micros, ObjectId, u64)>()
+    }
+
+    /// How many pointers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::{Epoch, Generation, GroupId};
+
+    fn record(object: u128, epoch: u64) -> Record {
+        Record {
+            object: ObjectId::from_u128(object),
+            group: GroupId::from_u128(9),
+            generation: Generation::ZERO,
+            epoch: Epoch::from_u64(epoch),
+        }
+    }
+
+    fn peer(byte: u8) -> PeerId {
+        PeerId::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn a_pointer_goes_when_every_home_has_confirmed_it_and_not_before() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        assert!(pointers.due(Micros(9), 8).is_empty(), "the grace period has not passed");
+        assert_eq!(pointers.due(Micros(10), 8), vec![record(1, 2)]);
+        pointers.asked(ObjectId::from_u128(1), [peer(1), peer(2)].into());
+        assert_eq!(pointers.confirmed(&peer(1), &[record(1, 2)]), vec![]);
+        assert_eq!(pointers.get(ObjectId::from_u128(1)), Some(record(1, 2)));
+        assert_eq!(pointers.confirmed(&peer(2), &[record(1, 1)]), vec![], "an older record is not enough");
+        assert_eq!(pointers.confirmed(&peer(2), &[record(1, 2)]), vec![record(1, 2)]);
+        assert!(pointers.is_empty());
+    }
+
+    #[test]
+    fn a_later_departure_is_not_confirmed_by_an_earlier_answer() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        pointers.due(Micros(10), 8);
+        pointers.asked(ObjectId::from_u128(1), [peer(1)].into());
+        pointers.set(record(1, 4), Micros(11));
+        assert_eq!(pointers.confirmed(&peer(1), &[record(1, 2)]), vec![]);
+        pointers.set(record(1, 3), Micros(12));
+        assert_eq!(pointers.get(ObjectId::from_u128(1)), Some(record(1, 4)), "pointers climb");
+        assert_eq!(pointers.due(Micros(20), 8), vec![record(1, 4)], "the earlier departure is passed over");
+    }
+
+    #[test]
+    fn when_a_home_goes_its_pointers_are_due_again() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        pointers.due(Micros(10), 8);
+        pointers.asked(ObjectId::from_u128(1), [peer(1), peer(2)].into());
+        pointers.home_gone(&peer(1));
+        assert_eq!(pointers.confirmed(&peer(2), &[record(1, 2)]), vec![]);
+        assert_eq!(pointers.due(Micros(0), 8), vec![record(1, 2)]);
+        pointers.asked(ObjectId::from_u128(1), BTreeSet::new());
+        assert!(pointers.is_empty());
+    }
+
+    #[test]
+    fn what_came_back_has_no_pointer() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        assert!(pointers.compress(&record(1, 3)));
+        assert!(!pointers.compress(&record(1, 3)));
+        pointers.forget_up_to(&record(1, 2));
+        assert_eq!(pointers.len(), 1, "it went on to epoch 3 meanwhile");
+        pointers.forget_up_to(&record(1, 4));
+        assert!(pointers.is_empty());
+        assert!(pointers.due(Micros(99), 8).is_empty());
+    }
+}

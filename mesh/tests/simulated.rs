@@ -1,0 +1,186 @@
+//! `driftmesh::test` itself: the same handles in virtual time, equal runs for equal seeds, and failures that say how
+//! to see them again.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
+
+mod common;
+
+use common::Player;
+use driftmesh::test::{Faults, Options, Run, World, simulate, simulate_seeds};
+use driftmesh::{BridgeEvent, Error, Mesh, OwnershipEvent, Ref, Result, Tx};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A game's function, as it would be used in production.
+async fn pay(tx: Tx, from: Ref<Player>, to: Ref<Player>, gold: u64) -> Result<()> {
+    let mut payer = tx.get_mut(from).await?;
+    payer.gold = payer.gold.checked_sub(gold).ok_or_else(|| tx.reject("not enough gold"))?;
+    tx.get_mut(to).await?.gold += gold;
+    Ok(())
+}
+
+async fn create(mesh: &Mesh, gold: u64) -> Ref<Player> {
+    let created = mesh.task("create").deadline(Duration::from_secs(30));
+    created.run(|tx| async move { tx.create(&Player::new("Ada", gold)) }).await.unwrap()
+}
+
+async fn gold_of_all(mesh: &Mesh, players: &[Ref<Player>]) -> u64 {
+    let sum = mesh
+        .task("audit")
+        .deadline(Duration::from_secs(30))
+        .run(|tx| async move { Ok(tx.get_many(players).await?.iter().map(|player| player.gold).sum::<u64>()) });
+    sum.await.unwrap()
+}
+
+/// Every peer pays round in a circle, under faults; afterwards the gold is counted.
+async fn trade(peers: Vec<Mesh>, world: World) -> (u64, u64) {
+    let mut players = Vec::new();
+    for mesh in &peers {
+        players.push(create(mesh, 100).await);
+        players.push(create(mesh, 100).await);
+    }
+    let mut traders = Vec::new();
+    for (number, mesh) in peers.iter().cloned().enumerate() {
+        let (players, world_there) = (players.clone(), world.clone());
+        traders.push(world.spawn(async move {
+            let mut paid = 0;
+            for round in 0..12 {
+                let (from, to) = (players[(number + round) % players.len()], players[(number + 3) % players.len()]);
+                paid += u64::from(from != to && mesh.transact(|tx| pay(tx, from, to, 5)).await.is_ok());
+                world_there.sleep(Duration::from_millis(20)).await;
+            }
+            paid
+        }));
+    }
+    let mut paid = 0;
+    for trader in traders {
+        paid += trader.join().await;
+    }
+    world.heal();
+    (gold_of_all(&peers[0], &players).await, paid)
+}
+
+fn traded(seed: u64, faults: Faults) -> Run<(u64, u64)> {
+    simulate(Options::seed(seed).faults(faults), trade)
+}
+
+#[test]
+fn one_seed_gives_one_run_and_another_gives_another() {
+    for faults in [Faults::none(), Faults::network(), Faults::all()] {
+        let first = traded(11, faults);
+        assert_eq!(first, traded(11, faults), "{faults:?}");
+        assert_ne!(first.trace_hash, traded(12, faults).trace_hash, "{faults:?}");
+        assert_eq!(first.value.0, 600);
+    }
+}
+
+#[test]
+fn many_seeds_keep_every_coin_under_all_faults_and_are_not_idle() {
+    let runs = simulate_seeds(0..40, Options::seed(0).faults(Faults::all()), trade);
+    assert_eq!(runs.len(), 40);
+    for run in &runs {
+        assert_eq!(run.value.0, 600);
+    }
+    let paid: u64 = runs.iter().map(|run| run.value.1).sum();
+    let transfers: u64 = runs.iter().map(|run| run.transfers).sum();
+    assert!(paid > 40 * 12 && runs.iter().any(|run| run.faults > 0), "{paid} payments");
+    assert!(transfers > 40 * 6, "{transfers} transfers");
+}
+
+/// What the panic of a simulation says.
+fn why(simulation: impl FnOnce() + Send + 'static) -> String {
+    let thread = std::thread::Builder::new().name("games::gold_is_kept".to_owned());
+    let panic = thread.spawn(simulation).unwrap().join().expect_err("the simulation fails");
+    panic.downcast_ref::<String>().expect("a message").clone()
+}
+
+#[test]
+fn failures_say_the_seed_and_how_to_replay_it() {
+    let said = why(|| drop(simulate(Options::seed(77), |_, _| async { assert_eq!(1, 2, "gold was lost") })));
+    assert!(said.contains("seed 77") && said.contains("gold was lost"), "{said}");
+    assert!(said.ends_with("DRIFTMESH_TEST_SEED=77 cargo test games::gold_is_kept"), "{said}");
+
+    let limit = Options::seed(5).limit(Duration::from_secs(3));
+    let said = why(move || drop(simulate(limit, |_, _| std::future::pending::<()>())));
+    assert!(said.contains("did not end in its virtual time (3 s)") && said.contains("seed 5"), "{said}");
+
+    let spins = |_, _| {
+        std::future::poll_fn::<(), _>(|context| {
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+    };
+    let said = why(move || drop(simulate(Options::seed(6), spins)));
+    assert!(said.contains("without letting virtual time pass"), "{said}");
+
+    let said = why(|| {
+        let spawned =
+            |_, world: World| async move { world.spawn(async { panic!("in a spawned future") }).join().await };
+        simulate(Options::seed(8), spawned);
+    });
+    assert!(said.contains("in a spawned future"), "{said}");
+}
+
+#[test]
+fn every_part_of_the_handle_works_in_virtual_time() {
+    let run = simulate(Options::seed(3).peers(3), |peers, world| async move {
+        let (here, there) = (&peers[0], &peers[1]);
+        here.wait_for_peers(2).await;
+        here.joined(None).await.unwrap();
+        assert_eq!((here.peers().len(), here.addresses().len()), (2, 0));
+        let mut events = there.ownership().unwrap();
+        let mut players = Vec::new();
+        for gold in 0..100 {
+            players.push(create(here, gold).await);
+        }
+        assert_eq!(here.owned::<Player>().count(), 100);
+
+        there.prefetch(players.iter().map(Ref::id)).unwrap();
+        while there.owned::<Player>().count() < 100 {
+            world.sleep(Duration::from_millis(10)).await;
+        }
+        let mut arrived = BTreeSet::new();
+        while arrived.len() < 100 {
+            let OwnershipEvent::Arrived(arrival) = events.next().await else { panic!("nothing leaves") };
+            arrived.insert(arrival.object);
+        }
+        assert_eq!(arrived, players.iter().map(Ref::id).collect());
+
+        let snapshot = peers[2].snapshot().unwrap();
+        assert_eq!(snapshot.get(players[7]).await.unwrap().gold, 7);
+        drop(snapshot);
+        let left = there.leave(Duration::from_secs(10)).await;
+        assert_eq!((left.handed_over, left.stayed), (100, 0));
+        world.sleep(Duration::from_millis(50)).await;
+        assert_eq!((here.peers().len(), there.peers().len()), (1, 0));
+        assert!(matches!(there.transact(|tx| async move { Ok(tx.attempt()) }).await, Err(Error::Leaving)));
+        assert_eq!(gold_of_all(here, &players).await, 4_950);
+        assert_eq!(here.status().mesh, "simulated");
+    });
+    assert!(run.transfers >= 200 && run.elapsed > Duration::from_millis(250), "{run:?}");
+}
+
+#[test]
+fn a_game_loop_with_a_bridge_runs_in_virtual_time() {
+    let run = simulate(Options::seed(4).peers(2).faults(Faults::network()), |peers, world| async move {
+        let (ada, bob) = (create(&peers[0], 50).await, create(&peers[1], 0).await);
+        let mut bridge = peers[0].bridge::<u64, ()>().unwrap();
+        let mut next = 0;
+        let (mut done, mut failed) = (0, 0);
+        while done + failed < 20 {
+            for event in bridge.events() {
+                if let BridgeEvent::Finished { result, .. } = event {
+                    if result.is_ok() { done += 1 } else { failed += 1 }
+                }
+            }
+            if next < 20 {
+                bridge.submit(next, move |tx| pay(tx, ada, bob, 1)).unwrap();
+                next += 1;
+            }
+            world.sleep(Duration::from_millis(50)).await;
+        }
+        world.heal();
+        (gold_of_all(&peers[1], &[ada, bob]).await, done)
+    });
+    assert_eq!(run.value.0, 50);
+    assert!(run.value.1 > 0, "{} of 20 payments", run.value.1);
+}

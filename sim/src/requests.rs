@@ -1,0 +1,31 @@
+//! What running futures ask of the world between two events: other futures to run, the end of the faults, a goodbye.
+//!
+//! They cannot reach the world while it polls them, so they leave a note here, and the world looks after each poll.
+
+use crate::executor::Job;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One note.
+pub(crate) enum Request {
+    /// Runs a future that belongs to a peer, or to nobody.
+    Spawn(Option<usize>, Job),
+    /// No faults from now on.
+    Heal,
+    /// A peer says goodbye to all others and goes for good.
+    Goodbye(usize),
+}
+
+/// The notes of one world, in order. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Requests(Arc<Mutex<Vec<Request>>>);
+
+impl Requests {
+    pub(crate) fn add(&self, request: Request) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    }
+
+    /// Takes what was asked since the last call.
+    pub(crate) fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
