@@ -3,7 +3,7 @@
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
-use crate::{Builder, Metrics, Owned, Ownership, Result, Snapshot, StartError, Tx};
+use crate::{Builder, Error, Metrics, Owned, Ownership, Result, Snapshot, StartError, Tx};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
@@ -155,6 +155,19 @@ impl Mesh {
     /// `Busy`, `Leaving`, or `Deadline` when nothing conclusive was heard within 5 s.
     pub async fn explain(&self, object: ObjectId) -> Result<Found> {
         session::explain(self.host.clone(), object, EXPLAIN_MAX).await
+    }
+
+    /// How long a bare round trip to another member takes now: over the same connection as everything else, past what
+    /// waits there, without the cores of the two peers. Cancel safe.
+    ///
+    /// # Errors
+    /// `PeerUnreachable` when it is not connected, or 16 of these are under way.
+    pub async fn ping(&self, peer: PeerId) -> Result<Duration> {
+        let unreachable = || Error::PeerUnreachable(peer);
+        let transport = self.host.shared.transport().ok_or_else(unreachable)?;
+        let begun = std::time::Instant::now();
+        transport.ping(peer).await.map_err(|_| unreachable())?;
+        Ok(begun.elapsed())
     }
 
     /// What this peer says of itself and its mesh.

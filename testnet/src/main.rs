@@ -41,6 +41,9 @@ fn main() -> ExitCode {
         Some(Command::Bench { what: Bench::Local { json } }) => {
             bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
         }
+        Some(Command::Bench { what: Bench::Remote { json } }) => {
+            bench::remote::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
     };
     code.unwrap_or_else(|error| {
         output::error_line(&format!("error: {error:#}"));

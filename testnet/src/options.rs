@@ -49,6 +49,12 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Reads and ownership of objects elsewhere, in bare round trips of the same connection.
+    Remote {
+        /// Also writes the figures to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 /// The testnet's options.

@@ -12,6 +12,7 @@ use super::counters::add;
 use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, Reassembly};
 use super::lanes::Step;
 use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
+use super::ping;
 use super::reason::LeaveReason;
 use super::registry::{Session, Shared};
 
@@ -134,6 +135,11 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 FrameKind::Alive if body.is_empty() => {}
                 FrameKind::Alive => return Err(FrameError::body(kind).into()),
                 FrameKind::Goodbye => return Err(End::Goodbye),
+                FrameKind::Ping => {
+                    let body = ping::body_of(kind, body)?;
+                    self.session.lanes.push_control(frame::encode(FrameKind::Pong, &body));
+                }
+                FrameKind::Pong => self.session.pings.came_back(ping::body_of(kind, body)?),
                 FrameKind::Founding | FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
                     return Err(FrameError::unexpected(kind).into());
                 }

@@ -27,6 +27,10 @@ pub(super) enum FrameKind {
     Alive,
     /// The sender leaves and sends nothing more.
     Goodbye,
+    /// Comes back as `Pong` with the same 8 bytes.
+    Ping,
+    /// The answer to `Ping`.
+    Pong,
     /// What fresh peers say to each other; never between admitted ones.
     Founding,
     /// The first frame of the handshake.
@@ -40,13 +44,15 @@ pub(super) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Payload,
         Self::BulkBegin,
         Self::BulkChunk,
         Self::BulkCredit,
         Self::Alive,
         Self::Goodbye,
+        Self::Ping,
+        Self::Pong,
         Self::Founding,
         Self::Hello,
         Self::Proof,
@@ -62,6 +68,8 @@ impl FrameKind {
             Self::BulkCredit => 4,
             Self::Alive => 5,
             Self::Goodbye => 6,
+            Self::Ping => 7,
+            Self::Pong => 8,
             Self::Founding => 0x47,
             // High, so that a frame of the handshake and one of the session differ in more than one bit.
             Self::Hello => 0x81,

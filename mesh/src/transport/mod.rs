@@ -20,6 +20,7 @@ pub mod limits;
 mod nearby;
 mod no_records;
 mod peer_id;
+mod ping;
 mod reason;
 mod registry;
 mod routing;
@@ -407,6 +408,20 @@ impl Transport {
     /// When it belongs to another mesh already: gives that one's genesis.
     pub fn found(&self, genesis: Genesis) -> Result<(), Genesis> {
         self.owner.shared.adopt(genesis).map_err(|_| self.genesis().unwrap_or(genesis))
+    }
+
+    /// A bare round trip to a peer over its substream, past whatever waits in the lanes of payloads. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotConnected`, also when the connection ends meanwhile; `Busy` while 16 are under way.
+    pub async fn ping(&self, to: PeerId) -> Result<(), SendError> {
+        let session = self.owner.shared.session(&to).ok_or(SendError::NotConnected)?;
+        let (body, came_back) = session.pings.begin().ok_or(SendError::Busy)?;
+        session.lanes.push_control(frame::encode(frame::FrameKind::Ping, &body));
+        tokio::select! {
+            came_back = came_back => came_back.map_err(|_| SendError::NotConnected),
+            () = session.ended.wait() => Err(SendError::NotConnected),
+        }
     }
 
     /// This peer.

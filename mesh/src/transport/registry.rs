@@ -16,6 +16,7 @@ use super::fresh::FreshLink;
 use super::lanes::Lanes;
 use super::latch::Latch;
 use super::limits::{FRESH_LINKS_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
+use super::ping::Pings;
 use super::reason::{Genesis, RefuseReason};
 use super::swarm::Command;
 
@@ -26,6 +27,7 @@ pub(super) struct Session {
     pub(super) incarnation: u64,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) lanes: Lanes,
+    pub(super) pings: Pings,
     /// Set when a newer connection of the same peer takes over.
     pub(super) replaced: Latch,
     /// Set when the session has ended and its `Left` was told.

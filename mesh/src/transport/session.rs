@@ -21,6 +21,7 @@ use super::lanes::Lanes;
 use super::latch::Latch;
 use super::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, OPEN_ATTEMPTS, OPEN_RETRY_DELAY};
 use super::peer_id;
+use super::ping::Pings;
 use super::reason::{LeaveReason, RefuseReason};
 use super::registry::{HandshakeTurn, Session, Shared};
 use super::swarm::Command;
@@ -196,6 +197,7 @@ async fn live(shared: &Arc<Shared>, remote: Remote, mut stream: Stream, admissio
         incarnation,
         addresses: addresses.clone(),
         lanes: Lanes::new(),
+        pings: Pings::default(),
         replaced: Latch::new(),
         ended: Latch::new(),
     };

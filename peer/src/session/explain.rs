@@ -2,12 +2,12 @@
 
 use super::error::{Error, Result};
 use super::host::Host;
+use crate::Peer;
 use crate::explaining::Found;
-use crate::steps::{Begin, StepError, Stepped, ValueRead};
+use crate::steps::{Begin, StepError};
 use driftmesh_model::{Micros, ObjectId, TxnId};
 use driftmesh_txn::TaskKind;
 use std::future::poll_fn;
-use std::task::Poll;
 
 /// Ends the transaction when the search is over or dropped.
 struct Open<H: Host> {
@@ -36,16 +36,9 @@ pub async fn explain<H: Host>(host: H, object: ObjectId, limit: Micros) -> Resul
     });
     let id = begun.map_err(Error::of_begin)?;
     let open = Open { host, id };
-    let read: Result<ValueRead, StepError> = poll_fn(|context| {
-        open.host.poll_step(id, context, |peer, now| -> Stepped<ValueRead> {
-            match peer.read(now, id, object) {
-                // What the snapshot sees of it does not matter: it was found.
-                Poll::Ready(Err(StepError::Failed(_))) => Poll::Ready(Err(StepError::Ended)),
-                other => other,
-            }
-        })
-    })
-    .await;
+    // What the snapshot sees of the object does not matter: it was found, also where the read failed.
+    let step = |peer: &mut Peer, now| peer.read(now, id, object);
+    let read = poll_fn(|context| open.host.poll_step(id, context, step)).await;
     let found = open.host.step(|peer, _| peer.found(id, object));
     found.ok_or_else(|| match read {
         Err(StepError::Busy) => Error::Busy(StepError::Busy),

@@ -3,4 +3,5 @@
 mod baseline;
 mod cpu_time;
 pub(crate) mod local;
+pub(crate) mod remote;
 mod zipf;
