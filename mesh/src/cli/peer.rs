@@ -426,10 +426,11 @@ impl Running {
 
     fn show_other_mesh(&self, reason: &RefuseReason, address: Option<&str>) {
         let address = address.unwrap_or("an unknown address");
-        let (name, what) = match reason {
+        let (name, what) = if let RefuseReason::WrongMeshName { theirs, .. } = reason {
             // Meshes of other names have the same right to the network.
-            RefuseReason::WrongMeshName { theirs, .. } => (theirs, "the two never mix".to_owned()),
-            other => (&self.name, other.to_string()),
+            (theirs, "the two never mix".to_owned())
+        } else {
+            (&self.name, reason.to_string())
         };
         let name = name.escape_debug();
         say(&format!("another mesh `{name}` is on this network: one of its peers is at {address}; {what}"));
