@@ -272,7 +272,9 @@ impl Shared {
         for waker in effects.wakers {
             waker.wake();
         }
-        if let Some(transport) = live.transport.get() {
+        if !effects.seeks.is_empty()
+            && let Some(transport) = live.transport.get()
+        {
             effects.seeks.iter().for_each(|seek| transport.seek(seek.key()));
         }
         if effects.wants_earlier_timer {

@@ -1,6 +1,6 @@
 //! A value lent out for change by `get_mut`.
 
-use super::error::{Error, Result};
+use super::error::Error;
 use super::write_set::WriteSet;
 use driftmesh_model::{Object, Ref, encode_object};
 use std::ops::{Deref, DerefMut};
@@ -22,10 +22,9 @@ impl<T: Object + std::fmt::Debug> std::fmt::Debug for Mutable<T> {
 }
 
 impl<T: Object> Mutable<T> {
-    /// Lends a value out of the write set of an attempt.
-    pub(super) fn lend(reference: Ref<T>, value: T, attempt: Arc<dyn AsRef<WriteSet> + Send + Sync>) -> Result<Self> {
-        (*attempt).as_ref().lend(reference.id())?;
-        Ok(Self { reference, value, changed: false, attempt })
+    /// A value that the write set of an attempt has lent out.
+    pub(super) const fn lent(reference: Ref<T>, value: T, attempt: Arc<dyn AsRef<WriteSet> + Send + Sync>) -> Self {
+        Self { reference, value, changed: false, attempt }
     }
 
     /// The reference to the object.

@@ -193,15 +193,11 @@ impl<H: Host> Tx<H> {
     /// `Dangling`, a wrong type, `GuardHeld`, or the end of the attempt.
     pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
         let object = reference.id();
-        let value = match self.inner.writes.pending(object)? {
+        let read = match self.inner.writes.pending(object)? {
             Some(pending) => pending.value,
-            None => {
-                let read = self.lock_and_read(object).await?;
-                // Another branch of the closure may have written it while this one waited.
-                self.inner.writes.pending(object)?.map_or(read, |pending| pending.value)
-            }
+            None => self.lock_and_read(object).await?,
         };
-        self.lend(reference, value)
+        self.lend(reference, read)
     }
 
     async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
@@ -209,11 +205,21 @@ impl<H: Host> Tx<H> {
         Ok(self.step(|peer, now| peer.lock_and_read(now, id, object)).await?.value)
     }
 
-    fn lend<T: Object>(&self, reference: Ref<T>, value: Option<Value>) -> Result<Mutable<T>> {
+    fn lend<T: Object>(&self, reference: Ref<T>, read: Option<Value>) -> Result<Mutable<T>> {
         let object = reference.id();
-        let value = value.ok_or(Error::Dangling { object })?;
-        let value = decode_object(&value).map_err(|error| Error::Object { object, error })?;
-        Mutable::lend(reference, value, Arc::clone(&self.inner) as _)
+        let writes = &self.inner.writes;
+        // Another branch of the closure may have written it while this one waited for the read.
+        let value = writes.lend(object)?.map_or(read, |pending| pending.value);
+        let decoded = value
+            .ok_or(Error::Dangling { object })
+            .and_then(|value| decode_object(&value).map_err(|error| Error::Object { object, error }));
+        match decoded {
+            Ok(value) => Ok(Mutable::lent(reference, value, Arc::clone(&self.inner) as _)),
+            Err(error) => {
+                writes.give_back(object, None);
+                Err(error)
+            }
+        }
     }
 
     /// Takes many objects of one type to change them; those that are elsewhere cost one round together.

@@ -58,34 +58,26 @@ impl WriteSet {
         }
     }
 
-    /// Marks an object as lent out.
-    pub(super) fn lend(&self, object: ObjectId) -> Result<()> {
+    /// Marks an object as lent out. Returns its pending write, if there is one.
+    pub(super) fn lend(&self, object: ObjectId) -> Result<Option<Pending>> {
         let mut inner = self.lock();
-        let before = match inner.slots.remove(&object) {
-            Some(Slot::Written(pending)) => Some(pending),
-            // Two lenders at once: the second must not undo what the first gives back.
-            Some(lent @ Slot::Lent(_)) => {
-                inner.slots.insert(object, lent);
-                return Err(Error::GuardHeld { object });
-            }
-            None => None,
+        let Some(slot) = inner.slots.get_mut(&object) else {
+            inner.slots.insert(object, Slot::Lent(None));
+            return Ok(None);
         };
-        inner.bytes -= before.as_ref().map_or(0, Pending::length);
-        inner.slots.insert(object, Slot::Lent(before));
-        Ok(())
+        // Two lenders at once: the second must not undo what the first gives back.
+        let Slot::Written(pending) = slot else { return Err(Error::GuardHeld { object }) };
+        let pending = pending.clone();
+        *slot = Slot::Lent(Some(pending.clone()));
+        inner.bytes -= pending.length();
+        Ok(Some(pending))
     }
 
     /// Takes an object back: with a new value, or unchanged.
     pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
         let mut inner = self.lock();
-        let before = match inner.slots.remove(&object) {
-            Some(Slot::Lent(before)) => before,
-            Some(written @ Slot::Written(_)) => {
-                inner.slots.insert(object, written);
-                return;
-            }
-            None => return,
-        };
+        let Some(Slot::Lent(before)) = inner.slots.get_mut(&object) else { return };
+        let before = before.take();
         let creates = before.as_ref().is_some_and(|pending| pending.creates);
         let written = match value {
             None => before,
@@ -95,8 +87,11 @@ impl WriteSet {
                 before
             }
         };
-        if let Some(pending) = written {
-            inner.put(object, pending);
+        match written {
+            Some(pending) => inner.put(object, pending),
+            None => {
+                inner.slots.remove(&object);
+            }
         }
     }
 
