@@ -4,16 +4,17 @@
 
 use crate::addresses::{is_loopback, parse_listen};
 use crate::clock::Clock;
+use crate::founding::{self, FoundingHost};
 use crate::host::{Identity, LiveHost, Shared, spawn_timers};
 use crate::inbound::Inbound;
-use crate::joining::Joining;
+use crate::joining::{Joining, Way};
 use crate::notice::{Notice, Observer};
 use crate::transport::{
     Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
 };
 use crate::{Mesh, StartError};
 use driftmesh_model::{Incarnation, codec};
-use driftmesh_peer::{Config, Peer};
+use driftmesh_peer::{Config, EXPECT_MAX, Peer};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use std::sync::Arc;
@@ -32,9 +33,11 @@ const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Builder {
     name: String,
     new_mesh: bool,
+    expect: Option<usize>,
     search: bool,
     join: Vec<String>,
-    join_timeout: Option<Duration>,
+    /// `None` for what suits the way in which it comes to a mesh.
+    join_timeout: Option<Option<Duration>>,
     listen: Vec<String>,
     advertise: Vec<String>,
     secret: Option<Vec<u8>>,
@@ -50,6 +53,8 @@ impl std::fmt::Debug for Builder {
         formatter
             .debug_struct("Builder")
             .field("name", &self.name)
+            .field("expect", &self.expect)
+            .field("search", &self.search)
             .field("join", &self.join)
             .field("listen", &self.listen)
             .field("has_secret", &self.secret.is_some())
@@ -62,9 +67,10 @@ impl Default for Builder {
         Self {
             name: DEFAULT_MESH.to_owned(),
             new_mesh: false,
+            expect: None,
             search: false,
             join: Vec::new(),
-            join_timeout: Some(DEFAULT_JOIN_TIMEOUT),
+            join_timeout: None,
             listen: Vec::new(),
             advertise: Vec::new(),
             secret: None,
@@ -83,15 +89,25 @@ impl Builder {
         self
     }
 
-    /// Founds a new mesh, which is also what happens when no address to join is given. Cannot be combined with
-    /// [`Builder::join`].
+    /// Founds a new mesh, which is also what happens when nothing else is asked for. Cannot be combined with
+    /// [`Builder::join`], [`Builder::expect`] and [`Builder::search`].
     pub const fn new_mesh(mut self) -> Self {
         self.new_mesh = true;
         self
     }
 
-    /// Joins the mesh of this name that mDNS finds on the network, instead of founding one when no address to join is
-    /// given. Needs [`Builder::listen`] with an address of the network.
+    /// Joins any mesh within reach, else founds one together with others, once `peers` of them (1 to 128, this one
+    /// included) have found each other and agreed. All must be started with the same number, and it must be more than
+    /// half of the peers that are ever started before there is a mesh: then never more than one is founded. They find
+    /// each other by mDNS where they listen on a network, and by [`Builder::join`] addresses, which may lead to peers
+    /// that have no mesh yet.
+    pub const fn expect(mut self, peers: usize) -> Self {
+        self.expect = Some(peers);
+        self
+    }
+
+    /// Looks for a mesh and never founds one: by [`Builder::join`] addresses, by mDNS where it listens on an address of
+    /// a network, or by being found by one of its peers.
     pub const fn search(mut self) -> Self {
         self.search = true;
         self
@@ -104,9 +120,10 @@ impl Builder {
         self
     }
 
-    /// How long [`Builder::start`] waits to be admitted when it joins: 30 s unless set, `None` for ever.
+    /// How long [`Builder::start`] waits until the peer belongs to a mesh; `None` for ever. Unless set, 30 s for a peer
+    /// that only joins, and for ever for one that expects others or searches.
     pub const fn join_timeout(mut self, limit: Option<Duration>) -> Self {
-        self.join_timeout = limit;
+        self.join_timeout = Some(limit);
         self
     }
 
@@ -155,13 +172,14 @@ impl Builder {
         self
     }
 
-    /// Starts the peer on the current tokio runtime. A peer that joins is a member when this returns. Cancel safe:
+    /// Starts the peer on the current tokio runtime. It belongs to a mesh when this returns. Cancel safe:
     /// nothing stays when it is dropped.
     ///
     /// # Errors
     /// When a setting is wrong, a port is taken, or no peer of the mesh admits this one in time.
     pub async fn start(self) -> Result<Mesh, StartError> {
-        let limit = self.join_timeout;
+        let waits = self.expect.is_some() || self.search;
+        let limit = self.join_timeout.unwrap_or(if waits { None } else { Some(DEFAULT_JOIN_TIMEOUT) });
         let mesh = self.launch().await?;
         mesh.joined(limit).await?;
         Ok(mesh)
@@ -180,21 +198,24 @@ impl Builder {
         let peer_id = from_libp2p(&key.public().to_peer_id()).expect("the key is an ed25519 key");
         let incarnation = random_incarnation();
         let mut config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
-        let founds = places.join.is_empty() && !self.search;
-        config.founder = founds;
+        config.founder = places.way == Way::Found;
         let peer = Peer::new(config, clock.now());
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
-        let shared = Shared::new(peer, clock, identity, Joining::new(&places.join, founds));
-        let inbound = Inbound { shared: Arc::downgrade(&shared), observer: self.observer };
-        let genesis = founds.then(Genesis::random);
+        let shared = Shared::new(peer, clock, identity, Joining::new(places.way, &places.join));
+        let founding = self
+            .expect
+            .map(|expect| Arc::new(FoundingHost::new(peer_id, expect, random_incarnation(), self.observer.clone())));
+        let inbound = Inbound { shared: Arc::downgrade(&shared), observer: self.observer, founding: founding.clone() };
         let config = TransportConfig {
             keypair: key,
             listen: places.listen,
             advertise: places.advertise,
             join: places.join,
             mesh_name: self.name,
-            genesis,
+            // Checked: at most 128.
+            expect: self.expect.and_then(|expect| u16::try_from(expect).ok()),
+            genesis: (places.way == Way::Found).then(Genesis::random),
             secret: self.secret,
             incarnation,
             hello,
@@ -203,6 +224,9 @@ impl Builder {
         let transport = Transport::start(config, Arc::new(inbound)).await?;
         shared.set_transport(transport);
         spawn_timers(&shared);
+        if let Some(founding) = founding {
+            founding::spawn(&shared, founding);
+        }
         Ok(Mesh::new(LiveHost { shared }))
     }
 
@@ -210,9 +234,17 @@ impl Builder {
         if self.new_mesh && !self.join.is_empty() {
             return Err(StartError::NewAndJoin);
         }
-        if self.new_mesh && self.search {
-            return Err(StartError::NewAndJoin);
+        if self.search && self.expect.is_some() || self.new_mesh && (self.search || self.expect.is_some()) {
+            return Err(StartError::OneWayToFound);
         }
+        if let Some(given) = self.expect.filter(|expect| !(1..=EXPECT_MAX).contains(expect)) {
+            return Err(StartError::Expect { given });
+        }
+        let way = match self.expect {
+            Some(_) => Way::Expect,
+            None if self.search || !self.join.is_empty() => Way::Join,
+            None => Way::Found,
+        };
         if self.secret.as_ref().is_some_and(Vec::is_empty) {
             return Err(StartError::EmptySecret);
         }
@@ -228,19 +260,17 @@ impl Builder {
             // What a peer address displays is a multiaddress.
             advertise.extend(parse_address(text)?.to_string().parse::<Multiaddr>().ok());
         }
-        if self.search && self.join.is_empty() && (!self.mdns || listen.iter().all(is_loopback)) {
-            return Err(StartError::NowhereToSearch);
-        }
         let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<Vec<_>, _>>()?;
         let is_protected = self.secret.is_some() || self.open;
         match listen.iter().chain(&advertise).find(|address| !is_loopback(address)) {
             Some(address) if !is_protected => Err(StartError::NotLoopback { address: address.to_string() }),
-            Some(_) | None => Ok(Places { listen, advertise, join }),
+            Some(_) | None => Ok(Places { way, listen, advertise, join }),
         }
     }
 }
 
 struct Places {
+    way: Way,
     listen: Vec<Multiaddr>,
     advertise: Vec<Multiaddr>,
     join: Vec<PeerAddress>,

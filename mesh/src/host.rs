@@ -166,7 +166,7 @@ impl Shared {
     /// A peer of a simulated mesh.
     #[cfg(feature = "test")]
     pub(crate) fn simulated(host: driftmesh_sim::SimHost, identity: Identity) -> Arc<Self> {
-        Self::with(Driver::Simulated(host), identity, Joining::new(&[], true))
+        Self::with(Driver::Simulated(host), identity, Joining::new(crate::joining::Way::Found, &[]))
     }
 
     fn with(driver: Driver, identity: Identity, joining: Joining) -> Arc<Self> {

@@ -3,17 +3,20 @@
 //! It decodes before it takes the lock, and refuses to panic on anything that a peer sends (R25): what does not
 //! decode is counted, logged now and then, and dropped.
 
+use crate::founding::FoundingHost;
 use crate::host::{Shared, count_and_should_log};
 use crate::notice::{Notice, Observer};
 use crate::transport::{Event, Handler};
 use driftmesh_model::{Incarnation, PeerId, codec};
 use driftmesh_peer::{Envelope, Introduction};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 /// The transport's handler. It holds the peer weakly: the transport belongs to the peer, not the other way round.
 pub(crate) struct Inbound {
     pub(crate) shared: Weak<Shared>,
     pub(crate) observer: Option<Observer>,
+    /// Until there is a mesh, for a peer that founds one with others.
+    pub(crate) founding: Option<Arc<FoundingHost>>,
 }
 
 impl Inbound {
@@ -64,20 +67,31 @@ impl Handler for Inbound {
         let Some(shared) = self.shared.upgrade() else { return };
         match event {
             Event::Listening { address } => self.tell(Notice::Listening { address: address.to_string() }),
-            Event::Admitted { peer, incarnation, hello, .. } => self.admitted(&shared, peer, incarnation, &hello),
+            Event::Admitted { peer, incarnation, hello, genesis, .. } => {
+                if let Some(founding) = &self.founding {
+                    founding.adopted(&shared, genesis);
+                }
+                self.admitted(&shared, peer, incarnation, &hello);
+            }
+            Event::Fresh { peer, event } => {
+                if let Some(founding) = &self.founding {
+                    founding.event(&shared, peer, event);
+                }
+            }
             Event::Left { peer, reason, .. } => {
                 shared.step(|core, now| core.left(now, peer, reason.is_clean()));
                 let members = shared.joining.left(&peer);
                 self.tell(Notice::Left { peer, members, reason });
             }
-            Event::Refused { address, reason, by_remote, .. } => {
+            Event::Refused { peer, address, reason, by_remote } => {
                 if let Some(address) = &address {
                     shared.joining.refused(address, reason.clone());
                 }
-                self.tell(Notice::Refused { address: address.map(|address| address.to_string()), reason, by_remote });
+                let address = address.map(|address| address.to_string());
+                self.tell(Notice::Refused { peer, address, reason, by_remote });
             }
-            Event::OtherMesh { name, genesis, address } => {
-                self.tell(Notice::OtherMesh { name, genesis, address: address.map(|address| address.to_string()) });
+            Event::OtherMesh { reason, address } => {
+                self.tell(Notice::OtherMesh { reason, address: address.map(|address| address.to_string()) });
             }
             Event::Unreachable { address, error } => {
                 shared.joining.unreachable(&address, error.clone());

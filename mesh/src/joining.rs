@@ -1,4 +1,4 @@
-//! Who is connected, and how joining goes: what `wait_for_peers` and the start of a joining peer wait for.
+//! Who is connected, and how joining goes: what `wait_for_peers` and the start of a peer wait for.
 //!
 //! It refuses to give up on what may pass: only refusals that another try cannot change end a join early.
 
@@ -14,6 +14,18 @@ use tokio::sync::watch;
 /// Most places whose troubles are remembered; there are at most as many join addresses, each with a few places.
 const PLACES_MAX: usize = 1_024;
 
+/// How a peer comes to belong to a mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Way {
+    /// It founds one by itself.
+    #[default]
+    Found,
+    /// It joins one, by the addresses that it was given or by being found, and never founds one.
+    Join,
+    /// It joins one, or founds one together with others.
+    Expect,
+}
+
 /// What was last heard from a place.
 #[derive(Clone, Debug)]
 enum Trouble {
@@ -26,7 +38,10 @@ enum Trouble {
 #[derive(Clone, Debug, Default)]
 struct State {
     members: BTreeSet<PeerId>,
+    /// Whether it was ever admitted, or is the first of a mesh.
     was_admitted: bool,
+    /// How many peers wait for the mesh to be founded, this one included.
+    found: usize,
     /// Until the first admission only.
     troubles: BTreeMap<Multiaddr, Trouble>,
 }
@@ -34,10 +49,9 @@ struct State {
 /// The state of a peer's membership.
 #[derive(Debug, Default)]
 pub(crate) struct Joining {
+    way: Way,
     /// Where this peer was told to join, with what to call it.
     seeds: Vec<Multiaddr>,
-    /// Belongs to a mesh without anybody's admission.
-    founds: bool,
     state: watch::Sender<State>,
 }
 
@@ -53,6 +67,7 @@ const fn is_final(reason: &RefuseReason) -> bool {
         | RefuseReason::WrongPeer { .. }
         | RefuseReason::UnknownIdentity => true,
         RefuseReason::NoMeshYet
+        | RefuseReason::OtherExpect { .. }
         | RefuseReason::TooManyPeers
         | RefuseReason::HandshakeTimeout
         | RefuseReason::Malformed(_)
@@ -63,11 +78,12 @@ const fn is_final(reason: &RefuseReason) -> bool {
 }
 
 impl Joining {
-    /// A peer that founds a mesh, or is to join one: by these addresses, or by mDNS when there are none.
-    pub(crate) fn new(seeds: &[PeerAddress], founds: bool) -> Self {
+    /// A peer that is to come to a mesh in this way, by these addresses where it has any.
+    pub(crate) fn new(way: Way, seeds: &[PeerAddress]) -> Self {
         // What a peer address displays is a multiaddress.
         let seeds = seeds.iter().filter_map(|seed| seed.to_string().parse().ok()).collect();
-        Self { seeds, founds, state: watch::Sender::default() }
+        let found = usize::from(way == Way::Expect);
+        Self { way, seeds, state: watch::Sender::new(State { found, ..State::default() }) }
     }
 
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
@@ -86,6 +102,34 @@ impl Joining {
             state.members.insert(peer);
             state.members.len()
         })
+    }
+
+    /// This peer is the first of its mesh.
+    pub(crate) fn founded(&self) {
+        self.change(|state| {
+            state.was_admitted = true;
+            state.troubles.clear();
+        });
+    }
+
+    /// So many peers wait for the mesh to be founded. Returns whether that is another number than before.
+    pub(crate) fn found(&self, found: usize) -> bool {
+        self.change(|state| {
+            let before = std::mem::replace(&mut state.found, found);
+            if before < found {
+                // One that could not be dialled may have come by itself. What still fails is told again, but the own
+                // address is not.
+                let is_own = |trouble: &Trouble| matches!(trouble, Trouble::Refused(RefuseReason::SelfConnect));
+                state.troubles.retain(|_, trouble| is_own(trouble));
+            }
+            before != found
+        })
+    }
+
+    /// How many peers wait for the mesh to be founded, this one included; 0 when it does not, or not any more.
+    pub(crate) fn fresh_peers(&self) -> usize {
+        let state = self.state.borrow();
+        if state.was_admitted { 0 } else { state.found }
     }
 
     /// Returns how many are connected now.
@@ -131,7 +175,7 @@ impl Joining {
     /// # Errors
     /// `Refused` when every join address refuses for good, `Unreachable` after `limit`.
     pub(crate) async fn joined(&self, limit: Option<Duration>) -> Result<(), StartError> {
-        if self.founds {
+        if self.way == Way::Found {
             return Ok(());
         }
         match limit {
@@ -165,10 +209,18 @@ impl Joining {
         refused.or_else(|| troubles().next()).cloned()
     }
 
+    /// Whether the refusal means nothing: all peers of a founding may be given the same addresses, their own included.
+    fn is_own_seed(&self, reason: &RefuseReason) -> bool {
+        self.way == Way::Expect && *reason == RefuseReason::SelfConnect
+    }
+
     async fn refused_by_all(&self, state: &State) -> Option<StartError> {
         let mut first = None;
         for seed in &self.seeds {
             let Some(Trouble::Refused(reason)) = self.trouble_of(seed, state).await else { return None };
+            if self.is_own_seed(&reason) {
+                continue;
+            }
             first.get_or_insert(StartError::Refused { address: seed.to_string(), reason });
         }
         first
@@ -178,13 +230,16 @@ impl Joining {
     pub(crate) async fn tried(&self) -> Vec<String> {
         let state = self.state.borrow().clone();
         let mut tried = Vec::new();
-        if self.seeds.is_empty() {
-            tried.push("mDNS has found none on this network yet".to_owned());
+        if self.seeds.is_empty() && self.way == Way::Join {
+            tried.push("no address was given, and none was found on the network or has found this peer".to_owned());
         }
         for seed in &self.seeds {
             tried.push(match self.trouble_of(seed, &state).await {
+                Some(Trouble::Refused(reason)) if self.is_own_seed(&reason) => continue,
                 Some(Trouble::Refused(reason)) => format!("{seed}: {reason}"),
                 Some(Trouble::Passing(error)) => format!("{seed}: {error}"),
+                // It may be one of those that were found.
+                None if self.way == Way::Expect => continue,
                 None => format!("{seed}: no answer yet"),
             });
         }
@@ -194,11 +249,16 @@ impl Joining {
     async fn give_up(&self, after: Duration) -> StartError {
         let state = self.state.borrow().clone();
         for seed in &self.seeds {
-            if let Some(Trouble::Refused(reason)) = self.trouble_of(seed, &state).await {
+            if let Some(Trouble::Refused(reason)) = self.trouble_of(seed, &state).await
+                && !self.is_own_seed(&reason)
+            {
                 return StartError::Refused { address: seed.to_string(), reason };
             }
         }
-        StartError::Unreachable { after, tried: self.tried().await }
+        match self.way {
+            Way::Found | Way::Join => StartError::Unreachable { after, tried: self.tried().await },
+            Way::Expect => StartError::NotFounded { after, found: state.found },
+        }
     }
 }
 
@@ -208,7 +268,7 @@ mod tests {
 
     fn joining(seeds: &[&str]) -> Joining {
         let seeds: Vec<PeerAddress> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
-        Joining::new(&seeds, false)
+        Joining::new(Way::Join, &seeds)
     }
 
     #[tokio::test]
@@ -222,6 +282,23 @@ mod tests {
         joining.refused(&"/ip4/127.0.0.1/tcp/4001".parse().unwrap(), RefuseReason::WrongSecret);
         let ended = joining.joined(None).await;
         assert!(matches!(ended, Err(StartError::Refused { reason: RefuseReason::WrongSecret, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_given_its_own_address_waits_for_the_others() {
+        let joining =
+            Joining::new(Way::Expect, &["127.0.0.1:4000".parse().unwrap(), "127.0.0.1:4001".parse().unwrap()]);
+        joining.refused(&"/ip4/127.0.0.1/tcp/4000".parse().unwrap(), RefuseReason::SelfConnect);
+        joining.unreachable(&"/ip4/127.0.0.1/tcp/4001".parse().unwrap(), "connection refused".to_owned());
+        assert_eq!(joining.tried().await, ["/ip4/127.0.0.1/tcp/4001: connection refused"]);
+        assert!(joining.found(2) && !joining.found(2));
+        assert!(joining.tried().await.is_empty(), "it may be who was found");
+        let after = Duration::from_millis(1);
+        assert_eq!(joining.joined(Some(after)).await, Err(StartError::NotFounded { after, found: 2 }));
+        joining.refused(&"/ip4/127.0.0.1/tcp/4001".parse().unwrap(), RefuseReason::WrongSecret);
+        assert!(matches!(joining.joined(None).await, Err(StartError::Refused { .. })), "the other refuses for good");
+        joining.founded();
+        assert_eq!(joining.joined(None).await, Ok(()));
     }
 
     #[tokio::test]

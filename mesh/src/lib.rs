@@ -37,6 +37,7 @@ mod blocking;
 mod bridge;
 mod builder;
 mod clock;
+mod founding;
 mod host;
 mod inbound;
 mod joining;

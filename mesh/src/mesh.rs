@@ -97,10 +97,11 @@ impl Mesh {
         self.host.shared.wait_for_peers(others).await;
     }
 
-    /// Waits until a peer has admitted this one; at once for a peer that founded its mesh. Cancel safe.
+    /// Waits until this peer belongs to a mesh: a peer has admitted it, or it founded one. Cancel safe.
     ///
     /// # Errors
-    /// `Refused` when every join address refuses for good, `Unreachable` after `limit`. The peer goes on trying.
+    /// `Refused` when every join address refuses for good; `Unreachable` or `NotFounded` after `limit`. The peer goes on
+    /// trying.
     pub async fn joined(&self, limit: Option<Duration>) -> Result<(), StartError> {
         self.host.shared.joining.joined(limit).await
     }
@@ -108,6 +109,13 @@ impl Mesh {
     /// What each join address last said, for a message to somebody who waits. Empty for a peer that founded its mesh.
     pub async fn join_progress(&self) -> Vec<String> {
         self.host.shared.joining.tried().await
+    }
+
+    /// How many peers wait for a mesh to be founded, this one included, as far as this one knows; see
+    /// [`Builder::expect`]. 0 for a peer that does not wait for it, or not any more.
+    #[must_use]
+    pub fn fresh_peers(&self) -> usize {
+        self.host.shared.joining.fresh_peers()
     }
 
     /// Where others can join: multiaddresses with `/p2p/`.

@@ -1,6 +1,6 @@
 //! What a peer tells its operator while it runs.
 
-use crate::transport::{Genesis, LeaveReason, RefuseReason};
+use crate::transport::{LeaveReason, RefuseReason};
 use driftmesh_model::PeerId;
 use std::sync::Arc;
 
@@ -32,8 +32,22 @@ pub enum Notice {
         /// Why it left.
         reason: LeaveReason,
     },
+    /// Another number of peers that wait for the same mesh to be founded is in reach now.
+    FreshPeers {
+        /// How many, this one included.
+        found: usize,
+    },
+    /// This peer brought the founding of its mesh to its end. The others join.
+    Founded {
+        /// What tells the mesh from others of its name.
+        genesis: String,
+        /// Its founder, which may be another peer.
+        founder: PeerId,
+    },
     /// This peer and another refused each other.
     Refused {
+        /// The other, when its identity is known.
+        peer: Option<PeerId>,
         /// Where the other was dialled, or from where it came.
         address: Option<String>,
         /// Why, as this side sees it.
@@ -44,10 +58,8 @@ pub enum Notice {
     /// Another mesh is within reach, on the same network or because a peer of it came here. Its peers and ours refuse
     /// each other. Told once for each mesh, of 64 at most.
     OtherMesh {
-        /// Its name, as a remote told it: show it escaped.
-        name: String,
-        /// Its genesis, when its name is that of this mesh.
-        genesis: Option<Genesis>,
+        /// How it differs, `WrongMeshName` or `OtherGenesis`, and what can be done if that is a mistake.
+        reason: RefuseReason,
         /// Where one of its peers was dialled, or from where it came.
         address: Option<String>,
     },

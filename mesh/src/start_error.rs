@@ -1,6 +1,7 @@
 //! Why a peer could not be started or could not join: what happened, and what to do.
 
 use crate::transport::{self, AddressError, RefuseReason};
+use driftmesh_peer::EXPECT_MAX;
 use std::time::Duration;
 
 /// A peer could not be started, or no peer of the mesh admitted it.
@@ -34,12 +35,32 @@ pub enum StartError {
     /// A peer founds a mesh or joins one.
     #[error("a peer either founds a new mesh or joins one; leave out one of the two")]
     NewAndJoin,
-    /// A peer that is to find its mesh cannot: no address is given, and mDNS is off or has no network.
+    /// A peer founds a mesh by itself, together with others, or not at all.
     #[error(
-        "there is no way to find a mesh: give an address to join, or listen on an address of the network (for example \
-         /ip4/0.0.0.0/tcp/4000) and leave mDNS on; or found a new mesh"
+        "a peer founds a mesh by itself, or with others that expect it, or only looks for one; choose one of these"
     )]
-    NowhereToSearch,
+    OneWayToFound,
+    /// The number of peers to expect is out of bounds.
+    #[error(
+        "{given} peers cannot be expected; give 1 to {EXPECT_MAX}: the same number at all peers, more than half of \
+         those that are planned"
+    )]
+    Expect {
+        /// What was given.
+        given: usize,
+    },
+    /// Too few peers found each other in time, and there was no mesh to join.
+    #[error(
+        "no mesh was found or founded within {} s: {found} of the expected peers found each other; start the others, \
+         and see that they can be reached, by addresses to join or on one network",
+        after.as_secs_f32()
+    )]
+    NotFounded {
+        /// How long it was tried.
+        after: Duration,
+        /// How many found each other, this one included.
+        found: usize,
+    },
     /// The mesh, or whoever is at the address, refused this peer, and trying again would not help.
     #[error("{address} was not joined: {reason}")]
     Refused {

@@ -62,6 +62,8 @@ pub struct TransportView {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Those of them where the other side belongs to another mesh of the same name.
+    pub other_genesis: u64,
     /// Peers heard of by mDNS for which there was no room.
     pub nearby_dropped: u64,
     /// Records that members wanted Kademlia to store, which it never does.
@@ -82,6 +84,7 @@ impl TransportView {
             dropped: counters.dropped,
             busy: counters.busy,
             refused: counters.refused,
+            other_genesis: counters.other_genesis,
             nearby_dropped: counters.nearby_dropped,
             records_refused: counters.records_refused,
             routing_throttled: counters.routing_throttled,
@@ -108,6 +111,8 @@ pub struct MeshStatus {
     pub uptime_ms: u64,
     /// The group this peer leads.
     pub group: String,
+    /// Whether it founded the mesh; one peer of a mesh did, and may have ended since.
+    pub founder: bool,
     /// Objects owned, deleted ones that are not forgotten yet included.
     pub owned: usize,
     /// Objects on their way to other groups.
@@ -164,6 +169,7 @@ impl MeshStatus {
             zone: around.zone,
             uptime_ms: around.uptime_ms,
             group: core.group.to_string(),
+            founder: core.founder,
             owned: core.owned,
             in_transit: core.in_transit,
             fetching: core.fetching,

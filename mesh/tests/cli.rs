@@ -218,8 +218,12 @@ fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
     let address = founder.address();
     let taken = address.split("/p2p/").next().unwrap();
     for (arguments, expected, part) in [
-        (vec!["peer"], 2, "--new to found a mesh, or --join ADDRESS"),
-        (vec!["peer", "--new", "--join", "127.0.0.1:4000"], 2, "leave out one"),
+        (vec!["peer", "--new", "--join", "127.0.0.1:4000"], 2, "leave out --new"),
+        (vec!["peer", "--new", "--expect", "3"], 2, "leave out --new"),
+        (vec!["peer", "--expect", "0"], 2, "give 1 to 128"),
+        (vec!["peer", "--expect", "129"], 2, "give 1 to 128"),
+        (vec!["peer", "--expect", "many"], 2, "--expect"),
+        (vec!["peer", "--expect", "2", "--join-timeout", "1"], 5, "1 of the expected peers found each other"),
         (vec!["peer", "--join", "127.0.0.1"], 2, "127.0.0.1:4000"),
         (vec!["peer", "--new", "--listen", "nonsense"], 2, "ADDRESS:PORT"),
         (vec!["peer", "--new", "--listen", "0.0.0.0:0"], 2, "--secret FILE, or --open"),
@@ -305,6 +309,102 @@ fn the_control_socket_answers_everything_with_one_line() {
     assert_eq!(answer["stopped"], true);
     assert_eq!(peer.wait().code(), Some(0));
     assert!(!path.exists());
+}
+
+#[test]
+fn a_searching_peer_says_how_to_start_a_mesh_founds_none_and_joins_the_one_that_finds_it() {
+    let place = Place::new("search");
+    let mut searching = place.start(&["peer", "--mesh", "my arena"]);
+    searching.line("waiting for a mesh: no peer of mesh my arena is in reach");
+    searching.line("  driftmesh peer --new --mesh 'my arena'");
+    searching.line("  driftmesh peer --expect N --mesh 'my arena'");
+    until_said_again(&searching, "waiting for a mesh: no peer of mesh my arena");
+    assert!(ask(&searching.control(), r#"{"cmd":"status"}"#)["genesis"].is_null());
+
+    let address = searching.address();
+    let mut founder = place.start(&["peer", "--expect", "1", "--join", &address, "--mesh", "my arena"]);
+    founder.line("founded mesh my arena");
+    founder.line("joined mesh my arena: 2 peers");
+    searching.line("joined mesh my arena: 2 peers");
+    for process in [&mut searching, &mut founder] {
+        process.signal("-TERM");
+        assert_eq!(process.wait().code(), Some(0), "{}", process.text());
+    }
+
+    let mut alone = place.start(&["peer"]);
+    alone.line("waiting for a mesh: no peer of mesh default is in reach");
+    alone.signal("-INT");
+    assert_eq!(alone.wait().code(), Some(0), "{}", alone.text());
+    alone.line("leaving: there was no mesh");
+}
+
+fn until_said_again(process: &Process, part: &str) {
+    let begun = Instant::now();
+    while process.text().matches(part).count() < 2 {
+        assert!(begun.elapsed() < HANGS, "only once `{part}` in:\n{}", process.text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn three_expecting_processes_found_one_mesh_by_the_printed_line() {
+    let place = Place::new("expect");
+    let first = place.start(&["peer", "--expect", "3", "--mesh", "arena"]);
+    let line = first.line("driftmesh peer --join");
+    assert!(line.ends_with(" --expect 3 --mesh arena"), "{line}");
+    first.line("waiting for a mesh: 1 of 3 peers found");
+    let others = [(); 2].map(|()| place.start(&strings(&first.join_arguments())));
+    let all = [&first, &others[0], &others[1]];
+    all.iter().for_each(|process| _ = process.line("joined mesh arena: 3 peers"));
+    let texts: String = all.iter().map(|process| process.text()).collect();
+    assert!(texts.contains("waiting for a mesh: 3 of 3 peers found"), "{texts}");
+    let founded = texts.lines().filter(|line| line.starts_with("founded mesh arena")).collect::<Vec<_>>();
+    assert!(founded.len() == 1 && founded[0].ends_with("its founder is this peer"), "{texts}");
+}
+
+#[test]
+fn a_second_genesis_and_another_number_are_said_once_and_counted() {
+    let place = Place::new("genesis");
+    let one = place.start(&["peer", "--new"]);
+    let genesis = |process: &Process| {
+        let begun = Instant::now();
+        loop {
+            let status = ask(&process.control(), r#"{"cmd":"status"}"#);
+            if let Some(genesis) = status["genesis"].as_str() {
+                return genesis.to_owned();
+            }
+            assert!(begun.elapsed() < HANGS, "{}", process.text());
+        }
+    };
+    // It founds a mesh before there is anything at the address that it joins later.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let other = place.start(&["peer", "--expect", "1", "--join", &address]);
+    other.line("founded mesh default");
+    let third = place.start(&["peer", "--new", "--listen", &address]);
+    let geneses = [genesis(&other), genesis(&third)];
+    for (process, [theirs, ours]) in [(&third, &geneses), (&other, &[geneses[1].clone(), geneses[0].clone()])] {
+        let line = process.line("belongs to another mesh of the same name");
+        assert!(line.contains(&format!("theirs has the genesis {theirs}, ours {ours}")), "{line}");
+        assert!(line.contains("start one side anew"), "{line}");
+        let begun = Instant::now();
+        // It is tried again and refused again, without another word.
+        while ask(&process.control(), r#"{"cmd":"status"}"#)["transport"]["other_genesis"].as_u64() < Some(2) {
+            assert!(begun.elapsed() < HANGS, "{}", process.text());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(process.text().matches("belongs to another mesh").count(), 1, "{}", process.text());
+        let (_, shown) = place.run(&["status", "--control", process.control().to_str().unwrap()]);
+        assert!(shown.contains("handshakes with peers of another mesh of this name"), "{shown}");
+    }
+
+    let three = place.start(&["peer", "--expect", "3", "--mesh", "other"]);
+    let four = place.start(&["peer", "--expect", "4", "--mesh", "other", "--join", &three.address()]);
+    for (process, theirs, ours) in [(&three, 4, 3), (&four, 3, 4)] {
+        process.line(&format!("that peer expects {theirs} peers to found a mesh, this one {ours}"));
+    }
+    drop(one);
 }
 
 /// Hands objects to the peers of a mesh: by a peer in this process that creates them and leaves.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How many peers one mesh has.
 const PEERS: usize = 8;
+/// How many peers found a mesh together.
+const EXPECTED: usize = 5;
 /// Longer than the longest wait between two dials of an address that nothing is known against.
 const QUIET: Duration = Duration::from_secs(6);
 
@@ -42,6 +44,29 @@ fn peers_that_search_wait_for_the_founder() {
 }
 
 #[test]
+fn five_peers_that_expect_each_other_found_one_mesh() {
+    let Some(mut lan) = Lan::or_skip("five_peers_that_expect_each_other_found_one_mesh") else { return };
+    let peers: Vec<_> = (0..EXPECTED).map(|_| lan.start(&["--expect", &EXPECTED.to_string()])).collect();
+    let took = until_one_mesh(&peers);
+    println!("{EXPECTED} peers that expect each other were one mesh {took:?} after the last was started");
+    let founders = peers.iter().filter(|peer| peer.status().unwrap()["founder"] == true).count();
+    assert_eq!(founders, 1, "one mesh has one founder");
+
+    let late = lan.start(&["--expect", &EXPECTED.to_string()]);
+    until("a newcomer joins", peers.iter().chain([&late]), || late.connected() == EXPECTED);
+    assert_eq!(late.genesis(), peers[0].genesis());
+}
+
+#[test]
+fn a_peer_that_searches_joins_what_others_found() {
+    let Some(mut lan) = Lan::or_skip("a_peer_that_searches_joins_what_others_found") else { return };
+    let mut peers = vec![lan.start(&[])];
+    until("it says how to start a mesh", &peers, || !peers[0].lines("driftmesh peer --expect N --secret").is_empty());
+    peers.extend([lan.start(&["--expect", "2"]), lan.start(&["--expect", "2"])]);
+    println!("two that expect each other and one that searched were one mesh after {:?}", until_one_mesh(&peers));
+}
+
+#[test]
 fn meshes_of_different_genesis_never_mix_and_say_so() {
     let Some(mut lan) = Lan::or_skip("meshes_of_different_genesis_never_mix_and_say_so") else { return };
     let seed = |number: usize| format!("{}:4001", Lan::address(number));
@@ -52,7 +77,8 @@ fn meshes_of_different_genesis_never_mix_and_say_so() {
     assert_ne!(one[0].genesis(), other[0].genesis());
     let named = [lan.start(&["--new", "--mesh", "arena"])];
     let all = || one.iter().chain(&other).chain(&named);
-    let foreign = |peer: &lan::LanPeer| peer.lines("another mesh `default` with other genesis (");
+    let foreign =
+        |peer: &lan::LanPeer| peer.lines("that peer belongs to another mesh of the same name (theirs has the genesis ");
     until("each mesh says that another is there", all(), || {
         one.iter().chain(&other).any(|peer| !foreign(peer).is_empty())
             && one.iter().chain(&other).any(|peer| !peer.lines("another mesh `arena`").is_empty())

@@ -135,6 +135,11 @@ macro_rules! id128 {
 }
 
 id128!(ObjectId, "ObjectId", "An object's identity: 128 random bits, never reused (R23).");
+id128!(
+    GenesisId,
+    "GenesisId",
+    "What tells two meshes of one name apart: 128 random bits, drawn by who founds the mesh."
+);
 id128!(GroupId, "GroupId", "A replica group's identity, derived from the incarnation that founded it.");
 
 impl GroupId {

@@ -104,6 +104,15 @@ impl Peer {
         self.searches_for_group(introduction.group);
     }
 
+    /// This peer turned out to be the founder of its mesh, which it could not know at its start
+    /// ([`Founding`](crate::Founding)).
+    pub fn founded(&mut self, now: Now) {
+        self.now = now;
+        if !std::mem::replace(&mut self.config.founder, true) {
+            self.create_directory();
+        }
+    }
+
     /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;

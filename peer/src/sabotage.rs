@@ -35,13 +35,15 @@ pub enum Sabotage {
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
+    /// R23: a fresh peer that answers a ballot forgets what it promised and accepted before.
+    OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
     Names,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -57,6 +59,7 @@ impl Sabotage {
         Self::ClockWatch,
         Self::OneOwner,
         Self::Once,
+        Self::OneGenesis,
         Self::Names,
     ];
 
@@ -77,7 +80,7 @@ impl Sabotage {
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
-            Self::Names => "R23",
+            Self::OneGenesis | Self::Names => "R23",
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Status {
     pub peer: PeerId,
     /// The group it leads.
     pub group: GroupId,
+    /// Whether it founded the mesh.
+    pub founder: bool,
     /// The other members.
     pub members: Vec<MemberStatus>,
     /// Objects owned, deleted ones included.
@@ -73,6 +75,7 @@ impl Peer {
         Status {
             peer: self.config.peer,
             group: self.group.id(),
+            founder: self.config.founder,
             members: self.members.iter().map(member).collect(),
             owned: self.group.owned_count(),
             in_transit: self.group.in_transit_count(),

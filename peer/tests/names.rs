@@ -6,7 +6,7 @@ mod harness;
 use driftmesh_model::limits::{NAME_BUCKETS, NAME_BYTES_MAX, NAMES_PER_PAGE_MAX};
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::session::{
-    Error, NameBucket, NameError, NamePage, Options, Outcome, Result, Snapshot, Tx, transact,
+    Error, Host as _, NameBucket, NameError, NamePage, Options, Outcome, Result, Snapshot, Tx, transact,
 };
 use harness::{Gold, GoldRef, Job, Mesh, Rule, is_grant, is_locate, is_read};
 use proptest::prelude::*;
@@ -95,6 +95,24 @@ fn in_one_bucket(count: usize) -> Vec<String> {
     let first = NameBucket::of_genesis().next();
     let names = (0..).map(|number| format!("name {number}"));
     names.filter(|name| Some(NameBucket::first_of(name)) == first).take(count).collect()
+}
+
+#[test]
+fn who_turns_out_to_be_the_founder_makes_the_buckets_once() {
+    let mesh = Mesh::with(2, |_, setup| setup.config.founder = false);
+    let owned = |at: usize| mesh.host(at).step(|peer, now| peer.status(now).owned);
+    let turns_out = |at: usize| mesh.host(at).step(|peer, now| peer.founded(now));
+    assert_eq!(owned(1), 0);
+    turns_out(1);
+    assert_eq!(owned(1), NAME_BUCKETS);
+    bind(&mesh, 0, "player/ada", gold(1)).expect("commits");
+    turns_out(1);
+    assert_eq!(lookup(&mesh, 1, "player/ada"), Some(gold(1)), "what is there is not made again");
+
+    let mesh = founded(2, 128);
+    bind(&mesh, 1, "player/ada", gold(1)).expect("commits");
+    mesh.host(0).step(|peer, now| peer.founded(now));
+    assert_eq!(lookup(&mesh, 0, "player/ada"), Some(gold(1)));
 }
 
 #[test]

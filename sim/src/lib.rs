@@ -10,6 +10,7 @@ mod audit;
 pub mod checker;
 mod client;
 mod executor;
+mod founding;
 mod game;
 mod history;
 mod host;
@@ -27,6 +28,7 @@ mod stage;
 mod trace;
 mod world;
 
+pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
 pub use options::{Options, Overrides};
 pub use report::{Report, SeedReport};

@@ -64,6 +64,11 @@ impl Network {
         }
     }
 
+    /// Whether nothing passes from one peer to the other.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
     /// Mends all links.
     pub(crate) fn mend(&mut self) {
         self.cut.clear();

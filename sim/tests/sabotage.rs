@@ -5,7 +5,7 @@
 mod gold;
 
 use driftmesh_peer::Sabotage;
-use driftmesh_sim::{Options, Overrides, Stage, run_seed};
+use driftmesh_sim::{Options, Overrides, Stage, run_founding_seed, run_seed};
 
 /// Within this many seeds each sabotage must be caught.
 const SEEDS_MAX: u64 = 2_000;
@@ -13,8 +13,13 @@ const SEEDS_MAX: u64 = 2_000;
 fn caught_within(sabotage: Sabotage) -> Option<(u64, String)> {
     let overrides = Overrides { sabotage: Some(sabotage), ..Overrides::default() };
     (0..SEEDS_MAX).find_map(|seed| {
-        let run = run_seed(seed, &overrides);
-        run.violations.into_iter().next().map(|violation| (seed, violation))
+        // Before there is a mesh, there is nothing that the world of transactions could run.
+        let violations = if sabotage == Sabotage::OneGenesis {
+            run_founding_seed(seed, Some(sabotage)).violations
+        } else {
+            run_seed(seed, &overrides).violations
+        };
+        violations.into_iter().next().map(|violation| (seed, violation))
     })
 }
 
@@ -53,6 +58,7 @@ sabotages! {
     clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
+    one_genesis: OneGenesis,
     names: Names,
 }
 

@@ -111,6 +111,10 @@ fn table(status: &Value) -> String {
         format!("{} owned, {} in transit, {} being fetched", get("owned"), get("in_transit"), get("fetching")),
     );
     row("open", format!("{} transactions and snapshots", get("transactions")));
+    let other_genesis = status["transport"]["other_genesis"].as_u64().unwrap_or(0);
+    if other_genesis > 0 {
+        row("refused", format!("{other_genesis} handshakes with peers of another mesh of this name"));
+    }
     row("journal", format!("at {}, lag {}", get("journal_tail"), get("journal_lag")));
     row("core", format!("longest hold {} us", get("longest_core_hold_us")));
     row(
@@ -157,11 +161,19 @@ mod tests {
         let status = serde_json::json!({
             "mesh": "arena", "genesis": "ab", "peer": "12D3", "group": "01", "addresses": ["/ip4/127.0.0.1/tcp/1"],
             "uptime_ms": 2_500, "owned": 3, "in_transit": 1, "fetching": 0, "transactions": 0, "journal_tail": 9,
-            "journal_lag": 2, "longest_core_hold_us": 40, "draining": false,
+            "journal_lag": 2, "transport": {"other_genesis": 4}, "longest_core_hold_us": 40, "draining": false,
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
         });
         let table = table(&status);
-        for part in ["arena", "12D3", "3 owned", "lag 2", "12D4  group 02  connected  7 objects", "uptime    2 s"] {
+        for part in [
+            "arena",
+            "12D3",
+            "3 owned",
+            "lag 2",
+            "4 handshakes with peers of another mesh",
+            "12D4  group 02  connected  7 objects",
+            "uptime    2 s",
+        ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }
     }

@@ -12,7 +12,7 @@ Exit codes:
   2  the command line, the secret file or an address is wrong
   3  the port is taken, or cannot be listened at
   4  the mesh refused this peer: name, secret, genesis or protocol version
-  5  no peer of the mesh could be reached in time
+  5  no peer of the mesh could be reached, or no mesh was founded, in time
   6  the control socket cannot be created, or no peer answers there
   7  the object was not found
   130  ended at once by a second Ctrl-C";
@@ -30,7 +30,7 @@ pub(super) enum Exit {
     Port,
     /// The mesh refused this peer.
     Refused,
-    /// No peer of the mesh could be reached in time.
+    /// No peer of the mesh could be reached, or no mesh was founded, in time.
     Unreachable,
     /// The control socket cannot be created, or no peer answers there.
     Control,
@@ -89,14 +89,15 @@ impl From<StartError> for Failure {
             | StartError::NotLoopback { .. }
             | StartError::EmptySecret
             | StartError::NewAndJoin
-            | StartError::NowhereToSearch => Exit::Usage,
+            | StartError::OneWayToFound
+            | StartError::Expect { .. } => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
-            StartError::Unreachable { .. } => Exit::Unreachable,
+            StartError::Unreachable { .. } | StartError::NotFounded { .. } => Exit::Unreachable,
             _ => Exit::Other,
         };
         let hint = match &error {
             StartError::NotLoopback { .. } => " (--secret FILE, or --open)",
-            StartError::Unreachable { .. } => " (--join-timeout 0 waits for ever)",
+            StartError::Unreachable { .. } | StartError::NotFounded { .. } => " (--join-timeout 0 waits for ever)",
             _ => "",
         };
         Self::new(exit, format!("{error}{hint}"))

@@ -38,16 +38,20 @@ enum Command {
 /// How a peer is run.
 #[derive(Debug, Args)]
 struct PeerArgs {
-    /// Founds a new mesh.
+    /// Founds a new mesh. Without this, --expect and --join the peer looks for a mesh and never founds one.
     #[arg(long)]
     new: bool,
+    /// Joins any mesh within reach, else founds one once N peers have found each other and agreed. The same N at all
+    /// peers, more than half of those planned; 1 to 128.
+    #[arg(long, value_name = "N")]
+    expect: Option<u16>,
     /// Joins the mesh of the peer at ADDRESS: HOST:PORT, or /ip4/HOST/tcp/PORT with or without /p2p/ID. Repeatable,
     /// one that answers is enough.
     #[arg(long, value_name = "ADDRESS")]
     join: Vec<String>,
-    /// How long to wait to be admitted, seconds; 0 waits for ever.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    join_timeout: u64,
+    /// How long to wait for a mesh, seconds; 0 waits for ever. Default: 30 with --join alone, else for ever.
+    #[arg(long, value_name = "SECONDS")]
+    join_timeout: Option<u64>,
     /// The name of the mesh, at most 64 bytes. Meshes of different names refuse each other.
     #[arg(long, value_name = "NAME", default_value = "default")]
     mesh: String,

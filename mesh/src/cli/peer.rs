@@ -5,8 +5,9 @@ use super::control::{Ask, Control, Request};
 use super::exit::{Exit, Failure};
 use super::out::{complain, say};
 use driftmesh::transport::RefuseReason;
-use driftmesh::{Builder, Left, Mesh, Notice, StartError};
+use driftmesh::{Builder, Left, Mesh, Notice, PeerId, StartError};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -17,8 +18,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long handing over may take.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
-/// How often a peer that waits to be admitted says what it waits for.
+/// How often a peer that waits for a mesh says what it waits for.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+/// When it says so first, unless it was told where to join: a mesh that is in reach is often found before.
+const SOON: Duration = Duration::from_millis(500);
+/// How long a peer that was told where to join waits for a mesh, seconds.
+const JOIN_SECONDS: u64 = 30;
+/// Most peers of which is remembered that the operator was told of them; more are not told of.
+const TOLD_MAX: usize = 256;
 /// The time between two lines about refused strangers, so that they cannot fill the terminal.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest secret, bytes.
@@ -45,9 +52,18 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
-    let mut running = Running { mesh, name: args.mesh.clone(), signals, notices, requests, shown: 0, refused_at: None };
-    let limit = (args.join_timeout > 0).then(|| Duration::from_secs(args.join_timeout));
-    let end = match running.join(limit).await? {
+    let waiting = Waiting::new(&args);
+    let mut running = Running {
+        mesh,
+        name: args.mesh.clone(),
+        signals,
+        notices,
+        requests,
+        shown: 0,
+        refused_at: None,
+        told: BTreeSet::new(),
+    };
+    let end = match running.join(&waiting, limit(&args)).await? {
         Some(end) => end,
         None => running.until_told().await,
     };
@@ -56,19 +72,24 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// How long to wait for a mesh; only who was told where to join gives up by itself.
+fn limit(args: &PeerArgs) -> Option<Duration> {
+    let only_joins = args.expect.is_none() && !args.join.is_empty();
+    let seconds = args.join_timeout.unwrap_or(if only_joins { JOIN_SECONDS } else { 0 });
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
 fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
-    if args.new && !args.join.is_empty() {
-        let message = "--new founds a mesh and --join joins one; leave out one of the two";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    if !args.new && args.join.is_empty() && (args.no_mdns || args.listen.is_empty()) {
-        let message = "say --new to found a mesh, or --join ADDRESS to join one; or --listen on an address of the \
-                       network to join the mesh that mDNS finds there";
+    if args.new && (!args.join.is_empty() || args.expect.is_some()) {
+        let message = "--new founds a mesh alone, --expect together with others, and --join joins one; leave out --new, \
+                       or the others";
         return Err(Failure::new(Exit::Usage, message));
     }
     let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
     if args.new {
         builder = builder.new_mesh();
+    } else if let Some(expect) = args.expect {
+        builder = builder.expect(expect.into());
     } else {
         builder = builder.search();
     }
@@ -111,7 +132,8 @@ fn introduce(mesh: &Mesh, args: &PeerArgs, control: &Path) {
         say(&format!("listening at {address}"));
     }
     say(&format!("control socket {}", control.display()));
-    if let Some(address) = best_address(&addresses) {
+    let has_mesh_or_founds = args.new || args.expect.is_some() || !args.join.is_empty();
+    if let Some(address) = best_address(&addresses).filter(|_| has_mesh_or_founds) {
         say("to add a peer, run:");
         say(&format!("  {}", join_line(address, args)));
     }
@@ -135,7 +157,15 @@ fn best_address(addresses: &[String]) -> Option<&String> {
 
 /// The command that adds a peer to the mesh.
 fn join_line(address: &str, args: &PeerArgs) -> String {
-    let mut line = format!("driftmesh peer --join {address}");
+    format!("driftmesh peer --join {address}{}", common_options(args))
+}
+
+/// What every peer of the mesh must be given.
+fn common_options(args: &PeerArgs) -> String {
+    let mut line = String::new();
+    if let Some(expect) = args.expect {
+        line.push_str(&format!(" --expect {expect}"));
+    }
     if args.mesh != "default" {
         line.push_str(&format!(" --mesh {}", quoted(&args.mesh)));
     }
@@ -143,6 +173,37 @@ fn join_line(address: &str, args: &PeerArgs) -> String {
         line.push_str(&format!(" --secret {}", quoted(&secret.to_string_lossy())));
     }
     line
+}
+
+/// What a peer that looks for a mesh does not do by itself.
+fn how_to_start_one(reach: Reach, args: &PeerArgs) -> Vec<String> {
+    let mut options = common_options(args);
+    if reach == Reach::Network {
+        options.push_str(" --listen 0.0.0.0:0");
+        if args.open {
+            options.push_str(" --open");
+        }
+    }
+    let how = match reach {
+        Reach::Network => {
+            "this peer then finds it by mDNS on this network; elsewhere, start this peer again with the \
+                           --join line that is printed there"
+        }
+        Reach::ThisMachine => {
+            "then start this peer again with the --join line that is printed there (it listens on \
+                               this machine only; to find a mesh by mDNS, give --listen 0.0.0.0:PORT)"
+        }
+        Reach::NoMdns => {
+            "then start this peer again with the --join line that is printed there (--no-mdns keeps it \
+                          from finding a mesh of this network)"
+        }
+    };
+    vec![
+        "this peer founds none by itself; to start one, run one of these:".to_owned(),
+        format!("  driftmesh peer --new{options}"),
+        format!("  driftmesh peer --expect N{options}    (at each of N or more peers, N more than half)"),
+        how.to_owned(),
+    ]
 }
 
 /// The text as one word of a shell.
@@ -156,6 +217,70 @@ fn quoted(text: &str) -> String {
 
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// How a peer that looks for a mesh without an address can come to one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    /// By mDNS.
+    Network,
+    /// Its listen addresses are loopback ones, of which mDNS does not tell.
+    ThisMachine,
+    /// It was told to leave mDNS alone.
+    NoMdns,
+}
+
+impl Reach {
+    fn of(args: &PeerArgs) -> Self {
+        if args.no_mdns {
+            Self::NoMdns
+        } else if args.listen.iter().all(|address| is_this_machine(address)) {
+            Self::ThisMachine
+        } else {
+            Self::Network
+        }
+    }
+}
+
+/// What a peer says while it has no mesh.
+struct Waiting {
+    /// Empty when the progress of the join addresses says it all.
+    how_to_start_one: Vec<String>,
+    expect: Option<u16>,
+    name: String,
+}
+
+impl Waiting {
+    fn new(args: &PeerArgs) -> Self {
+        let (expect, name) = (args.expect, args.mesh.clone());
+        let searches = expect.is_none() && args.join.is_empty();
+        let lines = if searches { how_to_start_one(Reach::of(args), args) } else { Vec::new() };
+        Self { how_to_start_one: lines, expect, name }
+    }
+
+    /// Whether the progress of the join addresses tells of it.
+    fn tells_of(&self, notice: &Notice) -> bool {
+        matches!(notice, Notice::Refused { reason, .. } if self.how_to_start_one.is_empty() && !concerns_peer(reason))
+    }
+
+    /// Says what is waited for.
+    async fn tell(&self, mesh: &Mesh) {
+        let tried = mesh.join_progress().await.join("; ");
+        let tried = if tried.is_empty() { tried } else { format!(": {tried}") };
+        match self.expect {
+            Some(expect) => {
+                let found = mesh.fresh_peers().max(1);
+                say(&format!("waiting for a mesh: {found} of {expect} peers found{tried}"));
+            }
+            None if self.how_to_start_one.is_empty() => {
+                say(&format!("waiting for a peer of mesh {}{tried}", self.name))
+            }
+            None => {
+                say(&format!("waiting for a mesh: no peer of mesh {} is in reach", self.name));
+                self.how_to_start_one.iter().for_each(|line| say(line));
+            }
+        }
+    }
 }
 
 /// The signals that end a peer.
@@ -184,6 +309,11 @@ impl Signals {
     }
 }
 
+/// Whether a refusal is a mistake in how a peer was started, which is said once for each peer.
+const fn concerns_peer(reason: &RefuseReason) -> bool {
+    matches!(reason, RefuseReason::OtherExpect { .. })
+}
+
 /// Why a peer ends.
 #[derive(Debug)]
 enum End {
@@ -203,28 +333,45 @@ struct Running {
     /// How many peers were shown last, this one included.
     shown: usize,
     refused_at: Option<Instant>,
+    /// Peers of which was said that they expect another number of peers.
+    told: BTreeSet<PeerId>,
 }
 
 impl Running {
-    /// Waits to be admitted, or until told to end.
-    async fn join(&mut self, limit: Option<Duration>) -> Result<Option<End>, StartError> {
-        let mut ticks = tokio::time::interval_at(Instant::now() + WAITING_INTERVAL, WAITING_INTERVAL);
+    /// Waits for a mesh, or until told to end.
+    async fn join(&mut self, waiting: &Waiting, limit: Option<Duration>) -> Result<Option<End>, StartError> {
+        // Who was told where to join says nothing unless it takes long.
+        let first =
+            if waiting.expect.is_none() && waiting.how_to_start_one.is_empty() { WAITING_INTERVAL } else { SOON };
+        let mut ticks = tokio::time::interval_at(Instant::now() + first, WAITING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut found = 0;
         let mesh = self.mesh.clone();
         let mut joined = std::pin::pin!(mesh.joined(limit));
         loop {
             tokio::select! {
+                // What was told before there was a mesh is shown before it.
+                biased;
+                () = self.signals.next() => return Ok(Some(End::Signal)),
+                Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
+                Some(notice) = self.notices.recv() => {
+                    if let Notice::FreshPeers { found: now } = notice {
+                        // Fewer are also found when the others have a mesh already, and this one is about to join.
+                        if now > found {
+                            waiting.tell(&self.mesh).await;
+                            ticks.reset();
+                        }
+                        found = now;
+                    } else if !waiting.tells_of(&notice) {
+                        self.show(notice);
+                    }
+                }
                 ended = &mut joined => {
                     ended?;
                     self.show_members();
                     return Ok(None);
                 }
-                () = self.signals.next() => return Ok(Some(End::Signal)),
-                Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
-                _ = ticks.tick() => {
-                    let tried = self.mesh.join_progress().await.join("; ");
-                    say(&format!("waiting for a peer of mesh {}: {tried}", self.name));
-                }
+                _ = ticks.tick() => waiting.tell(&self.mesh).await,
             }
         }
     }
@@ -256,24 +403,17 @@ impl Running {
                 say(&format!("peer {peer} left: {reason}"));
                 self.show_members();
             }
-            Notice::OtherMesh { name, genesis, address } => {
-                let address = address.as_deref().unwrap_or("an unknown address");
-                let genesis = genesis.map_or_else(String::new, |genesis| format!(" with other genesis ({genesis})"));
-                say(&format!(
-                    "another mesh `{}`{genesis} is on this network: one of its peers is at {address}; the two never mix",
-                    name.escape_debug()
-                ));
+            Notice::Founded { genesis, founder } => {
+                let founder =
+                    if founder == self.mesh.peer_id() { "this peer".to_owned() } else { format!("peer {founder}") };
+                say(&format!("founded mesh {} (genesis {genesis}), its founder is {founder}", self.name));
             }
+            Notice::OtherMesh { reason, address } => self.show_other_mesh(&reason, address.as_deref()),
             // Said once for the whole mesh.
             Notice::Refused {
                 reason: RefuseReason::WrongMeshName { .. } | RefuseReason::OtherGenesis { .. }, ..
             } => {}
-            Notice::Refused { address, reason, .. }
-                if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) =>
-            {
-                self.refused_at = Some(Instant::now());
-                say(&format!("refused a peer at {}: {reason}", address.as_deref().unwrap_or("an unknown address")));
-            }
+            Notice::Refused { peer, address, reason, .. } => self.show_refused(peer, address.as_deref(), &reason),
             Notice::ListenFailed { addresses, error } => {
                 complain(&format!(
                     "nobody can join at {} any more: {error}; start the peer again",
@@ -281,6 +421,30 @@ impl Running {
                 ));
             }
             _ => {}
+        }
+    }
+
+    fn show_other_mesh(&self, reason: &RefuseReason, address: Option<&str>) {
+        let address = address.unwrap_or("an unknown address");
+        let (name, what) = if let RefuseReason::WrongMeshName { theirs, .. } = reason {
+            // Meshes of other names have the same right to the network.
+            (theirs, "the two never mix".to_owned())
+        } else {
+            (&self.name, reason.to_string())
+        };
+        let name = name.escape_debug();
+        say(&format!("another mesh `{name}` is on this network: one of its peers is at {address}; {what}"));
+    }
+
+    fn show_refused(&mut self, peer: Option<PeerId>, address: Option<&str>, reason: &RefuseReason) {
+        let address = address.unwrap_or("an unknown address");
+        if let Some(peer) = peer.filter(|_| concerns_peer(reason)) {
+            if self.told.len() < TOLD_MAX && self.told.insert(peer) {
+                say(&format!("refused peer {peer} at {address}: {reason}"));
+            }
+        } else if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
+            self.refused_at = Some(Instant::now());
+            say(&format!("refused a peer at {address}: {reason}"));
         }
     }
 
@@ -328,6 +492,11 @@ async fn tell(request: Request, answer: Value) {
 async fn leave(mesh: &Mesh) -> Value {
     let status = mesh.status();
     let others = mesh.peers().len();
+    if status.genesis.is_none() {
+        say("leaving: there was no mesh");
+        mesh.leave(LEAVE_MAX).await;
+        return json!({ "left": { "handed_over": 0, "stayed": 0 } });
+    }
     let objects = counted(status.owned + status.in_transit, "object");
     if others > 0 {
         say(&format!(

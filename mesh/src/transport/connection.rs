@@ -140,7 +140,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                     self.session.lanes.push_control(frame::encode(FrameKind::Pong, &body));
                 }
                 FrameKind::Pong => self.session.pings.came_back(ping::body_of(kind, body)?),
-                FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
+                FrameKind::Founding | FrameKind::Hello | FrameKind::Proof | FrameKind::Admit | FrameKind::Refuse => {
                     return Err(FrameError::unexpected(kind).into());
                 }
             }

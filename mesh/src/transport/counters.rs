@@ -21,6 +21,8 @@ pub struct TransportCounters {
     pub busy: u64,
     /// Handshakes that ended with a refusal, by either side.
     pub refused: u64,
+    /// Those of them where the other side belongs to another mesh of the same name.
+    pub other_genesis: u64,
     /// Peers heard of by mDNS for which there was no room.
     pub nearby_dropped: u64,
     /// Records that members wanted Kademlia to store, which it never does.
@@ -38,6 +40,7 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) other_genesis: AtomicU64,
     pub(super) nearby_dropped: AtomicU64,
     pub(super) records_refused: AtomicU64,
     pub(super) routing_throttled: AtomicU64,
@@ -60,6 +63,7 @@ impl Counters {
             dropped: read(&self.dropped),
             busy: read(&self.busy),
             refused: read(&self.refused),
+            other_genesis: read(&self.other_genesis),
             nearby_dropped: read(&self.nearby_dropped),
             records_refused: read(&self.records_refused),
             routing_throttled: read(&self.routing_throttled),

@@ -4,7 +4,7 @@
 //! It refuses to grow beyond its bounds, and to read a clock or a socket: the time is an argument, and the swarm's
 //! task does the dialling.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use driftmesh_model::PeerId;
@@ -293,6 +293,17 @@ impl DialBook {
         }
     }
 
+    /// This peer belongs to a mesh now: nearby peers that were refused because it had none are dialled at once.
+    pub(super) fn has_mesh(&mut self, now: Instant) {
+        let shunned: HashSet<PeerId> =
+            self.shunned.iter().filter(|(_, until)| now < *until).map(|(peer, _)| *peer).collect();
+        for (peer, nearby) in &mut self.nearby {
+            if !nearby.backoff.is_under_way && !shunned.contains(peer) {
+                nearby.backoff = Backoff::new(now);
+            }
+        }
+    }
+
     /// What was heard by mDNS is forgotten.
     pub(super) fn forget_nearby(&mut self) {
         self.nearby.clear();
@@ -449,6 +460,29 @@ mod tests {
             now += Duration::from_millis(100);
         }
         assert!((20..40).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn who_belongs_to_a_mesh_at_last_dials_nearby_peers_at_once_but_not_who_refused_for_good() {
+        let begin = Instant::now();
+        let mut book = DialBook::new(LOCAL, vec![], begin);
+        let stranger = peer(1);
+        book.heard_nearby(HIGHER, &address(), begin);
+        book.heard_nearby(stranger, &address(), begin);
+        book.refused(&stranger, false, begin);
+        let mut now = begin;
+        while now < begin + Duration::from_secs(60) {
+            for _ in book.due(now, |_| false) {
+                book.finished(Origin::Nearby(HIGHER), None, now);
+                book.refused(&HIGHER, true, now);
+            }
+            now += Duration::from_millis(100);
+        }
+        assert!(book.due(now, |_| false).is_empty());
+        book.has_mesh(now);
+        assert!(matches!(book.due(now, |_| false)[..], [Due::Peer { peer: HIGHER, .. }]));
+        book.has_mesh(now);
+        assert!(book.due(now, |_| false).is_empty(), "the dial is under way");
     }
 
     #[test]

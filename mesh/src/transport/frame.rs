@@ -31,6 +31,8 @@ pub(super) enum FrameKind {
     Ping,
     /// The answer to `Ping`.
     Pong,
+    /// What fresh peers say to each other; never between admitted ones.
+    Founding,
     /// The first frame of the handshake.
     Hello,
     /// The proof of the mesh secret.
@@ -42,7 +44,7 @@ pub(super) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Payload,
         Self::BulkBegin,
         Self::BulkChunk,
@@ -51,6 +53,7 @@ impl FrameKind {
         Self::Goodbye,
         Self::Ping,
         Self::Pong,
+        Self::Founding,
         Self::Hello,
         Self::Proof,
         Self::Admit,
@@ -67,6 +70,7 @@ impl FrameKind {
             Self::Goodbye => 6,
             Self::Ping => 7,
             Self::Pong => 8,
+            Self::Founding => 0x47,
             // High, so that a frame of the handshake and one of the session differ in more than one bit.
             Self::Hello => 0x81,
             Self::Proof => 0x82,

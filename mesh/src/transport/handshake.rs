@@ -37,6 +37,8 @@ pub(super) fn proof_key(secret: Option<&[u8]>) -> [u8; 32] {
 struct HelloBody {
     mesh_name: String,
     genesis: Option<Genesis>,
+    /// How many peers are to found a mesh, this one included, while it has none.
+    expect: Option<u16>,
     incarnation: u64,
     nonce: FixedBytes<32>,
     hello: Bytes,
@@ -48,7 +50,8 @@ pub(super) struct Admission {
     pub(super) incarnation: u64,
     pub(super) hello: Vec<u8>,
     pub(super) addresses: Vec<Multiaddr>,
-    pub(super) genesis: Genesis,
+    /// `None` between fresh peers, which are linked and not admitted.
+    pub(super) genesis: Option<Genesis>,
     /// Holds what the remote sent right after its admission.
     pub(super) frames: FrameBuffer,
     pub(super) place: Place,
@@ -139,7 +142,11 @@ struct Exchange<'a, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
-    async fn run(&mut self, shared: &Arc<Shared>, remote: PeerId) -> Result<(HelloBody, Genesis, Place), Failure> {
+    async fn run(
+        &mut self,
+        shared: &Arc<Shared>,
+        remote: PeerId,
+    ) -> Result<(HelloBody, Option<Genesis>, Place), Failure> {
         let our_genesis = shared.genesis();
         let our_hello = our_hello(shared, our_genesis);
         self.send(FrameKind::Hello, &our_hello).await?;
@@ -158,21 +165,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
 
         let genesis = match (our_genesis, theirs.genesis) {
-            (None, None) => return Err(RefuseReason::NoMeshYet.into()),
+            (None, None) => None,
             (Some(ours), Some(theirs)) if ours != theirs => {
                 return Err(RefuseReason::OtherGenesis { theirs, ours }.into());
             }
-            (Some(genesis), _) | (None, Some(genesis)) => genesis,
+            (Some(genesis), _) | (None, Some(genesis)) => Some(genesis),
         };
+        if genesis.is_none() {
+            check_expected(theirs.expect, shared.local.expect)?;
+        }
         let place = shared.reserve(remote, theirs.incarnation)?;
-        if our_genesis.is_some() {
-            self.send(FrameKind::Admit, &[]).await?;
-            self.receive(FrameKind::Admit).await?;
-        } else {
+        match genesis {
             // Who joins lets itself be admitted first, so that it never admits a peer of a mesh that refuses it.
-            self.receive(FrameKind::Admit).await?;
-            shared.adopt(genesis)?;
-            self.send(FrameKind::Admit, &[]).await?;
+            Some(adopted) if our_genesis.is_none() => {
+                self.receive(FrameKind::Admit).await?;
+                shared.adopt(adopted)?;
+                self.send(FrameKind::Admit, &[]).await?;
+            }
+            Some(_) | None => {
+                self.send(FrameKind::Admit, &[]).await?;
+                self.receive(FrameKind::Admit).await?;
+            }
         }
         Ok((theirs, genesis, place))
     }
@@ -217,6 +230,7 @@ fn our_hello(shared: &Shared, genesis: Option<Genesis>) -> Vec<u8> {
     let body = HelloBody {
         mesh_name: local.mesh_name.clone(),
         genesis,
+        expect: local.expect,
         incarnation: local.incarnation,
         nonce: FixedBytes(random_bytes()),
         hello: Bytes(local.hello.clone()),
@@ -248,6 +262,15 @@ fn check_hello(shared: &Shared, bytes: &[u8]) -> Result<HelloBody, Failure> {
         return Err(RefuseReason::WrongMeshName { theirs: hello.mesh_name, ours }.into());
     }
     Ok(hello)
+}
+
+/// Whether two fresh peers can found a mesh together: both want to, with as many peers.
+fn check_expected(theirs: Option<u16>, ours: Option<u16>) -> Result<(), RefuseReason> {
+    match (theirs, ours) {
+        (Some(theirs), Some(ours)) if theirs == ours => Ok(()),
+        (Some(theirs), Some(ours)) => Err(RefuseReason::OtherExpect { theirs, ours }),
+        (Some(_) | None, _) => Err(RefuseReason::NoMeshYet),
+    }
 }
 
 /// Everything that a proof covers: both peers and every byte of both hellos.

@@ -175,9 +175,22 @@ pub(super) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Most inbound connections that have not finished their encryption handshake.
 pub(super) const PENDING_INBOUND_MAX: u32 = 256;
 
+/// The time between two tellings of all fresh peers that are known; they are also the sign of life.
+pub(super) const FRESH_TELL_INTERVAL: Duration = Duration::from_secs(5);
+/// Most links to fresh peers, while this one is fresh.
+pub(super) const FRESH_LINKS_MAX: usize = 256;
+/// Most frames queued for one fresh peer; what does not fit is lost, as on a bad network.
+pub(super) const FRESH_QUEUE_FRAMES: usize = 256;
+/// Most fresh peers in one frame, so that the largest fits.
+pub(super) const FRESH_RECORDS_PER_FRAME: usize = 16;
+/// Longest message of the founding, bytes.
+pub const FOUNDING_BYTES_MAX: usize = 1 << 10;
+
 const _: () = assert!(CHUNK + super::frame::HEADER_BYTES <= READ_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_BODY_MAX <= CHUNK);
 const _: () = assert!(HELLO_BYTES_MAX + ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 512 <= HANDSHAKE_BODY_MAX);
+const _: () = assert!(FRESH_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 128) + 64 <= CHUNK);
+const _: () = assert!(FOUNDING_BYTES_MAX + 64 <= CHUNK);
 // A peer's id is in each of its addresses and stands before them; 20 peers are in an answer.
 const _: () = assert!(20 * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 48) + 64) + 64 <= KADEMLIA_PACKET_BYTES_MAX);
 const _: () = assert!(NEARBY_DIALS_MAX < DIALS_MAX && NEARBY_PER_HOST_MAX < NEARBY_MAX);

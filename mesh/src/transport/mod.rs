@@ -11,6 +11,7 @@ mod connection;
 mod counters;
 mod dial;
 mod frame;
+mod fresh;
 mod gate;
 mod handshake;
 mod lanes;
@@ -126,12 +127,17 @@ pub enum Event {
         /// Whether the other side refused.
         by_remote: bool,
     },
+    /// Something happened between this peer and a fresh one, while both have no mesh.
+    Fresh {
+        /// The other.
+        peer: PeerId,
+        /// What happened.
+        event: FreshEvent,
+    },
     /// Another mesh is within reach: the same network, or a peer of it came here. Told once for each, of 64 at most.
     OtherMesh {
-        /// Its name, as a remote told it: show it escaped.
-        name: String,
-        /// Its genesis, when it has the name of this one's mesh.
-        genesis: Option<Genesis>,
+        /// How it differs, `WrongMeshName` or `OtherGenesis`, and what can be done if that is a mistake.
+        reason: RefuseReason,
         /// Where one of its peers was dialled, or from where it came.
         address: Option<Multiaddr>,
     },
@@ -151,6 +157,17 @@ pub enum Event {
     },
 }
 
+/// What happens between two fresh peers that expect the same number of peers to found a mesh.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FreshEvent {
+    /// It can be reached. May be told again.
+    Met,
+    /// It said something about the founding. What was said last may come after `Lost`.
+    Said(Vec<u8>),
+    /// It is out of reach, or one of the two has found a mesh; then an `Admitted` follows.
+    Lost,
+}
+
 /// How a transport is started.
 #[derive(Clone)]
 pub struct TransportConfig {
@@ -167,6 +184,9 @@ pub struct TransportConfig {
     /// The mesh's genesis: `Some` for a peer that founds a mesh or already belongs to one, `None` for one that joins
     /// and takes that of the first peer that admits it.
     pub genesis: Option<Genesis>,
+    /// How many peers, this one included, are to found a mesh while it has none; the same at all that do. `None`
+    /// keeps it from talking to other peers without a mesh.
+    pub expect: Option<u16>,
     /// The mesh's secret. `None` is the same as an empty one.
     pub secret: Option<Vec<u8>>,
     /// A number that is random for each start; see [`random_incarnation`].
@@ -188,6 +208,7 @@ impl fmt::Debug for TransportConfig {
             .field("join", &self.join)
             .field("mesh_name", &self.mesh_name)
             .field("genesis", &self.genesis)
+            .field("expect", &self.expect)
             .field("has_secret", &self.secret.is_some())
             .field("incarnation", &self.incarnation)
             .field("mdns", &self.mdns)
@@ -328,6 +349,7 @@ impl Transport {
             libp2p_peer,
             protocol_version,
             mesh_name: config.mesh_name,
+            expect: config.expect,
             incarnation: config.incarnation,
             hello: config.hello,
             advertise: config.advertise,
@@ -340,7 +362,10 @@ impl Transport {
         let mdns = match config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
             false => NearbySearch::Off,
             // Whoever names addresses wants the mesh that is there, not one that mDNS finds first.
-            true if config.genesis.is_none() && !config.join.is_empty() => NearbySearch::AfterAdmission,
+            // Who expects others joins any mesh in reach, so that none is founded beside it.
+            true if config.genesis.is_none() && config.expect.is_none() && !config.join.is_empty() => {
+                NearbySearch::AfterAdmission
+            }
             true => NearbySearch::AtOnce,
         };
         let plans =
@@ -369,6 +394,20 @@ impl Transport {
             add(&shared.counters.busy, 1);
         }
         result
+    }
+
+    /// Queues a message of the founding, at most 1 KiB, for a fresh peer. Never blocks. Returns whether it was queued;
+    /// it may still be lost.
+    pub fn send_fresh(&self, to: PeerId, message: Vec<u8>) -> bool {
+        fresh::said(message).is_some_and(|frame| self.owner.shared.send_fresh(&to, frame))
+    }
+
+    /// Makes this peer the first that belongs to a mesh; fresh peers that it meets join it.
+    ///
+    /// # Errors
+    /// When it belongs to another mesh already: gives that one's genesis.
+    pub fn found(&self, genesis: Genesis) -> Result<(), Genesis> {
+        self.owner.shared.adopt(genesis).map_err(|_| self.genesis().unwrap_or(genesis))
     }
 
     /// A bare round trip to a peer over its substream, past whatever waits in the lanes of payloads. Cancel safe.

@@ -86,8 +86,8 @@ pub enum RefuseReason {
     WrongSecret,
     /// The name and the secret are the same, but the meshes were founded apart.
     #[error(
-        "that peer belongs to another mesh of the same name (theirs {theirs}, ours {ours}); one side must start \
-         anew and join the other"
+        "that peer belongs to another mesh of the same name (theirs has the genesis {theirs}, ours {ours}), and the \
+         two never mix; start one side anew and let it join the other, or give it another mesh name"
     )]
     OtherGenesis {
         /// The remote's genesis.
@@ -104,8 +104,22 @@ pub enum RefuseReason {
         ours: u32,
     },
     /// Both sides still look for a mesh to join.
-    #[error("neither side has a mesh yet; it is tried again, but one peer must be started without a join address")]
+    #[error(
+        "neither side has a mesh yet; it is tried again, but a mesh must be founded: by one peer alone, or by several \
+         that expect each other"
+    )]
     NoMeshYet,
+    /// Neither side has a mesh yet, and they wait for different numbers of peers to found one.
+    #[error(
+        "that peer expects {theirs} peers to found a mesh, this one {ours}; start all with the same number, more than \
+         half of the peers that are planned"
+    )]
+    OtherExpect {
+        /// How many peers the remote expects.
+        theirs: u16,
+        /// How many this one expects.
+        ours: u16,
+    },
     /// The refusing side has as many peers as it admits.
     #[error("the mesh is full, a peer admits {PEERS_MAX} others at most; stop a peer before another joins")]
     TooManyPeers,
@@ -150,6 +164,7 @@ impl RefuseReason {
             Self::WrongMeshName { theirs, ours } => Self::WrongMeshName { theirs: ours, ours: theirs },
             Self::OtherGenesis { theirs, ours } => Self::OtherGenesis { theirs: ours, ours: theirs },
             Self::ProtocolVersion { theirs, ours } => Self::ProtocolVersion { theirs: ours, ours: theirs },
+            Self::OtherExpect { theirs, ours } => Self::OtherExpect { theirs: ours, ours: theirs },
             same @ (Self::WrongSecret
             | Self::NoMeshYet
             | Self::TooManyPeers
@@ -180,7 +195,11 @@ impl RefuseReason {
     /// the settings of one mesh. Other programs and other meshes have the same right to the network.
     pub(super) const fn concerns_unasked(&self) -> bool {
         match self {
-            Self::WrongSecret | Self::ProtocolVersion { .. } | Self::TooManyPeers | Self::DuplicateIncarnation => true,
+            Self::WrongSecret
+            | Self::ProtocolVersion { .. }
+            | Self::OtherExpect { .. }
+            | Self::TooManyPeers
+            | Self::DuplicateIncarnation => true,
             Self::WrongMeshName { .. }
             | Self::OtherGenesis { .. }
             | Self::NoMeshYet
@@ -198,7 +217,7 @@ impl RefuseReason {
     /// Whether it may pass by itself within moments, so that trying again soon is worth it.
     pub(super) const fn is_transient(&self) -> bool {
         match self {
-            Self::NoMeshYet | Self::HandshakeTimeout | Self::ConnectionLost => true,
+            Self::NoMeshYet | Self::OtherExpect { .. } | Self::HandshakeTimeout | Self::ConnectionLost => true,
             Self::WrongMeshName { .. }
             | Self::WrongSecret
             | Self::OtherGenesis { .. }

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 
 use super::Handler;
 use super::counters::Counters;
+use super::fresh::FreshLink;
 use super::lanes::Lanes;
 use super::latch::Latch;
-use super::limits::{OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
+use super::limits::{FRESH_LINKS_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
 use super::ping::Pings;
 use super::reason::{Genesis, RefuseReason};
 use super::swarm::Command;
@@ -39,6 +40,8 @@ pub(super) struct Local {
     pub(super) libp2p_peer: libp2p::PeerId,
     pub(super) protocol_version: u32,
     pub(super) mesh_name: String,
+    /// How many peers are to found a mesh, this one included.
+    pub(super) expect: Option<u16>,
     pub(super) incarnation: u64,
     pub(super) hello: Vec<u8>,
     pub(super) advertise: Vec<Multiaddr>,
@@ -56,6 +59,9 @@ struct State {
     reserved: usize,
     superseded: VecDeque<(PeerId, u64)>,
     listening: Vec<Multiaddr>,
+    /// The links to fresh peers, each with a number that tells it from those it replaced.
+    fresh: HashMap<PeerId, (u64, FreshLink)>,
+    next_fresh: u64,
     /// Peers that were dialled last because of mDNS only, so that nobody waits for them.
     unasked: VecDeque<PeerId>,
     /// Foreign meshes that the user was told of: name, and genesis where the name is ours.
@@ -72,6 +78,8 @@ pub(super) struct Shared {
     pub(super) commands: mpsc::Sender<Command>,
     /// Set when everything is to end at once.
     pub(super) stop: Latch,
+    /// Set when this peer belongs to a mesh.
+    pub(super) genesis_known: Latch,
     state: Mutex<State>,
     sessions: RwLock<HashMap<PeerId, Arc<Session>>>,
 }
@@ -108,8 +116,13 @@ impl Shared {
         handler: Arc<dyn Handler>,
         commands: mpsc::Sender<Command>,
     ) -> Self {
+        let genesis_known = Latch::new();
+        if genesis.is_some() {
+            genesis_known.set();
+        }
         Self {
             local,
+            genesis_known,
             handler,
             counters: Counters::default(),
             commands,
@@ -180,9 +193,61 @@ impl Shared {
     /// # Errors
     /// When this peer belongs to another mesh.
     pub(super) fn adopt(&self, genesis: Genesis) -> Result<(), RefuseReason> {
-        let mut state = self.lock();
-        let ours = *state.genesis.get_or_insert(genesis);
+        let ours = *self.lock().genesis.get_or_insert(genesis);
+        self.genesis_known.set();
         if ours == genesis { Ok(()) } else { Err(RefuseReason::OtherGenesis { theirs: genesis, ours }) }
+    }
+
+    /// Whether there is a session with the peer, or a link to it while both are fresh.
+    pub(super) fn is_linked(&self, peer: &PeerId) -> bool {
+        self.session(peer).is_some() || self.lock().fresh.contains_key(peer)
+    }
+
+    /// Begins a link to a fresh peer, and gives its number. One that it replaces ends.
+    ///
+    /// # Errors
+    /// When the transport shuts down, or has too many links.
+    pub(super) fn begin_fresh(&self, peer: PeerId, link: FreshLink) -> Result<u64, RefuseReason> {
+        let mut state = self.lock();
+        if state.is_closing {
+            return Err(RefuseReason::ShuttingDown);
+        }
+        if state.fresh.len() >= FRESH_LINKS_MAX && !state.fresh.contains_key(&peer) {
+            return Err(RefuseReason::TooManyPeers);
+        }
+        state.next_fresh += 1;
+        let number = state.next_fresh;
+        state.fresh.insert(peer, (number, link));
+        Ok(number)
+    }
+
+    /// Ends the link with this number. Returns whether it was the peer's last one.
+    pub(super) fn end_fresh(&self, peer: &PeerId, number: u64) -> bool {
+        let mut state = self.lock();
+        if state.fresh.get(peer).is_some_and(|(newer, _)| *newer != number) {
+            return false;
+        }
+        state.fresh.remove(peer);
+        true
+    }
+
+    /// What is to be known of each link to a fresh peer.
+    pub(super) fn fresh_links<T>(&self, see: impl Fn(&PeerId, &FreshLink) -> T) -> Vec<T> {
+        self.lock().fresh.iter().map(|(peer, (_, link))| see(peer, link)).collect()
+    }
+
+    /// Queues a frame for a fresh peer, if there is a link and room for it.
+    pub(super) fn send_fresh(&self, peer: &PeerId, frame: Vec<u8>) -> bool {
+        self.lock().fresh.get(peer).is_some_and(|(_, link)| link.queue.try_send(frame).is_ok())
+    }
+
+    /// Queues a frame for all fresh peers but one; who has no room for it does without.
+    pub(super) fn send_to_fresh(&self, frame: &[u8], but: &PeerId) {
+        for (peer, (_, link)) in &self.lock().fresh {
+            if peer != but && link.queue.try_send(frame.to_vec()).is_err() {
+                tracing::debug!(%peer, "a fresh peer was not told of another");
+            }
+        }
     }
 
     /// Begins a session, after the one it replaces has ended.
@@ -209,6 +274,8 @@ impl Shared {
             return Err(RefuseReason::ShuttingDown);
         }
         let session = Arc::new(session);
+        // A link that is left from before the mesh ends with this.
+        self.lock().fresh.remove(&session.peer);
         sessions.insert(session.peer, Arc::clone(&session));
         Ok(session)
     }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::Event;
 use super::connection::{self, SessionEnd};
 use super::counters::add;
+use super::fresh;
 use super::handshake::{self, Admission, Failure};
 use super::lanes::Lanes;
 use super::latch::Latch;
@@ -136,7 +137,7 @@ async fn greet(shared: &Arc<Shared>, remote: Remote, mut stream: Stream) -> Resu
 
 /// Tells of a handshake that failed. The `address` is that before it: who refuses closes the connection, which may be
 /// noticed before the refusal is.
-async fn failed(
+pub(super) async fn failed(
     shared: &Arc<Shared>,
     remote: Remote,
     address: Option<libp2p::Multiaddr>,
@@ -167,11 +168,13 @@ pub(super) fn tell_refused(
         return;
     }
     add(&shared.counters.refused, 1);
+    if matches!(reason, RefuseReason::OtherGenesis { .. }) {
+        add(&shared.counters.other_genesis, 1);
+    }
     if let Some((name, genesis)) = reason.other_mesh() {
         let name = if genesis.is_some() { &shared.local.mesh_name } else { name };
         if shared.is_news(name, genesis) {
-            let (name, address) = (name.to_owned(), address.clone());
-            shared.handler.event(Event::OtherMesh { name, genesis, address });
+            shared.handler.event(Event::OtherMesh { reason: reason.clone(), address: address.clone() });
         }
     }
     if !reason.concerns_unasked() && peer.is_some_and(|peer| shared.is_unasked(&peer)) {
@@ -184,7 +187,8 @@ pub(super) fn tell_refused(
 
 /// From the admission to the leaving of a peer.
 async fn live(shared: &Arc<Shared>, remote: Remote, mut stream: Stream, admission: Admission, turn: HandshakeTurn) {
-    let Admission { incarnation, hello, addresses, genesis, frames, place } = admission;
+    let Some(genesis) = admission.genesis else { return fresh::live(shared, remote, stream, admission, turn).await };
+    let Admission { incarnation, hello, addresses, frames, place, .. } = admission;
     let endpoint = shared.endpoint(&remote.peer);
     let addresses = super::address::without_foreign_loopback(addresses, endpoint.as_ref());
     let session = Session {

@@ -25,11 +25,12 @@ use tokio::time::MissedTickBehavior;
 use super::address;
 use super::counters::add;
 use super::dial::{DialBook, Due, Origin};
-use super::frame::{self, FrameKind};
+use super::frame::{self, FrameError, FrameKind};
 use super::gate::{Gate, GateEvent};
 use super::limits::{
-    ADMISSION_TIMEOUT, ALIVE_INTERVAL, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX, IDLE_CONNECTION_TIMEOUT,
-    LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX, YAMUX_STREAMS_MAX,
+    ADMISSION_TIMEOUT, ALIVE_INTERVAL, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX,
+    IDLE_CONNECTION_TIMEOUT, LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX,
+    YAMUX_STREAMS_MAX,
 };
 use super::nearby::{Nearby, NearbyEvent};
 use super::peer_id;
@@ -45,6 +46,12 @@ pub(super) enum Command {
     Admitted(Arc<Session>),
     /// The peers nearest to a key are looked for.
     Find { key: Vec<u8>, answer: Answer },
+    /// A fresh peer told of others, and where they can be dialled.
+    FreshHeard(Vec<(PeerId, Vec<Multiaddr>)>),
+    /// A link to a fresh peer began.
+    FreshBegun(PeerId),
+    /// A link to a fresh peer ended, and no newer one took over.
+    FreshEnded { remote: Remote, addresses: Vec<Multiaddr>, broken: Option<FrameError> },
     /// An admitted peer left, and no newer connection took over.
     Ended { session: Arc<Session>, is_clean: bool },
     /// A handshake ended with a refusal.
@@ -212,6 +219,8 @@ pub(super) struct Driver {
     unadmitted: HashMap<PeerId, Unadmitted>,
     bound: Vec<(ListenerId, Multiaddr)>,
     next_alive: Instant,
+    /// Whether the dial book knows that this peer belongs to a mesh.
+    has_mesh: bool,
 }
 
 impl Driver {
@@ -224,6 +233,7 @@ impl Driver {
         bound: Vec<(ListenerId, Multiaddr)>,
     ) -> Self {
         let control = swarm.behaviour().control();
+        let has_mesh = shared.genesis().is_some();
         let mut driver = Self {
             swarm,
             shared,
@@ -237,6 +247,7 @@ impl Driver {
             unadmitted: HashMap::new(),
             bound,
             next_alive: Instant::now() + ALIVE_INTERVAL,
+            has_mesh,
         };
         driver.publish_listening();
         if driver.mdns == NearbySearch::AtOnce {
@@ -328,14 +339,37 @@ impl Driver {
         };
         self.shared.set_unasked(peer, matches!(origin, Some((Origin::Nearby(_), _))));
         self.shared.set_endpoint(peer, Some(address.clone()));
-        if self.shared.session(&peer).is_some() {
+        if !self.shared.is_linked(&peer) {
+            self.await_admission(Remote { peer, libp2p_peer }, now);
+            self.open_unadmitted(now);
+        }
+    }
+
+    fn await_admission(&mut self, remote: Remote, first: Instant) {
+        let open_again = if self.shared.local.peer < remote.peer { first } else { first + OPEN_FALLBACK };
+        let unadmitted = Unadmitted { remote, deadline: first + ADMISSION_TIMEOUT, open_again };
+        self.unadmitted.entry(remote.peer).or_insert(unadmitted);
+    }
+
+    /// A peer is not fresh any more, or this one is not, or the link was lost: what connects them now takes a new
+    /// handshake, over the same connection where it still stands.
+    fn on_fresh_ended(&mut self, remote: Remote, addresses: &[Multiaddr], broken: Option<FrameError>, now: Instant) {
+        if self.shared.is_linked(&remote.peer) {
             return;
         }
-        let remote = Remote { peer, libp2p_peer };
-        let open_again = if self.shared.local.peer < peer { now } else { now + OPEN_FALLBACK };
-        let unadmitted = Unadmitted { remote, deadline: now + ADMISSION_TIMEOUT, open_again };
-        self.unadmitted.entry(peer).or_insert(unadmitted);
-        self.open_unadmitted(now);
+        if let Some(error) = broken {
+            let address = self.shared.endpoint(&remote.peer);
+            tell_refused(&self.shared, Some(remote.peer), address, RefuseReason::Malformed(error), false);
+            self.book.refused(&remote.peer, false, now);
+            return self.disconnect(remote.libp2p_peer);
+        }
+        self.book.lost(remote.peer, addresses, now);
+        if self.swarm.is_connected(&remote.libp2p_peer) && !self.shared.is_in_handshake(&remote.peer) {
+            // A peer that stays fresh and ends links must not be asked in a tight loop.
+            let is_fresh = self.shared.genesis().is_none();
+            self.await_admission(remote, if is_fresh { now + BACKOFF_MIN } else { now });
+            self.open_unadmitted(now);
+        }
     }
 
     /// Opens the substreams that are due.
@@ -343,7 +377,7 @@ impl Driver {
         let shared = &self.shared;
         for unadmitted in self.unadmitted.values_mut() {
             let peer = &unadmitted.remote.peer;
-            if unadmitted.open_again <= now && !shared.is_in_handshake(peer) && shared.session(peer).is_none() {
+            if unadmitted.open_again <= now && !shared.is_in_handshake(peer) && !shared.is_linked(peer) {
                 unadmitted.open_again = now + OPEN_AGAIN;
                 let opening = session::open(
                     Arc::clone(shared),
@@ -429,6 +463,21 @@ impl Driver {
                     self.start_query(start);
                 }
             }
+            Command::FreshHeard(heard) => {
+                for (peer, addresses) in heard {
+                    if !self.shared.is_linked(&peer) {
+                        self.book.wanted(peer, addresses, now);
+                    }
+                }
+                self.dial_due(now);
+            }
+            Command::FreshBegun(peer) => {
+                self.unadmitted.remove(&peer);
+                self.book.admitted(&peer, now);
+            }
+            Command::FreshEnded { remote, addresses, broken } => {
+                self.on_fresh_ended(remote, &addresses, broken, now);
+            }
             Command::Ended { session, is_clean } => {
                 if self.shared.session(&session.peer).is_some() {
                     return;
@@ -445,7 +494,7 @@ impl Driver {
             }
             Command::Refused { remote, is_transient } => {
                 self.book.refused(&remote.peer, is_transient, now);
-                if self.shared.session(&remote.peer).is_none() {
+                if !self.shared.is_linked(&remote.peer) {
                     self.unadmitted.remove(&remote.peer);
                     self.disconnect(remote.libp2p_peer);
                 }
@@ -463,6 +512,10 @@ impl Driver {
     }
 
     fn on_tick(&mut self, now: Instant) {
+        if !self.has_mesh && self.shared.genesis().is_some() {
+            self.has_mesh = true;
+            self.book.has_mesh(now);
+        }
         self.dial_due(now);
         self.open_unadmitted(now);
         let shared = Arc::clone(&self.shared);
@@ -472,7 +525,7 @@ impl Driver {
         for remote in late {
             self.unadmitted.remove(&remote.peer);
             // A session that began meanwhile is told of by a command that waits.
-            if shared.session(&remote.peer).is_none() {
+            if !shared.is_linked(&remote.peer) {
                 let address = shared.endpoint(&remote.peer);
                 tell_refused(&shared, Some(remote.peer), address, RefuseReason::HandshakeTimeout, false);
                 self.disconnect(remote.libp2p_peer);

@@ -59,6 +59,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Left { .. }
+            | Event::Fresh { .. }
             | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
@@ -73,6 +74,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Refused { .. }
+            | Event::Fresh { .. }
             | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,
@@ -92,6 +94,7 @@ impl Recorder {
                     assert_eq!(present.remove(peer), Some(*incarnation), "left without an admission");
                 }
                 Event::Listening { .. }
+                | Event::Fresh { .. }
                 | Event::Refused { .. }
                 | Event::OtherMesh { .. }
                 | Event::Unreachable { .. }
@@ -126,6 +129,7 @@ fn config() -> TransportConfig {
         join: vec![],
         mesh_name: "arena".to_owned(),
         genesis: Some(genesis()),
+        expect: None,
         secret: None,
         incarnation: random_incarnation(),
         hello: b"hello".to_vec(),
@@ -215,6 +219,7 @@ async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
         Event::Listening { .. }
         | Event::Left { .. }
         | Event::Refused { .. }
+        | Event::Fresh { .. }
         | Event::OtherMesh { .. }
         | Event::Unreachable { .. }
         | Event::ListenFailed { .. } => None,
@@ -527,6 +532,120 @@ async fn all_find_each_other_again_after_the_seed_was_killed_and_restarted() {
     other_told.assert_turns();
 }
 
+fn fresh(expect: u16, join: Vec<PeerAddress>) -> TransportConfig {
+    TransportConfig { genesis: None, expect: Some(expect), join, ..config() }
+}
+
+impl Recorder {
+    fn fresh(&self, wanted: PeerId) -> Vec<FreshEvent> {
+        let fresh = |event: &Event| match event {
+            Event::Fresh { peer, event } if *peer == wanted => Some(event.clone()),
+            Event::Fresh { .. }
+            | Event::Listening { .. }
+            | Event::Admitted { .. }
+            | Event::Left { .. }
+            | Event::Refused { .. }
+            | Event::OtherMesh { .. }
+            | Event::Unreachable { .. }
+            | Event::ListenFailed { .. } => None,
+        };
+        self.events.lock().unwrap().iter().filter_map(fresh).collect()
+    }
+}
+
+#[tokio::test]
+async fn fresh_peers_that_name_one_seed_are_linked_and_admitted_when_one_has_a_mesh() {
+    let seed = start(fresh(5, vec![])).await;
+    let mut all = vec![seed];
+    for _ in 1..5 {
+        let join = vec![address_of(&all[0].0)];
+        all.push(start(fresh(5, join)).await);
+    }
+    let ids: Vec<_> = all.iter().map(|(transport, _)| transport.local_peer()).collect();
+    let others = |own: PeerId| ids.iter().filter(move |id| **id != own);
+    until("each has met all others", || {
+        all.iter()
+            .all(|(own, told)| others(own.local_peer()).all(|other| told.fresh(*other).contains(&FreshEvent::Met)))
+    })
+    .await;
+    for (transport, told) in &all {
+        // R26: a link is no admission.
+        assert!(transport.peers().is_empty() && told.count(|event| matches!(event, Event::Admitted { .. })) == 0);
+        assert_eq!(transport.send(ids[0], b"early".to_vec()), Err(SendError::NotConnected));
+    }
+    assert!(all[1].0.send_fresh(ids[2], b"psst".to_vec()));
+    until("it is heard", || all[2].1.fresh(ids[1]).contains(&FreshEvent::Said(b"psst".to_vec()))).await;
+    assert!(!all[1].0.send_fresh(ids[2], vec![0; limits::FOUNDING_BYTES_MAX + 1]));
+    assert!(!all[1].0.send_fresh(ids[1], b"to myself".to_vec()));
+
+    assert_eq!(all[3].0.found(genesis()), Ok(()));
+    assert_eq!(all[3].0.found(Genesis::from_bytes([8; 16])), Err(genesis()));
+    until("all are admitted", || all.iter().all(|(transport, _)| transport.peers().len() == 4)).await;
+    for (transport, told) in &all {
+        assert_eq!(transport.genesis(), Some(genesis()));
+        told.assert_turns();
+    }
+    assert!(!all[1].0.send_fresh(ids[2], b"too late".to_vec()));
+}
+
+#[tokio::test]
+async fn a_fresh_peer_that_breaks_the_protocol_ends_its_link_only() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..fresh(3, vec![]) }).await;
+    let (friend, _) = start(fresh(3, vec![address_of(&target)])).await;
+    until("a friend is met", || told.fresh(friend.local_peer()) == [FreshEvent::Met]).await;
+    let table: [(Vec<u8>, FrameError); 5] = [
+        (vec![0; 50], FrameError::UnknownKind(0)),
+        (frame::encode(FrameKind::Payload, b"not admitted"), FrameError::Unexpected(1)),
+        (frame::encode(FrameKind::Alive, b""), FrameError::Unexpected(5)),
+        (frame::encode(FrameKind::Founding, &[0xff; 9]), FrameError::Body(0x47)),
+        (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
+    ];
+    for (index, (bytes, error)) in table.into_iter().enumerate() {
+        let mut stream = greeted_stream(low.clone(), &target, None, Some(3)).await;
+        stream.write_all(&bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        until("it is refused", || told.refusals().len() == index + 1).await;
+        assert_eq!(told.refusals()[index], (RefuseReason::Malformed(error), false));
+        assert_eq!(told.fresh(id(&low)).last(), Some(&FreshEvent::Lost));
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    assert!(target.peers().is_empty() && told.payloads.lock().unwrap().is_empty());
+    assert_eq!(told.fresh(friend.local_peer()), [FreshEvent::Met]);
+    let mut random = blake3::Hasher::new().update(b"fresh link").finalize_xof();
+    for round in 1..=40 {
+        let mut stream = greeted_stream(low.clone(), &target, None, Some(3)).await;
+        let mut bytes = vec![0; 200];
+        random.fill(&mut bytes);
+        bytes[..4].copy_from_slice(&[0x47, 0, 0, 20]);
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.close().await;
+        until("it is lost", || {
+            told.fresh(id(&low)).iter().filter(|event| **event == FreshEvent::Lost).count() == 5 + round
+        })
+        .await;
+        drop(stream);
+        until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    }
+    assert_eq!(told.fresh(friend.local_peer()), [FreshEvent::Met]);
+}
+
+#[tokio::test]
+async fn other_numbers_refuse_each_other_while_both_are_fresh() {
+    let (three, three_told) = start(fresh(3, vec![])).await;
+    let (four, four_told) = start(fresh(4, vec![address_of(&three)])).await;
+    until("both are told", || {
+        let is_told = |told: &Recorder, theirs, ours| {
+            told.refusals().iter().any(|(reason, _)| *reason == RefuseReason::OtherExpect { theirs, ours })
+        };
+        is_told(&three_told, 4, 3) && is_told(&four_told, 3, 4)
+    })
+    .await;
+    assert!(three_told.fresh(four.local_peer()).is_empty());
+    assert_eq!(three.found(genesis()), Ok(()));
+    until("what was founded is joined", || four.genesis() == Some(genesis())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_peers_that_join_one_seed_become_a_full_mesh() {
     const JOINERS: usize = 49;
@@ -608,13 +727,14 @@ async fn another_mesh_is_told_once() {
     let foreign = || TransportConfig { genesis: Some(theirs), ..joining(&seed) };
     let _foreign = [start(foreign()).await, start(foreign()).await, start(foreign()).await];
     until("all are refused", || told.refusals().len() >= 3).await;
-    let is_told = |event: &Event| matches!(event, Event::OtherMesh { name, genesis: Some(genesis), .. } if name == "arena" && *genesis == theirs);
-    assert_eq!(told.count(is_told), 1);
+    let other_genesis = RefuseReason::OtherGenesis { theirs, ours: genesis() };
+    let is_told =
+        |event: &Event, wanted: &RefuseReason| matches!(event, Event::OtherMesh { reason, .. } if reason == wanted);
+    assert_eq!(told.count(|event| is_told(event, &other_genesis)), 1);
+    assert!(seed.counters().other_genesis >= 3);
     let _named = start(TransportConfig { mesh_name: "other".to_owned(), ..joining(&seed) }).await;
-    until("the other name is told", || {
-        told.count(|event| matches!(event, Event::OtherMesh { name, genesis: None, .. } if name == "other")) == 1
-    })
-    .await;
+    let other_name = RefuseReason::WrongMeshName { theirs: "other".to_owned(), ours: "arena".to_owned() };
+    until("the other name is told", || told.count(|event| is_told(event, &other_name)) == 1).await;
 }
 
 /// A hand-made remote with a Kademlia of its own that knows no gate.
@@ -639,6 +759,36 @@ fn prober(keypair: Keypair) -> libp2p::Swarm<Prober> {
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
         .build()
+}
+
+/// A prober that is connected to the target and asks it.
+async fn connected_prober(keypair: Keypair, target: &Transport) -> libp2p::Swarm<Prober> {
+    let mut swarm = prober(keypair);
+    let address = target.addresses()[0].clone();
+    swarm.dial(address.clone()).unwrap();
+    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    swarm.behaviour_mut().kademlia.add_address(&to_libp2p(&target.local_peer()).unwrap(), address);
+    swarm
+}
+
+/// Passes the handshake with the target, and waits until that knows it; gives the substream.
+async fn greeted(
+    swarm: &mut libp2p::Swarm<Prober>,
+    shared: &Arc<Shared>,
+    target: &Transport,
+    is_known: impl Fn() -> bool,
+) -> libp2p::Stream {
+    let mut control = swarm.behaviour().streams.new_control();
+    let greeting = async {
+        let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
+        assert!(handshake::run(shared, target.local_peer(), &mut stream).await.is_ok());
+        until("it is known", is_known).await;
+        stream
+    };
+    tokio::select! {
+        stream = greeting => stream,
+        () = async { loop { swarm.select_next_some().await; } } => unreachable!("it has no end"),
+    }
 }
 
 /// Runs the swarm until the query ends; gives its result.
@@ -672,25 +822,12 @@ async fn kademlia_serves_nobody_before_the_admission_and_takes_no_records_after_
     let (low, high) = two_keys();
     let (target, _) = start(TransportConfig { keypair: high, ..config() }).await;
     let libp2p_target = to_libp2p(&target.local_peer()).unwrap();
-    let mut swarm = prober(low.clone());
-    let mut control = swarm.behaviour().streams.new_control();
-    swarm.dial(target.addresses()[0].clone()).unwrap();
-    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
-    swarm.behaviour_mut().kademlia.add_address(&libp2p_target, target.addresses()[0].clone());
+    let mut swarm = connected_prober(low.clone(), &target).await;
     let query = swarm.behaviour_mut().kademlia.get_closest_peers(vec![7]);
     assert_eq!(answering(ended(&mut swarm, query).await), [], "it was served before the admission");
 
-    let shared = shared_of(&low);
-    let greeting = async {
-        let mut stream = control.open_stream(libp2p_target, PROTOCOL).await.unwrap();
-        assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
-        until("admitted", || target.peers().len() == 1).await;
-        stream
-    };
-    let _stream = tokio::select! {
-        stream = greeting => stream,
-        () = async { loop { swarm.select_next_some().await; } } => unreachable!("it has no end"),
-    };
+    let is_admitted = || target.peers().len() == 1;
+    let _stream = greeted(&mut swarm, &shared_of(&low, Some(genesis()), None), &target, is_admitted).await;
     let served = async {
         loop {
             // The gate opens a moment after the admission.
@@ -717,6 +854,21 @@ async fn kademlia_serves_nobody_before_the_admission_and_takes_no_records_after_
         () = until("both are counted", || target.counters().records_refused == 2) => {}
         () = spin => unreachable!("it has no end"),
     }
+}
+
+#[tokio::test]
+async fn kademlia_serves_no_fresh_peer() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..fresh(3, vec![]) }).await;
+    let mut swarm = connected_prober(low.clone(), &target).await;
+    let is_linked = || told.fresh(id(&low)) == [FreshEvent::Met];
+    let _stream = greeted(&mut swarm, &shared_of(&low, None, Some(3)), &target, is_linked).await;
+    // A gate that opened would do so a moment after the link began.
+    for _ in 0..20 {
+        let query = swarm.behaviour_mut().kademlia.get_closest_peers(vec![7]);
+        assert_eq!(answering(ended(&mut swarm, query).await), [], "R26: a link is no admission");
+    }
+    assert!(is_linked(), "it is linked all the while");
 }
 
 /// A hand-made remote that speaks libp2p and writes what it likes.
@@ -799,25 +951,18 @@ async fn garbage_in_the_handshake_closes_that_connection_only() {
     target.send(friend.local_peer(), b"still here".to_vec()).unwrap();
 }
 
-/// What a handshake with the peers of [`config`] needs of the peer with this key.
-fn shared_of(keypair: &Keypair) -> Arc<Shared> {
-    let local = Local {
-        peer: id(keypair),
-        libp2p_peer: keypair.public().to_peer_id(),
-        protocol_version: PROTOCOL_VERSION,
-        mesh_name: "arena".to_owned(),
-        incarnation: 1,
-        hello: vec![],
-        advertise: vec![],
-        proof_key: handshake::proof_key(None),
-        peers_max: PEERS_MAX,
-    };
-    let (commands, _) = mpsc::channel(1);
-    Arc::new(Shared::new(local, Some(genesis()), Arc::new(Recorder::default()), commands))
+/// A substream of a member that passed the handshake with a target, on a connection that is kept alive.
+async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream {
+    greeted_stream(keypair, target, Some(genesis()), None).await
 }
 
 /// A substream that passed the handshake with a target, on a connection that is kept alive.
-async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream {
+async fn greeted_stream(
+    keypair: Keypair,
+    target: &Transport,
+    genesis: Option<Genesis>,
+    expect: Option<u16>,
+) -> libp2p::Stream {
     let mut swarm = swarm::build(keypair.clone()).unwrap();
     let mut control = swarm.behaviour().control();
     swarm.dial(target.addresses()[0].clone()).unwrap();
@@ -828,9 +973,27 @@ async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream
         }
     });
     let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
-    let shared = shared_of(&keypair);
+    let shared = shared_of(&keypair, genesis, expect);
     assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
     stream
+}
+
+/// What a handshake with the peers of [`config`] needs of the peer with this key.
+fn shared_of(keypair: &Keypair, genesis: Option<Genesis>, expect: Option<u16>) -> Arc<Shared> {
+    let local = Local {
+        peer: id(keypair),
+        libp2p_peer: keypair.public().to_peer_id(),
+        protocol_version: PROTOCOL_VERSION,
+        mesh_name: "arena".to_owned(),
+        expect,
+        incarnation: 1,
+        hello: vec![],
+        advertise: vec![],
+        proof_key: handshake::proof_key(None),
+        peers_max: PEERS_MAX,
+    };
+    let (commands, _) = mpsc::channel(1);
+    Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands))
 }
 
 #[tokio::test]
@@ -840,7 +1003,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
     let (friend, _) = start(joining(&target)).await;
     until("a friend is admitted", || target.peers().len() == 1).await;
     let begin = |length: u32| frame::encode(FrameKind::BulkBegin, &length.to_be_bytes());
-    let table: [(Vec<u8>, FrameError); 9] = [
+    let table: [(Vec<u8>, FrameError); 10] = [
         (vec![0; 50], FrameError::UnknownKind(0)),
         (vec![1, 0x01, 0x00, 0x01], FrameError::TooLong { length: 0x1_0001, limit: 0x1_0000 }),
         (begin(u32::MAX), FrameError::BulkLength(u32::MAX)),
@@ -850,6 +1013,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
         (frame::encode(FrameKind::Alive, &[0xff; 9]), FrameError::Body(5)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
+        (fresh::said(b"too late".to_vec()).unwrap(), FrameError::Unexpected(0x47)),
     ];
     for (index, (bytes, error)) in table.into_iter().enumerate() {
         let mut stream = admitted_stream(low.clone(), &target).await;
