@@ -194,8 +194,14 @@ pub fn encode_object<T: Object>(object: &T) -> Result<Value, ObjectError> {
     // A nested call (a `Serialize` that encodes another object) finds the buffer taken and makes its own.
     let mut bytes = SCRATCH.take();
     bytes.clear();
-    codec::encode_into(&mut bytes, T::TYPE_NAME).map_err(refused)?;
-    codec::encode_into(&mut bytes, &T::SCHEMA_VERSION).map_err(refused)?;
+    if let Some((length, version)) = short_header::<T>() {
+        bytes.push(SHORT_TEXT | length);
+        bytes.extend_from_slice(T::TYPE_NAME.as_bytes());
+        bytes.push(version);
+    } else {
+        codec::encode_into(&mut bytes, T::TYPE_NAME).map_err(refused)?;
+        codec::encode_into(&mut bytes, &T::SCHEMA_VERSION).map_err(refused)?;
+    }
     codec::encode_into(&mut bytes, object).map_err(refused)?;
     if bytes.len() > OBJECT_BYTES_MAX {
         return Err(ObjectError::TooLarge {
@@ -245,12 +251,17 @@ const SHORT_TEXT: u8 = 0x60;
 /// What CBOR encodes within the first byte of an item is below this.
 const SHORT_END: u32 = 24;
 
-/// The bytes after the header, if that is short and says exactly this type and version: the common case, which is
-/// compared rather than decoded.
-fn after_own_header<T: Object>(bytes: &[u8]) -> Option<&[u8]> {
-    let name = T::TYPE_NAME.as_bytes();
-    let length = u8::try_from(name.len()).ok().filter(|length| u32::from(*length) < SHORT_END)?;
+/// The length of the type's name and its version, where CBOR encodes each within one byte: the common case.
+fn short_header<T: Object>() -> Option<(u8, u8)> {
+    let length = u8::try_from(T::TYPE_NAME.len()).ok().filter(|length| u32::from(*length) < SHORT_END)?;
     let version = u8::try_from(T::SCHEMA_VERSION).ok().filter(|version| u32::from(*version) < SHORT_END)?;
+    Some((length, version))
+}
+
+/// The bytes after the header, if that is short and says exactly this type and version: compared rather than decoded.
+fn after_own_header<T: Object>(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, version) = short_header::<T>()?;
+    let name = T::TYPE_NAME.as_bytes();
     bytes.strip_prefix(&[SHORT_TEXT | length])?.strip_prefix(name)?.strip_prefix(&[version])
 }
 
@@ -314,6 +325,10 @@ mod tests {
     #[test]
     fn a_short_header_is_what_the_codec_writes() {
         let stored = encode_object(&Shield).unwrap();
+        let mut expected = codec::encode("shield").unwrap();
+        codec::encode_into(&mut expected, &1_u32).unwrap();
+        codec::encode_into(&mut expected, &Shield).unwrap();
+        assert_eq!(stored.bytes(), expected);
         assert_eq!(after_own_header::<Shield>(stored.bytes()), Some(&codec::encode(&Shield).unwrap()[..]));
         let owner = Ref::from_id(ObjectId::from_u128(9));
         let stored = encode_object(&Sword { damage: 3, owner }).unwrap();
@@ -324,6 +339,25 @@ mod tests {
             is_stored_as::<Sword>(&stored) && is_stored_as::<NewSword>(&stored) && !is_stored_as::<Shield>(&stored)
         );
         assert!(!is_stored_as::<Sword>(&Value::from_slice(b"\xff")));
+    }
+
+    #[test]
+    fn a_long_name_or_a_high_version_reads_back_too() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct Long(u8);
+        impl Object for Long {
+            const TYPE_NAME: &'static str = "a name of twenty-four ch";
+        }
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct Late(u8);
+        impl Object for Late {
+            const TYPE_NAME: &'static str = "late";
+            const SCHEMA_VERSION: u32 = 24;
+        }
+        assert!(short_header::<Long>().is_none() && short_header::<Late>().is_none());
+        assert_eq!(decode_object::<Long>(&encode_object(&Long(3)).unwrap()), Ok(Long(3)));
+        assert_eq!(decode_object::<Late>(&encode_object(&Late(4)).unwrap()), Ok(Late(4)));
+        assert_eq!(stored_header(&encode_object(&Late(4)).unwrap()).unwrap().schema_version, 24);
     }
 
     #[test]

@@ -244,6 +244,23 @@ fn absurd_epochs_mislead_nobody_for_long() {
 }
 
 #[test]
+fn a_record_that_nothing_could_ever_replace_is_not_taken_and_its_pointer_is_not_laundered() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    mesh.put(1, object, 2);
+    mesh.run(50);
+    let absurd = record(object, NOBODY, u64::MAX - 1);
+    let before = malformed(&mesh, 0);
+    for message in [Wire::Learned { records: vec![absurd] }, Wire::Publish { batch: 9, records: vec![absurd] }] {
+        mesh.forge(2, 0, message.message());
+    }
+    assert_eq!(malformed(&mesh, 0), before + 2);
+    let known = mesh.step(0, |peer, _| (peer.pointer(object), peer.kept_record(object)));
+    assert!([known.0, known.1].iter().flatten().all(|record| record.epoch.as_u64() < 10), "{known:?}");
+    assert_eq!(mesh.get(2, object), Some(2));
+}
+
+#[test]
 fn a_grant_at_the_end_of_the_epochs_is_refused_and_one_far_from_it_moves_on() {
     let mesh = small_mesh();
     let from = group_of(&mesh, 2);
