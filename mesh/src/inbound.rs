@@ -60,7 +60,11 @@ impl Handler for Inbound {
                 }
             }
         }
+        let said_something = !envelopes.is_empty();
         shared.step_each(envelopes, |core, now, envelope| core.received(now, from, envelope));
+        if said_something {
+            shared.joining.heard(&from);
+        }
     }
 
     fn event(&self, event: Event) {

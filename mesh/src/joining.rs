@@ -40,6 +40,8 @@ struct State {
     members: BTreeSet<PeerId>,
     /// Whether it was ever admitted, or is the first of a mesh.
     was_admitted: bool,
+    /// Whether some member is known to count on this peer, or it is the first of a mesh.
+    is_counted: bool,
     /// How many peers wait for the mesh to be founded, this one included.
     found: usize,
     /// Until the first admission only.
@@ -104,10 +106,20 @@ impl Joining {
         })
     }
 
+    /// A member has said something, so it counts on this peer: what this one makes from now on, nobody can take for
+    /// absent (R4). Before, it might be asked about by nobody.
+    pub(crate) fn heard(&self, peer: &PeerId) {
+        let is_news = |state: &State| !state.is_counted && state.members.contains(peer);
+        if is_news(&self.state.borrow()) {
+            self.change(|state| state.is_counted = true);
+        }
+    }
+
     /// This peer is the first of its mesh.
     pub(crate) fn founded(&self) {
         self.change(|state| {
             state.was_admitted = true;
+            state.is_counted = true;
             state.troubles.clear();
         });
     }
@@ -191,7 +203,7 @@ impl Joining {
         let mut changes = self.state.subscribe();
         loop {
             let state = changes.borrow_and_update().clone();
-            if state.was_admitted {
+            if state.is_counted {
                 return Ok(());
             }
             if let Some(refused) = self.refused_by_all(&state).await {
@@ -310,7 +322,12 @@ mod tests {
         let ended = joining.joined(Some(Duration::from_millis(1))).await;
         let Err(StartError::Unreachable { tried, .. }) = ended else { panic!("{ended:?}") };
         assert_eq!(tried, ["/ip4/127.0.0.1/tcp/4000: connection refused"]);
-        joining.admitted(PeerId::from_bytes([7; 32]));
+        let peer = PeerId::from_bytes([7; 32]);
+        joining.heard(&peer);
+        joining.admitted(peer);
+        // Who has not said anything may not know this peer yet.
+        assert!(joining.joined(Some(Duration::from_millis(1))).await.is_err());
+        joining.heard(&peer);
         assert_eq!(joining.joined(None).await, Ok(()));
     }
 }

@@ -453,6 +453,30 @@ async fn the_others_take_over_what_a_leaving_peer_owns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_peer_says_where_an_object_is_and_how_that_was_found() {
+    let place = Place::new("where");
+    let socket = place.0.join("peer.sock");
+    let socket = socket.to_str().unwrap();
+    let process = place.start(&["peer", "--new", "--control", socket]);
+    let mesh = bounded(Mesh::builder().join(&process.address()).start()).await.unwrap();
+    let player = bounded(mesh.transact(|tx| async move { tx.create(&Player::new("Ada", 3)) })).await.unwrap();
+    let id = player.to_string();
+    let owner = mesh.addresses()[0].rsplit('/').next().unwrap().to_owned();
+    let (code, said) = tokio::task::block_in_place(|| place.run(&["where", &id, "--control", socket]));
+    assert!(code == 0 && said.contains(&owner) && said.lines().count() == 1, "{code}: {said}");
+    let (code, said) = tokio::task::block_in_place(|| place.run(&["explain", &id, "--json", "--control", socket]));
+    let found: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &found["place"], &found["peer"]), (0, &Value::from("at"), &Value::from(owner)), "{said}");
+    assert!(["hint", "home", "search"].contains(&found["how"].as_str().unwrap()), "{said}");
+    assert!(!found["steps"].as_array().unwrap().is_empty(), "{said}");
+    let nothing = "0".repeat(31) + "7";
+    let (code, said) = tokio::task::block_in_place(|| place.run(&["where", &nothing, "--control", socket]));
+    assert!(code == 7 && said.contains("is nowhere"), "{code}: {said}");
+    let (code, said) = tokio::task::block_in_place(|| place.run(&["where", "sword", "--control", socket]));
+    assert!(code == 2 && said.contains("is no object id"), "{code}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_interrupt_ends_a_leave_at_once() {
     let place = Place::new("interrupt");
     let mut first = place.start(&["peer", "--new"]);

@@ -100,6 +100,9 @@ impl Peer {
         if former.is_none_or(|former| !former.connected) || new_incarnation {
             self.begin_republishing();
         }
+        // R4: a newcomer begins to work when it knows that somebody knows it, and so may be asked about what it makes.
+        self.heartbeats += 1;
+        self.send_heartbeats_to(&[peer]);
         self.repeat_grants_to(introduction.group);
         self.searches_for_group(introduction.group);
     }
@@ -218,24 +221,27 @@ impl Peer {
     /// Tells members how this peer is: all of them, or those whose turn it is.
     pub(crate) fn send_heartbeats(&mut self, all: bool) {
         self.heartbeats += 1;
+        let hears = |(peer, member): &(&PeerId, &Member)| member.connected && (all || self.hears_now(peer, member));
+        let to: Vec<PeerId> = self.members.iter().filter(hears).map(|(peer, _)| *peer).collect();
+        self.send_heartbeats_to(&to);
+    }
+
+    fn send_heartbeats_to(&mut self, to: &[PeerId]) {
         let oldest_snapshot = self.oldest_own_snapshot();
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
-        let hears = |(peer, member): &(&PeerId, &Member)| member.connected && (all || self.hears_now(peer, member));
-        let connected = self.members.iter().filter(hears);
-        let to: Vec<_> =
-            connected.map(|(peer, member)| (*peer, member.group, member.draining, member.offset_heard)).collect();
-        for (peer, group, heard_draining, your_offset) in to {
+        for peer in to {
+            let Some(member) = self.members.get(peer) else { continue };
             let heartbeat = Message::Heartbeat {
                 wall: self.now.wall,
                 oldest_snapshot,
                 owned,
                 sequence: self.heartbeats,
                 draining: if self.draining { self.drains } else { 0 },
-                unsettled: self.group.unsettled_to(group).count() as u64,
-                heard_draining,
-                your_offset,
+                unsettled: self.group.unsettled_to(member.group).count() as u64,
+                heard_draining: member.draining,
+                your_offset: member.offset_heard,
             };
-            self.send(peer, heartbeat);
+            self.send(*peer, heartbeat);
         }
     }
 
