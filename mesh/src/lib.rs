@@ -55,7 +55,8 @@ pub use blocking::BlockingMesh;
 pub use bridge::{BRIDGE_IN_FLIGHT, BRIDGE_IN_FLIGHT_MAX, Bridge, BridgeBusy, BridgeEvent, Ticket};
 pub use builder::Builder;
 pub use driftmesh_model::{
-    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, PeerId, Ref, Term, Timestamp, Value, decode_object, limits,
+    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, PeerId, Ref, Term, Timestamp, Value,
+    decode_object, limits,
 };
 pub use driftmesh_peer::session::{Done, Error, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
 pub use driftmesh_peer::{

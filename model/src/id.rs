@@ -79,6 +79,17 @@ impl fmt::Debug for PeerId {
     }
 }
 
+/// Hexadecimal digits of a 128-bit id.
+const ID_DIGITS: usize = 32;
+
+/// A text is no id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an id has {ID_DIGITS} hexadecimal digits; this text has {bytes} bytes, or others than digits")]
+pub struct ParseIdError {
+    /// How long the text is, bytes.
+    pub bytes: usize,
+}
+
 macro_rules! id128 {
     ($name:ident, $prefix:literal, $doc:literal) => {
         #[doc = $doc]
@@ -124,11 +135,14 @@ macro_rules! id128 {
         }
 
         impl std::str::FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = ParseIdError;
 
-            /// Reads the 32 hexadecimal digits that `Display` writes.
+            /// Reads the 32 hexadecimal digits that `Display` writes, and nothing shorter: an id that lost a digit on
+            /// its way is no other id.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                u128::from_str_radix(text, 16).map(Self)
+                let is_whole = text.len() == ID_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+                let value = u128::from_str_radix(text, 16).ok().filter(|_| is_whole);
+                value.map(Self).ok_or(ParseIdError { bytes: text.len() })
             }
         }
     };
@@ -190,5 +204,20 @@ impl TxnId {
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_whole_or_not_at_all() {
+        let id = ObjectId::from_u128(0x0d84_916f);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "d84916f", &"0".repeat(31), &"0".repeat(33), &format!("+{}", "0".repeat(31)), &"g".repeat(32)]
+        {
+            assert_eq!(wrong.parse::<ObjectId>(), Err(ParseIdError { bytes: wrong.len() }));
+        }
     }
 }

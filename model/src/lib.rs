@@ -16,7 +16,7 @@ mod time;
 mod value;
 
 pub use clock::{ClockAhead, HybridClock};
-pub use id::{GenesisId, GroupId, Incarnation, ObjectId, PeerId, TxnId};
+pub use id::{GenesisId, GroupId, Incarnation, ObjectId, ParseIdError, PeerId, TxnId};
 pub use lookup_map::LookupMap;
 pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, is_stored_as, stored_header};
 pub use position::{Epoch, Generation, Lsn, Term};

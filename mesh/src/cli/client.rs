@@ -54,15 +54,15 @@ fn the_one_running() -> Result<PathBuf, Failure> {
     match running.len() {
         0 => Err(Failure::new(
             Exit::Control,
-            "no peer of this user runs on this machine; start one with `driftmesh peer --new`, or name its control \
-             socket with --control PATH",
+            "no peer of this user has its control socket in the default place: one that was started with --control \
+             PATH has to be named in the same way; `driftmesh peer --new` starts one",
         )),
         1 => Ok(running.swap_remove(0)),
         _ => {
-            let mut message = "several peers run on this machine; choose one:".to_owned();
+            let mut message = "several peers run on this machine; choose one by its control socket:".to_owned();
             for path in running {
                 // Writing to a string cannot fail.
-                let _ = write!(message, "\n  driftmesh status --control {}", path.display());
+                let _ = write!(message, "\n  --control {}", path.display());
             }
             Err(Failure::new(Exit::Usage, message))
         }
