@@ -25,7 +25,7 @@ pub struct MemberView {
     pub connected: bool,
     /// How many objects it last said it owns.
     pub owned: u64,
-    /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it. `None` before the
+    /// Its wall clock minus ours, microseconds; what heartbeats take there and back cancels out. `None` before the
     /// first heartbeat.
     pub clock_offset_us: Option<i64>,
     /// How long ago it was last heard, milliseconds.

@@ -49,7 +49,7 @@ impl Peer {
     /// Asks the homes of pointers that are older than the grace period; a leaving peer asks at once.
     pub(crate) fn collect_pointers(&mut self) {
         let grace = if self.draining { Micros(0) } else { self.config.pointer_grace };
-        let Some(before) = self.now.mono.0.checked_sub(grace.0).map(Micros) else { return };
+        let before = Micros(self.now.mono.0.saturating_sub(grace.0));
         for record in self.pointers.due(before, slice_of(HOMES_PER_SLICE, &self.ring)) {
             let mut homes: BTreeSet<PeerId> = self.ring.homes(record.object).into_iter().collect();
             if homes.remove(&self.config.peer) {
@@ -114,7 +114,6 @@ impl Peer {
     pub(crate) fn collect_due(&mut self) {
         self.collect_timer_set = false;
         self.collect_pointers();
-        self.use_pointer_room();
     }
 
     /// The forwarding pointer of an object that left.

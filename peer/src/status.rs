@@ -14,7 +14,7 @@ pub struct MemberStatus {
     pub connected: bool,
     /// How many objects it last said it owns.
     pub owned: Option<u64>,
-    /// Its wall clock minus ours at its last heartbeat, microseconds; the way it took is part of it.
+    /// Its wall clock minus ours, microseconds; what heartbeats take there and back cancels out where it is the same.
     pub clock_offset_us: Option<i64>,
     /// How long ago it was last heard, milliseconds.
     pub heard_ms_ago: u64,
