@@ -56,7 +56,7 @@ impl Group {
 
     /// The present leadership period.
     #[must_use]
-    pub fn term(&self) -> Term {
+    pub const fn term(&self) -> Term {
         self.state.term()
     }
 
