@@ -104,7 +104,7 @@ where
                     tx.close();
                     return Err(give_up(&open, StepError::Expired, &options, attempts, last));
                 };
-                if let Attempt::Done(done) = finish(&open, &tx, result, &options, attempts, last.as_ref())? {
+                if let Attempt::Done(done) = finish(&open, &tx, result, &options, attempts, last.as_ref()).await? {
                     return Ok(done);
                 }
             }
@@ -124,7 +124,7 @@ where
 }
 
 /// Commits what an attempt has done, or says why not.
-fn finish<H: Host, T>(
+async fn finish<H: Host, T>(
     open: &Open<H>,
     tx: &Tx<H>,
     result: Result<T>,
@@ -140,7 +140,10 @@ fn finish<H: Host, T>(
             // An attempt that has ended is retried, whatever the closure made of it.
             let (failed, ended) = open
                 .host
-                .step(|peer, now| (peer.failure_of(id).is_some(), peer.commit(now, id, TxnWrites::default()).is_err()));
+                .step(|peer, now| {
+                    let nothing = &mut TxnWrites::default();
+                    (peer.failure_of(id).is_some(), !matches!(peer.commit(now, id, nothing), Poll::Ready(Ok(_))))
+                });
             if failed {
                 return Ok(Attempt::Retry);
             }
@@ -150,8 +153,9 @@ fn finish<H: Host, T>(
             return Err(error);
         }
     };
-    let writes = tx.finish()?;
-    match open.host.step(|peer, now| peer.commit(now, id, writes)) {
+    let mut writes = tx.finish()?;
+    let committed = poll_fn(|context| open.host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes)));
+    match committed.await {
         Ok(committed) => {
             open.committed.store(true, Ordering::Relaxed);
             Ok(Attempt::Done(Done { value, committed }))
