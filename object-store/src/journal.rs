@@ -88,6 +88,11 @@ impl Journal {
         Lsn::from_u64(self.tail.as_u64() + 1 - self.entries.len() as u64)
     }
 
+    /// Whether what is appended is stable at once.
+    pub(crate) fn is_stable_on_append(&self) -> bool {
+        self.stability == Stability::OnAppend
+    }
+
     /// The position of the last entry.
     #[must_use]
     pub const fn tail(&self) -> Lsn {

@@ -10,6 +10,8 @@ mod entry;
 mod grant_log;
 mod group;
 mod journal;
+mod state;
+mod term_table;
 
 pub use chain::{Chain, ReadAt, Version};
 pub use consensus::{
@@ -17,5 +19,7 @@ pub use consensus::{
 };
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
-pub use group::{Group, InTransit, Stored};
+pub use group::Group;
 pub use journal::{Journal, Retain, Stability};
+pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
+pub use term_table::{Fate, NotClimbing, TermTable};
