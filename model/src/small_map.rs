@@ -44,9 +44,7 @@ impl<K: Ord, V> SmallMap<K, V> {
     #[inline]
     pub fn get(&self, key: &K) -> Option<&V> {
         match &self.entries {
-            Entries::Small(small) => {
-                place(small, key).ok().and_then(|index| small.get(index)).map(|(_, value)| value)
-            }
+            Entries::Small(small) => place(small, key).ok().and_then(|index| small.get(index)).map(|(_, value)| value),
             Entries::Large(large) => large.get(key),
         }
     }

@@ -292,6 +292,15 @@ impl Peer {
         }
     }
 
+    /// Whether `take_commands` has anything to do.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        let journal = self.group.journal();
+        let (tail, watermark) = (journal.tail(), journal.watermark());
+        !(self.hand_overs.is_empty() && self.outbox.is_empty() && self.wakes.is_empty() && self.seeks.is_empty())
+            || (self.reported < tail && watermark < tail)
+    }
+
     /// Finishes the step and takes what it wants done. Call after every input.
     pub fn take_commands(&mut self) -> Commands {
         self.settle_hand_overs();

@@ -202,6 +202,10 @@ impl<H: Host> Tx<H> {
 
     async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.inner.id;
+        self.check_open()?;
+        if let Some(read) = self.inner.host.step_at_hand(|peer| peer.lock_and_read_at_hand(id, object)) {
+            return Ok(read.value);
+        }
         Ok(self.step(|peer, now| peer.lock_and_read(now, id, object)).await?.value)
     }
 
