@@ -473,7 +473,7 @@ impl Peer {
         let wrote = !writes.is_empty();
         let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
         let journal_tail = self.group.journal().tail();
-        let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
             // It waited; a step of it that was dropped meanwhile may have left a waker with the host.
             self.wakes.push(id);
@@ -486,8 +486,10 @@ impl Peer {
             if self.recent_commits.len() >= RECENT_COMMITS_MAX {
                 self.recent_commits.pop_front();
             }
-            self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind });
+            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
+            self.recent_commits.push_back(recent);
         }
+        self.remove_transaction(id);
         Ok(committed)
     }
 
@@ -548,15 +550,16 @@ impl Peer {
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;
-        if self.remove_transaction(id).is_some() {
+        if self.remove_transaction(id) {
             // Its parked steps were dropped with it: the host must let go of their wakers.
             self.wakes.push(id);
         }
     }
 
-    fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
+    /// Returns whether it was open.
+    fn remove_transaction(&mut self, id: TxnId) -> bool {
         self.give_up_everything(id);
-        let txn = self.txns.remove(id)?;
+        let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
             self.locks.unpin(*object, &txn.timestamp);
             self.hand_overs.push_back(*object);
@@ -568,7 +571,7 @@ impl Peer {
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));
         }
-        Some(txn)
+        self.txns.remove(id)
     }
 
     /// Ends the present attempt (the transaction keeps its age, and its pins).

@@ -7,8 +7,8 @@ use crate::steps::{Begin, Committed, StepError, TxnWrites};
 use driftmesh_model::Micros;
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 /// What a transaction may not notice of others that run at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -131,7 +131,11 @@ where
         };
         match ready {
             Ok(()) => {
-                let Some(result) = until_deadline(&open.tx, body(open.tx.clone())).await else {
+                let result = {
+                    let mut attempt = pin!(body(open.tx.clone()));
+                    poll_fn(|context| poll_until_deadline(&open.tx, attempt.as_mut(), context)).await
+                };
+                let Some(result) = result else {
                     open.tx.close();
                     return Err(open.give_up(StepError::Expired));
                 };
@@ -178,15 +182,15 @@ fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Attempt<D
     }
 }
 
-/// Runs a closure's future, but not beyond the transaction's deadline: it may wait for something of its own.
-async fn until_deadline<H: Host, T>(tx: &Tx<H>, body: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-    let mut body = pin!(body);
-    poll_fn(|context| {
-        if let Poll::Ready(result) = body.as_mut().poll(context) {
-            return Poll::Ready(Some(result));
-        }
-        let id = tx.id();
-        tx.host().poll_step(id, context, |peer, now| peer.deadline_passed(now, id)).map(|()| None)
-    })
-    .await
+/// Polls a closure's future, but not beyond the transaction's deadline: it may wait for something of its own.
+fn poll_until_deadline<H: Host, T>(
+    tx: &Tx<H>,
+    attempt: Pin<&mut impl Future<Output = Result<T>>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<T>>> {
+    if let Poll::Ready(result) = attempt.poll(context) {
+        return Poll::Ready(Some(result));
+    }
+    let id = tx.id();
+    tx.host().poll_step(id, context, |peer, now| peer.deadline_passed(now, id)).map(|()| None)
 }
