@@ -7,6 +7,7 @@ use crate::{Builder, Error, Metrics, Owned, Ownership, Result, Snapshot, StartEr
 use driftmesh_model::{Micros, Object, ObjectId, PeerId};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
+use futures::TryFutureExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl Mesh {
         Fut: Future<Output = Result<T>>,
     {
         let done = session::transact(self.host.clone(), self.host.shared.default_options.clone(), body);
-        async move { Ok(done.await?.value) }
+        // A block that awaits it would hold it twice: futures are moved about by value.
+        done.map_ok(|done| done.value)
     }
 
     /// Transactions of a kind with this name, at most 64 bytes of it: what errors and metrics name.

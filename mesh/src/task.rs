@@ -4,6 +4,7 @@ use crate::host::LiveHost;
 use crate::{Done, Result, Tx};
 use driftmesh_model::Micros;
 use driftmesh_peer::session::{self, Isolation, Options};
+use futures::TryFutureExt;
 use std::time::Duration;
 
 /// How transactions of one kind are run. Errors and metrics name the kind. Can be used any number of times.
@@ -46,7 +47,8 @@ impl Task {
         Fut: Future<Output = Result<T>>,
     {
         let done = self.run_with_receipt(body);
-        async move { Ok(done.await?.value) }
+        // A block that awaits it would hold it twice: futures are moved about by value.
+        done.map_ok(|done| done.value)
     }
 
     /// As [`Task::run`], and returns the receipt too.

@@ -38,7 +38,7 @@ impl Peer {
         let Some(group) = self.led(id) else { return };
         // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
         let highest = group.highest();
-        let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().collect();
+        let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().map(|(to, number, _)| (to, number)).collect();
         self.clock.raise_above(highest);
         for (to, number) in unsettled {
             self.grants_due.insert((id, to, number), self.now.mono);

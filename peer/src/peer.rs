@@ -332,6 +332,17 @@ impl Peer {
         self.timers.next()
     }
 
+    /// Whether `take_commands` has anything to do.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        let quiet = self.hand_overs.is_empty()
+            && self.outbox.is_empty()
+            && self.wakes.is_empty()
+            && self.seeks.is_empty()
+            && self.dirty.is_empty();
+        !quiet || (self.own_dirty && !self.group.consensus().is_alone())
+    }
+
     /// Finishes the step and takes what it wants done. Call after every input.
     pub fn take_commands(&mut self) -> Commands {
         self.settle_hand_overs();

@@ -206,7 +206,7 @@ impl Peer {
         let now = self.now.mono;
         let Some(followed) = self.followed.get_mut(&id) else { return };
         let consensus = followed.group.consensus();
-        if consensus.leader().is_some() || consensus.membership().contains(consensus.me()) {
+        if consensus.leader().is_some() || consensus.membership().contains(&consensus.me()) {
             followed.seen_at = now;
         } else if now.since(followed.seen_at) >= STRAY_FOR {
             self.drop_followed(id);
@@ -281,7 +281,8 @@ impl Peer {
         self.grants_due.retain(|(from, _, _), _| *from != former_id);
         self.recent_commits.clear();
         self.drain_from = 0;
-        let former = std::mem::replace(&mut self.group, self.found_group());
+        let founded = self.found_group();
+        let former = std::mem::replace(&mut self.group, founded);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
         self.dirty.push(former_id);
         self.wake_fates(former_id);
@@ -307,7 +308,8 @@ impl Peer {
 
     /// The peer stays after it had retired its group.
     pub(crate) fn found_again(&mut self) {
-        let former = std::mem::replace(&mut self.group, self.found_group());
+        let founded = self.found_group();
+        let former = std::mem::replace(&mut self.group, founded);
         self.outbox.forget_group(former.id());
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {
@@ -329,8 +331,8 @@ impl Peer {
     /// What remains of a group that this peer leads and has retired, once that is stable.
     pub(crate) fn remains(&self, id: GroupId) -> Option<GroupRecord> {
         let group = self.led(id).filter(|group| group.is_retired() && group.watermark() == group.tail())?;
-        let terms = group.term_table().clone();
-        let ended = Ended { terms, tail: group.tail(), received: group.received().clone(), lost: false };
+        let received = group.grants_received().map(|(from, log)| (from, log.clone())).collect();
+        let ended = Ended { terms: group.terms().clone(), tail: group.tail(), received, lost: false };
         let (generation, term) = (group.generation(), group.term());
         Some(GroupRecord { group: id, generation, term, leader: None, ended: Some(ended) })
     }

@@ -358,7 +358,7 @@ impl Peer {
 
     fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
-        if let Some(read) = self.lock_and_read_fast(id, object) {
+        if let Some(read) = self.lock_and_read_at_hand(id, object) {
             return Ok(Some(read));
         }
         match self.try_intend(now, id, &[object])? {
@@ -367,13 +367,19 @@ impl Peer {
         }
     }
 
-    /// The common case in one look-up of each kind: the object is here, nobody else wants it, and its newest version
-    /// is in the snapshot. `None` when anything is different; nothing has happened then.
-    fn lock_and_read_fast(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
+    /// The common case of `lock_and_read` in one look-up of each kind: the object is here, nobody else wants it, and
+    /// its newest version is in the snapshot. `None` when anything is different; nothing has happened then.
+    ///
+    /// It takes no time: it goes by that of this peer's last step. A deadline that has passed since shows in the next
+    /// step that takes the time, at the latest in the commit (R15); who has pins always takes the time (R14).
+    pub fn lock_and_read_at_hand(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
         let newest = self.group.owned(object)?.chain.newest();
         let txn = self.txns.get_mut(id)?;
         let plain = txn.status == Status::Running && !txn.read_only && newest.commit <= txn.snapshot;
-        if !plain || txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
+        if !plain || !txn.pins.is_empty() || self.now.mono >= txn.deadline {
+            return None;
+        }
+        if txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
             return None;
         }
         let holder = Holder { txn: id, timestamp: txn.timestamp };
@@ -513,7 +519,7 @@ impl Peer {
         let wrote = !writes.is_empty();
         let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
         let journal_tail = self.group.tail();
-        let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
             // It waited; a step of it that was dropped meanwhile may have left a waker with the host.
             self.wakes.push(id);
@@ -527,8 +533,10 @@ impl Peer {
             if self.recent_commits.len() >= RECENT_COMMITS_MAX {
                 self.recent_commits.pop_front();
             }
-            self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind });
+            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
+            self.recent_commits.push_back(recent);
         }
+        self.remove_transaction(id);
         Ok(committed)
     }
 
@@ -590,15 +598,16 @@ impl Peer {
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;
-        if self.remove_transaction(id).is_some() {
+        if self.remove_transaction(id) {
             // Its parked steps were dropped with it: the host must let go of their wakers.
             self.wakes.push(id);
         }
     }
 
-    fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
+    /// Returns whether it was open.
+    fn remove_transaction(&mut self, id: TxnId) -> bool {
         self.give_up_everything(id);
-        let txn = self.txns.remove(id)?;
+        let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
             self.locks.unpin(*object, &txn.timestamp);
             self.hand_overs.push_back(*object);
@@ -610,7 +619,7 @@ impl Peer {
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));
         }
-        Some(txn)
+        self.txns.remove(id)
     }
 
     /// Ends the present attempt (the transaction keeps its age, and its pins).

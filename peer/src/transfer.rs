@@ -172,14 +172,14 @@ impl Peer {
         let is_own = grant.to == self.group.id();
         // R20: a number is answered once; a late duplicate gets the same answer again.
         let seen = group.grant_seen(grant.from, grant.number);
+        // Which entry answered it is not remembered; the whole journal is stable soon.
+        let (tail, is_confirmed) = (group.tail(), group.consensus().is_confirmed());
         match seen {
             GrantSeen::New => {}
             GrantSeen::Adopted if self.broken(Sabotage::Once) && is_own => {}
             GrantSeen::Adopted | GrantSeen::Refused => {
                 self.metrics.note(RareEvent::LateDuplicateGrant);
                 let reply = if seen == GrantSeen::Adopted { GrantReply::Adopted } else { GrantReply::Refused };
-                // Which entry answered it is not remembered; the whole journal is stable soon.
-                let tail = group.tail();
                 self.answer_grant(from, &grant, reply, tail);
                 return;
             }
@@ -187,7 +187,7 @@ impl Peer {
         }
         if !is_own {
             // Nothing runs on a group that is led in place of its founder: it takes nothing in.
-            if group.consensus().is_confirmed() {
+            if is_confirmed {
                 self.refuse(from, &grant);
             }
             return;
