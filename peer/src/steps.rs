@@ -459,12 +459,7 @@ impl Peer {
         stepped(self.try_commit(now, id, txn_writes))
     }
 
-    fn try_commit(
-        &mut self,
-        now: Now,
-        id: TxnId,
-        txn_writes: &mut TxnWrites,
-    ) -> Result<Option<Committed>, StepError> {
+    fn try_commit(&mut self, now: Now, id: TxnId, txn_writes: &mut TxnWrites) -> Result<Option<Committed>, StepError> {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,

@@ -106,7 +106,8 @@ impl Peer {
             floor: transit.floor,
         };
         // R6: leaves when it is stable that the object has left.
-        let needs = if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
+        let needs =
+            if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }

@@ -1,6 +1,7 @@
 //! The transaction loop: attempts of a closure until one commits, rejects, or the deadline passes.
 
 use super::error::{Error, Result};
+use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError, TxnWrites};
@@ -31,13 +32,20 @@ pub struct Options {
     pub deadline: Micros,
     /// What it may not notice of others. Default [`Isolation::Snapshot`].
     pub isolation: Isolation,
+    /// Whether it ends only when its commit is stable. Default: it ends at its commit.
+    pub stable: bool,
 }
 
 impl Options {
     /// The defaults, for a kind of task.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000), isolation: Isolation::Snapshot }
+        Self {
+            kind: TaskKind::new(kind),
+            deadline: Micros::from_millis(5_000),
+            isolation: Isolation::Snapshot,
+            stable: false,
+        }
     }
 }
 
@@ -120,7 +128,7 @@ where
     let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
-    let Options { kind, deadline, isolation } = options;
+    let Options { kind, deadline, isolation, stable } = options;
     let mut open = Open { tx: Tx::new(host, id, kind, isolation), deadline, last: None, committed: false };
     loop {
         // The first attempt has its snapshot already.
@@ -140,7 +148,7 @@ where
                     return Err(open.give_up(StepError::Expired));
                 };
                 if let Attempt::Done(done) = finish(&mut open, result).await? {
-                    return Ok(done);
+                    return if stable { until_stable(&open, done).await } else { Ok(done) };
                 }
             }
             Err(StepError::Failed(_)) => {}
@@ -175,8 +183,7 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
     };
     let mut writes = tx.finish()?;
     let host = tx.host();
-    let committed =
-        poll_fn(|context| host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes))).await;
+    let committed = poll_fn(|context| host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes))).await;
     match committed {
         Ok(committed) => {
             open.committed = true;
@@ -184,6 +191,23 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
         }
         Err(StepError::Failed(_)) => Ok(Attempt::Retry),
         Err(error) => Err(open.give_up(error)),
+    }
+}
+
+/// Waits until a commit is stable, as long as the transaction might have taken.
+async fn until_stable<H: Host, T>(open: &Open<H>, mut done: Done<T>) -> Result<Done<T>> {
+    let receipt = done.committed.receipt;
+    if done.committed.stable {
+        return Ok(done);
+    }
+    let kind = open.tx.kind().clone();
+    match settled_within(open.tx.host().clone(), receipt, open.deadline).await {
+        Some(Fate::Stable { .. }) => {
+            done.committed.stable = true;
+            Ok(done)
+        }
+        Some(Fate::Lost { .. }) => Err(Error::Lost { kind, receipt }),
+        Some(Fate::Unknown { .. }) | None => Err(Error::NotStable { kind, deadline: open.deadline, receipt }),
     }
 }
 
