@@ -9,7 +9,6 @@ mod consensus;
 mod entry;
 mod grant_log;
 mod group;
-mod journal;
 mod state;
 mod term_table;
 
@@ -19,7 +18,6 @@ pub use consensus::{
 };
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
-pub use group::Group;
-pub use journal::{Journal, Retain, Stability};
+pub use group::{CopyDone, CopySlice, Group, GroupMessage};
 pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

@@ -8,6 +8,7 @@ use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value};
 use driftmesh_object_store::{Entry, ReadAt, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::task::Poll;
 
@@ -49,7 +50,7 @@ pub struct ValueRead {
 }
 
 /// What a caller gets at commit: where it stands in which journal. Its fate becomes stable or lost later (R22).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     /// The group whose journal holds the commit.
     pub group: GroupId,
@@ -72,6 +73,8 @@ pub struct Committed {
     pub awaited_message: bool,
     /// How many attempts it took.
     pub attempts: u32,
+    /// Whether it was stable when it was answered: then no crash can undo it.
+    pub stable: bool,
 }
 
 /// Why a step could not be taken.
@@ -355,7 +358,7 @@ impl Peer {
 
     fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
-        if let Some(read) = self.lock_and_read_fast(id, object) {
+        if let Some(read) = self.lock_and_read_at_hand(id, object) {
             return Ok(Some(read));
         }
         match self.try_intend(now, id, &[object])? {
@@ -364,13 +367,19 @@ impl Peer {
         }
     }
 
-    /// The common case in one look-up of each kind: the object is here, nobody else wants it, and its newest version
-    /// is in the snapshot. `None` when anything is different; nothing has happened then.
-    fn lock_and_read_fast(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
+    /// The common case of `lock_and_read` in one look-up of each kind: the object is here, nobody else wants it, and
+    /// its newest version is in the snapshot. `None` when anything is different; nothing has happened then.
+    ///
+    /// It takes no time: it goes by that of this peer's last step. A deadline that has passed since shows in the next
+    /// step that takes the time, at the latest in the commit (R15); who has pins always takes the time (R14).
+    pub fn lock_and_read_at_hand(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
         let newest = self.group.owned(object)?.chain.newest();
         let txn = self.txns.get_mut(id)?;
         let plain = txn.status == Status::Running && !txn.read_only && newest.commit <= txn.snapshot;
-        if !plain || txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
+        if !plain || !txn.pins.is_empty() || self.now.mono >= txn.deadline {
+            return None;
+        }
+        if txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
             return None;
         }
         let holder = Holder { txn: id, timestamp: txn.timestamp };
@@ -441,15 +450,53 @@ impl Peer {
         unchanged
     }
 
-    /// R13: Running becomes Committed in this one step. Before it a wound wins; after it nothing can.
+    /// R13: Running becomes Committed in this one step. Before it a wound wins; after it nothing can. "Not yet" while too
+    /// much is unstable (R10); the writes are taken only when it commits. May be called again until it answers.
     ///
     /// # Errors
     /// When the attempt has ended, or a write is not covered by a lock; nothing is written then.
-    pub fn commit(&mut self, now: Now, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
+    pub fn commit(&mut self, now: Now, id: TxnId, txn_writes: &mut TxnWrites) -> Stepped<Committed> {
+        stepped(self.try_commit(now, id, txn_writes))
+    }
+
+    fn try_commit(&mut self, now: Now, id: TxnId, txn_writes: &mut TxnWrites) -> Result<Option<Committed>, StepError> {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
         }
+        if !txn_writes.writes.is_empty() {
+            if self.group.is_retired() {
+                return Err(StepError::Leaving);
+            }
+            if self.is_too_much_unstable() {
+                self.hold_commit(id);
+                return Ok(None);
+            }
+        }
+        self.commit_now(id, std::mem::take(txn_writes)).map(Some)
+    }
+
+    /// R10: what a crash may lose is bounded in time and bytes.
+    fn is_too_much_unstable(&self) -> bool {
+        if self.group.consensus().is_alone() || self.broken(Sabotage::BoundedLoss) {
+            return false;
+        }
+        let (bytes, since) = self.group.consensus().unstable();
+        let age = since.map_or(Micros(0), |since| self.now.mono.since(since));
+        bytes >= self.config.unstable_bytes_max || age >= self.config.unstable_max
+    }
+
+    /// Its locks are held, and a wound still works.
+    fn hold_commit(&mut self, id: TxnId) {
+        if self.held_commits.insert(id) {
+            self.metrics.held_commits += 1;
+            self.metrics.note(RareEvent::CommitHeld);
+        }
+        self.own_dirty = true;
+        self.watch_deadline(id);
+    }
+
+    fn commit_now(&mut self, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
         let TxnWrites { writes, created } = txn_writes;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.read_only && !writes.is_empty() {
@@ -466,8 +513,8 @@ impl Peer {
         }
         let wrote = !writes.is_empty();
         let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
-        let journal_tail = self.group.journal().tail();
-        let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        let journal_tail = self.group.tail();
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
             // It waited; a step of it that was dropped meanwhile may have left a waker with the host.
             self.wakes.push(id);
@@ -475,13 +522,16 @@ impl Peer {
         self.metrics.local_commits += u64::from(!txn.awaited_message);
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
-        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt };
+        let stable = self.group.watermark() >= journal_tail;
+        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
             if self.recent_commits.len() >= RECENT_COMMITS_MAX {
                 self.recent_commits.pop_front();
             }
-            self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind });
+            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
+            self.recent_commits.push_back(recent);
         }
+        self.remove_transaction(id);
         Ok(committed)
     }
 
@@ -493,7 +543,7 @@ impl Peer {
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
         self.tell_written(&writes, created);
-        self.group.append(Entry::Commit { commit, writes });
+        self.journal(Entry::Commit { commit, writes });
         for object in created {
             self.publish(*object);
         }
@@ -520,6 +570,7 @@ impl Peer {
                 | Cause::Conflict { .. }
                 | Cause::SnapshotTooOld { .. }
                 | Cause::CreatedLater { .. }
+                | Cause::Deposed { .. }
                 | Cause::Waited { .. } => mono,
             };
             txn.status = Status::Preparing;
@@ -542,15 +593,16 @@ impl Peer {
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;
-        if self.remove_transaction(id).is_some() {
+        if self.remove_transaction(id) {
             // Its parked steps were dropped with it: the host must let go of their wakers.
             self.wakes.push(id);
         }
     }
 
-    fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
+    /// Returns whether it was open.
+    fn remove_transaction(&mut self, id: TxnId) -> bool {
         self.give_up_everything(id);
-        let txn = self.txns.remove(id)?;
+        let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
             self.locks.unpin(*object, &txn.timestamp);
             self.hand_overs.push_back(*object);
@@ -562,7 +614,7 @@ impl Peer {
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));
         }
-        Some(txn)
+        self.txns.remove(id)
     }
 
     /// Ends the present attempt (the transaction keeps its age, and its pins).
@@ -578,10 +630,11 @@ impl Peer {
             | Cause::CreatedLater { .. }
             | Cause::Waited { .. }
             | Cause::Unavailable { .. }
+            | Cause::Deposed { .. }
             | Cause::ClockAhead { .. } => None,
         };
         if let Some(txn) = self.txns.get_mut(id) {
-            let missing = matches!(cause, Cause::Unavailable { .. }).then(|| cause.object());
+            let missing = if let Cause::Unavailable { object } = &cause { Some(*object) } else { None };
             txn.unavailable = missing.filter(|missing| txn.intents.contains_key(missing));
             txn.lock_first.extend(
                 txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object),

@@ -260,6 +260,11 @@ impl<E: LogEntry> Consensus<E> {
         &self.memberships.back().expect("there is always one").1
     }
 
+    /// The newest entry that says who belongs, and what it says.
+    pub fn newest_membership(&self) -> &(Lsn, Membership) {
+        self.memberships.back().expect("there is always one")
+    }
+
     /// Who belongs to the group, by the newest stable entry.
     pub fn stable_membership(&self) -> &(Lsn, Membership) {
         let stable = self.memberships.iter().rev().find(|(lsn, _)| *lsn <= self.watermark);
@@ -269,6 +274,18 @@ impl<E: LogEntry> Consensus<E> {
     /// Whether this is a group of one, whose entries are stable at once.
     pub const fn is_alone(&self) -> bool {
         self.alone
+    }
+
+    /// How many members hold an entry at least, if it is stable.
+    pub fn copies(&self, lsn: Lsn) -> usize {
+        let membership = self.membership();
+        let others = self.others();
+        if self.is_leading() {
+            let holds = |member: &&MemberId| self.follower(member, Micros(0)).is_some_and(|(held, _)| held >= lsn);
+            return 1 + others.iter().filter(holds).count();
+        }
+        // A follower knows no more than that it takes a majority.
+        membership.voters.len() / 2 + 1
     }
 
     /// Whether a voter said that the group goes on without this member.
