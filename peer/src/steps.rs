@@ -8,6 +8,7 @@ use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value};
 use driftmesh_object_store::{Entry, ReadAt, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::task::Poll;
 
@@ -49,7 +50,7 @@ pub struct ValueRead {
 }
 
 /// What a caller gets at commit: where it stands in which journal. Its fate becomes stable or lost later (R22).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     /// The group whose journal holds the commit.
     pub group: GroupId,
