@@ -102,7 +102,7 @@ impl<'a> Judge<'a> {
     fn new(ledger: &'a Ledger, world: &'a [ObjectId]) -> Self {
         let mut candidates: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();
         let mut doubt = |trade: &Named, doubt| {
-            for player in [trade.buyer, trade.seller] {
+            for player in trade.players() {
                 candidates.entry(player).or_default().push(Candidate { id: trade.id, doubt });
             }
         };
@@ -197,7 +197,7 @@ impl<'a> Judge<'a> {
             return;
         }
         for (_, entry, _) in self.ledger.entries().filter(|(_, _, fate)| *fate == Fate::Stable) {
-            for player in [entry.trade.buyer, entry.trade.seller] {
+            for player in entry.trade.players() {
                 if let Some(entries) = stable.get_mut(&player) {
                     entries.push(entry);
                 }

@@ -8,7 +8,7 @@ use crate::places::Places;
 use crate::records::TradeOrder;
 use crate::recovery::Recovery;
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bots for each peer that a run begins with.
 pub(crate) const BOTS: usize = 16;
@@ -29,8 +29,8 @@ struct Bot {
     /// `None` while no peer lives.
     peer: Option<usize>,
     order: Option<UnderWay>,
-    /// Players it brought from a peer that is gone: it looks after these first.
-    visits: Vec<u32>,
+    /// Players of a peer that is gone: it tries these first, until it has reached them.
+    looks_after: VecDeque<u32>,
 }
 
 /// All bots of a run, and where they believe the players to be.
@@ -81,13 +81,16 @@ impl Bots {
     pub(crate) fn order(&mut self, number: usize) -> Option<(usize, TradeOrder)> {
         let bot = self.bots.get_mut(number).filter(|bot| bot.order.is_none())?;
         let peer = bot.peer?;
-        // Who was sent elsewhere meanwhile is looked after there.
-        let visited = std::iter::from_fn(|| bot.visits.pop()).find(|player| self.places.is_at(*player, peer));
-        let player = visited.or_else(|| self.places.choose(peer, None, &mut self.rng))?;
+        let lost = std::iter::from_fn(|| bot.looks_after.pop_front()).find(|player| self.places.is_away(*player));
+        let player = lost.or_else(|| self.places.choose(peer, None, &mut self.rng))?;
         let partner = if self.rng.f64() < self.locality {
-            self.places.choose(peer, Some(player), &mut self.rng)?
+            self.places.choose(peer, Some(player), &mut self.rng)
         } else {
-            self.places.choose_any(player, &mut self.rng)?
+            self.places.choose_any(player, &mut self.rng)
+        };
+        let Some(partner) = partner else {
+            bot.looks_after.extend(lost);
+            return None;
         };
         self.places.send(partner, peer);
         let (buyer, seller) = if self.rng.bool() { (player, partner) } else { (partner, player) };
@@ -116,9 +119,22 @@ impl Bots {
         Some(order.trade)
     }
 
+    /// Notes that a trade found both players at a peer, whatever became of it.
+    pub(crate) fn reached(&mut self, trade: Named, peer: usize) {
+        trade.players().into_iter().for_each(|player| self.places.reached(player, peer));
+    }
+
+    /// Notes that a bot's trade failed: who is still out of reach is tried again.
+    pub(crate) fn failed(&mut self, number: usize, trade: Named) {
+        if let Some(bot) = self.bots.get_mut(number) {
+            bot.looks_after.extend(trade.players().into_iter().filter(|player| self.places.is_away(*player)));
+        }
+    }
+
     /// Notes where both players of a commit are.
     pub(crate) fn committed(&mut self, trade: Named, peer: usize, now: std::time::Instant) {
-        for player in [trade.buyer, trade.seller] {
+        self.reached(trade, peer);
+        for player in trade.players() {
             self.places.confirm(player, peer);
             self.recovery.committed(player, peer, now);
         }
@@ -143,8 +159,8 @@ impl Bots {
         orders
     }
 
-    /// Moves the bots of a peer that is gone or does not answer to others, each with its share of the players there.
-    /// What is under way there is not waited for.
+    /// Moves the bots of a peer that is gone or does not answer to others, and divides the players there among them. What
+    /// is under way there is not waited for.
     pub(crate) fn desert(&mut self, peer: usize, live: &[usize]) {
         let numbers: Vec<usize> = (0..self.bots.len()).filter(|bot| self.bots[*bot].peer == Some(peer)).collect();
         for (count, number) in numbers.iter().enumerate() {
@@ -152,17 +168,15 @@ impl Bots {
             bot.peer = live.get(count % live.len().max(1)).copied();
             if let Some(order) = bot.order.take() {
                 self.given_up.insert(order.trade.id, order);
+                self.failed(*number, order.trade);
             }
         }
-        if live.is_empty() {
-            return;
-        }
+        // When the peer had no bots, those of others look after its players.
+        let heirs = if numbers.is_empty() { (0..self.bots.len()).collect() } else { numbers };
         for (count, player) in self.places.at(peer).to_vec().into_iter().enumerate() {
-            let bot = numbers.get(count % numbers.len().max(1)).map(|number| &mut self.bots[*number]);
-            let to = bot.as_ref().and_then(|bot| bot.peer).unwrap_or(live[count % live.len()]);
-            self.places.send(player, to);
-            if let Some(bot) = bot {
-                bot.visits.push(player);
+            self.places.lose(player);
+            if let Some(heir) = heirs.get(count % heirs.len().max(1)) {
+                self.bots[*heir].looks_after.push_back(player);
             }
         }
     }
@@ -222,9 +236,10 @@ mod tests {
     fn a_partner_who_is_elsewhere_is_sent_for() {
         let mut bots = Bots::new(&[2, 100], 0.0, 1);
         for _ in 0..20 {
-            let (peer, order) = bots.order(0).unwrap();
-            assert!(bots.places.is_at(order.buyer, peer) && bots.places.is_at(order.seller, peer));
-            bots.answered(0, order.id, peer).unwrap();
+            if let Some((peer, order)) = bots.order(0) {
+                assert!([order.buyer, order.seller].iter().all(|player| bots.places.at(peer).contains(player)));
+                bots.answered(0, order.id, peer).unwrap();
+            }
         }
         assert!(bots.places.at(0).len() > 2);
     }
@@ -236,11 +251,32 @@ mod tests {
         bots.desert(0, &[1, 2]);
         assert_eq!((at(&bots, 0), at(&bots, 1), at(&bots, 2)), (0, 24, 24));
         assert!(bots.places.at(0).is_empty());
-        // The order died with the peer, and its bot has a new one that names one of the players it brought.
+        // The order died with the peer, and its bot has a new one that names one of the players it looks after.
         assert_eq!(bots.buried(0), [Named { id: order.id, buyer: order.buyer, seller: order.seller }]);
         assert!(bots.buried(0).is_empty());
         let (peer, order) = bots.order(0).unwrap();
-        assert!(peer != 0 && (order.buyer < 40 || order.seller < 40));
+        assert!(peer != 0 && (order.buyer < 40) != (order.seller < 40));
+        // Nobody else chooses a player who is not reached yet.
+        let (_, other) = bots.order(1).unwrap();
+        assert!(other.buyer >= 40 && other.seller >= 40);
+    }
+
+    #[test]
+    fn a_player_who_is_not_reached_is_tried_again_and_one_who_is_plays_on() {
+        let mut bots = Bots::new(&[2, 2], 1.0, 1);
+        bots.desert(0, &[1]);
+        let (peer, order) = bots.order(0).unwrap();
+        let trade = bots.answered(0, order.id, peer).unwrap();
+        let lost = if order.buyer < 2 { order.buyer } else { order.seller };
+        bots.failed(0, trade);
+        assert_eq!(bots.bots[0].looks_after, [lost]);
+        let (_, order) = bots.order(0).unwrap();
+        assert!(order.buyer == lost || order.seller == lost);
+        let trade = bots.answered(0, order.id, peer).unwrap();
+        bots.reached(trade, peer);
+        assert!(bots.places.at(1).contains(&lost));
+        bots.order(0).unwrap();
+        assert!(bots.bots[0].looks_after.is_empty());
     }
 
     #[test]
@@ -270,6 +306,6 @@ mod tests {
         assert!(bots.order(0).is_none());
         bots.welcome(1, &[1]);
         assert_eq!(at(&bots, 1), BOTS);
-        assert!(bots.places.at(1).is_empty());
+        assert!(bots.bots.iter().all(|bot| bot.order.is_none()));
     }
 }

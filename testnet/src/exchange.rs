@@ -360,25 +360,27 @@ impl Inner {
 
     /// Takes one answer; returns the bot that it frees.
     fn take_answer(&mut self, number: usize, answer: &TradeAnswer) -> Result<Option<usize>> {
-        let commit = match &answer.said {
-            Said::Stable { after_nanos } => {
-                self.until_stable.record(Duration::from_nanos(*after_nanos));
-                return Ok(None);
-            }
-            Said::Committed(commit) => Some(commit),
-            Said::Nothing | Said::Deadline => None,
-        };
+        if let Said::Stable { after_nanos } = &answer.said {
+            self.until_stable.record(Duration::from_nanos(*after_nanos));
+            return Ok(None);
+        }
         let (bot, trade) = self.answered(number, answer.id, answer.bot)?;
-        if let Some(commit) = commit {
-            let now = Instant::now();
-            self.last_commit = now;
-            let at = (now - self.begun).as_micros() / 100;
-            self.ledger.committed(number, trade, commit, u32::try_from(at).unwrap_or(u32::MAX));
-            self.bots.committed(trade, number, now);
-            self.seats[number].count(commit);
-        } else if answer.said == Said::Deadline {
-            self.deadlines += 1;
-            self.ledger.aborted(trade);
+        match &answer.said {
+            Said::Committed(commit) => {
+                let now = Instant::now();
+                self.last_commit = now;
+                let at = (now - self.begun).as_micros() / 100;
+                self.ledger.committed(number, trade, commit, u32::try_from(at).unwrap_or(u32::MAX));
+                self.bots.committed(trade, number, now);
+                self.seats[number].count(commit);
+            }
+            Said::Nothing => self.bots.reached(trade, number),
+            Said::Deadline => {
+                self.deadlines += 1;
+                self.ledger.aborted(trade);
+                self.bots.failed(bot, trade);
+            }
+            Said::Stable { .. } => {}
         }
         Ok(Some(bot))
     }

@@ -26,6 +26,13 @@ pub(crate) struct Named {
     pub(crate) seller: u32,
 }
 
+impl Named {
+    /// Both.
+    pub(crate) const fn players(&self) -> [u32; 2] {
+        [self.buyer, self.seller]
+    }
+}
+
 /// A commit that was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {

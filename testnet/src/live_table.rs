@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn there_is_a_row_for_each_peer_and_one_for_all() {
         let mut traded = Traded { commits: 1_000, local_commits: 950, ..Traded::default() };
-        traded.latencies.add_pairs(&[(20_000, 950), (3_000_000, 50)]).unwrap();
+        (0..950).for_each(|_| traded.latencies.record(Duration::from_micros(20)));
+        (0..50).for_each(|_| traded.latencies.record(Duration::from_millis(3)));
         let elapsed = Duration::from_secs(1);
         let peer = Row { life: Life::Live, owned: 6_000, traded, arrived: 30, elapsed };
         let dead = Row { life: Life::Dead, owned: 0, traded: Traded::default(), arrived: 0, elapsed };

@@ -1,6 +1,7 @@
 //! Where the bots believe each player to be: what they choose from.
 //!
-//! A player is where an order last sent him; the mesh may know better, and a trade there brings him. It refuses to ask
+//! A player is where an order last sent him; the mesh may know better, and a trade there brings him. Players of a dead
+//! peer are out of reach until a bot that looks after them has reached them: nobody else chooses them. It refuses to ask
 //! the mesh.
 
 use fastrand::Rng;
@@ -12,7 +13,7 @@ const CHOICES_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     players: Vec<Player>,
-    /// The players at each peer, in no order.
+    /// The players at each peer, without those out of reach, in no order.
     at: Vec<Vec<u32>>,
 }
 
@@ -23,6 +24,8 @@ struct Player {
     slot: usize,
     /// Where his last commit was.
     confirmed: usize,
+    /// Whether he is out of reach.
+    is_away: bool,
 }
 
 impl Places {
@@ -32,7 +35,7 @@ impl Places {
         for (peer, share) in shares.iter().enumerate() {
             for slot in 0..*share {
                 places.at[peer].push(number(places.players.len()));
-                places.players.push(Player { peer, slot, confirmed: peer });
+                places.players.push(Player { peer, slot, confirmed: peer, is_away: false });
             }
         }
         places
@@ -45,15 +48,15 @@ impl Places {
         }
     }
 
-    /// Whether a player is at a peer.
-    pub(crate) fn is_at(&self, player: u32, peer: usize) -> bool {
-        self.player(player).peer == peer
+    /// Whether a player is out of reach.
+    pub(crate) fn is_away(&self, player: u32) -> bool {
+        self.player(player).is_away
     }
 
-    /// One of all players by chance, other than `not`.
+    /// One of all players by chance, other than `not`; nobody when the one drawn is out of reach.
     pub(crate) fn choose_any(&self, not: u32, rng: &mut Rng) -> Option<u32> {
         let chosen = (!self.players.is_empty()).then(|| number(rng.usize(..self.players.len())))?;
-        (chosen != not).then_some(chosen)
+        (chosen != not && !self.is_away(chosen)).then_some(chosen)
     }
 
     /// How many players there are.
@@ -82,22 +85,46 @@ impl Places {
 
     /// Notes that a player is sent to a peer.
     pub(crate) fn send(&mut self, player: u32, peer: usize) {
-        let Player { peer: before, slot, .. } = self.player(player);
-        if before == peer {
+        let Player { peer: before, is_away, .. } = self.player(player);
+        if before == peer || is_away {
             return;
         }
-        self.at[before].swap_remove(slot);
-        if let Some(moved) = self.at[before].get(slot).copied() {
-            self.players[index(moved)].slot = slot;
+        self.take_off_list(player);
+        self.put_on_list(player, peer);
+    }
+
+    /// Notes that a player is out of reach.
+    pub(crate) fn lose(&mut self, player: u32) {
+        if !self.is_away(player) {
+            self.take_off_list(player);
+            self.players[index(player)].is_away = true;
         }
-        let place = &mut self.players[index(player)];
-        (place.peer, place.slot) = (peer, self.at[peer].len());
-        self.at[peer].push(player);
+    }
+
+    /// Notes that a trade reached a player at a peer.
+    pub(crate) fn reached(&mut self, player: u32, peer: usize) {
+        if std::mem::take(&mut self.players[index(player)].is_away) {
+            self.put_on_list(player, peer);
+        }
     }
 
     /// Notes that a commit of a player was answered at a peer.
     pub(crate) fn confirm(&mut self, player: u32, peer: usize) {
         self.players[index(player)].confirmed = peer;
+    }
+
+    fn take_off_list(&mut self, player: u32) {
+        let Player { peer, slot, .. } = self.player(player);
+        self.at[peer].swap_remove(slot);
+        if let Some(moved) = self.at[peer].get(slot).copied() {
+            self.players[index(moved)].slot = slot;
+        }
+    }
+
+    fn put_on_list(&mut self, player: u32, peer: usize) {
+        let place = &mut self.players[index(player)];
+        (place.peer, place.slot) = (peer, self.at[peer].len());
+        self.at[peer].push(player);
     }
 
     fn player(&self, player: u32) -> Player {
@@ -132,6 +159,20 @@ mod tests {
         }
         assert!(places.at(0).is_empty() && places.at(1).is_empty());
         assert_eq!(places.at(2).len(), 5);
+    }
+
+    #[test]
+    fn nobody_chooses_who_is_out_of_reach() {
+        let mut places = Places::new(&[3]);
+        places.lose(1);
+        places.lose(1);
+        places.send(1, 0);
+        let mut rng = Rng::with_seed(1);
+        assert!((0..100).all(|_| places.choose(0, None, &mut rng) != Some(1)));
+        assert!((0..100).all(|_| places.choose_any(0, &mut rng).is_none_or(|player| player == 2)));
+        places.reached(1, 0);
+        places.reached(1, 0);
+        assert_eq!(places.at(0), [0, 2, 1]);
     }
 
     #[test]
