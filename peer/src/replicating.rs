@@ -225,10 +225,11 @@ impl Peer {
 
     fn replicate_group(&mut self, id: GroupId) {
         let now = self.now.mono;
-        // What waits for the barrier does not wait for a batch to fill too.
-        let urgent = self.outbox.waits_for(id);
+        let awaited = self.outbox.waits_for(id);
         let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
         let Some(group) = group else { return };
+        // What the barrier waits for does not wait for a batch to fill too.
+        let urgent = awaited > group.consensus().sent();
         let messages = group.take_messages(now, urgent);
         let next = group.next_tick();
         for (to, message) in messages {
