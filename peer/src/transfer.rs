@@ -106,7 +106,8 @@ impl Peer {
             floor: transit.floor,
         };
         // R6: leaves when it is stable that the object has left.
-        let needs = if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
+        let needs =
+            if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }
@@ -169,6 +170,11 @@ impl Peer {
             }
             return;
         };
+        if grant.from == grant.to {
+            // R25: what a group has it is not sent by itself.
+            self.metrics.malformed += 1;
+            return;
+        }
         let is_own = grant.to == self.group.id();
         // R20: a number is answered once; a late duplicate gets the same answer again.
         let seen = group.grant_seen(grant.from, grant.number);
