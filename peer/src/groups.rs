@@ -97,11 +97,6 @@ impl Groups {
         }
     }
 
-    /// Whether the group is known to live.
-    pub(crate) fn is_known(&self, group: GroupId) -> bool {
-        self.known.contains_key(&group)
-    }
-
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)
