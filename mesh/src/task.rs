@@ -37,6 +37,13 @@ impl Task {
         self
     }
 
+    /// Ends only when the commit is stable: held by enough peers to survive the crash of this one. Costs a round trip to
+    /// the followers; everything else may go on meanwhile, also on the same objects.
+    pub const fn stable(mut self) -> Self {
+        self.options.stable = true;
+        self
+    }
+
     /// Runs a closure as a transaction and returns what it returned. See [`crate::Mesh::transact`].
     ///
     /// # Errors

@@ -96,6 +96,11 @@ impl Peer {
         Poll::Pending
     }
 
+    /// Wakes somebody who waits, at a time of the monotonic clock.
+    pub fn wake_at(&mut self, at: Micros, waiter: TxnId) {
+        self.timers.set(at, Timer::Wake(waiter));
+    }
+
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.remove(&waiter.as_u64());

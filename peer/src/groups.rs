@@ -97,6 +97,7 @@ impl Groups {
         }
     }
 
+
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)

@@ -177,7 +177,8 @@ impl Outbox {
         if self.ready.is_empty() {
             return Vec::new();
         }
-        let (left, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
+        let (left, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
         self.ready = left;
         gone.into_iter().map(|(to, message)| (to, Envelope { clock, message })).collect()
     }
@@ -187,7 +188,8 @@ impl Outbox {
         if !self.ready.iter().any(|(to, _)| *to == own) {
             return Vec::new();
         }
-        let (taken, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
+        let (taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
         self.ready = left;
         taken.into_iter().map(|(_, message)| message).collect()
     }

@@ -21,19 +21,25 @@ impl<E: LogEntry> Consensus<E> {
             if let Role::Following(following) = &mut self.role {
                 following.election_due = again_at;
             }
+            // R11: who hears nothing may belong no more. Voters that know so say so to whoever asks for a trial.
+            self.send_vote_requests(true);
             return;
         }
         self.ask_for_votes(now, again_at, true);
     }
 
-    fn ask_for_votes(&mut self, now: Micros, again_at: Micros, trial: bool) {
-        self.role = Role::Electing(Election { trial, votes: BTreeSet::from([self.me]), again_at });
+    fn send_vote_requests(&mut self, trial: bool) {
         let (last, last_term) = (self.log.tail(), self.log.tail_term());
         for voter in self.membership().all_voters() {
             if voter != self.me {
                 self.say(voter, Body::Vote { last, last_term, trial });
             }
         }
+    }
+
+    fn ask_for_votes(&mut self, now: Micros, again_at: Micros, trial: bool) {
+        self.role = Role::Electing(Election { trial, votes: BTreeSet::from([self.me]), again_at });
+        self.send_vote_requests(trial);
         self.count_votes(now);
     }
 

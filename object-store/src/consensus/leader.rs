@@ -2,7 +2,7 @@
 
 use super::{Batch, Body, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
 use driftmesh_model::{Lsn, Micros};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a leader knows of one follower.
@@ -31,6 +31,8 @@ pub(super) struct Leadership {
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
+    /// Former members that are told so when it is stable.
+    leaving: BTreeSet<MemberId>,
 }
 
 impl<E: LogEntry> Consensus<E> {
@@ -43,6 +45,7 @@ impl<E: LogEntry> Consensus<E> {
             batch_at: Micros(0),
             copied_to: None,
             target: None,
+            leaving: BTreeSet::new(),
         });
         self.renew_followers(now);
         let entry = E::term_start(self.term);
@@ -74,6 +77,8 @@ impl<E: LogEntry> Consensus<E> {
         let others = self.others();
         let next = self.log.tail().next();
         let Role::Leading(leadership) = &mut self.role else { return };
+        let gone = leadership.followers.keys().filter(|member| !others.contains(member));
+        leadership.leaving.extend(gone.copied());
         leadership.followers.retain(|member, _| others.contains(member));
         for member in others {
             let fresh = Progress {
@@ -111,6 +116,14 @@ impl<E: LogEntry> Consensus<E> {
         let (lsn, membership) = self.memberships.back().expect("there is always one");
         if *lsn > self.watermark {
             return;
+        }
+        let (since, membership) = (*lsn, membership.clone());
+        let Role::Leading(leadership) = &mut self.role else { return };
+        for member in std::mem::take(&mut leadership.leaving) {
+            // One that does not hear this asks when it hears nothing more.
+            if !membership.contains(&member) {
+                self.say(member, Body::Excluded { since });
+            }
         }
         if let Some(incoming) = &membership.incoming {
             let voters = incoming.clone();

@@ -358,7 +358,7 @@ impl<E: LogEntry> Consensus<E> {
     pub fn next_tick(&self) -> Option<Micros> {
         match &self.role {
             Role::Leading(leadership) => self.next_of_leader(leadership),
-            Role::Following(following) => self.is_voter().then_some(following.election_due),
+            Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
             Role::Electing(election) => Some(election.again_at),
         }
     }

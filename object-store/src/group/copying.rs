@@ -233,9 +233,8 @@ impl Group {
         if period != (self.generation(), self.term()) || self.is_leading() {
             return;
         }
-        let whole = |copy: &CopyIn| {
-            (copy.from, copy.period, copy.at, copy.taken) == (from, period, done.at, done.slices)
-        };
+        let whole =
+            |copy: &CopyIn| (copy.from, copy.period, copy.at, copy.taken) == (from, period, done.at, done.slices);
         if self.copy_in.as_ref().is_some_and(whole)
             && let Some(copy) = self.copy_in.take()
             && done.at > self.watermark()

@@ -1,6 +1,7 @@
 //! The transaction loop: attempts of a closure until one commits, rejects, or the deadline passes.
 
 use super::error::{Error, Result};
+use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError, TxnWrites};
@@ -31,13 +32,20 @@ pub struct Options {
     pub deadline: Micros,
     /// What it may not notice of others. Default [`Isolation::Snapshot`].
     pub isolation: Isolation,
+    /// Whether it ends only when its commit is stable. Default: it ends at its commit.
+    pub stable: bool,
 }
 
 impl Options {
     /// The defaults, for a kind of task.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000), isolation: Isolation::Snapshot }
+        Self {
+            kind: TaskKind::new(kind),
+            deadline: Micros::from_millis(5_000),
+            isolation: Isolation::Snapshot,
+            stable: false,
+        }
     }
 }
 
@@ -78,7 +86,7 @@ impl<H: Host> Open<H> {
             StepError::Expired | StepError::Failed(_) => {
                 let id = self.tx.id();
                 let waited = self.tx.host().step(|peer, _| peer.waited_of(id).cloned());
-                let (kind, attempts) = (self.tx.kind().clone(), self.tx.attempt());
+                let (Some(kind), attempts) = (self.tx.kind(), self.tx.attempt()) else { return Error::Ended };
                 Error::Deadline { kind, deadline: self.deadline, attempts, last: waited.or(self.last.take()) }
             }
             StepError::Missing(object) => Error::Dangling { object },
@@ -117,11 +125,13 @@ where
     F: FnMut(Tx<H>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
+    let Options { kind, deadline, isolation, stable } = options;
+    // The core forgets a transaction's kind when it commits.
+    let stable = stable.then(|| kind.clone());
+    let begin = Begin { kind, deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
-    let Options { kind, deadline, isolation } = options;
-    let mut open = Open { tx: Tx::new(host, id, kind, isolation), deadline, last: None, committed: false };
+    let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };
     loop {
         // The first attempt has its snapshot already.
         let ready = if open.tx.attempt() == 1 {
@@ -140,7 +150,10 @@ where
                     return Err(open.give_up(StepError::Expired));
                 };
                 if let Attempt::Done(done) = finish(&mut open, result).await? {
-                    return Ok(done);
+                    return match stable {
+                        Some(kind) => until_stable(&open, kind, done).await,
+                        None => Ok(done),
+                    };
                 }
             }
             Err(StepError::Failed(_)) => {}
@@ -175,8 +188,7 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
     };
     let mut writes = tx.finish()?;
     let host = tx.host();
-    let committed =
-        poll_fn(|context| host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes))).await;
+    let committed = poll_fn(|context| host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes))).await;
     match committed {
         Ok(committed) => {
             open.committed = true;
@@ -184,6 +196,22 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
         }
         Err(StepError::Failed(_)) => Ok(Attempt::Retry),
         Err(error) => Err(open.give_up(error)),
+    }
+}
+
+/// Waits until a commit is stable, as long as the transaction might have taken.
+async fn until_stable<H: Host, T>(open: &Open<H>, kind: TaskKind, mut done: Done<T>) -> Result<Done<T>> {
+    let receipt = done.committed.receipt;
+    if done.committed.stable {
+        return Ok(done);
+    }
+    match settled_within(open.tx.host().clone(), receipt, open.deadline).await {
+        Some(Fate::Stable { .. }) => {
+            done.committed.stable = true;
+            Ok(done)
+        }
+        Some(Fate::Lost { .. }) => Err(Error::Lost { kind, receipt }),
+        Some(Fate::Unknown { .. }) | None => Err(Error::NotStable { kind, deadline: open.deadline, receipt }),
     }
 }
 
