@@ -97,7 +97,6 @@ impl Groups {
         }
     }
 
-
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)
@@ -162,6 +161,12 @@ impl Peer {
         let led = self.led(group)?;
         let leader = Some(self.config.peer);
         Some(GroupRecord { group, generation: led.generation(), term: led.term(), leader, ended: None })
+    }
+
+    /// What remains of a group, if this peer knows that it has ended.
+    #[must_use]
+    pub fn remains_of(&self, group: GroupId) -> Option<&Ended> {
+        self.groups.ended(group)
     }
 
     /// What remains of a group, if it has ended.
