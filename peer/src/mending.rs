@@ -103,7 +103,14 @@ impl Peer {
         let now = self.now.mono;
         let same = self.members.get(&member.peer).filter(|known| known.incarnation == member.incarnation);
         let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
-        same.is_some_and(|known| known.draining == 0) && silent < self.config.replace_after
+        let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
+        same.is_some_and(|known| known.draining == 0) && follows
+    }
+
+    /// Whether a peer said lately that it has no room for a group.
+    fn has_refused(&self, group: GroupId, peer: &PeerId) -> bool {
+        let said = self.mending.get(&group).and_then(|mending| mending.refused.get(peer));
+        said.is_some_and(|at| self.now.mono.since(*at) < ASK_AGAIN_AFTER)
     }
 
     fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
@@ -185,11 +192,6 @@ impl Peer {
         }
         let now = self.now.mono;
         let present = group.consensus().membership();
-        let refused = self.mending.get(&group.id()).map(|mending| &mending.refused);
-        let may = |peer: &PeerId| {
-            let said = refused.and_then(|refused| refused.get(peer));
-            said.is_none_or(|at| now.since(*at) >= ASK_AGAIN_AFTER)
-        };
         let domains: BTreeSet<u64> =
             chosen.iter().filter_map(|member| self.members.get(&member.peer)).map(|member| member.domain).collect();
         let own = self.config.peer;
@@ -197,7 +199,8 @@ impl Peer {
             .members
             .iter()
             .filter(|(peer, member)| {
-                member.connected && member.draining == 0 && may(peer) && now.since(member.heard_at) < HEARD_WITHIN
+                let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
+                is_live && !self.has_refused(group.id(), peer)
             })
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);
