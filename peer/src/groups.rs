@@ -97,7 +97,6 @@ impl Groups {
         }
     }
 
-
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)
@@ -137,6 +136,12 @@ impl Peer {
     pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerId> {
         let leader = self.groups.leader(group)?;
         (leader == self.config.peer || self.is_connected(&leader)).then_some(leader)
+    }
+
+    /// Whether this peer knows that a group has ended.
+    #[must_use]
+    pub fn has_ended(&self, group: GroupId) -> bool {
+        self.groups.ended(group).is_some()
     }
 
     /// Takes in what is known of a group.
