@@ -64,6 +64,11 @@ impl Peer {
         self.followed.get(&id).map(|followed| &followed.group)
     }
 
+    /// All groups that this peer belongs to, its own first.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.group).chain(self.followed.values().map(|followed| &followed.group))
+    }
+
     /// A group that this peer leads.
     pub(crate) fn led(&self, id: GroupId) -> Option<&Group> {
         self.group_of(id).filter(|group| group.is_leading())
