@@ -272,7 +272,7 @@ impl Peer {
 
     /// R9: another member leads this peer's group now. What runs here ends, what is not stable is unknown until the
     /// term table says (R22), and this peer founds another group for what it does from now on. See decision 0017.
-    fn own_group_deposed(&mut self) {
+    pub(crate) fn own_group_deposed(&mut self) {
         self.metrics.note(RareEvent::Deposed);
         self.metrics.deposed += 1;
         let former_id = self.group.id();
@@ -317,11 +317,18 @@ impl Peer {
         group
     }
 
-    /// The peer stays after it had retired its group.
+    /// The peer stays after it had retired its group, whose end may not be stable or told yet.
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
-        self.outbox.forget_group(former.id());
+        let former_id = former.id();
+        if self.groups.ended(former_id).is_none() {
+            self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+            self.dirty.push(former_id);
+            self.begin_caretaking(former_id);
+        } else {
+            self.outbox.forget_group(former_id);
+        }
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {
             self.tell_all_about(&record);
