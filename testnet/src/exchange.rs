@@ -9,12 +9,12 @@ use crate::ledger::{Ledger, Named};
 use crate::protocol::PeerStatus;
 use crate::records::{Said, TradeAnswer};
 use crate::recovery::Recovered;
-use crate::seats::{Life, Row, Seat, Traded};
+use crate::seats::{Life, Outgoing, Row, Seat, Traded};
+use crate::way_in::WayIn;
 use anyhow::{Context, Result};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// How often each peer is asked for its status.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 struct Inner {
     seats: Vec<Seat>,
+    /// What is sent once the lock is released.
+    outgoing: Vec<Outgoing>,
     bots: Bots,
     ledger: Ledger,
     /// Whether bots give orders.
@@ -90,6 +92,7 @@ impl Exchange {
         let now = Instant::now();
         let inner = Inner {
             seats: Vec::new(),
+            outgoing: Vec::new(),
             bots: Bots::new(&[], 1.0, 0),
             ledger: Ledger::default(),
             is_open: false,
@@ -115,23 +118,23 @@ impl Exchange {
     }
 
     /// Adds a process that is starting; returns its number.
-    pub(crate) fn add_seat(&self, outgoing: UnboundedSender<Vec<u8>>) -> usize {
+    pub(crate) fn add_seat(&self, way_in: Arc<WayIn>) -> usize {
         let mut inner = self.lock();
-        inner.seats.push(Seat::new(outgoing));
+        inner.seats.push(Seat::new(way_in));
         inner.seats.len() - 1
     }
 
     /// Lets the bots begin, in a world of which each peer has so many players.
     pub(crate) fn open(&self, shares: &[usize], locality: f64, seed: u64) -> Result<()> {
-        let mut inner = self.lock();
-        inner.bots = Bots::new(shares, locality, seed);
-        inner.ledger = Ledger::new(shares.iter().sum());
-        inner.is_open = true;
-        inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
-        inner.begun = Instant::now();
-        (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
-        let bots = (0..inner.bots.len()).collect();
-        inner.give_orders(bots)
+        self.work_with(|inner| {
+            inner.bots = Bots::new(shares, locality, seed);
+            inner.ledger = Ledger::new(shares.iter().sum());
+            inner.is_open = true;
+            inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
+            inner.begun = Instant::now();
+            (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
+            inner.wake_idle()
+        })
     }
 
     /// Lets no bot give another order.
@@ -224,12 +227,14 @@ impl Exchange {
 
     /// To be called every few milliseconds: asks for statuses, and lets bots that found nobody look again.
     pub(crate) fn tick(&self) -> Result<()> {
-        let mut inner = self.lock();
-        if inner.statuses_asked.elapsed() >= STATUS_EVERY {
-            inner.ask_statuses()?;
-        }
-        let idle = std::mem::take(&mut inner.idle);
-        inner.give_orders(idle)
+        self.work_with(|inner| {
+            if inner.statuses_asked.elapsed() >= STATUS_EVERY {
+                inner.statuses_asked = Instant::now();
+                inner.ask_statuses(inner.statuses_asked)?;
+            }
+            let idle = std::mem::take(&mut inner.idle);
+            inner.give_orders(idle)
+        })
     }
 
     /// Waits until the run cannot go on. Cancel safe.
@@ -267,14 +272,12 @@ impl Exchange {
         inner.seats.iter().all(is_settled) && live.iter().all(is_whole)
     }
 
-    /// Whether every live peer has told its status since then; asks them.
+    /// Whether every live peer has told its status since then; asks those who have not.
     pub(crate) fn have_told_since(&self, since: Instant) -> Result<bool> {
-        let inner = self.lock();
-        let live = inner.live();
-        let silent =
-            || live.iter().map(|number| &inner.seats[*number]).filter(|seat| seat.status_since(since).is_none());
-        silent().try_for_each(Seat::ask_status)?;
-        Ok(silent().next().is_none())
+        self.work_with(|inner| {
+            inner.ask_statuses(since)?;
+            Ok(inner.outgoing.is_empty())
+        })
     }
 
     /// How many orders are under way at live peers.
@@ -330,12 +333,20 @@ impl Exchange {
         work
     }
 
+    /// Does some work, and sends what it wants sent: without the lock, so that the others need not wait for that.
+    fn work_with<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
+        let mut inner = self.lock();
+        let done = work(&mut inner);
+        let outgoing = std::mem::take(&mut inner.outgoing);
+        drop(inner);
+        outgoing.iter().for_each(|(way_in, frame)| way_in.send(frame));
+        done
+    }
+
     /// Does some work; an error of it ends the run.
     fn or_trouble(&self, number: usize, work: impl FnOnce(&mut Inner) -> Result<()>) {
-        let mut inner = self.lock();
-        if let Err(error) = work(&mut inner) {
-            inner.trouble = Some(Trouble { number, error: Some(error) });
-            drop(inner);
+        if let Err(error) = self.work_with(work) {
+            self.lock().trouble = Some(Trouble { number, error: Some(error) });
             self.trouble.notify_one();
         }
     }
@@ -402,7 +413,10 @@ impl Inner {
                 None => self.idle.push(bot),
             }
         }
-        self.seats.iter_mut().try_for_each(Seat::send)
+        for seat in &mut self.seats {
+            self.outgoing.extend(seat.frame()?);
+        }
+        Ok(())
     }
 
     fn wake_idle(&mut self) -> Result<()> {
@@ -410,8 +424,13 @@ impl Inner {
         self.give_orders((0..self.bots.len()).collect())
     }
 
-    fn ask_statuses(&mut self) -> Result<()> {
-        self.statuses_asked = Instant::now();
-        self.seats.iter().filter(|seat| seat.life == Life::Live).try_for_each(Seat::ask_status)
+    /// Asks the live peers that have not told their status since then.
+    fn ask_statuses(&mut self, since: Instant) -> Result<()> {
+        for seat in &self.seats {
+            if seat.life == Life::Live && seat.status_since(since).is_none() {
+                self.outgoing.push(seat.status_order()?);
+            }
+        }
+        Ok(())
     }
 }
