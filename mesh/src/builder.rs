@@ -14,7 +14,7 @@ use crate::transport::{
 };
 use crate::{Mesh, StartError};
 use driftmesh_model::{Incarnation, codec};
-use driftmesh_peer::{Config, EXPECT_MAX, Peer};
+use driftmesh_peer::{Config, EXPECT_MAX, Peer, REPLICAS, REPLICAS_MAX};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub struct Builder {
     open: bool,
     mdns: bool,
     zone: Option<String>,
+    replicas: usize,
     observer: Option<Observer>,
 }
 
@@ -77,6 +78,7 @@ impl Default for Builder {
             open: false,
             mdns: true,
             zone: None,
+            replicas: REPLICAS,
             observer: None,
         }
     }
@@ -159,7 +161,15 @@ impl Builder {
         self
     }
 
-    /// The failure domain of this peer, for status. Copies of objects will avoid sharing one.
+    /// How many other peers hold copies of what this one owns: 0 to 6, 2 unless set. Fewer where there are fewer peers.
+    /// With 2, any one peer may crash without a loss of what is stable; with 4, any two.
+    pub const fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// The failure domain of this peer: a rack, a machine, a data centre. Copies are kept in other ones where there are
+    /// any. Unless set, the machine.
     pub fn zone(mut self, zone: &str) -> Self {
         self.zone = Some(zone.to_owned());
         self
@@ -199,6 +209,8 @@ impl Builder {
         let incarnation = random_incarnation();
         let mut config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
         config.founder = places.way == Way::Found;
+        config.replicas = self.replicas;
+        config.domain = domain_of(self.zone.as_deref());
         let peer = Peer::new(config, clock.now());
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
@@ -240,6 +252,9 @@ impl Builder {
         if let Some(given) = self.expect.filter(|expect| !(1..=EXPECT_MAX).contains(expect)) {
             return Err(StartError::Expect { given });
         }
+        if self.replicas > REPLICAS_MAX {
+            return Err(StartError::Replicas { given: self.replicas });
+        }
         let way = match self.expect {
             Some(_) => Way::Expect,
             None if self.search || !self.join.is_empty() => Way::Join,
@@ -274,6 +289,16 @@ struct Places {
     listen: Vec<Multiaddr>,
     advertise: Vec<Multiaddr>,
     join: Vec<PeerAddress>,
+}
+
+/// What fails together: the zone, else the machine, else nothing that is known.
+fn domain_of(zone: Option<&str>) -> u64 {
+    let machine = || std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let hash = match zone {
+        Some(zone) => blake3::derive_key("driftmesh failure domain: zone", zone.as_bytes()),
+        None => blake3::derive_key("driftmesh failure domain: machine", machine().trim().as_bytes()),
+    };
+    u64::from_be_bytes(std::array::from_fn(|index| hash[index]))
 }
 
 /// 32 bytes of the operating system: a secret ed25519 key is nothing else. Hashed, so that it is none any more.

@@ -44,8 +44,14 @@ struct Effects {
 }
 
 impl Core {
-    /// Takes what one input to the core has caused.
-    fn effects(&mut self) -> Effects {
+    /// Takes what one input to the core has caused; mostly that is nothing.
+    #[inline]
+    fn effects(&mut self) -> Option<Effects> {
+        let nothing = !self.peer.has_commands() && self.peer.next_timer().is_none_or(|next| next >= self.armed);
+        if nothing { None } else { Some(self.take_effects()) }
+    }
+
+    fn take_effects(&mut self) -> Effects {
         let commands = self.peer.take_commands();
         let mut wakers = Vec::new();
         for txn in commands.wakes {
@@ -211,8 +217,18 @@ impl Shared {
         let result = step(&mut core.peer, now);
         let effects = core.effects();
         drop(core);
-        self.carry_out(live, effects);
+        if let Some(effects) = effects {
+            self.carry_out(live, effects);
+        }
         result
+    }
+
+    fn step_at_hand<R>(&self, step: impl FnOnce(&mut Peer) -> Option<R>) -> Option<R> {
+        match &self.driver {
+            Driver::Live(live) => step(&mut live.lock().peer),
+            #[cfg(feature = "test")]
+            Driver::Simulated(host) => host.step_at_hand(step),
+        }
     }
 
     fn poll_step<R>(
@@ -236,7 +252,9 @@ impl Shared {
         }
         let effects = core.effects();
         drop(core);
-        self.carry_out(live, effects);
+        if let Some(effects) = effects {
+            self.carry_out(live, effects);
+        }
         result
     }
 
@@ -249,7 +267,7 @@ impl Shared {
         let now = core.clock.now();
         for input in inputs {
             step(&mut core.peer, now, input);
-            let mut effects = core.effects();
+            let Some(mut effects) = core.effects() else { continue };
             all.sends.append(&mut effects.sends);
             all.wakers.append(&mut effects.wakers);
             all.seeks.append(&mut effects.seeks);
@@ -371,7 +389,7 @@ impl Shared {
         }
         // What is due next is slept for right here, so nobody need tell.
         core.armed = Micros(0);
-        let effects = core.effects();
+        let effects = core.take_effects();
         let next = core.peer.next_timer();
         core.armed = next.unwrap_or(Micros(u64::MAX));
         core.note_hold(now.mono);
@@ -413,6 +431,10 @@ impl std::fmt::Debug for LiveHost {
 impl Host for LiveHost {
     fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R {
         self.shared.step(step)
+    }
+
+    fn step_at_hand<R>(&self, step: impl FnOnce(&mut Peer) -> Option<R>) -> Option<R> {
+        self.shared.step_at_hand(step)
     }
 
     fn poll_step<R>(

@@ -58,10 +58,11 @@ pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, PeerId, Ref, Term, Timestamp, Value,
     decode_object, limits,
 };
-pub use driftmesh_peer::session::{Done, Error, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
+pub use driftmesh_peer::session::{Done, Error, Fate, Loss, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
 pub use driftmesh_peer::{
     Arrival, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, Other, OwnershipEvent, Place,
-    RareEvent, Receipt, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TaskKind, Trail,
+    REPLICAS, REPLICAS_MAX, RareEvent, Receipt, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TaskKind,
+    Trail,
 };
 #[doc(hidden)]
 pub use host::LiveHost;
@@ -69,7 +70,7 @@ pub use mesh::{Left, Mesh};
 pub use notice::Notice;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use start_error::StartError;
-pub use status::{MemberView, MeshStatus, TransportView};
+pub use status::{GroupView, MemberView, MeshStatus, TransportView};
 pub use task::Task;
 
 /// One attempt of a transaction: what a closure reads and writes with.

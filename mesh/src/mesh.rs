@@ -3,10 +3,11 @@
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
-use crate::{Builder, Error, Metrics, Owned, Ownership, Result, Snapshot, StartError, Tx};
+use crate::{Builder, Error, Fate, Metrics, Owned, Ownership, Receipt, Result, Snapshot, StartError, Tx};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
+use futures::TryFutureExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -64,12 +65,37 @@ impl Mesh {
         Fut: Future<Output = Result<T>>,
     {
         let done = session::transact(self.host.clone(), self.host.shared.default_options.clone(), body);
-        async move { Ok(done.await?.value) }
+        // A block that awaits it would hold it twice: futures are moved about by value.
+        done.map_ok(|done| done.value)
     }
 
     /// Transactions of a kind with this name, at most 64 bytes of it: what errors and metrics name.
     pub fn task(&self, kind: &str) -> Task {
         Task::new(self.host.clone(), Options::new(kind))
+    }
+
+    /// As [`Mesh::transact`], but ends only when the commit is stable: held by enough peers to survive the crash of this
+    /// one. See [`Task::stable`].
+    ///
+    /// # Errors
+    /// As [`Mesh::transact`]; and `Lost` or `NotStable` for a transaction that had committed.
+    pub fn transact_stable<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.task("transaction").stable().run(body)
+    }
+
+    /// What became of a commit: asks other peers where this one cannot tell, also long after the peer that gave the
+    /// receipt has gone. Cancel safe.
+    pub async fn fate(&self, receipt: &Receipt) -> Fate {
+        session::fate(self.host.clone(), *receipt).await
+    }
+
+    /// Waits until a commit is stable or lost, however long that takes. Cancel safe.
+    pub async fn settled(&self, receipt: &Receipt) -> Fate {
+        session::settled(self.host.clone(), *receipt).await
     }
 
     /// Takes a snapshot of the whole mesh, for reads without locks.
@@ -266,7 +292,7 @@ impl StayOnDrop<'_> {
 impl Drop for StayOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(host) = self.host {
-            host.shared.step(|peer, _| peer.stay());
+            host.shared.step(|peer, now| peer.stay(now));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why a peer could not be started or could not join: what happened, and what to do.
 
 use crate::transport::{self, AddressError, RefuseReason};
-use driftmesh_peer::EXPECT_MAX;
+use driftmesh_peer::{EXPECT_MAX, REPLICAS_MAX};
 use std::time::Duration;
 
 /// A peer could not be started, or no peer of the mesh admitted it.
@@ -46,6 +46,12 @@ pub enum StartError {
          those that are planned"
     )]
     Expect {
+        /// What was given.
+        given: usize,
+    },
+    /// More copies than there may be.
+    #[error("{given} replicas are too many; give 0 to {REPLICAS_MAX}")]
+    Replicas {
         /// What was given.
         given: usize,
     },

@@ -2,7 +2,7 @@
 
 use crate::transport::{TransportCounters, to_libp2p};
 use driftmesh_model::PeerId;
-use driftmesh_peer::{MemberStatus, Status};
+use driftmesh_peer::{GroupStatus, MemberStatus, Status};
 use serde::{Serialize, Serializer};
 
 /// A peer's full id, as it stands in addresses.
@@ -10,6 +10,13 @@ fn full_id<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Erro
     match to_libp2p(peer) {
         Some(full) => serializer.collect_str(&full),
         None => serializer.collect_str(peer),
+    }
+}
+
+fn maybe_full_id<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match peer {
+        Some(peer) => full_id(peer, serializer),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -41,6 +48,58 @@ impl From<MemberStatus> for MemberView {
             owned: member.owned.unwrap_or(0),
             clock_offset_us: member.clock_offset_us,
             heard_ms_ago: member.heard_ms_ago,
+        }
+    }
+}
+
+/// A group that this peer belongs to: its own, or another's of which it holds a copy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct GroupView {
+    /// The group.
+    pub group: String,
+    /// Who leads it, as far as this peer knows; in JSON the full id.
+    #[serde(serialize_with = "maybe_full_id")]
+    pub leader: Option<PeerId>,
+    /// How often it has changed its leader, and one.
+    pub term: u64,
+    /// Members that vote.
+    pub voters: usize,
+    /// Members that only hold the data.
+    pub learners: usize,
+    /// Members that hold everything, the leader included; only its leader knows.
+    pub whole: usize,
+    /// How many there shall be.
+    pub wanted: usize,
+    /// Whether it has all members that it can have and all of them hold everything; `false` where this peer follows.
+    pub is_whole: bool,
+    /// Whether any one member may crash and the group goes on without an operator; `false` where this peer follows.
+    pub may_lose_one: bool,
+    /// Objects it owns, as far as this peer has heard.
+    pub owned: usize,
+    /// The last position of its journal here.
+    pub tail: u64,
+    /// Positions here that are not known to be stable.
+    pub lag: u64,
+    /// Why this peer's part in it has stopped, if it has.
+    pub halted: Option<String>,
+}
+
+impl From<GroupStatus> for GroupView {
+    fn from(group: GroupStatus) -> Self {
+        Self {
+            group: group.group.to_string(),
+            leader: group.leader,
+            term: group.term,
+            voters: group.voters,
+            learners: group.learners,
+            whole: group.whole,
+            wanted: group.wanted,
+            is_whole: group.is_whole,
+            may_lose_one: group.may_lose_one,
+            owned: group.owned,
+            tail: group.tail,
+            lag: group.lag,
+            halted: group.halted,
         }
     }
 }
@@ -140,6 +199,19 @@ pub struct MeshStatus {
     pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
+    /// The groups that this peer belongs to, its own first.
+    pub groups: Vec<GroupView>,
+    /// Groups of the mesh that nobody in reach is known to lead: what they own is unavailable.
+    pub leaderless: Vec<String>,
+    /// Messages that wait until what they depend on is stable.
+    pub held_messages: usize,
+    /// Bytes of this peer's journal that are not stable.
+    pub unstable_bytes: u64,
+    /// How long the oldest of them has been there, milliseconds.
+    pub unstable_ms: u64,
+    /// Whether every group that this peer leads is whole and every group of the mesh has a leader in reach. When all
+    /// peers say so, one more may stop or crash.
+    pub may_stop: bool,
     /// The other members that this peer knows of.
     pub members: Vec<MemberView>,
     /// What went over all connections.
@@ -183,6 +255,12 @@ impl MeshStatus {
             directory_bytes: core.directory_bytes,
             clock_off_us: core.clock_off_us,
             draining: core.draining,
+            groups: core.groups.into_iter().map(GroupView::from).collect(),
+            leaderless: core.leaderless.iter().map(ToString::to_string).collect(),
+            held_messages: core.held_messages,
+            unstable_bytes: core.unstable_bytes,
+            unstable_ms: core.unstable_ms,
+            may_stop: core.may_stop,
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,
             longest_core_hold_us: around.longest_core_hold_us,

@@ -4,6 +4,7 @@ use crate::host::LiveHost;
 use crate::{Done, Result, Tx};
 use driftmesh_model::Micros;
 use driftmesh_peer::session::{self, Isolation, Options};
+use futures::TryFutureExt;
 use std::time::Duration;
 
 /// How transactions of one kind are run. Errors and metrics name the kind. Can be used any number of times.
@@ -36,6 +37,13 @@ impl Task {
         self
     }
 
+    /// Ends only when the commit is stable: held by enough peers to survive the crash of this one. Costs a round trip to
+    /// the followers; everything else may go on meanwhile, also on the same objects.
+    pub const fn stable(mut self) -> Self {
+        self.options.stable = true;
+        self
+    }
+
     /// Runs a closure as a transaction and returns what it returned. See [`crate::Mesh::transact`].
     ///
     /// # Errors
@@ -46,7 +54,8 @@ impl Task {
         Fut: Future<Output = Result<T>>,
     {
         let done = self.run_with_receipt(body);
-        async move { Ok(done.await?.value) }
+        // A block that awaits it would hold it twice: futures are moved about by value.
+        done.map_ok(|done| done.value)
     }
 
     /// As [`Task::run`], and returns the receipt too.

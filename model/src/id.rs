@@ -160,9 +160,18 @@ impl GroupId {
     /// The group that the given incarnation of a peer founds for its objects.
     #[must_use]
     pub fn of_founder(peer: &PeerId, incarnation: Incarnation) -> Self {
+        Self::of_founding(peer, incarnation, 0)
+    }
+
+    /// The group that the given incarnation of a peer founds after it has lost the lead of so many others.
+    #[must_use]
+    pub fn of_founding(peer: &PeerId, incarnation: Incarnation, number: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("driftmesh group id v1");
         hasher.update(peer.as_bytes());
         hasher.update(&incarnation.as_u64().to_be_bytes());
+        if number > 0 {
+            hasher.update(&number.to_be_bytes());
+        }
         let mut bytes = [0_u8; 16];
         hasher.finalize_xof().fill(&mut bytes);
         Self(u128::from_be_bytes(bytes))

@@ -58,15 +58,34 @@ impl Chain {
     /// such a grant comes from a faulty peer (R25).
     #[must_use]
     pub fn from_versions(versions: Vec<Version>, low_water: Timestamp) -> Option<Self> {
-        if !versions.is_sorted_by(|left, right| left.commit < right.commit) {
-            return None;
-        }
-        if versions.first()?.commit < low_water {
+        if !Self::are_sound(&versions, low_water) {
             return None;
         }
         let mut older = VecDeque::from(versions);
         let newest = older.pop_back()?;
         Some(Self { newest, older, low_water })
+    }
+
+    /// Whether a chain can be made of these versions.
+    #[must_use]
+    pub fn are_sound(versions: &[Version], low_water: Timestamp) -> bool {
+        versions.first().is_some_and(|first| first.commit >= low_water)
+            && versions.is_sorted_by(|left, right| left.commit < right.commit)
+    }
+
+    /// The newest version and as many before it as cost at most `budget` bytes, oldest first, with the low-water mark
+    /// that they have by themselves (R17).
+    #[must_use]
+    pub fn newest_within(&self, budget: usize) -> (Vec<Version>, Timestamp) {
+        let mut cost = 0_usize;
+        let fits = |version: &&Version| {
+            cost = cost.saturating_add(version.cost());
+            cost <= budget
+        };
+        let dropped = self.older.len() - self.older.iter().rev().take_while(fits).count();
+        let versions: Vec<_> = self.older.range(dropped..).chain(std::iter::once(&self.newest)).cloned().collect();
+        let first = versions.first().map_or(self.low_water, |version| version.commit);
+        (versions, if dropped == 0 { self.low_water } else { first })
     }
 
     /// All versions, oldest first.
@@ -135,6 +154,13 @@ impl Chain {
         cost
     }
 
+    /// Takes the newest version away, so that the one before it is the newest again; returns what that one costs,
+    /// bytes. `None`, and nothing changes, if there is none before it.
+    pub fn pop(&mut self) -> Option<usize> {
+        self.newest = self.older.pop_back()?;
+        Some(self.newest.cost())
+    }
+
     /// Drops at most `most` versions that were superseded at or before `horizon`, oldest first, and raises the
     /// low-water mark accordingly. Returns what they cost, bytes.
     pub fn prune(&mut self, horizon: Timestamp, most: usize) -> usize {
@@ -153,29 +179,27 @@ impl Chain {
         freed
     }
 
-    /// Drops at most `most` superseded versions, oldest first, until `excess` bytes are freed. Returns what was freed.
-    pub fn prune_excess(&mut self, excess: usize, most: usize) -> usize {
+    /// Drops at most `most` versions that were superseded at or before `horizon`, oldest first, until `excess` bytes
+    /// are freed. Returns what was freed.
+    pub fn prune_excess(&mut self, excess: usize, horizon: Timestamp, most: usize) -> usize {
         let mut freed = 0;
         for _ in 0..most {
-            if freed >= excess || self.older.is_empty() {
+            if freed >= excess {
                 break;
             }
-            freed += self.prune(Timestamp::MAX, 1);
+            let dropped = self.prune(horizon, 1);
+            if dropped == 0 {
+                break;
+            }
+            freed += dropped;
         }
         freed
     }
 
-    /// Drops the oldest superseded versions until they cost at most `budget` bytes. Returns what was freed.
-    pub fn prune_to_budget(&mut self, budget: usize) -> usize {
-        let mut cost = self.superseded_cost();
-        let mut freed = 0;
-        while cost > budget {
-            let successor = self.older.get(1).unwrap_or(&self.newest).commit;
-            let dropped = self.prune(successor, 1);
-            freed += dropped;
-            cost -= dropped;
-        }
-        freed
+    /// Drops the oldest versions that were superseded at or before `horizon` until all superseded ones cost at most
+    /// `budget` bytes. Returns what was freed.
+    pub fn prune_to_budget(&mut self, budget: usize, horizon: Timestamp) -> usize {
+        self.prune_excess(self.superseded_cost().saturating_sub(budget), horizon, usize::MAX)
     }
 }
 
@@ -214,7 +238,8 @@ mod tests {
         assert_eq!(chain.low_water(), at(20));
         assert_eq!(chain.read_at(at(15)), ReadAt::TooOld(at(20)));
         assert_eq!(chain.read_at(at(20)), ReadAt::Version(&version(20)));
-        let freed = chain.prune_to_budget(0);
+        assert_eq!(chain.prune_to_budget(0, at(29)), 0, "superseded above the horizon");
+        let freed = chain.prune_to_budget(0, at(30));
         assert_eq!((freed, chain.superseded()), (VERSION_OVERHEAD + 8, 0));
         assert_eq!(chain.read_at(at(29)), ReadAt::TooOld(at(30)));
     }
@@ -227,6 +252,23 @@ mod tests {
         assert_eq!(chain.read_at(at(19)), ReadAt::TooOld(at(20)));
         assert!(chain.push(version(30), at(29)) > 0);
         assert_eq!(chain.read_at(at(29)), ReadAt::Version(&version(20)));
+    }
+
+    #[test]
+    fn the_newest_part_of_a_chain_has_a_mark_of_its_own() {
+        let chain = chain();
+        let one = version(20).cost();
+        assert_eq!(chain.newest_within(2 * one), (vec![version(10), version(20), version(30)], at(0)));
+        assert_eq!(chain.newest_within(2 * one - 1), (vec![version(20), version(30)], at(20)));
+        assert_eq!(chain.newest_within(0), (vec![version(30)], at(30)));
+    }
+
+    #[test]
+    fn what_was_pushed_last_is_popped_first() {
+        let mut chain = chain();
+        assert_eq!(chain.pop(), Some(version(20).cost()));
+        assert_eq!(chain.pop(), Some(version(10).cost()));
+        assert_eq!((chain.pop(), chain.newest()), (None, &version(10)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
-use crate::Version;
+use crate::{LogEntry, Membership, Version};
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,8 @@ pub enum Entry {
         low_water: Timestamp,
         /// The sender's floor: commits here lie above it (R16).
         floor: Timestamp,
+        /// The sender has settled all its grants below this number: refusals of them need not be remembered.
+        unsettled_from: u64,
     },
     /// The destination has the object: what was kept of it in transit is dropped.
     Handed {
@@ -71,6 +73,8 @@ pub enum Entry {
         from: GroupId,
         /// The grant's number.
         number: u64,
+        /// The sender has settled all its grants below this number: refusals of them need not be remembered.
+        unsettled_from: u64,
     },
     /// The destination refused: the object is owned here again, one epoch above the refused one (R19).
     TakenBack {
@@ -79,6 +83,15 @@ pub enum Entry {
         /// The grant's number.
         number: u64,
     },
+    /// What the leader promises outside of the group lies below this (R8).
+    Window {
+        /// The end of the window.
+        until: Timestamp,
+    },
+    /// Who belongs to the group from here on.
+    Members(Membership),
+    /// The group has ended: nothing will be committed or adopted any more.
+    Retired,
 }
 
 impl Entry {
@@ -86,16 +99,86 @@ impl Entry {
     #[must_use]
     pub fn cost(&self) -> usize {
         const FIXED: usize = 96;
+        const MEMBER: usize = 64;
         match self {
             Self::Commit { writes, .. } => {
                 FIXED + writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>()
             }
             Self::TransferIn { versions, .. } => FIXED + versions.iter().map(Version::cost).sum::<usize>(),
+            Self::Members(membership) => {
+                let incoming = membership.incoming.as_ref().map_or(0, |incoming| incoming.len());
+                FIXED + MEMBER * (membership.voters.len() + incoming + membership.learners.len())
+            }
             Self::TermStart { .. }
             | Self::TransferOut { .. }
             | Self::Handed { .. }
             | Self::Refused { .. }
-            | Self::TakenBack { .. } => FIXED,
+            | Self::TakenBack { .. }
+            | Self::Window { .. }
+            | Self::Retired => FIXED,
         }
+    }
+
+    /// The highest timestamp that the entry speaks of; a new leader starts above it (R8).
+    #[must_use]
+    pub fn highest_timestamp(&self) -> Timestamp {
+        match self {
+            Self::Commit { commit, .. } => *commit,
+            Self::TransferOut { floor, .. } => *floor,
+            Self::TransferIn { floor, .. } => self.newest_commit().max(*floor),
+            Self::Window { until } => *until,
+            Self::TermStart { .. }
+            | Self::Handed { .. }
+            | Self::Refused { .. }
+            | Self::TakenBack { .. }
+            | Self::Members(_)
+            | Self::Retired => Timestamp::ZERO,
+        }
+    }
+
+    /// The commit timestamp of the newest version that the entry brings, or zero.
+    #[must_use]
+    pub fn newest_commit(&self) -> Timestamp {
+        match self {
+            Self::Commit { commit, .. } => *commit,
+            Self::TransferIn { versions, .. } => versions.last().map_or(Timestamp::ZERO, |version| version.commit),
+            Self::TermStart { .. }
+            | Self::TransferOut { .. }
+            | Self::Handed { .. }
+            | Self::Refused { .. }
+            | Self::TakenBack { .. }
+            | Self::Window { .. }
+            | Self::Members(_)
+            | Self::Retired => Timestamp::ZERO,
+        }
+    }
+}
+
+impl LogEntry for Entry {
+    fn term_start(term: Term) -> Self {
+        Self::TermStart { term }
+    }
+
+    fn members(membership: Membership) -> Self {
+        Self::Members(membership)
+    }
+
+    fn membership(&self) -> Option<&Membership> {
+        match self {
+            Self::Members(membership) => Some(membership),
+            Self::TermStart { .. }
+            | Self::Commit { .. }
+            | Self::TransferOut { .. }
+            | Self::TransferIn { .. }
+            | Self::Handed { .. }
+            | Self::Refused { .. }
+            | Self::TakenBack { .. }
+            | Self::Window { .. }
+            | Self::Retired => None,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        self.cost()
     }
 }

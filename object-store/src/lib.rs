@@ -5,13 +5,19 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 mod chain;
+mod consensus;
 mod entry;
 mod grant_log;
 mod group;
-mod journal;
+mod state;
+mod term_table;
 
 pub use chain::{Chain, ReadAt, Version};
+pub use consensus::{
+    Batch, Body, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Settings,
+};
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
-pub use group::{Group, InTransit, Stored};
-pub use journal::{Journal, Retain, Stability};
+pub use group::{CopyDone, CopySlice, Group, GroupMessage};
+pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
+pub use term_table::{Fate, NotClimbing, TermTable};

@@ -5,8 +5,8 @@ use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Holds;
-use driftmesh_model::{Epoch, HybridClock, Micros, ObjectId, PeerId, Timestamp};
-use driftmesh_object_store::{Chain, ReadAt};
+use driftmesh_model::{Epoch, GroupId, HybridClock, Lsn, Micros, ObjectId, PeerId, Timestamp};
+use driftmesh_object_store::{Chain, Group, ReadAt};
 use driftmesh_txn::{Acquired, Other, RemoteWaiter};
 
 /// How long a request waits for an object that is said to be on its way here.
@@ -28,7 +28,7 @@ pub(crate) struct ParkedRequest {
 #[derive(Clone, Debug)]
 enum Parked {
     Read(Timestamp),
-    Own(OwnRequest),
+    Own(GroupId, OwnRequest),
 }
 
 fn seen_in(chain: &Chain, snapshot: Timestamp) -> Seen {
@@ -39,39 +39,82 @@ fn seen_in(chain: &Chain, snapshot: Timestamp) -> Seen {
     }
 }
 
+/// What a group can say of an object at a snapshot.
+struct Answerable {
+    group: GroupId,
+    /// The entry that last changed the object there.
+    changed: Lsn,
+    epoch: Epoch,
+    seen: Seen,
+}
+
 impl Peer {
-    /// What a snapshot sees of an object, if this group can say: it owns it, or it is sending it and the snapshot
-    /// lies at or below the floor (R16).
+    /// What a snapshot sees of an object, if this peer's own group can say.
     pub(crate) fn seen_here(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<(Epoch, Seen)> {
-        let found = if let Some(stored) = self.group.owned(object) {
-            Some((stored.epoch, seen_in(&stored.chain, snapshot), stored.chain.versions().next().cloned()))
-        } else if let Some((_, transit)) = self.group.in_transit(object)
-            && (snapshot <= transit.floor || self.broken(Sabotage::Hint))
-        {
-            // The epoch at which it was owned here: the next one is the destination's.
-            let owned_at = Epoch::from_u64(transit.epoch.as_u64().saturating_sub(1));
-            let seen = (owned_at, seen_in(&transit.chain, snapshot), transit.chain.versions().next().cloned());
-            self.metrics.note(RareEvent::ReadInTransit);
-            Some(seen)
-        } else {
-            None
-        };
-        if let Some((epoch, seen, oldest)) = found {
-            if seen == Seen::TooOld
-                && self.broken(Sabotage::OldVersions)
-                && let Some(oldest) = oldest
-            {
-                return Some((epoch, Seen::Version { commit: oldest.commit, value: oldest.value }));
-            }
-            return Some((epoch, seen));
-        }
-        if self.broken(Sabotage::Hint)
+        let found = self.seen_in_group(self.group.id(), object, snapshot);
+        if found.is_none()
+            && self.broken(Sabotage::Hint)
             && let Some((commit, value)) = self.copies.get(object)
             && *commit <= snapshot
         {
             return Some((Epoch::ZERO, Seen::Version { commit: *commit, value: Some(value.clone()) }));
         }
-        None
+        found.map(|found| (found.epoch, found.seen))
+    }
+
+    /// What a snapshot sees of an object, if a group that this peer leads can say: it owns it, or it is sending it and
+    /// the snapshot lies at or below the floor (R16).
+    fn seen_in_group(&mut self, id: GroupId, object: ObjectId, snapshot: Timestamp) -> Option<Answerable> {
+        let group = self.led(id)?;
+        let mut in_transit = false;
+        let (changed, epoch, chain) = if let Some(stored) = group.owned(object) {
+            (stored.changed, stored.epoch, &stored.chain)
+        } else {
+            let (_, transit) = group.in_transit(object)?;
+            if snapshot > transit.floor && !self.broken(Sabotage::Hint) {
+                return None;
+            }
+            in_transit = true;
+            // The epoch at which it was owned here: the next one is the destination's.
+            (transit.changed, Epoch::from_u64(transit.epoch.as_u64().saturating_sub(1)), &transit.chain)
+        };
+        let mut seen = seen_in(chain, snapshot);
+        if seen == Seen::TooOld
+            && self.broken(Sabotage::OldVersions)
+            && let Some(oldest) = chain.versions().next()
+        {
+            seen = Seen::Version { commit: oldest.commit, value: oldest.value.clone() };
+        }
+        // R8: before a leader's first entry is stable it promises nothing.
+        let changed = if group.consensus().is_confirmed() { changed } else { group.tail() };
+        if in_transit {
+            self.metrics.note(RareEvent::ReadInTransit);
+        }
+        Some(Answerable { group: id, changed, epoch, seen })
+    }
+
+    /// What any group that this peer leads can say.
+    fn seen_in_any(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Answerable> {
+        if let Some(found) = self.seen_in_group(self.group.id(), object, snapshot) {
+            return Some(found);
+        }
+        if self.broken(Sabotage::Hint)
+            && let Some((epoch, seen)) = self.seen_here(object, snapshot)
+        {
+            return Some(Answerable { group: self.group.id(), changed: Lsn::ZERO, epoch, seen });
+        }
+        let caretaken: Vec<GroupId> = self.caretaken().map(Group::id).collect();
+        caretaken.into_iter().find_map(|id| self.seen_in_group(id, object, snapshot))
+    }
+
+    /// The group led here that owns an object in place of its founder.
+    fn caretaken_owner(&self, object: ObjectId) -> Option<GroupId> {
+        self.caretaken().find(|group| group.owned(object).is_some()).map(Group::id)
+    }
+
+    /// Whether a group led here is sending the object.
+    fn is_sending(&self, object: ObjectId) -> bool {
+        self.led_groups().any(|group| group.in_transit(object).is_some())
     }
 
     /// R18: a request from the future is refused before anything of it is used.
@@ -82,7 +125,7 @@ impl Peer {
         }
         let Err(ahead) = HybridClock::guard(named, self.now.wall) else { return false };
         self.metrics.note(RareEvent::ClockRefused);
-        self.send(from, Message::ClockAhead { objects: objects.collect(), receiver: ahead.receiver });
+        self.send_now(from, Message::ClockAhead { objects: objects.collect(), receiver: ahead.receiver });
         true
     }
 
@@ -94,44 +137,63 @@ impl Peer {
         if !self.broken(Sabotage::SnapshotClock) {
             self.clock.raise_above(snapshot);
         }
-        for request in objects {
-            self.answer_read(from, snapshot, request);
-        }
-    }
-
-    fn answer_read(&mut self, from: PeerId, snapshot: Timestamp, request: ReadRequest) {
-        let object = request.object;
-        if let Some((epoch, seen)) = self.seen_here(object, snapshot) {
-            let bytes = match &seen {
-                Seen::Version { value: Some(value), .. } => value.len(),
-                Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => 0,
-            };
-            if let Some(full) = self.outbox.answer(from, snapshot, bytes, ReadAnswer { object, epoch, seen }) {
-                self.send(from, full);
+        let limit = objects.len();
+        for (number, request) in objects.iter().enumerate() {
+            if !self.answer_read(from, snapshot, *request) {
+                self.read_later(from, snapshot, objects[number..limit].to_vec());
+                return;
             }
-        } else if !self.park(from, object, request.epoch, Parked::Read(snapshot)) {
-            self.say_where(from, object);
         }
     }
 
-    pub(crate) fn own_asked(&mut self, from: PeerId, requests: Vec<OwnRequest>) {
+    /// Answers a read, or says where the object is. `false` when this peer's clock must come nearer first.
+    fn answer_read(&mut self, from: PeerId, snapshot: Timestamp, request: ReadRequest) -> bool {
+        let object = request.object;
+        let Some(found) = self.seen_in_any(object, snapshot) else {
+            if !self.park(from, object, request.epoch, Parked::Read(snapshot)) {
+                self.say_where(from, object);
+            }
+            return true;
+        };
+        let Some(window) = self.window_needs(found.group, snapshot) else { return false };
+        // R6: what the answer shows, and that it shows nothing newer, must be stable; and below a stable window (R8).
+        let barrier = !self.broken(Sabotage::BarrierReads);
+        let unstable = self.led(found.group).is_some_and(|group| group.watermark() < found.changed);
+        let needs = if barrier && unstable { found.changed.max(window) } else { window };
+        let bytes = match &found.seen {
+            Seen::Version { value: Some(value), .. } => value.len(),
+            Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => 0,
+        };
+        let answer = ReadAnswer { object, epoch: found.epoch, seen: found.seen };
+        if let Some(full) = self.outbox.answer(from, (snapshot, found.group, needs), bytes, answer) {
+            let needs = if needs == Lsn::ZERO { Vec::new() } else { self.needs_of(found.group, needs) };
+            self.send_when(needs, from, full);
+        }
+        true
+    }
+
+    pub(crate) fn own_asked(&mut self, from: PeerId, group: GroupId, requests: Vec<OwnRequest>) {
         for request in requests {
             let object = request.object;
             if !self.refuse_ahead(from, request.age.time, std::iter::once(object)) {
-                self.answer_own(from, request);
+                self.answer_own(from, group, request);
             }
         }
     }
 
-    fn answer_own(&mut self, from: PeerId, request: OwnRequest) {
+    fn answer_own(&mut self, from: PeerId, group: GroupId, request: OwnRequest) {
         let object = request.object;
         if self.group.owned(object).is_none() {
-            if !self.park(from, object, request.epoch, Parked::Own(request)) {
+            if let Some(caretaken) = self.caretaken_owner(object) {
+                if !self.takes_objects(group) || !self.hand_out(caretaken, object, group, request.have) {
+                    // It asks again.
+                    self.outbox.queued(from, Queued { object, behind: None });
+                }
+            } else if !self.park(from, object, request.epoch, Parked::Own(group, request)) {
                 self.say_where(from, object);
             }
             return;
         }
-        let Some(group) = self.members.get(&from).map(|member| member.group) else { return };
         let by = Other { timestamp: request.age, kind: request.kind.clone() };
         let expires = self.now.mono.plus(QUEUED_FOR);
         let waiter = RemoteWaiter { group, kind: request.kind, have: request.have, expires };
@@ -153,7 +215,7 @@ impl Peer {
     fn park(&mut self, from: PeerId, object: ObjectId, epoch: Epoch, what: Parked) -> bool {
         let known = self.pointers.get(object).map_or(Epoch::ZERO, |record| record.epoch);
         let full = self.parked.len() >= PARKED_OBJECTS_MAX && !self.parked.contains_key(&object);
-        if epoch <= known || full || self.group.in_transit(object).is_some() {
+        if epoch <= known || full || self.is_sending(object) {
             return false;
         }
         let until = self.now.mono.plus(PARK_FOR);
@@ -172,10 +234,9 @@ impl Peer {
         for parked in self.parked.remove(&object).unwrap_or_default() {
             match parked.what {
                 Parked::Read(snapshot) => {
-                    let request = ReadRequest { object, epoch: Epoch::ZERO };
-                    self.answer_read(parked.from, snapshot, request);
+                    self.read_asked(parked.from, snapshot, vec![ReadRequest { object, epoch: Epoch::ZERO }]);
                 }
-                Parked::Own(request) => self.answer_own(parked.from, request),
+                Parked::Own(group, request) => self.answer_own(parked.from, group, request),
             }
         }
     }
@@ -194,6 +255,12 @@ impl Peer {
         }
     }
 
+    /// How many objects that share a counter with this one have come to or left this peer. While it stands still, the
+    /// object has not moved here.
+    pub(crate) fn moves_near(&self, object: ObjectId) -> u64 {
+        self.led_groups().fold(self.moves_base, |moves, group| moves.wrapping_add(group.moves_near(object)))
+    }
+
     pub(crate) fn locate_asked(&mut self, from: PeerId, requests: Vec<LocateRequest>) {
         for request in requests {
             self.answer_where(from, request);
@@ -208,17 +275,17 @@ impl Peer {
     /// Says what this peer knows of an object: its own group's word first, then its best record.
     fn answer_where(&mut self, to: PeerId, request: LocateRequest) {
         let LocateRequest { object, round } = request;
-        let holds = if self.group.owned(object).is_some() {
+        let holds = if self.led_groups().any(|group| group.owned(object).is_some()) {
             Holds::Owns
-        } else if self.group.in_transit(object).is_some() {
+        } else if self.is_sending(object) {
             Holds::Sending
         } else {
             Holds::No
         };
         let record = self.best_record(object).map(|(_, record)| record);
-        let leader = record.and_then(|record| self.leaders.get(&record.group).copied());
-        let moves = self.group.moves_near(object);
-        let groups_digest = self.groups_digest;
+        let leader = record.and_then(|record| self.groups.leader(record.group));
+        let moves = self.moves_near(object);
+        let groups_digest = self.groups.digest();
         self.outbox.located(to, Located { object, holds, record, leader, moves, round, groups_digest });
     }
 }

@@ -2,8 +2,13 @@
 
 use driftmesh_model::limits::NAME_BUCKET_ENTRIES_MAX;
 use driftmesh_model::{Incarnation, Micros, PeerId};
-use driftmesh_object_store::{Retain, Stability};
+use driftmesh_object_store::Settings;
 use std::num::NonZeroUsize;
+
+/// Followers of a group unless set otherwise.
+pub const REPLICAS: usize = 2;
+/// Most followers of a group.
+pub const REPLICAS_MAX: usize = 6;
 
 /// Settings of one incarnation of a peer.
 #[derive(Clone, Debug)]
@@ -17,10 +22,20 @@ pub struct Config {
     /// Whether it founds the mesh: one peer does, and begins with the directory buckets (R23). A peer that joins and
     /// has met nobody yet declares nothing absent (R4).
     pub founder: bool,
-    /// How journal entries become stable.
-    pub stability: Stability,
-    /// How much of the journal is kept.
-    pub retain: Retain,
+    /// How many followers its group shall have: 0 to 6. Fewer peers, fewer followers.
+    pub replicas: usize,
+    /// What fails together with this peer: a hash of its zone, or of its machine. Followers are chosen elsewhere first.
+    pub domain: u64,
+    /// How the members of groups behave in time, and how much of a journal is kept.
+    pub journal: Settings,
+    /// A follower that is out of reach for so long is replaced, if somebody can take its place.
+    pub replace_after: Micros,
+    /// How long an entry may be unstable before commits wait (R10).
+    pub unstable_max: Micros,
+    /// How many bytes of entries may be unstable before commits wait (R10).
+    pub unstable_bytes_max: u64,
+    /// Most groups that this peer follows (R24).
+    pub followed_max: usize,
     /// Time between heartbeats.
     pub heartbeat: Micros,
     /// Most location hints and home records, each.
@@ -48,8 +63,13 @@ impl Config {
             incarnation,
             seed,
             founder: true,
-            stability: Stability::OnAppend,
-            retain: Retain::Bytes(0),
+            replicas: REPLICAS,
+            domain: 0,
+            journal: Settings::default(),
+            replace_after: Micros::from_millis(2_000),
+            unstable_max: Micros::from_millis(1_000),
+            unstable_bytes_max: 16 << 20,
+            followed_max: 256,
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
             pointers_max: 1 << 18,

@@ -250,7 +250,7 @@ impl Peer {
             }
             let Some(fetch) = self.fetches.get(&object) else { continue };
             let best = fetch.lookup.best();
-            let asked = fetch.asked.filter(|group| self.leaders.get(group) == Some(&from));
+            let asked = fetch.asked.filter(|group| self.groups.leader(*group) == Some(from));
             // R14: only news of the object counts as word of it; that nobody knows anything does not.
             let going = |record: &Record| record.group == self.group.id() || self.leader_of(record.group).is_some();
             let news = match located.holds {
@@ -280,19 +280,17 @@ impl Peer {
         }
     }
 
-    pub(crate) fn read_answered(&mut self, from: PeerId, snapshot: Timestamp, answers: Vec<ReadAnswer>) {
+    pub(crate) fn read_answered(&mut self, from: PeerId, at: (Timestamp, GroupId), answers: Vec<ReadAnswer>) {
         for answer in answers {
-            self.one_read_answered(from, snapshot, answer);
+            self.one_read_answered(from, at, answer);
         }
     }
 
-    fn one_read_answered(&mut self, from: PeerId, snapshot: Timestamp, answer: ReadAnswer) {
+    fn one_read_answered(&mut self, from: PeerId, (snapshot, group): (Timestamp, GroupId), answer: ReadAnswer) {
         let object = answer.object;
-        if let Some(member) = self.members.get(&from) {
-            let record = Record { group: member.group, ..self.own_record(object, answer.epoch) };
-            if self.group.owned(object).is_none() {
-                self.hints.learn(record);
-            }
+        if self.group.owned(object).is_none() {
+            let record = Record { group, ..self.own_record(object, answer.epoch) };
+            self.hints.learn(record);
         }
         if let Seen::Version { commit, value: Some(value) } = &answer.seen {
             self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
@@ -310,12 +308,11 @@ impl Peer {
         let path = fetch.lookup.path().to_vec();
         let done = fetch.owners.is_empty() && fetch.readers.is_empty();
         let ids: Vec<TxnId> = readers.iter().map(|(_, id)| *id).collect();
-        let group = self.members.get(&from).map_or_else(|| self.group.id(), |member| member.group);
         self.note_found(object, &ids, Place::At { peer: from, group, epoch: answer.epoch });
         for id in ids {
             self.deliver_read(id, object, answer.seen.clone());
         }
-        self.tell_the_path(object, &path, from, answer.epoch);
+        self.tell_the_path(object, &path, group, answer.epoch);
         if done {
             self.fetches.remove(&object);
         }
@@ -335,24 +332,17 @@ impl Peer {
     }
 
     /// Path compression: every group that a search passed learns where it ended.
-    fn tell_the_path(&mut self, object: ObjectId, path: &[GroupId], end: PeerId, epoch: Epoch) {
+    fn tell_the_path(&mut self, object: ObjectId, path: &[GroupId], group: GroupId, epoch: Epoch) {
         let hops = path.len().saturating_sub(1) as u64;
         self.metrics.found += 1;
         self.metrics.hops += hops;
         self.metrics.chain_max = self.metrics.chain_max.max(hops);
-        let group = if end == self.config.peer {
-            self.group.id()
-        } else {
-            match self.members.get(&end) {
-                Some(member) => member.group,
-                None => return,
-            }
-        };
         let record = Record { group, ..self.own_record(object, epoch) };
+        let end = self.leader_of(group);
         for passed in path {
-            if let Some(leader) = self.leader_of(*passed)
+            let leader = self.leader_of(*passed).filter(|leader| *leader != self.config.peer && Some(*leader) != end);
+            if let Some(leader) = leader
                 && *passed != group
-                && leader != end
             {
                 self.send(leader, crate::Message::Learned { records: vec![record] });
             }
@@ -440,7 +430,7 @@ impl Peer {
             for id in fetch.owners.values() {
                 self.wakes.push(*id);
             }
-            self.tell_the_path(object, fetch.lookup.path(), self.config.peer, epoch);
+            self.tell_the_path(object, fetch.lookup.path(), self.group.id(), epoch);
         }
         self.answer_parked(object);
         self.hand_overs.push_back(object);

@@ -4,27 +4,31 @@
 //! | --- | --- |
 //! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send, questions to the routing |
 //! | `begin`, `prepare`, `read`, `intend`, `commit`, `retry`, `end` (a transaction's steps) | transactions to wake |
-//! | `journal_held` (how far the journal is stable) | how far the journal has grown |
 //!
 //! One input, then [`Peer::take_commands`]. This crate refuses to do I/O, to read a clock, to start a thread and to
 //! draw randomness: the simulator and the live mesh drive the very same code. [`session`] runs users' closures on it.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 mod answering;
+mod caretaking;
 mod clock_watch;
 mod collecting;
 mod config;
 mod explaining;
+mod fates;
 mod fetching;
 mod founding;
+mod groups;
 mod locking;
 mod membership;
+mod mending;
 mod message;
 mod metrics;
 mod outbox;
 mod ownership;
 mod peer;
 mod publishing;
+mod replicating;
 mod sabotage;
 mod scanning;
 mod seeking;
@@ -33,18 +37,19 @@ mod status;
 mod steps;
 mod timers;
 mod transfer;
+mod windows;
 
-pub use config::Config;
+pub use config::{Config, REPLICAS, REPLICAS_MAX};
 pub use driftmesh_directory::{Source, Step, Trail};
-pub use driftmesh_object_store::{Retain, Stability};
+pub use driftmesh_object_store::Settings;
 pub use driftmesh_txn::{Cause, Other, TaskKind};
 pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
-pub use message::{Envelope, Introduction, Message, ScanPage, Scanned, Seen};
+pub use message::{Ended, Envelope, FateTold, GroupRecord, Introduction, Message, ScanPage, Scanned, Seen};
 pub use metrics::{Metrics, RareEvent};
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
 pub use sabotage::Sabotage;
 pub use seeking::Seek;
-pub use status::{MemberStatus, Status};
+pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};

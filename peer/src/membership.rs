@@ -1,11 +1,12 @@
 //! Who else is in the mesh, as far as this peer can reach them.
 
 use crate::Peer;
-use crate::message::{Introduction, Message};
+use crate::message::{GroupRecord, Introduction, Message};
 use crate::timers::Timer;
 use driftmesh_directory::Reachable;
 use driftmesh_model::limits::{VERSION_KEEP_MAX, VERSION_KEEP_MIN};
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
+use driftmesh_object_store::MemberId;
 
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
 const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
@@ -41,6 +42,10 @@ pub(crate) struct Member {
     used_at: Micros,
     /// Once it knows that this peer is leaving: how many of its grants to this peer are not settled.
     pub(crate) unsettled_to_us: Option<u64>,
+    /// What fails together with it.
+    pub(crate) domain: u64,
+    /// When it was last told all that this peer knows of groups.
+    pub(crate) told_groups_at: Micros,
 }
 
 impl Peer {
@@ -52,6 +57,7 @@ impl Peer {
             group: self.group.id(),
             generation: self.group.generation(),
             term: self.group.term(),
+            domain: self.config.domain,
         }
     }
 
@@ -78,16 +84,19 @@ impl Peer {
             heartbeat,
             used_at: now.mono,
             unsettled_to_us: None,
+            domain: introduction.domain,
+            told_groups_at: now.mono,
         };
         let former = self.members.insert(peer, member);
         if let Some(former) = &former
             && former.incarnation != introduction.incarnation
         {
-            self.leaders.remove(&former.group);
-            self.lost_groups.insert(former.group);
+            // What that incarnation led is led by nobody until somebody is elected.
+            self.groups.leaderless(former.group);
         }
-        self.leaders.insert(introduction.group, peer);
-        self.renew_groups_digest();
+        let Introduction { group, generation, term, .. } = introduction;
+        self.learn_group(&GroupRecord { group, generation, term, leader: Some(peer), ended: None });
+        self.tell_groups(peer);
         let new_incarnation = former.as_ref().is_some_and(|former| former.incarnation != introduction.incarnation);
         if new_incarnation {
             // R4: what it was told as a home went with its former incarnation.
@@ -122,19 +131,26 @@ impl Peer {
         let Some(member) = self.members.get_mut(&peer) else { return };
         let was_connected = std::mem::take(&mut member.connected);
         let (group, owned) = (member.group, member.owned);
+        let gone = MemberId { peer, incarnation: member.incarnation };
         self.ring.remove(&peer);
         self.forget_home(&peer);
         self.outbox.forget(peer);
-        if clean && owned == Some(0) {
+        for id in self.followed.keys().copied().collect::<Vec<_>>() {
+            self.with_group(id, |group, now| group.member_is_gone(now, gone));
+        }
+        if clean && self.groups.ended(group).is_some() {
             self.members.remove(&peer);
-            self.leaders.remove(&group);
-            self.renew_groups_digest();
         } else if was_connected {
             self.tell_lost(peer, owned);
         }
         let stalled = self.stalled.remove(&group).unwrap_or_default().take();
         self.hand_overs.extend(stalled.chain(self.stalled_for_pointers.take()));
         self.begin_republishing();
+    }
+
+    /// A group has ended: its founder need not be remembered if it is gone too.
+    pub(crate) fn forget_members_of(&mut self, group: GroupId) {
+        self.members.retain(|_, member| member.connected || member.group != group);
     }
 
     /// What a home was told, or was to be told, is gone.
@@ -146,11 +162,6 @@ impl Peer {
 
     pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
         self.members.get(peer).is_some_and(|member| member.connected)
-    }
-
-    /// The connected leader of another group.
-    pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerId> {
-        self.leaders.get(&group).copied().filter(|peer| self.is_connected(peer))
     }
 
     pub(crate) fn connected_members(&self) -> Vec<PeerId> {
@@ -166,12 +177,13 @@ impl Peer {
         Reachable {
             homes,
             everyone,
-            someone_missing: !self.lost_groups.is_empty()
-                || self.leaders.values().any(out_of_reach)
+            someone_missing: self.groups.leaders().any(|(_, leader)| leader.as_ref().is_none_or(out_of_reach))
                 || (self.members.is_empty() && !self.config.founder),
-            groups_digest: self.groups_digest,
-            held_here: self.group.owned(object).is_some() || self.group.in_transit(object).is_some(),
-            moves_here: self.group.moves_near(object),
+            groups_digest: self.groups.digest(),
+            held_here: self
+                .led_groups()
+                .any(|group| group.owned(object).is_some() || group.in_transit(object).is_some()),
+            moves_here: self.moves_near(object),
         }
     }
 
@@ -194,6 +206,7 @@ impl Peer {
         self.prune_versions(PRUNE_STEPS);
         self.collect_pointers();
         self.publish_due();
+        self.mend_groups();
     }
 
     /// A member asked or answered something: it is told regularly how this peer is.
@@ -237,18 +250,24 @@ impl Peer {
                 owned,
                 sequence: self.heartbeats,
                 draining: if self.draining { self.drains } else { 0 },
-                unsettled: self.group.unsettled_to(member.group).count() as u64,
+                unsettled: self.led_groups().map(|group| group.unsettled_to(member.group).count() as u64).sum(),
                 heard_draining: member.draining,
                 your_offset: member.offset_heard,
+                group: self.group.id(),
+                groups_digest: self.groups.digest(),
             };
-            self.send(*peer, heartbeat);
+            // R6: what it says of objects is true of what is not stable too: a new leader has at most more to settle.
+            self.send_now(*peer, heartbeat);
         }
     }
 
     /// Whether a heartbeat is newer than all before; links may reorder.
-    pub(crate) fn is_news(&mut self, from: PeerId, sequence: u64) -> bool {
+    pub(crate) fn is_news(&mut self, from: PeerId, sequence: u64, group: GroupId) -> bool {
         let Some(member) = self.members.get_mut(&from) else { return false };
         let news = sequence > member.heartbeat;
+        if news {
+            member.group = group;
+        }
         member.heartbeat = member.heartbeat.max(sequence);
         news
     }
@@ -273,16 +292,6 @@ impl Peer {
     /// sent something before, and counts too.
     pub(crate) fn nothing_is_coming(&self) -> bool {
         self.members.values().all(|member| member.unsettled_to_us == Some(0))
-    }
-
-    /// The groups that this peer knows, folded: peers that know the same ones have the same digest.
-    pub(crate) fn renew_groups_digest(&mut self) {
-        let groups = self.leaders.keys().chain(&self.lost_groups);
-        self.groups_digest = groups.fold(0_u64, |digest, group| {
-            let hash = blake3::hash(&group.as_u128().to_be_bytes());
-            let first: [u8; 8] = std::array::from_fn(|index| hash.as_bytes()[index]);
-            digest ^ u64::from_be_bytes(first)
-        });
     }
 
     pub(crate) fn heartbeat_received(

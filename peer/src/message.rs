@@ -3,10 +3,12 @@
 
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
-    Epoch, Generation, GroupId, Hash, Incarnation, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
+    Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
 };
+use driftmesh_object_store::{GrantLog, GroupMessage, TermTable};
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A message and the clock of its sender when it left.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +30,51 @@ pub struct Introduction {
     pub generation: Generation,
     /// Its leadership period.
     pub term: Term,
+    /// What fails together with this peer: a hash of its zone, or of its machine.
+    pub domain: u64,
+}
+
+/// What is known of a group: who leads it, or how it ended. A higher (generation, term) replaces a lower one (R2), and an
+/// end replaces everything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The group.
+    pub group: GroupId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its leadership period.
+    pub term: Term,
+    /// Who leads it, if anybody is known to.
+    pub leader: Option<PeerId>,
+    /// It ended.
+    pub ended: Option<Ended>,
+}
+
+/// What remains of a group that has ended: enough to say what became of its receipts (R22), and of grants to it (R20).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ended {
+    /// Where each leader began.
+    pub terms: TermTable,
+    /// Its last entry.
+    pub tail: Lsn,
+    /// Which grants it had answered, by their sender.
+    pub received: BTreeMap<GroupId, GrantLog>,
+    /// An operator gave it up: what it owned is lost.
+    pub lost: bool,
+}
+
+/// What became of an entry of a journal (R22), as a peer can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum FateTold {
+    /// It survives every change of leader.
+    Stable {
+        /// How many members hold it at least.
+        copies: u32,
+    },
+    /// It is not in the group's journal and never will be.
+    Lost,
+    /// Not decided yet, or not known to this peer.
+    Unknown,
 }
 
 /// One object to be read: what the asker believes its epoch to be, so that a group it is on its way to lets the
@@ -220,6 +267,45 @@ pub enum Message {
         heard_draining: u64,
         /// The receiver's wall clock minus the sender's, microseconds, as the receiver's last heartbeat looked.
         your_offset: Option<i64>,
+        /// The group that the sender works in.
+        group: GroupId,
+        /// Tells whether the receiver knows the same of all groups.
+        groups_digest: u64,
+    },
+    /// What a member of a group says to another one.
+    Group {
+        /// The group.
+        group: GroupId,
+        /// What it says.
+        message: GroupMessage,
+    },
+    /// The sender follows as many groups as it may already: somebody else should (R24).
+    NoRoom {
+        /// The group that it does not follow.
+        group: GroupId,
+    },
+    /// What the sender knows of groups.
+    Groups {
+        /// A record for each.
+        records: Vec<GroupRecord>,
+    },
+    /// Asks what became of an entry of a journal (R22).
+    AskFate {
+        /// Comes back with the answer.
+        ask: u64,
+        /// The group.
+        group: GroupId,
+        /// The leadership period in which the entry was made.
+        term: Term,
+        /// Its position.
+        lsn: Lsn,
+    },
+    /// Says that.
+    Fate {
+        /// The question.
+        ask: u64,
+        /// The answer.
+        fate: FateTold,
     },
     /// Reads at one snapshot.
     Read {
@@ -232,11 +318,15 @@ pub enum Message {
     ReadAnswers {
         /// The snapshot timestamp.
         snapshot: Timestamp,
-        /// One for each object owned here.
+        /// The group that owns the objects, or is sending them.
+        group: GroupId,
+        /// One for each object.
         answers: Vec<ReadAnswer>,
     },
     /// Asks for ownership.
     Own {
+        /// The group that wants it.
+        group: GroupId,
         /// The objects.
         requests: Vec<OwnRequest>,
     },

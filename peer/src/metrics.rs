@@ -61,11 +61,31 @@ pub enum RareEvent {
     OwnClockOff,
     /// A directory bucket was split.
     BucketSplit,
+    /// This peer began to follow a group.
+    BeganToFollow,
+    /// This peer was elected to lead a group in place of its founder.
+    TookOver,
+    /// Another peer was elected to lead this peer's group.
+    Deposed,
+    /// A group ended.
+    GroupEnded,
+    /// A leader proposed other members for its group.
+    MembersChanged,
+    /// A peer would not follow one more group.
+    NoRoom,
+    /// Others were asked what became of a commit.
+    FateAsked,
+    /// A commit waited because too much was unstable.
+    CommitHeld,
+    /// A read waited for its owner's clock.
+    ReadTooEarly,
+    /// A grant came to a peer that does not lead its destination.
+    GrantToFormerLeader,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 38] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -94,6 +114,16 @@ impl RareEvent {
         Self::Sought,
         Self::OwnClockOff,
         Self::BucketSplit,
+        Self::BeganToFollow,
+        Self::TookOver,
+        Self::Deposed,
+        Self::GroupEnded,
+        Self::MembersChanged,
+        Self::NoRoom,
+        Self::FateAsked,
+        Self::CommitHeld,
+        Self::ReadTooEarly,
+        Self::GrantToFormerLeader,
     ];
 }
 
@@ -126,6 +156,16 @@ pub struct Metrics {
     pub chain_max: u64,
     /// Questions to the routing of the mesh.
     pub seeks: u64,
+    /// Groups that this peer was elected to lead in place of their founders.
+    pub taken_over: u64,
+    /// How often another peer was elected to lead this peer's group.
+    pub deposed: u64,
+    /// Objects handed out of groups led in place of their founders.
+    pub handed_out: u64,
+    /// Windows of time journalled (R8).
+    pub windows: u64,
+    /// Commits that waited because too much was unstable (R10).
+    pub held_commits: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
     /// How often each rare event happened.

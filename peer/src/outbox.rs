@@ -3,20 +3,36 @@
 //! Requests of one step to one peer are gathered into one message, so that n objects cost one round.
 
 use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest};
-use driftmesh_model::{Lsn, ObjectId, PeerId, Timestamp};
+use driftmesh_model::{GroupId, Lsn, ObjectId, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
 /// About how many bytes of values one gathered answer carries before it is sent.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Most messages held back (R24). Whoever misses one asks again; the core repeats its own.
+const HELD_MAX: usize = 1 << 16;
+
+/// Positions of journals that must be stable before something leaves (R6). Those that are so already are left out.
+pub(crate) type Needs = Vec<(GroupId, Lsn)>;
+
+/// Answers of one group to reads at one snapshot, which depend on its journal up to a position; zero for none.
+type AnswerKey = (Timestamp, GroupId, Lsn);
 
 #[derive(Debug, Default)]
 struct Gathered {
     reads: BTreeMap<Timestamp, Vec<ReadRequest>>,
-    answers: BTreeMap<Timestamp, (usize, Vec<ReadAnswer>)>,
+    answers: BTreeMap<AnswerKey, (usize, Vec<ReadAnswer>)>,
     owns: BTreeMap<ObjectId, OwnRequest>,
     queued: Vec<Queued>,
     locates: Vec<LocateRequest>,
     located: Vec<Located>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// What it depends on besides the position that it is held for.
+    others: Needs,
+    to: PeerId,
+    message: Message,
 }
 
 /// Messages on their way out.
@@ -24,7 +40,8 @@ struct Gathered {
 pub(crate) struct Outbox {
     gathered: BTreeMap<PeerId, Gathered>,
     /// Messages that depend on a position that is not stable yet, by that position.
-    held: BTreeMap<Lsn, Vec<(PeerId, Message)>>,
+    held: BTreeMap<(GroupId, Lsn), Vec<Held>>,
+    held_count: usize,
     ready: Vec<(PeerId, Message)>,
 }
 
@@ -33,23 +50,24 @@ impl Outbox {
         self.gathered.entry(to).or_default().reads.entry(snapshot).or_default().push(request);
     }
 
-    /// Adds an answer; returns a full message to send now, if one is.
+    /// Adds an answer, which depends on `needs` of the answering group's journal; zero for what is stable. Returns a
+    /// full message to send now, if one is.
     pub(crate) fn answer(
         &mut self,
         to: PeerId,
-        snapshot: Timestamp,
+        (snapshot, group, needs): AnswerKey,
         bytes: usize,
         answer: ReadAnswer,
     ) -> Option<Message> {
         let gathered = self.gathered.entry(to).or_default();
-        let (size, answers) = gathered.answers.entry(snapshot).or_default();
+        let (size, answers) = gathered.answers.entry((snapshot, group, needs)).or_default();
         *size += bytes;
         answers.push(answer);
         if *size < ANSWER_BYTES_MAX {
             return None;
         }
-        let (_, answers) = gathered.answers.remove(&snapshot)?;
-        Some(Message::ReadAnswers { snapshot, answers })
+        let (_, answers) = gathered.answers.remove(&(snapshot, group, needs))?;
+        Some(Message::ReadAnswers { snapshot, group, answers })
     }
 
     pub(crate) fn own(&mut self, to: PeerId, request: OwnRequest) {
@@ -68,24 +86,56 @@ impl Outbox {
         self.gathered.entry(to).or_default().located.push(located);
     }
 
-    /// The one barrier: a message leaves once `lsn` is stable. Returns whether it has to wait.
-    pub(crate) fn when_stable(&mut self, lsn: Lsn, watermark: Lsn, to: PeerId, message: Message) -> bool {
-        if lsn <= watermark {
-            self.ready.push((to, message));
+    /// Sends what depends on nothing.
+    pub(crate) fn now(&mut self, to: PeerId, message: Message) {
+        self.ready.push((to, message));
+    }
+
+    /// The one barrier: a message leaves once all that it depends on is stable. Returns whether it has to wait.
+    pub(crate) fn when_stable(&mut self, mut needs: Needs, to: PeerId, message: Message) -> bool {
+        let Some(first) = needs.pop() else {
+            self.now(to, message);
             return false;
+        };
+        if self.held_count >= HELD_MAX {
+            // R24: while nothing becomes stable nothing is promised either.
+            return true;
         }
-        self.held.entry(lsn).or_default().push((to, message));
+        self.held_count += 1;
+        self.held.entry(first).or_default().push(Held { others: needs, to, message });
         true
     }
 
-    /// The watermark moved: what waited for it may leave.
-    pub(crate) fn release(&mut self, watermark: Lsn) {
-        while let Some(entry) = self.held.first_entry() {
-            if *entry.key() > watermark {
-                return;
+    /// A group's watermark moved: what waited for it may leave, or waits for another group.
+    pub(crate) fn release(&mut self, group: GroupId, watermark: Lsn, is_stable: impl Fn(GroupId, Lsn) -> bool) {
+        while let Some((key, _)) = self.held.range((group, Lsn::ZERO)..=(group, watermark)).next() {
+            let key = *key;
+            for mut held in self.held.remove(&key).unwrap_or_default() {
+                self.held_count -= 1;
+                held.others.retain(|(group, lsn)| !is_stable(*group, *lsn));
+                self.when_stable(held.others, held.to, held.message);
             }
-            self.ready.append(&mut entry.remove());
         }
+    }
+
+    /// R9: a group that is led by somebody else says nothing more of what it held back.
+    pub(crate) fn forget_group(&mut self, group: GroupId) {
+        for held in self.held.values_mut() {
+            held.retain(|held| held.others.iter().all(|(other, _)| *other != group));
+        }
+        self.held.retain(|(of, _), held| *of != group && !held.is_empty());
+        self.held_count = self.held.values().map(Vec::len).sum();
+    }
+
+    /// The last position of a group's journal that anything waits for; zero when nothing does.
+    pub(crate) fn waits_for(&self, group: GroupId) -> Lsn {
+        let held = self.held.range((group, Lsn::ZERO)..=(group, Lsn::from_u64(u64::MAX)));
+        held.map(|((_, lsn), _)| *lsn).next_back().unwrap_or_default()
+    }
+
+    /// How many messages are held back.
+    pub(crate) const fn held_count(&self) -> usize {
+        self.held_count
     }
 
     /// Whether there is nothing to take.
@@ -93,50 +143,66 @@ impl Outbox {
         self.gathered.is_empty() && self.ready.is_empty()
     }
 
-    /// Turns what was gathered into messages that depend on `lsn`. Returns how many have to wait.
-    pub(crate) fn flush(&mut self, lsn: Lsn, watermark: Lsn) -> usize {
+    /// Turns what was gathered into messages. `needs` is what says of this peer's groups depend on, `own` the group
+    /// that asks for ownership. Returns how many have to wait.
+    pub(crate) fn flush(&mut self, needs: &Needs, own: GroupId) -> usize {
         let mut held = 0;
         for (to, gathered) in std::mem::take(&mut self.gathered) {
-            let mut messages = Vec::new();
+            // Requests tell nothing of what is here.
             for (snapshot, objects) in gathered.reads {
-                messages.push(Message::Read { snapshot, objects });
-            }
-            for (snapshot, (_, answers)) in gathered.answers {
-                messages.push(Message::ReadAnswers { snapshot, answers });
+                self.now(to, Message::Read { snapshot, objects });
             }
             if !gathered.owns.is_empty() {
-                messages.push(Message::Own { requests: gathered.owns.into_values().collect() });
+                self.now(to, Message::Own { group: own, requests: gathered.owns.into_values().collect() });
             }
             if !gathered.queued.is_empty() {
-                messages.push(Message::Queued { objects: gathered.queued });
+                self.now(to, Message::Queued { objects: gathered.queued });
             }
             if !gathered.locates.is_empty() {
-                messages.push(Message::Locate { objects: gathered.locates });
+                self.now(to, Message::Locate { objects: gathered.locates });
+            }
+            for ((snapshot, group, lsn), (_, answers)) in gathered.answers {
+                let needs = if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] };
+                held += usize::from(self.when_stable(needs, to, Message::ReadAnswers { snapshot, group, answers }));
             }
             if !gathered.located.is_empty() {
-                messages.push(Message::Located { answers: gathered.located });
-            }
-            for message in messages {
-                held += usize::from(self.when_stable(lsn, watermark, to, message));
+                let message = Message::Located { answers: gathered.located };
+                held += usize::from(self.when_stable(needs.clone(), to, message));
             }
         }
         held
     }
 
-    /// Takes what may leave, with the clock it leaves at.
-    pub(crate) fn take(&mut self, clock: Timestamp) -> Vec<(PeerId, Envelope)> {
+    /// Takes what may leave, with the clock it leaves at. What is for `own` itself is left.
+    pub(crate) fn take(&mut self, clock: Timestamp, own: PeerId) -> Vec<(PeerId, Envelope)> {
         if self.ready.is_empty() {
             return Vec::new();
         }
-        std::mem::take(&mut self.ready).into_iter().map(|(to, message)| (to, Envelope { clock, message })).collect()
+        let (left, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
+        self.ready = left;
+        gone.into_iter().map(|(to, message)| (to, Envelope { clock, message })).collect()
+    }
+
+    /// Takes what this peer says to itself: it leads more than one group.
+    pub(crate) fn take_own(&mut self, own: PeerId) -> Vec<Message> {
+        if !self.ready.iter().any(|(to, _)| *to == own) {
+            return Vec::new();
+        }
+        let (taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ready).into_iter().partition(|(to, _)| *to == own);
+        self.ready = left;
+        taken.into_iter().map(|(_, message)| message).collect()
     }
 
     /// A peer is gone: nothing is for it any more.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.gathered.remove(&peer);
         self.ready.retain(|(to, _)| *to != peer);
-        for messages in self.held.values_mut() {
-            messages.retain(|(to, _)| *to != peer);
+        for held in self.held.values_mut() {
+            held.retain(|held| held.to != peer);
         }
+        self.held.retain(|_, held| !held.is_empty());
+        self.held_count = self.held.values().map(Vec::len).sum();
     }
 }

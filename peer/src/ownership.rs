@@ -252,6 +252,11 @@ impl Peer {
         }
     }
 
+    /// What is owned here has changed as a whole: subscribers look at everything again.
+    pub(crate) fn tell_missed(&mut self) {
+        self.tell_subscribers(Waiting::Missed);
+    }
+
     /// A member went without having handed everything over.
     pub(crate) fn tell_lost(&mut self, peer: PeerId, objects: Option<u64>) {
         self.tell_subscribers(Waiting::Lost(peer, objects));

@@ -1,24 +1,30 @@
 //! The state of a peer, and the dispatch of what comes in.
 
+use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::collecting::Stalled;
+use crate::fates::Fates;
 use crate::fetching::Fetch;
+use crate::groups::Groups;
 use crate::membership::Member;
+use crate::mending::Mending;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
-use crate::outbox::Outbox;
+use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
+use crate::replicating::Followed;
 use crate::scanning::ScanPages;
 use crate::seeking::{Seek, Sought};
 use crate::timers::{Timer, Timers};
+use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
 use driftmesh_model::{
-    GroupId, HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp, Value,
+    GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, Group};
-use driftmesh_txn::{LockTable, TaskKind, Transactions};
+use driftmesh_object_store::{Entry, Group, MemberId};
+use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,8 +37,6 @@ pub struct Commands {
     pub wakes: Vec<TxnId>,
     /// Questions to the routing of the mesh; who is found and admitted appears by `joined`.
     pub seeks: Vec<Seek>,
-    /// The journal has grown to here, and its stability is reported from outside.
-    pub appended: Option<Lsn>,
 }
 
 /// A recent commit, remembered so that a conflict can name it.
@@ -43,7 +47,10 @@ pub(crate) struct RecentCommit {
     pub(crate) kind: TaskKind,
 }
 
-/// One peer of the mesh: the leader of the group that it founded, with its view of the others.
+/// Rounds of what a peer says to itself that one step hears.
+const OWN_ROUNDS: usize = 32;
+
+/// One peer of the mesh: the leader of the group that it founded, a follower of others', with its view of the mesh.
 #[derive(Debug)]
 pub struct Peer {
     pub(crate) config: Config,
@@ -53,6 +60,8 @@ pub struct Peer {
     pub(crate) group: Group,
     pub(crate) locks: LockTable,
     pub(crate) txns: Transactions,
+    /// Empty, but with room: the next transaction need not ask for some.
+    pub(crate) spare_intents: SmallMap<ObjectId, Intent>,
     pub(crate) fetches: BTreeMap<ObjectId, Fetch>,
     /// Requests for objects that are on their way here, by object.
     pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
@@ -65,19 +74,34 @@ pub struct Peer {
     pub(crate) publish_timer_set: bool,
     pub(crate) republish: Republish,
     pub(crate) members: BTreeMap<PeerId, Member>,
-    /// Who leads each known group.
-    pub(crate) leaders: BTreeMap<GroupId, PeerId>,
-    /// Tells whether two peers know the same groups (R4).
-    pub(crate) groups_digest: u64,
-    /// When each unsettled grant is due to be sent again.
-    pub(crate) grants_due: BTreeMap<(GroupId, u64), Micros>,
+    /// The other groups that this peer belongs to.
+    pub(crate) followed: BTreeMap<GroupId, Followed>,
+    /// Those of them that it leads in place of their founders.
+    pub(crate) caretaking: BTreeMap<GroupId, Caretaking>,
+    pub(crate) mending: BTreeMap<GroupId, Mending>,
+    /// All groups of the mesh.
+    pub(crate) groups: Groups,
+    /// The own group took a step, or has something to say.
+    pub(crate) own_dirty: bool,
+    /// And these.
+    pub(crate) dirty: Vec<GroupId>,
+    /// When each group is looked at next.
+    pub(crate) armed: BTreeMap<GroupId, Micros>,
+    pub(crate) windows: BTreeMap<GroupId, Windows>,
+    pub(crate) early_reads: Vec<EarlyRead>,
+    pub(crate) fates: Fates,
+    /// Transactions whose commit waits until less is unstable (R10).
+    pub(crate) held_commits: BTreeSet<TxnId>,
+    /// How often this incarnation founded a group.
+    pub(crate) foundings: u64,
+    /// What was counted with groups that this peer does not lead any more.
+    pub(crate) moves_base: u64,
+    /// When each unsettled grant of a group to another one is due to be sent again.
+    pub(crate) grants_due: BTreeMap<(GroupId, GroupId, u64), Micros>,
     pub(crate) drain_from: usize,
     /// How often this peer began to leave.
     pub(crate) drains: u64,
     pub(crate) heartbeats: u64,
-    /// Groups whose only member came back as another incarnation: what they owned is lost, and nothing that may
-    /// have been theirs is ever declared absent (R4).
-    pub(crate) lost_groups: BTreeSet<GroupId>,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) wakes: Vec<TxnId>,
@@ -101,7 +125,6 @@ pub struct Peer {
     pub(crate) ids_drawn: u64,
     /// Lookups begun so far.
     pub(crate) lookups: u64,
-    reported: Lsn,
     pub(crate) metrics: Metrics,
 }
 
@@ -110,7 +133,9 @@ impl Peer {
     #[must_use]
     pub fn new(config: Config, now: Now) -> Self {
         let group_id = GroupId::of_founder(&config.peer, config.incarnation);
-        let group = Group::found(group_id, config.stability, config.retain);
+        let me = MemberId { peer: config.peer, incarnation: config.incarnation };
+        let seed = config.incarnation.as_u64();
+        let group = Group::found(group_id, me, config.journal, seed, now.mono);
         let mut ring = HomeRing::default();
         ring.add(config.peer);
         let republish = Republish::begun_with(&ring);
@@ -125,6 +150,7 @@ impl Peer {
             group,
             locks: LockTable::default(),
             txns: Transactions::default(),
+            spare_intents: SmallMap::default(),
             fetches: BTreeMap::new(),
             parked: BTreeMap::new(),
             hints: records(),
@@ -135,13 +161,23 @@ impl Peer {
             publish_timer_set: false,
             republish,
             members: BTreeMap::new(),
-            leaders: BTreeMap::new(),
-            groups_digest: 0,
+            followed: BTreeMap::new(),
+            caretaking: BTreeMap::new(),
+            mending: BTreeMap::new(),
+            groups: Groups::default(),
+            own_dirty: false,
+            dirty: Vec::new(),
+            armed: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            early_reads: Vec::new(),
+            fates: Fates::default(),
+            held_commits: BTreeSet::new(),
+            foundings: 0,
+            moves_base: 0,
             grants_due: BTreeMap::new(),
             drain_from: 0,
             drains: 0,
             heartbeats: 0,
-            lost_groups: BTreeSet::new(),
             timers,
             outbox: Outbox::default(),
             wakes: Vec::new(),
@@ -160,12 +196,12 @@ impl Peer {
             draining: false,
             ids_drawn: 0,
             lookups: 0,
-            reported: Lsn::ZERO,
             metrics: Metrics::default(),
             config,
         };
-        peer.leaders.insert(group_id, peer.config.peer);
-        peer.renew_groups_digest();
+        if let Some(record) = peer.record_of_led(group_id) {
+            peer.learn_group(&record);
+        }
         peer.renew_prune_below();
         peer.apply_sabotage();
         if peer.config.founder {
@@ -178,7 +214,7 @@ impl Peer {
     /// versions lie before every snapshot, so nobody comes too early for them.
     pub(crate) fn create_directory(&mut self) {
         let commit = Timestamp::ZERO.next();
-        self.group.append(Entry::Commit { commit, writes: crate::session::genesis() });
+        self.journal(Entry::Commit { commit, writes: crate::session::genesis() });
         for bucket in crate::session::NameBucket::of_genesis() {
             self.publish(bucket);
         }
@@ -203,7 +239,7 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
-        if !matches!(envelope.message, Message::Heartbeat { .. }) {
+        if !matches!(envelope.message, Message::Heartbeat { .. } | Message::Group { .. }) {
             self.note_use(from);
         }
         // Causality: later snapshots here are not below what this message could have seen. A clock that is too far
@@ -215,7 +251,11 @@ impl Peer {
                 let _ = self.clock.observe(envelope.clock, now.wall);
             }
         }
-        match envelope.message {
+        self.dispatch(from, envelope.message);
+    }
+
+    fn dispatch(&mut self, from: PeerId, message: Message) {
+        match message {
             Message::Heartbeat {
                 wall,
                 oldest_snapshot,
@@ -225,15 +265,23 @@ impl Peer {
                 unsettled,
                 heard_draining,
                 your_offset,
+                group,
+                groups_digest,
             } => {
-                if self.is_news(from, sequence) {
+                if self.is_news(from, sequence, group) {
                     self.heartbeat_received(from, wall, oldest_snapshot, owned, your_offset);
                     self.leaving_received(from, draining, unsettled, heard_draining);
+                    self.compare_groups(from, groups_digest);
                 }
             }
+            Message::Group { group, message } => self.group_received(from, group, message),
+            Message::NoRoom { group } => self.no_room(from, group),
+            Message::Groups { records } => self.groups_told(&records),
+            Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
+            Message::Fate { ask, fate } => self.fate_told(ask, fate),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
-            Message::ReadAnswers { snapshot, answers } => self.read_answered(from, snapshot, answers),
-            Message::Own { requests } => self.own_asked(from, requests),
+            Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
+            Message::Own { group, requests } => self.own_asked(from, group, requests),
             Message::Queued { objects } => self.queued(objects),
             Message::Locate { objects } => self.locate_asked(from, objects),
             Message::Located { answers } => self.located(from, answers),
@@ -242,7 +290,7 @@ impl Peer {
             Message::Learned { records } => self.learned(records),
             Message::Grant(grant) => self.granted(from, grant),
             Message::GrantAnswer { from: sender, to, number, reply } => {
-                self.grant_answered(from, sender, to, number, reply);
+                self.grant_answered(sender, to, number, reply);
             }
             Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
@@ -266,7 +314,7 @@ impl Peer {
             Timer::Heartbeat => self.heartbeat_due(),
             Timer::Publish => self.publish_due(),
             Timer::Fetch(object) => self.fetch_due(object),
-            Timer::Grant(to, number) => self.grant_due(to, number),
+            Timer::Grant(from, to, number) => self.grant_due(from, to, number),
             Timer::HandOver(object) => self.hand_overs.push_back(object),
             Timer::Deadline(txn) => self.deadline_due(txn),
             Timer::Wake(txn) => self.wakes.push(txn),
@@ -275,6 +323,11 @@ impl Peer {
             Timer::Drain => self.drain_due(),
             Timer::Collect => self.collect_due(),
             Timer::Scan(peer, id) => self.scan_due(peer, id),
+            Timer::Group(id) => self.group_due(id),
+            Timer::Caretake(id) => self.caretake_due(id),
+            Timer::EarlyReads => self.early_reads_due(),
+            // The end of the step hears it.
+            Timer::Loopback => {}
         }
     }
 
@@ -284,48 +337,85 @@ impl Peer {
         self.timers.next()
     }
 
-    /// The journal is held up to `lsn` (with reported stability): what waited for it may leave.
-    pub fn journal_held(&mut self, now: Now, lsn: Lsn) {
-        self.now = now;
-        if self.group.advance_journal(lsn) {
-            self.outbox.release(self.group.journal().watermark());
-        }
+    /// Whether `take_commands` has anything to do.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        let quiet = self.hand_overs.is_empty()
+            && self.outbox.is_empty()
+            && self.wakes.is_empty()
+            && self.seeks.is_empty()
+            && self.dirty.is_empty();
+        !quiet || (self.own_dirty && !self.group.consensus().is_alone())
     }
 
     /// Finishes the step and takes what it wants done. Call after every input.
     pub fn take_commands(&mut self) -> Commands {
         self.settle_hand_overs();
-        let journal = self.group.journal();
-        let (tail, watermark) = (journal.tail(), journal.watermark());
-        if !self.outbox.is_empty() {
-            let held = self.outbox.flush(tail, watermark);
-            self.note_held(held);
-        }
-        let appended = (self.reported < tail && watermark < tail).then_some(tail);
-        if appended.is_some() {
-            self.reported = tail;
-        }
+        self.flush();
+        self.hear_own();
+        self.replicate();
         Commands {
-            sends: self.outbox.take(self.clock.last()),
+            sends: self.outbox.take(self.clock.last(), self.config.peer),
             wakes: std::mem::take(&mut self.wakes),
             seeks: std::mem::take(&mut self.seeks),
-            appended,
         }
+    }
+
+    /// What this peer says to itself, because it leads more than one group, passes the same barrier and no network.
+    fn hear_own(&mut self) {
+        for _ in 0..OWN_ROUNDS {
+            let own = self.outbox.take_own(self.config.peer);
+            if own.is_empty() {
+                return;
+            }
+            for message in own {
+                self.dispatch(self.config.peer, message);
+            }
+            self.settle_hand_overs();
+            self.flush();
+        }
+        self.timers.set(self.now.mono, Timer::Loopback);
+    }
+
+    fn flush(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let held = self.outbox.flush(&self.needs_of_all(), self.group.id());
+        self.note_held(held);
     }
 
     fn note_held(&mut self, held: usize) {
         for _ in 0..held {
             self.metrics.note(RareEvent::HeldByBarrier);
+            self.mark_dirty();
         }
     }
 
-    /// R6: sends a message once everything that this peer has journalled so far is stable. Whatever leaves goes
-    /// through here; what a message depends on never lies beyond the journal's tail.
+    /// Something waits for journals: their entries leave without waiting for a batch to fill.
+    fn mark_dirty(&mut self) {
+        self.own_dirty = true;
+        let caretaken = self.caretaking.keys().copied();
+        self.dirty.extend(caretaken);
+    }
+
+    /// R6: sends a message once everything that this peer has journalled so far is stable: whatever leaves depends on
+    /// that at most.
     pub(crate) fn send(&mut self, to: PeerId, message: Message) {
-        let journal = self.group.journal();
-        if self.outbox.when_stable(journal.tail(), journal.watermark(), to, message) {
-            self.metrics.note(RareEvent::HeldByBarrier);
+        let needs = self.needs_of_all();
+        self.send_when(needs, to, message);
+    }
+
+    /// Sends a message once these positions are stable.
+    pub(crate) fn send_when(&mut self, needs: Needs, to: PeerId, message: Message) {
+        if self.outbox.when_stable(needs, to, message) {
+            self.note_held(1);
         }
+    }
+
+    /// Sends a message that depends on nothing that is journalled: a question, or what is stable already.
+    pub(crate) fn send_now(&mut self, to: PeerId, message: Message) {
+        self.outbox.now(to, message);
     }
 
     /// A record of what this peer's group owns.
@@ -335,8 +425,12 @@ impl Peer {
 
     /// The best record of an object that this peer has, from whatever source (R1: only a hint).
     pub(crate) fn best_record(&mut self, object: ObjectId) -> Option<(Source, Record)> {
-        if let Some(stored) = self.group.owned(object) {
-            return Some((Source::Own, self.own_record(object, stored.epoch)));
+        let of = |group: &Group| {
+            let (id, generation) = (group.id(), group.generation());
+            group.owned(object).map(|stored| Record { object, group: id, generation, epoch: stored.epoch })
+        };
+        if let Some(record) = self.led_groups().find_map(of) {
+            return Some((Source::Own, record));
         }
         let known = [
             (Source::Pointer, self.pointers.get(object)),
@@ -383,6 +477,7 @@ impl Peer {
     pub fn is_quiet(&self) -> bool {
         self.fetches.is_empty()
             && self.group.in_transit_count() == 0
+            && self.caretaking.is_empty()
             && self.publisher.is_idle()
             && self.republish.is_idle()
             && self.txns.is_empty()

@@ -74,7 +74,7 @@ impl Peer {
                 self.metrics.malformed += 1;
             }
         }
-        self.send(from, Message::Published { batch });
+        self.send_now(from, Message::Published { batch });
     }
 
     /// Path compression: a search that passed here ended there.

@@ -13,6 +13,24 @@ pub enum Sabotage {
     Pointers,
     /// R4: owners do not publish again when the nearest peers change.
     Republish,
+    /// R6: an answer to a read does not wait until what it shows is stable.
+    BarrierReads,
+    /// R6: a grant does not wait until it is stable that the object has left.
+    BarrierGrants,
+    /// R6: an object is acknowledged before its arrival is stable.
+    BarrierAnswers,
+    /// R7: a follower takes entries that do not follow its own.
+    Prefix,
+    /// R8: a leader answers at any snapshot, whether its group has agreed on a window or not.
+    Window,
+    /// R9: followers take entries of a lower term.
+    Fence,
+    /// R10: commits go on, however much is unstable.
+    BoundedLoss,
+    /// R11: whoever acknowledges counts, whether it belongs to the group or not.
+    Members,
+    /// R22: a leader that is deposed calls lost what is not stable.
+    Fates,
     /// R12: an older transaction does not wound a younger holder; it waits.
     WoundWait,
     /// R13: a wounded transaction commits.
@@ -43,11 +61,20 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 26] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
         Self::Republish,
+        Self::BarrierReads,
+        Self::BarrierGrants,
+        Self::BarrierAnswers,
+        Self::Prefix,
+        Self::Window,
+        Self::Fence,
+        Self::BoundedLoss,
+        Self::Members,
+        Self::Fates,
         Self::WoundWait,
         Self::CommitPoint,
         Self::FetchAge,
@@ -71,6 +98,13 @@ impl Sabotage {
             Self::Climb => "R2",
             Self::Pointers => "R3",
             Self::Republish => "R4",
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers => "R6",
+            Self::Prefix => "R7",
+            Self::Window => "R8",
+            Self::Fence => "R9",
+            Self::BoundedLoss => "R10",
+            Self::Members => "R11",
+            Self::Fates => "R22",
             Self::WoundWait => "R12",
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",

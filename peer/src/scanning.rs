@@ -5,7 +5,7 @@
 use crate::Peer;
 use crate::message::{Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
-use driftmesh_model::{HybridClock, Micros, Now, PeerId, Timestamp, TxnId};
+use driftmesh_model::{HybridClock, Lsn, Micros, Now, PeerId, Timestamp, TxnId};
 use driftmesh_txn::Status;
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -76,18 +76,25 @@ impl Peer {
         }
         asked.due = now.plus(ASK_AGAIN_AFTER);
         let (due, scan) = (asked.due, Message::Scan { snapshot: asked.snapshot, cursor: asked.cursor });
-        self.send(owner, scan);
+        self.send_now(owner, scan);
         self.timers.set(due, Timer::Scan(owner, id));
     }
 
     pub(crate) fn scan_asked(&mut self, from: PeerId, snapshot: Timestamp, cursor: u64) {
         if HybridClock::guard(snapshot, self.now.wall).is_err() {
-            self.send(from, Message::ClockAhead { objects: Vec::new(), receiver: self.now.wall });
+            self.send_now(from, Message::ClockAhead { objects: Vec::new(), receiver: self.now.wall });
             return;
         }
         self.clock.raise_above(snapshot);
+        // R8: without a window that covers the snapshot there is no answer yet; the asker asks again.
+        let own = self.group.id();
+        let Some(window) = self.window_needs(own, snapshot) else { return };
         let page = self.page(snapshot, cursor);
-        self.send(from, Message::ScanPage(page));
+        let mut needs = self.needs_of_all();
+        if window > Lsn::ZERO && needs.is_empty() {
+            needs = self.needs_of(own, window);
+        }
+        self.send_when(needs, from, Message::ScanPage(page));
     }
 
     pub(crate) fn scan_answered(&mut self, from: PeerId, page: ScanPage) {
@@ -122,6 +129,9 @@ impl Peer {
                 }
             }
         }
-        ScanPage { snapshot, cursor, next, objects, in_transit: self.group.in_transit_count() as u64 }
+        // What is led in place of somebody else is on its way to where it is scanned.
+        let caretaken: usize = self.caretaken().map(|group| group.owned_count() + group.in_transit_count()).sum();
+        let in_transit = (self.group.in_transit_count() + caretaken) as u64;
+        ScanPage { snapshot, cursor, next, objects, in_transit }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Peer;
 use driftmesh_model::{GroupId, Now, PeerId};
+use driftmesh_object_store::Group;
 
 /// One member as this peer sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +19,37 @@ pub struct MemberStatus {
     pub clock_offset_us: Option<i64>,
     /// How long ago it was last heard, milliseconds.
     pub heard_ms_ago: u64,
+}
+
+/// A group that a peer belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// Who leads it, as far as this peer knows.
+    pub leader: Option<PeerId>,
+    /// Its leadership period.
+    pub term: u64,
+    /// Members that vote.
+    pub voters: usize,
+    /// Members that only hold the data.
+    pub learners: usize,
+    /// Members that hold everything, as its leader knows: the leader included.
+    pub whole: usize,
+    /// How many there shall be.
+    pub wanted: usize,
+    /// Whether it has all members that it can have and all of them hold everything, as its leader knows.
+    pub is_whole: bool,
+    /// Whether any one member may crash and the group goes on without an operator.
+    pub may_lose_one: bool,
+    /// Objects it owns.
+    pub owned: usize,
+    /// Its last position here, and up to where it is stable.
+    pub tail: u64,
+    /// Positions that are not stable yet.
+    pub lag: u64,
+    /// Why this peer's part in it has stopped, if it has.
+    pub halted: Option<String>,
 }
 
 /// A peer's view of itself and its mesh.
@@ -57,6 +89,19 @@ pub struct Status {
     pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
+    /// The groups that this peer belongs to, its own first.
+    pub groups: Vec<GroupStatus>,
+    /// Groups of the mesh that nobody is known to lead, or whose leader is out of reach.
+    pub leaderless: Vec<GroupId>,
+    /// Messages that wait until what they depend on is stable (R6).
+    pub held_messages: usize,
+    /// Bytes of this peer's journal that are not stable, and how long the oldest of them has been there, ms (R10).
+    pub unstable_bytes: u64,
+    /// See `unstable_bytes`.
+    pub unstable_ms: u64,
+    /// Whether every group that this peer leads is whole and every group of the mesh has a leader in reach: then one
+    /// more peer may stop or crash.
+    pub may_stop: bool,
 }
 
 impl Peer {
@@ -71,7 +116,17 @@ impl Peer {
             clock_offset_us: member.clock_offset,
             heard_ms_ago: now.mono.since(member.heard_at).as_millis(),
         };
-        let journal = self.group.journal();
+        let (unstable_bytes, unstable_since) = self.group.consensus().unstable();
+        let followed = self.followed.values().map(|followed| &followed.group);
+        let groups: Vec<GroupStatus> =
+            std::iter::once(&self.group).chain(followed).map(|group| self.group_status(group)).collect();
+        let in_reach = |leader: &PeerId| *leader == self.config.peer || self.is_connected(leader);
+        let known = self.groups.leaders();
+        let leaderless: Vec<GroupId> =
+            known.filter(|(_, leader)| !leader.as_ref().is_some_and(in_reach)).map(|(group, _)| group).collect();
+        let may_stop = leaderless.is_empty()
+            && self.caretaking.is_empty()
+            && self.led_groups().all(|group| self.wholeness(group).is_whole());
         Status {
             peer: self.config.peer,
             group: self.group.id(),
@@ -81,8 +136,8 @@ impl Peer {
             in_transit: self.group.in_transit_count(),
             fetching: self.fetches.len(),
             transactions: self.txns.len(),
-            journal_tail: journal.tail().as_u64(),
-            journal_lag: journal.tail().as_u64() - journal.watermark().as_u64(),
+            journal_tail: self.group.tail().as_u64(),
+            journal_lag: self.group.tail().as_u64() - self.group.watermark().as_u64(),
             version_bytes: self.group.superseded_cost(),
             pointers: self.pointers.len(),
             hints: self.hints.len(),
@@ -90,6 +145,32 @@ impl Peer {
             directory_bytes: self.pointers.about_bytes() + self.hints.about_bytes() + self.homes.about_bytes(),
             clock_off_us: self.clock_off_us(),
             draining: self.draining,
+            groups,
+            leaderless,
+            held_messages: self.outbox.held_count(),
+            unstable_bytes,
+            unstable_ms: unstable_since.map_or(0, |since| now.mono.since(since).as_millis()),
+            may_stop,
+        }
+    }
+
+    fn group_status(&self, group: &Group) -> GroupStatus {
+        let consensus = group.consensus();
+        let wholeness = self.wholeness(group);
+        GroupStatus {
+            group: group.id(),
+            leader: consensus.leader().map(|member| member.peer),
+            term: group.term().as_u64(),
+            voters: consensus.membership().voters.len(),
+            learners: consensus.membership().learners.len(),
+            whole: wholeness.whole,
+            wanted: wholeness.wanted,
+            is_whole: group.is_leading() && wholeness.is_whole(),
+            may_lose_one: group.is_leading() && wholeness.may_lose_one,
+            owned: group.owned_count(),
+            tail: group.tail().as_u64(),
+            lag: group.tail().as_u64() - group.watermark().as_u64(),
+            halted: group.halted().map(str::to_owned),
         }
     }
 }

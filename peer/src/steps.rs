@@ -73,6 +73,8 @@ pub struct Committed {
     pub awaited_message: bool,
     /// How many attempts it took.
     pub attempts: u32,
+    /// Whether it was stable when it was answered: then no crash can undo it.
+    pub stable: bool,
 }
 
 /// Why a step could not be taken.
@@ -156,7 +158,7 @@ impl Peer {
             last_step: now.mono,
             not_before: Micros(0),
             reads: SmallMap::default(),
-            intents: SmallMap::default(),
+            intents: std::mem::take(&mut self.spare_intents),
             lock_first: BTreeSet::new(),
             unavailable: None,
             waited: None,
@@ -177,6 +179,12 @@ impl Peer {
     #[must_use]
     pub fn attempt_of(&self, id: TxnId) -> Option<(TxnTimestamp, u32)> {
         self.txns.get(id).map(|txn| (txn.timestamp, txn.attempt))
+    }
+
+    /// What kind of task a transaction runs.
+    #[must_use]
+    pub fn kind_of(&self, id: TxnId) -> Option<&TaskKind> {
+        self.txns.get(id).map(|txn| &txn.kind)
     }
 
     /// Why a transaction's present attempt ended, if it did and can be retried.
@@ -356,7 +364,7 @@ impl Peer {
 
     fn try_lock_and_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
-        if let Some(read) = self.lock_and_read_fast(id, object) {
+        if let Some(read) = self.lock_and_read_at_hand(id, object) {
             return Ok(Some(read));
         }
         match self.try_intend(now, id, &[object])? {
@@ -365,13 +373,19 @@ impl Peer {
         }
     }
 
-    /// The common case in one look-up of each kind: the object is here, nobody else wants it, and its newest version
-    /// is in the snapshot. `None` when anything is different; nothing has happened then.
-    fn lock_and_read_fast(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
+    /// The common case of `lock_and_read` in one look-up of each kind: the object is here, nobody else wants it, and
+    /// its newest version is in the snapshot. `None` when anything is different; nothing has happened then.
+    ///
+    /// It takes no time: it goes by that of this peer's last step. A deadline that has passed since shows in the next
+    /// step that takes the time, at the latest in the commit (R15); who has pins always takes the time (R14).
+    pub fn lock_and_read_at_hand(&mut self, id: TxnId, object: ObjectId) -> Option<ValueRead> {
         let newest = self.group.owned(object)?.chain.newest();
         let txn = self.txns.get_mut(id)?;
         let plain = txn.status == Status::Running && !txn.read_only && newest.commit <= txn.snapshot;
-        if !plain || txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
+        if !plain || !txn.pins.is_empty() || self.now.mono >= txn.deadline {
+            return None;
+        }
+        if txn.intents.contains_key(&object) || txn.intents.len() >= TRANSACTION_OBJECTS_MAX {
             return None;
         }
         let holder = Holder { txn: id, timestamp: txn.timestamp };
@@ -442,15 +456,53 @@ impl Peer {
         unchanged
     }
 
-    /// R13: Running becomes Committed in this one step. Before it a wound wins; after it nothing can.
+    /// R13: Running becomes Committed in this one step. Before it a wound wins; after it nothing can. "Not yet" while too
+    /// much is unstable (R10); the writes are taken only when it commits. May be called again until it answers.
     ///
     /// # Errors
     /// When the attempt has ended, or a write is not covered by a lock; nothing is written then.
-    pub fn commit(&mut self, now: Now, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
+    pub fn commit(&mut self, now: Now, id: TxnId, txn_writes: &mut TxnWrites) -> Stepped<Committed> {
+        stepped(self.try_commit(now, id, txn_writes))
+    }
+
+    fn try_commit(&mut self, now: Now, id: TxnId, txn_writes: &mut TxnWrites) -> Result<Option<Committed>, StepError> {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
         }
+        if !txn_writes.writes.is_empty() {
+            if self.group.is_retired() {
+                return Err(StepError::Leaving);
+            }
+            if self.is_too_much_unstable() {
+                self.hold_commit(id);
+                return Ok(None);
+            }
+        }
+        self.commit_now(id, std::mem::take(txn_writes)).map(Some)
+    }
+
+    /// R10: what a crash may lose is bounded in time and bytes.
+    fn is_too_much_unstable(&self) -> bool {
+        if self.group.consensus().is_alone() || self.broken(Sabotage::BoundedLoss) {
+            return false;
+        }
+        let (bytes, since) = self.group.consensus().unstable();
+        let age = since.map_or(Micros(0), |since| self.now.mono.since(since));
+        bytes >= self.config.unstable_bytes_max || age >= self.config.unstable_max
+    }
+
+    /// Its locks are held, and a wound still works.
+    fn hold_commit(&mut self, id: TxnId) {
+        if self.held_commits.insert(id) {
+            self.metrics.held_commits += 1;
+            self.metrics.note(RareEvent::CommitHeld);
+        }
+        self.own_dirty = true;
+        self.watch_deadline(id);
+    }
+
+    fn commit_now(&mut self, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
         let TxnWrites { writes, created } = txn_writes;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.read_only && !writes.is_empty() {
@@ -467,8 +519,8 @@ impl Peer {
         }
         let wrote = !writes.is_empty();
         let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
-        let journal_tail = self.group.journal().tail();
-        let txn = self.remove_transaction(id).ok_or(StepError::Ended)?;
+        let journal_tail = self.group.tail();
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
             // It waited; a step of it that was dropped meanwhile may have left a waker with the host.
             self.wakes.push(id);
@@ -476,14 +528,24 @@ impl Peer {
         self.metrics.local_commits += u64::from(!txn.awaited_message);
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
-        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt };
+        let stable = self.group.watermark() >= journal_tail;
+        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
-            if self.recent_commits.len() >= RECENT_COMMITS_MAX {
-                self.recent_commits.pop_front();
-            }
-            self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind });
+            self.remember_commit(id, commit);
         }
+        self.remove_transaction(id);
         Ok(committed)
+    }
+
+    /// Remembers who committed, in exchange for the oldest that is remembered. The transaction is about to go.
+    fn remember_commit(&mut self, id: TxnId, commit: Timestamp) {
+        let Some(txn) = self.txns.get_mut(id) else { return };
+        let full = self.recent_commits.len() >= RECENT_COMMITS_MAX;
+        let kind = match self.recent_commits.pop_front_if(|_| full) {
+            Some(oldest) => std::mem::replace(&mut txn.kind, oldest.kind),
+            None => txn.kind.clone(),
+        };
+        self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind });
     }
 
     fn journal_commit(&mut self, writes: Vec<Write>, created: &[ObjectId]) -> Timestamp {
@@ -494,7 +556,7 @@ impl Peer {
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
         self.tell_written(&writes, created);
-        self.group.append(Entry::Commit { commit, writes });
+        self.journal(Entry::Commit { commit, writes });
         for object in created {
             self.publish(*object);
         }
@@ -521,6 +583,7 @@ impl Peer {
                 | Cause::Conflict { .. }
                 | Cause::SnapshotTooOld { .. }
                 | Cause::CreatedLater { .. }
+                | Cause::Deposed { .. }
                 | Cause::Waited { .. } => mono,
             };
             txn.status = Status::Preparing;
@@ -543,15 +606,16 @@ impl Peer {
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;
-        if self.remove_transaction(id).is_some() {
+        if self.remove_transaction(id) {
             // Its parked steps were dropped with it: the host must let go of their wakers.
             self.wakes.push(id);
         }
     }
 
-    fn remove_transaction(&mut self, id: TxnId) -> Option<Transaction> {
+    /// Returns whether it was open.
+    fn remove_transaction(&mut self, id: TxnId) -> bool {
         self.give_up_everything(id);
-        let txn = self.txns.remove(id)?;
+        let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
             self.locks.unpin(*object, &txn.timestamp);
             self.hand_overs.push_back(*object);
@@ -563,7 +627,7 @@ impl Peer {
         if txn.deadline_watched {
             self.timers.clear(txn.deadline, Timer::Deadline(id));
         }
-        Some(txn)
+        self.txns.remove(id)
     }
 
     /// Ends the present attempt (the transaction keeps its age, and its pins).
@@ -579,10 +643,11 @@ impl Peer {
             | Cause::CreatedLater { .. }
             | Cause::Waited { .. }
             | Cause::Unavailable { .. }
+            | Cause::Deposed { .. }
             | Cause::ClockAhead { .. } => None,
         };
         if let Some(txn) = self.txns.get_mut(id) {
-            let missing = matches!(cause, Cause::Unavailable { .. }).then(|| cause.object());
+            let missing = if let Cause::Unavailable { object } = &cause { Some(*object) } else { None };
             txn.unavailable = missing.filter(|missing| txn.intents.contains_key(missing));
             txn.lock_first.extend(
                 txn.intents.iter().filter(|(_, intent)| **intent != Intent::Missing).map(|(object, _)| *object),
@@ -647,9 +712,9 @@ impl Peer {
         let Some(txn) = self.txns.get_mut(id) else { return };
         let timestamp = txn.timestamp;
         let snapshot = txn.snapshot;
-        let intents = std::mem::take(&mut txn.intents);
+        let mut intents = std::mem::take(&mut txn.intents);
         let reads = std::mem::take(&mut txn.reads);
-        for (object, intent) in intents {
+        for (object, intent) in intents.iter().map(|(object, intent)| (*object, *intent)) {
             match intent {
                 Intent::Held | Intent::Checked => {
                     if self.locks.release(object, id) {
@@ -663,6 +728,8 @@ impl Peer {
                 Intent::Missing => {}
             }
         }
+        intents.clear();
+        self.spare_intents = intents;
         for (object, read) in reads {
             if read.remote == Some(RemoteRead::Waiting) {
                 self.withdraw_reader(object, snapshot, id);

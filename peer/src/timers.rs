@@ -12,8 +12,8 @@ pub(crate) enum Timer {
     Publish,
     /// A fetch heard nothing for a while.
     Fetch(ObjectId),
-    /// A grant was not answered for a while.
-    Grant(GroupId, u64),
+    /// A grant of one group to another was not answered for a while.
+    Grant(GroupId, GroupId, u64),
     /// The pin of an object may have ended, or a transfer may go on.
     HandOver(ObjectId),
     /// Somebody waits for, or in, a transaction: end it at its deadline.
@@ -30,6 +30,14 @@ pub(crate) enum Timer {
     Collect,
     /// A page of a scan did not come.
     Scan(PeerId, TxnId),
+    /// A group of this peer has something to say, or has heard nothing for long.
+    Group(GroupId),
+    /// A group that is led in place of its founder hands out what it owns.
+    Caretake(GroupId),
+    /// Reads waited for this peer's clock.
+    EarlyReads,
+    /// This peer has said more to itself than one step may hear.
+    Loopback,
 }
 
 /// Timers in order of time. Setting one twice lets it fire twice: whoever is called looks whether there is work.

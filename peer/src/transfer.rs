@@ -6,8 +6,8 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
-use driftmesh_object_store::{Chain, Entry, GrantSeen, Version};
+use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
+use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 
 /// A grant that is not answered is sent again after this.
@@ -46,13 +46,13 @@ impl Peer {
             self.clock.now(self.now.wall)
         };
         self.tell_leaving(object, to);
-        self.group.append(Entry::TransferOut { object, epoch, to, number, floor });
+        self.journal(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
         if !self.broken(Sabotage::Pointers) {
             self.pointers.set(record, self.now.mono);
         }
-        self.send_grant(to, number, waiter.have);
+        self.send_grant(self.group.id(), to, number, waiter.have);
         self.redirect_waiters(object, record);
     }
 
@@ -75,9 +75,13 @@ impl Peer {
     }
 
     /// Sends a grant, with hashes for what the receiver said it has.
-    fn send_grant(&mut self, to: GroupId, number: u64, have: Option<Hash>) {
-        let Some(leader) = self.leader_of(to) else { return };
-        let Some(transit) = self.group.unsettled(to, number) else { return };
+    pub(crate) fn send_grant(&mut self, from: GroupId, to: GroupId, number: u64, have: Option<Hash>) {
+        let due = self.now.mono.plus(REPEAT_GRANT_AFTER);
+        self.grants_due.insert((from, to, number), due);
+        self.timers.set(due, Timer::Grant(from, to, number));
+        let leader = self.leader_of(to);
+        let Some(group) = self.led(from) else { return };
+        let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
         let mut spared = false;
         let mut granted = |version: &Version| {
             let value = match &version.value {
@@ -91,79 +95,112 @@ impl Peer {
             GrantedVersion { commit: version.commit, value }
         };
         let grant = Grant {
-            from: self.group.id(),
+            from,
             to,
             number,
-            unsettled_from: self.group.unsettled_from(to),
+            unsettled_from: group.unsettled_from(to),
             object: transit.object,
             epoch: transit.epoch,
             versions: transit.chain.versions().map(&mut granted).collect(),
             low_water: transit.chain.low_water(),
             floor: transit.floor,
         };
+        // R6: leaves when it is stable that the object has left.
+        let needs =
+            if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }
-        self.send(leader, Message::Grant(grant));
-        let due = self.now.mono.plus(REPEAT_GRANT_AFTER);
-        self.grants_due.insert((to, number), due);
-        self.timers.set(due, Timer::Grant(to, number));
+        self.send_when(needs, leader, Message::Grant(grant));
     }
 
     /// Step 4: until acknowledged, the grant is repeated to whoever leads the destination.
-    pub(crate) fn grant_due(&mut self, to: GroupId, number: u64) {
-        if self.group.unsettled(to, number).is_none() {
-            self.grants_due.remove(&(to, number));
+    pub(crate) fn grant_due(&mut self, from: GroupId, to: GroupId, number: u64) {
+        if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
+            self.grants_due.remove(&(from, to, number));
             return;
         }
         // A timer that a later sending has overtaken.
-        if self.grants_due.get(&(to, number)).is_some_and(|due| self.now.mono < *due) {
+        if self.grants_due.get(&(from, to, number)).is_some_and(|due| self.now.mono < *due) {
+            return;
+        }
+        if self.groups.ended(to).is_some() {
+            self.settle_grants_to_ended(to);
             return;
         }
         if self.broken(Sabotage::OneOwner) {
-            self.take_back(to, number);
+            self.take_back(from, to, number);
             return;
         }
         self.metrics.note(RareEvent::RepeatedGrant);
-        self.send_grant(to, number, None);
+        self.send_grant(from, to, number, None);
     }
 
-    /// The leader of a group is reachable again: what it has not answered is repeated.
+    /// The leader of a group is reachable again, or another one: what it has not answered is repeated.
     pub(crate) fn repeat_grants_to(&mut self, to: GroupId) {
-        let numbers: Vec<u64> = self.group.unsettled_to(to).collect();
-        for number in numbers {
-            self.grants_due.insert((to, number), self.now.mono);
-            self.timers.set(self.now.mono, Timer::Grant(to, number));
+        let of = |group: &Group| group.unsettled_to(to).map(|number| (group.id(), number)).collect::<Vec<_>>();
+        let unsettled: Vec<(GroupId, u64)> = self.led_groups().flat_map(of).collect();
+        for (from, number) in unsettled {
+            self.grants_due.insert((from, to, number), self.now.mono);
+            self.timers.set(self.now.mono, Timer::Grant(from, to, number));
+        }
+    }
+
+    /// A group has ended for good, and what it answered is known: what is on its way to it arrived, or comes back (R19).
+    pub(crate) fn settle_grants_to_ended(&mut self, to: GroupId) {
+        let of = |group: &Group| group.unsettled_to(to).map(|number| (group.id(), number)).collect::<Vec<_>>();
+        let unsettled: Vec<(GroupId, u64)> = self.led_groups().flat_map(of).collect();
+        for (from, number) in unsettled {
+            let log = self.groups.ended(to).and_then(|ended| ended.received.get(&from));
+            match log.map_or(GrantSeen::New, |log| log.look_up(number)) {
+                GrantSeen::Adopted => self.handed(from, to, number),
+                GrantSeen::New | GrantSeen::Refused | GrantSeen::BeyondWindow => self.take_back(from, to, number),
+            }
+            self.grants_due.remove(&(from, to, number));
         }
     }
 
     /// Step 3 of a transfer, at the destination.
     pub(crate) fn granted(&mut self, from: PeerId, grant: Grant) {
-        let sender = self.members.get(&from).map(|member| member.group);
-        if grant.to != self.group.id() || sender != Some(grant.from) {
+        let Some(group) = self.led(grant.to) else {
+            if let Some(record) = self.record_of_ended(grant.to) {
+                self.send_now(from, Message::Groups { records: vec![record] });
+            } else {
+                self.metrics.note(RareEvent::GrantToFormerLeader);
+            }
+            return;
+        };
+        if grant.from == grant.to {
+            // R25: what a group has it is not sent by itself.
             self.metrics.malformed += 1;
             return;
         }
-        self.group.settle_grants_below(grant.from, grant.unsettled_from);
+        let is_own = grant.to == self.group.id();
         // R20: a number is answered once; a late duplicate gets the same answer again.
-        match self.group.grant_seen(grant.from, grant.number) {
+        let seen = group.grant_seen(grant.from, grant.number);
+        // Which entry answered it is not remembered; the whole journal is stable soon.
+        let (tail, is_confirmed) = (group.tail(), group.consensus().is_confirmed());
+        match seen {
             GrantSeen::New => {}
-            GrantSeen::Adopted if self.broken(Sabotage::Once) => {}
-            GrantSeen::Adopted => {
+            GrantSeen::Adopted if self.broken(Sabotage::Once) && is_own => {}
+            GrantSeen::Adopted | GrantSeen::Refused => {
                 self.metrics.note(RareEvent::LateDuplicateGrant);
-                self.answer_grant(from, &grant, GrantReply::Adopted);
-                return;
-            }
-            GrantSeen::Refused => {
-                self.metrics.note(RareEvent::LateDuplicateGrant);
-                self.answer_grant(from, &grant, GrantReply::Refused);
+                let reply = if seen == GrantSeen::Adopted { GrantReply::Adopted } else { GrantReply::Refused };
+                self.answer_grant(from, &grant, reply, tail);
                 return;
             }
             GrantSeen::BeyondWindow => return,
         }
+        if !is_own {
+            // Nothing runs on a group that is led in place of its founder: it takes nothing in.
+            if is_confirmed {
+                self.refuse(from, &grant);
+            }
+            return;
+        }
         let Some(versions) = self.whole_versions(&grant) else {
             self.metrics.note(RareEvent::ValuesMissing);
-            self.answer_grant(from, &grant, GrantReply::NeedsValues);
+            self.answer_grant(from, &grant, GrantReply::NeedsValues, Lsn::ZERO);
             return;
         };
         // R25: a time or an epoch at the end of its range would stop this peer's own from climbing.
@@ -209,17 +246,18 @@ impl Peer {
             grant.floor
         };
         self.clock.raise_above(follow);
-        self.group.append(Entry::TransferIn {
+        let lsn = self.journal(Entry::TransferIn {
             object: grant.object,
             epoch: grant.epoch,
             from: grant.from,
             number: grant.number,
+            unsettled_from: grant.unsettled_from,
             versions,
             low_water: grant.low_water,
             floor: grant.floor,
         });
         self.metrics.arrived += 1;
-        self.answer_grant(from, grant, GrantReply::Adopted);
+        self.answer_grant(from, grant, GrantReply::Adopted, lsn);
         let record = self.own_record(grant.object, grant.epoch);
         self.settled_here(record);
     }
@@ -236,42 +274,49 @@ impl Peer {
     /// R19: what cannot be taken is refused, for ever and by a journal entry; then its sender takes it back.
     fn refuse(&mut self, from: PeerId, grant: &Grant) {
         self.metrics.note(RareEvent::GrantRefused);
-        self.group.append(Entry::Refused { from: grant.from, number: grant.number });
-        self.answer_grant(from, grant, GrantReply::Refused);
+        let (sender, number, unsettled_from) = (grant.from, grant.number, grant.unsettled_from);
+        if let Some(lsn) = self.journal_of(grant.to, Entry::Refused { from: sender, number, unsettled_from }) {
+            self.answer_grant(from, grant, GrantReply::Refused, lsn);
+        }
     }
 
-    fn answer_grant(&mut self, to: PeerId, grant: &Grant, reply: GrantReply) {
+    fn answer_grant(&mut self, to: PeerId, grant: &Grant, reply: GrantReply, lsn: Lsn) {
         let answer = Message::GrantAnswer { from: grant.from, to: grant.to, number: grant.number, reply };
         // R6: leaves when the entry that it speaks of is stable.
-        self.send(to, answer);
+        let early = self.broken(Sabotage::BarrierAnswers);
+        let needs = if early { Vec::new() } else { self.needs_of(grant.to, lsn) };
+        self.send_when(needs, to, answer);
     }
 
-    /// The destination has answered.
-    pub(crate) fn grant_answered(&mut self, peer: PeerId, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
-        let speaks_for = self.members.get(&peer).map(|member| member.group);
-        if from != self.group.id() || speaks_for != Some(to) {
-            self.metrics.malformed += 1;
+    /// The destination has answered. Whoever says so: an answer leaves only when the entry that gave it is stable.
+    pub(crate) fn grant_answered(&mut self, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
+        if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
             return;
         }
-        let Some(transit) = self.group.unsettled(to, number) else { return };
         match reply {
-            GrantReply::Adopted => {
-                let newest = transit.chain.newest().clone();
-                let object = transit.object;
-                self.group.append(Entry::Handed { to, number });
-                if let Some(value) = &newest.value {
-                    self.copies.keep(object, newest.commit, value, self.broken(Sabotage::Hint));
-                }
+            GrantReply::Adopted => self.handed(from, to, number),
+            GrantReply::Refused => self.take_back(from, to, number),
+            GrantReply::NeedsValues => {
+                self.send_grant(from, to, number, None);
+                return;
             }
-            GrantReply::Refused => self.take_back(to, number),
-            GrantReply::NeedsValues => self.send_grant(to, number, None),
         }
-        self.grants_due.remove(&(to, number));
+        self.grants_due.remove(&(from, to, number));
         if self.draining && self.group.owned_count() + self.group.in_transit_count() == 0 {
             // So that a goodbye right after this leaves nobody waiting for what this group might own.
             self.send_heartbeats(true);
         }
         self.use_grant_room(to);
+    }
+
+    /// The destination has the object.
+    fn handed(&mut self, from: GroupId, to: GroupId, number: u64) {
+        let Some(transit) = self.led(from).and_then(|group| group.unsettled(to, number)) else { return };
+        let (object, newest) = (transit.object, transit.chain.newest().clone());
+        self.journal_of(from, Entry::Handed { to, number });
+        if let Some(value) = &newest.value {
+            self.copies.keep(object, newest.commit, value, self.broken(Sabotage::Hint));
+        }
     }
 
     /// As many objects that wait for the grant window may leave as there is room for.
@@ -284,13 +329,16 @@ impl Peer {
         }
     }
 
-    /// R19: only after a stable refusal the object is owned here again, one epoch above the refused one.
-    fn take_back(&mut self, to: GroupId, number: u64) {
-        let Some(transit) = self.group.unsettled(to, number) else { return };
-        let record = self.own_record(transit.object, transit.epoch.next());
+    /// R19: only after a stable refusal the object is owned by its sender again, one epoch above the refused one.
+    fn take_back(&mut self, from: GroupId, to: GroupId, number: u64) {
+        let Some(transit) = self.led(from).and_then(|group| group.unsettled(to, number)) else { return };
+        let (object, epoch) = (transit.object, transit.epoch.next());
         self.metrics.note(RareEvent::TakenBack);
-        self.group.append(Entry::TakenBack { to, number });
-        self.settled_here(record);
+        self.journal_of(from, Entry::TakenBack { to, number });
+        if from == self.group.id() {
+            let record = self.own_record(object, epoch);
+            self.settled_here(record);
+        }
     }
 
     /// Begins to leave: no new transactions, no new objects, and everything owned goes to other members.
@@ -308,16 +356,25 @@ impl Peer {
     }
 
     /// Takes objects again after `drain`: the peer stays.
-    pub const fn stay(&mut self) {
+    pub fn stay(&mut self, now: Now) {
+        self.now = now;
         self.draining = false;
+        if self.group.is_retired() {
+            self.found_again();
+        }
     }
 
-    /// Whether nothing is owned or in transit any more, every member knows that it must send nothing, and the homes
-    /// know what the forwarding pointers say, which go with this peer (R3).
+    /// Whether this peer may go: it owns nothing and nothing is on its way from or to it, it follows nobody any more,
+    /// the homes know what its forwarding pointers say (R3), and what remains of its group is known to the others.
     #[must_use]
     pub fn is_drained(&self) -> bool {
+        self.draining && self.has_nothing_left() && self.groups.ended(self.group.id()).is_some()
+    }
+
+    fn has_nothing_left(&self) -> bool {
         let empty = self.group.owned_count() == 0 && self.group.in_transit_count() == 0;
-        empty && self.pointers.is_empty() && self.nothing_is_coming()
+        let belongs_nowhere = self.followed.is_empty() || self.connected_members().is_empty();
+        empty && belongs_nowhere && self.pointers.is_empty() && self.nothing_is_coming()
     }
 
     pub(crate) fn drain_due(&mut self) {
@@ -327,6 +384,10 @@ impl Peer {
         // It goes on while this peer leaves: what was sent may be refused, and open transactions may still create.
         self.timers.set(self.now.mono.plus(DRAIN_PAUSE), Timer::Drain);
         self.collect_pointers();
+        if self.has_nothing_left() && self.txns.iter().all(|txn| txn.read_only) {
+            // The last entry: what remains of the group goes to the others when it is stable.
+            self.retire(self.group.id());
+        }
         if self.group.owned_count() == 0 {
             return;
         }

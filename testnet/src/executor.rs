@@ -142,7 +142,7 @@ fn committed(done: &Done<Traded>, nanos: u64) -> Said {
         gold,
         sold,
         awaited_message: committed.awaited_message,
-        stable: fates::is_stable(committed),
+        stable: committed.stable,
     })
 }
 

@@ -108,7 +108,7 @@ impl Process {
             }
             Order::Fates { receipts } => {
                 let receipts = receipts.iter().map(|receipt| unpack_receipt(receipt)).collect::<Result<Vec<_>>>()?;
-                Answer::Fates { fates: fates::fates(self.mesh()?, &receipts) }
+                Answer::Fates { fates: fates::fates(self.mesh()?, &receipts).await }
             }
             Order::Settle => self.settle().await?,
         };
@@ -118,7 +118,7 @@ impl Process {
 
     async fn start(&mut self, name: &str, secret: String, join: Option<&str>, replicas: usize) -> Result<Answer> {
         let builder = Mesh::builder().name(name).secret(secret).listen("127.0.0.1:0");
-        let builder = fates::with_replicas(builder, replicas);
+        let builder = builder.replicas(replicas);
         let builder = match join {
             Some(address) => builder.join(address),
             None => builder.new_mesh(),
@@ -175,7 +175,7 @@ fn status(mesh: &Mesh) -> PeerStatus {
     PeerStatus {
         owned: status.owned as u64,
         connected: mesh.peers().len() as u64,
-        whole: fates::is_whole(mesh),
+        whole: status.may_stop,
         arrived: metrics.arrived,
         aborts: metrics.aborts,
         frames_sent: status.transport.frames_sent,

@@ -1,7 +1,7 @@
 //! Why an attempt of a transaction ended without a commit.
 
 use driftmesh_model::limits::TASK_KIND_BYTES_MAX;
-use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
+use driftmesh_model::{GroupId, Micros, ObjectId, Timestamp, TxnTimestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::Arc;
@@ -123,12 +123,17 @@ pub enum Cause {
         /// The wall clock of the peer that refused.
         receiver: Micros,
     },
+    /// Another peer was elected to lead this peer's group: what the attempt has read here may be lost (R9).
+    Deposed {
+        /// The group.
+        group: GroupId,
+    },
 }
 
 impl Cause {
-    /// The object it is about.
+    /// The object it is about, if it is about one.
     #[must_use]
-    pub const fn object(&self) -> ObjectId {
+    pub const fn object(&self) -> Option<ObjectId> {
         match self {
             Self::Wounded { object, .. }
             | Self::Conflict { object, .. }
@@ -136,7 +141,8 @@ impl Cause {
             | Self::CreatedLater { object }
             | Self::Waited { object, .. }
             | Self::Unavailable { object }
-            | Self::ClockAhead { object, .. } => *object,
+            | Self::ClockAhead { object, .. } => Some(*object),
+            Self::Deposed { .. } => None,
         }
     }
 }
@@ -165,6 +171,9 @@ impl fmt::Display for Cause {
                 "the owner of object {object} refused: this peer's clock is more than 500 ms ahead of its own, which says {} us; set the clocks",
                 receiver.0
             ),
+            Self::Deposed { group } => {
+                write!(formatter, "another peer was elected to lead group {group}, in which it ran")
+            }
         }
     }
 }

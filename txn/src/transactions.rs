@@ -48,15 +48,16 @@ impl Transactions {
         self.slots.get_mut(slot_of(id))?.as_mut().filter(|txn| txn.id == id)
     }
 
-    /// Removes a transaction.
-    pub fn remove(&mut self, id: TxnId) -> Option<Transaction> {
+    /// Removes a transaction, where it lies. Returns whether it was open.
+    pub fn remove(&mut self, id: TxnId) -> bool {
         let slot = slot_of(id);
-        let entry = self.slots.get_mut(slot)?;
-        if entry.as_ref().is_some_and(|txn| txn.id == id) {
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        let open = entry.as_ref().is_some_and(|txn| txn.id == id);
+        if open {
+            *entry = None;
             self.free.push(slot);
-            return entry.take();
         }
-        None
+        open
     }
 
     /// All open transactions.

@@ -2,7 +2,7 @@
 
 use super::names::NameError;
 use crate::ownership::SUBSCRIPTIONS_MAX;
-use crate::steps::StepError;
+use crate::steps::{Receipt, StepError};
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{Micros, ObjectError, ObjectId};
 use driftmesh_txn::{Cause, TaskKind};
@@ -151,6 +151,25 @@ pub enum Error {
         /// The bucket.
         bucket: ObjectId,
     },
+    /// The transaction had committed, and a crash or a change of leader undid it before it was stable: run it again if it
+    /// is still wanted.
+    #[error("`{kind}` had committed, but was lost before it was stable: its group goes on without it")]
+    Lost {
+        /// The kind of task.
+        kind: TaskKind,
+        /// What it was told at its commit.
+        receipt: Receipt,
+    },
+    /// The transaction had committed, and its deadline passed before it was stable.
+    #[error("`{kind}` has committed, but was not stable within {} ms; ask for its fate by the receipt", deadline.as_millis())]
+    NotStable {
+        /// The kind of task.
+        kind: TaskKind,
+        /// How long it was given.
+        deadline: Micros,
+        /// What it was told at its commit.
+        receipt: Receipt,
+    },
     /// A peer that should be scanned cannot be reached.
     #[error("peer {0} cannot be reached")]
     PeerUnreachable(driftmesh_model::PeerId),
@@ -208,6 +227,8 @@ impl Error {
             | Self::NameTaken { .. }
             | Self::IllegalName(_)
             | Self::BucketMissing { .. }
+            | Self::Lost { .. }
+            | Self::NotStable { .. }
             | Self::PeerUnreachable(_) => None,
         }
     }
@@ -215,6 +236,32 @@ impl Error {
     /// What became of the transaction. Commits are local: an error before the commit means that nothing happened.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
-        Outcome::Aborted
+        match self {
+            Self::Lost { .. } => Outcome::Lost,
+            Self::NotStable { .. } => Outcome::Unknown,
+            Self::AttemptEnded { .. }
+            | Self::Deadline { .. }
+            | Self::Dangling { .. }
+            | Self::Object { .. }
+            | Self::TransactionTooLarge { .. }
+            | Self::TooManyObjects
+            | Self::GuardHeld { .. }
+            | Self::Rejected(_)
+            | Self::SnapshotTooOld { .. }
+            | Self::CreatedLater { .. }
+            | Self::SnapshotRead(_)
+            | Self::SnapshotExpired
+            | Self::Ended
+            | Self::Busy(_)
+            | Self::Leaving
+            | Self::TooManySubscriptions
+            | Self::Panicked { .. }
+            | Self::RuntimeStopped { .. }
+            | Self::ClockOff { .. }
+            | Self::NameTaken { .. }
+            | Self::IllegalName(_)
+            | Self::BucketMissing { .. }
+            | Self::PeerUnreachable(_) => Outcome::Aborted,
+        }
     }
 }

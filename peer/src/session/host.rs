@@ -9,6 +9,12 @@ pub trait Host: Clone + Send + Sync + 'static {
     /// Takes one step.
     fn step<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R) -> R;
 
+    /// Takes one step that needs no time, and either does nothing or causes nothing to be done outside the core: a
+    /// host may save the reading of its clock and the look for commands.
+    fn step_at_hand<R>(&self, step: impl FnOnce(&mut Peer) -> Option<R>) -> Option<R> {
+        self.step(|peer, _| step(peer))
+    }
+
     /// Takes one step of a transaction; if it says "not yet", the waker is kept until the core wakes the
     /// transaction. Keeping it and the step are one atomic act, so no wake is lost.
     fn poll_step<R>(

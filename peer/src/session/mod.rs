@@ -5,6 +5,7 @@
 
 mod error;
 mod explain;
+mod fates;
 mod host;
 mod mutable;
 mod name_bucket;
@@ -17,6 +18,7 @@ mod write_set;
 
 pub use error::{Error, Outcome, Result};
 pub use explain::explain;
+pub use fates::{Fate, Loss, fate, settled};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use name_bucket::NameBucket;

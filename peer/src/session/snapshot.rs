@@ -86,7 +86,8 @@ impl<H: Host> Snapshot<H> {
                     | Cause::Conflict { .. }
                     | Cause::Waited { .. }
                     | Cause::Unavailable { .. }
-                    | Cause::ClockAhead { .. }) => Error::SnapshotRead(other),
+                    | Cause::ClockAhead { .. }
+                    | Cause::Deposed { .. }) => Error::SnapshotRead(other),
                 }
             }
             StepError::Missing(object) => Error::Dangling { object },

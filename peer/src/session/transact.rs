@@ -1,15 +1,15 @@
 //! The transaction loop: attempts of a closure until one commits, rejects, or the deadline passes.
 
 use super::error::{Error, Result};
+use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError, TxnWrites};
-use driftmesh_model::{Micros, TxnId};
+use driftmesh_model::Micros;
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 /// What a transaction may not notice of others that run at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,13 +32,20 @@ pub struct Options {
     pub deadline: Micros,
     /// What it may not notice of others. Default [`Isolation::Snapshot`].
     pub isolation: Isolation,
+    /// Whether it ends only when its commit is stable. Default: it ends at its commit.
+    pub stable: bool,
 }
 
 impl Options {
     /// The defaults, for a kind of task.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        Self { kind: TaskKind::new(kind), deadline: Micros::from_millis(5_000), isolation: Isolation::Snapshot }
+        Self {
+            kind: TaskKind::new(kind),
+            deadline: Micros::from_millis(5_000),
+            isolation: Isolation::Snapshot,
+            stable: false,
+        }
     }
 }
 
@@ -51,18 +58,52 @@ pub struct Done<T> {
     pub committed: Committed,
 }
 
-/// Ends the transaction when its future is dropped at any point.
+/// The transaction, over all its attempts. Ends it when its future is dropped at any point.
 struct Open<H: Host> {
-    host: H,
-    id: TxnId,
-    committed: AtomicBool,
+    /// The present attempt.
+    tx: Tx<H>,
+    deadline: Micros,
+    /// Why the last attempt ended.
+    last: Option<Cause>,
+    committed: bool,
+}
+
+impl<H: Host> Open<H> {
+    /// Begins the next attempt.
+    fn retry(&mut self) -> std::result::Result<(), StepError> {
+        let id = self.tx.id();
+        let cause = self.tx.host().step(|peer, now| {
+            let cause = peer.failure_of(id).cloned();
+            peer.retry(now, id).map(|()| cause)
+        })?;
+        self.last = cause.or(self.last.take());
+        self.tx = self.tx.next_attempt();
+        Ok(())
+    }
+
+    fn give_up(&mut self, error: StepError) -> Error {
+        match error {
+            StepError::Expired | StepError::Failed(_) => {
+                let id = self.tx.id();
+                let waited = self.tx.host().step(|peer, _| peer.waited_of(id).cloned());
+                let (Some(kind), attempts) = (self.tx.kind(), self.tx.attempt()) else { return Error::Ended };
+                Error::Deadline { kind, deadline: self.deadline, attempts, last: waited.or(self.last.take()) }
+            }
+            StepError::Missing(object) => Error::Dangling { object },
+            StepError::TooManyObjects => Error::TooManyObjects,
+            StepError::Busy => Error::Busy(StepError::Busy),
+            StepError::Leaving => Error::Leaving,
+            StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
+            StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
+        }
+    }
 }
 
 impl<H: Host> Drop for Open<H> {
     fn drop(&mut self) {
-        let id = self.id;
-        if !self.committed.load(Ordering::Relaxed) {
-            self.host.step(|peer, now| peer.end(now, id));
+        let id = self.tx.id();
+        if !self.committed {
+            self.tx.host().step(|peer, now| peer.end(now, id));
         }
     }
 }
@@ -84,108 +125,105 @@ where
     F: FnMut(Tx<H>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
+    let Options { kind, deadline, isolation, stable } = options;
+    // The core forgets a transaction's kind when it commits.
+    let stable = stable.then(|| kind.clone());
+    let begin = Begin { kind, deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
-    let open = Open { host, id, committed: AtomicBool::new(false) };
-    let mut attempts = 1;
-    let mut last = None;
+    let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };
     loop {
         // The first attempt has its snapshot already.
-        let ready = if attempts == 1 {
+        let ready = if open.tx.attempt() == 1 {
             Ok(())
         } else {
-            poll_fn(|context| open.host.poll_step(id, context, |peer, now| peer.prepare(now, id))).await
+            poll_fn(|context| open.tx.host().poll_step(id, context, |peer, now| peer.prepare(now, id))).await
         };
         match ready {
             Ok(()) => {
-                let tx = Tx::new(open.host.clone(), id, &options, attempts);
-                let Some(result) = until_deadline(&open, body(tx.clone())).await else {
-                    tx.close();
-                    return Err(give_up(&open, StepError::Expired, &options, attempts, last));
+                let result = {
+                    let mut attempt = pin!(body(open.tx.clone()));
+                    poll_fn(|context| poll_until_deadline(&open.tx, attempt.as_mut(), context)).await
                 };
-                if let Attempt::Done(done) = finish(&open, &tx, result, &options, attempts, last.as_ref())? {
-                    return Ok(done);
+                let Some(result) = result else {
+                    open.tx.close();
+                    return Err(open.give_up(StepError::Expired));
+                };
+                if let Attempt::Done(done) = finish(&mut open, result).await? {
+                    return match stable {
+                        Some(kind) => until_stable(&open, kind, done).await,
+                        None => Ok(done),
+                    };
                 }
             }
             Err(StepError::Failed(_)) => {}
-            Err(error) => return Err(give_up(&open, error, &options, attempts, last)),
+            Err(error) => return Err(open.give_up(error)),
         }
-        let retried = open.host.step(|peer, now| {
-            let cause = peer.failure_of(id).cloned();
-            peer.retry(now, id).map(|()| cause)
-        });
-        match retried {
-            Ok(cause) => last = cause.or(last),
-            Err(error) => return Err(give_up(&open, error, &options, attempts, last)),
-        }
-        attempts += 1;
+        open.retry().map_err(|error| open.give_up(error))?;
     }
 }
 
 /// Commits what an attempt has done, or says why not.
-fn finish<H: Host, T>(
-    open: &Open<H>,
-    tx: &Tx<H>,
-    result: Result<T>,
-    options: &Options,
-    attempts: u32,
-    last: Option<&Cause>,
-) -> Result<Attempt<Done<T>>> {
-    let id = open.id;
+async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Attempt<Done<T>>> {
+    let tx = &open.tx;
+    let id = tx.id();
     let value = match result {
         Ok(value) => value,
         Err(error) => {
             tx.close();
             // An attempt that has ended is retried, whatever the closure made of it.
-            let (failed, ended) = open
-                .host
-                .step(|peer, now| (peer.failure_of(id).is_some(), peer.commit(now, id, TxnWrites::default()).is_err()));
+            let nothing = &mut TxnWrites::default();
+            let (failed, ended) = tx.host().step(|peer, now| {
+                let closed = peer.commit(now, id, nothing);
+                (peer.failure_of(id).is_some(), !matches!(closed, Poll::Ready(Ok(_))))
+            });
             if failed {
                 return Ok(Attempt::Retry);
             }
             if ended && matches!(error, Error::Ended) {
-                return Err(give_up(open, StepError::Expired, options, attempts, last.cloned()));
+                return Err(open.give_up(StepError::Expired));
             }
             return Err(error);
         }
     };
-    let writes = tx.finish()?;
-    match open.host.step(|peer, now| peer.commit(now, id, writes)) {
+    let mut writes = tx.finish()?;
+    let host = tx.host();
+    let committed = poll_fn(|context| host.poll_step(id, context, |peer, now| peer.commit(now, id, &mut writes))).await;
+    match committed {
         Ok(committed) => {
-            open.committed.store(true, Ordering::Relaxed);
+            open.committed = true;
             Ok(Attempt::Done(Done { value, committed }))
         }
         Err(StepError::Failed(_)) => Ok(Attempt::Retry),
-        Err(error) => Err(give_up(open, error, options, attempts, last.cloned())),
+        Err(error) => Err(open.give_up(error)),
     }
 }
 
-/// Runs a closure's future, but not beyond the transaction's deadline: it may wait for something of its own.
-async fn until_deadline<H: Host, T>(open: &Open<H>, body: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-    let mut body = pin!(body);
-    poll_fn(|context| {
-        if let Poll::Ready(result) = body.as_mut().poll(context) {
-            return Poll::Ready(Some(result));
+/// Waits until a commit is stable, as long as the transaction might have taken.
+async fn until_stable<H: Host, T>(open: &Open<H>, kind: TaskKind, mut done: Done<T>) -> Result<Done<T>> {
+    let receipt = done.committed.receipt;
+    if done.committed.stable {
+        return Ok(done);
+    }
+    match settled_within(open.tx.host().clone(), receipt, open.deadline).await {
+        Some(Fate::Stable { .. }) => {
+            done.committed.stable = true;
+            Ok(done)
         }
-        let id = open.id;
-        open.host.poll_step(id, context, |peer, now| peer.deadline_passed(now, id)).map(|()| None)
-    })
-    .await
+        Some(Fate::Lost { .. }) => Err(Error::Lost { kind, receipt }),
+        Some(Fate::Unknown { .. }) | None => Err(Error::NotStable { kind, deadline: open.deadline, receipt }),
+    }
 }
 
-fn give_up<H: Host>(open: &Open<H>, error: StepError, options: &Options, attempts: u32, last: Option<Cause>) -> Error {
-    match error {
-        StepError::Expired | StepError::Failed(_) => {
-            let id = open.id;
-            let last = open.host.step(|peer, _| peer.waited_of(id).cloned()).or(last);
-            Error::Deadline { kind: options.kind.clone(), deadline: options.deadline, attempts, last }
-        }
-        StepError::Missing(object) => Error::Dangling { object },
-        StepError::TooManyObjects => Error::TooManyObjects,
-        StepError::Busy => Error::Busy(StepError::Busy),
-        StepError::Leaving => Error::Leaving,
-        StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
-        StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
+/// Polls a closure's future, but not beyond the transaction's deadline: it may wait for something of its own.
+fn poll_until_deadline<H: Host, T>(
+    tx: &Tx<H>,
+    attempt: Pin<&mut impl Future<Output = Result<T>>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<T>>> {
+    if let Poll::Ready(result) = attempt.poll(context) {
+        return Poll::Ready(Some(result));
     }
+    let id = tx.id();
+    tx.host().poll_step(id, context, |peer, now| peer.deadline_passed(now, id)).map(|()| None)
 }

@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::host::Host;
 use super::mutable::Mutable;
-use super::transact::{Isolation, Options};
+use super::transact::Isolation;
 use super::write_set::WriteSet;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
 use crate::{Peer, RareEvent, Sabotage};
@@ -26,7 +26,6 @@ pub struct Tx<H: Host> {
 struct Inner<H> {
     host: H,
     id: TxnId,
-    kind: TaskKind,
     attempt: u32,
     isolation: Isolation,
     writes: WriteSet,
@@ -47,7 +46,7 @@ impl<H: Host> Clone for Tx<H> {
 
 impl<H: Host> std::fmt::Debug for Tx<H> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Tx").field("id", &self.inner.id).field("kind", &self.inner.kind).finish()
+        formatter.debug_struct("Tx").field("id", &self.inner.id).field("attempt", &self.inner.attempt).finish()
     }
 }
 
@@ -66,10 +65,33 @@ pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Resul
 }
 
 impl<H: Host> Tx<H> {
-    pub(super) fn new(host: H, id: TxnId, options: &Options, attempt: u32) -> Self {
-        let (kind, isolation) = (options.kind.clone(), options.isolation);
+    /// The first attempt of a transaction that has begun.
+    pub(super) fn new(host: H, id: TxnId, isolation: Isolation) -> Self {
+        Self::of_attempt(host, id, isolation, 1)
+    }
+
+    fn of_attempt(host: H, id: TxnId, isolation: Isolation, attempt: u32) -> Self {
         let writes = WriteSet::default();
-        Self { inner: Arc::new(Inner { host, id, kind, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
+        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
+    }
+
+    /// The attempt after this one.
+    pub(super) fn next_attempt(&self) -> Self {
+        let Inner { host, id, attempt, isolation, .. } = &*self.inner;
+        Self::of_attempt(host.clone(), *id, *isolation, attempt + 1)
+    }
+
+    pub(super) fn host(&self) -> &H {
+        &self.inner.host
+    }
+
+    pub(super) fn id(&self) -> TxnId {
+        self.inner.id
+    }
+
+    /// The kind of task, which errors name; the core keeps it while the transaction is open.
+    pub(super) fn kind(&self) -> Option<TaskKind> {
+        self.inner.host.step(|peer, _| peer.kind_of(self.inner.id).cloned())
     }
 
     /// Ends the handle and takes what was written.
@@ -89,7 +111,7 @@ impl<H: Host> Tx<H> {
 
     fn error_of(&self, error: StepError) -> Error {
         match error {
-            StepError::Failed(cause) => Error::AttemptEnded { kind: self.inner.kind.clone(), cause },
+            StepError::Failed(cause) => self.kind().map_or(Error::Ended, |kind| Error::AttemptEnded { kind, cause }),
             StepError::Missing(object) => Error::Dangling { object },
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
@@ -193,11 +215,24 @@ impl<H: Host> Tx<H> {
     /// `Dangling`, a wrong type, `GuardHeld`, or the end of the attempt.
     pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
         let object = reference.id();
-        let read = match self.inner.writes.pending(object)? {
-            Some(pending) => pending.value,
-            None => self.lock_and_read(object).await?,
+        // The core is never entered while something waits for a write set, so this order of locks is safe.
+        let lent = match self.inner.writes.lend(object, || self.read_at_hand(object))? {
+            Some(lent) => lent,
+            None => {
+                let read = self.lock_and_read(object).await?;
+                // Another branch of the closure may have written it while this one waited for the read.
+                self.inner.writes.lend(object, || Ok(Some(read)))?.flatten()
+            }
         };
-        self.lend(reference, read)
+        self.lent(reference, lent)
+    }
+
+    /// Locks and reads an object if that takes no time.
+    fn read_at_hand(&self, object: ObjectId) -> Result<Option<Option<Value>>> {
+        self.check_open()?;
+        let id = self.inner.id;
+        let read = self.inner.host.step_at_hand(|peer| peer.lock_and_read_at_hand(id, object));
+        Ok(read.map(|read| read.value))
     }
 
     async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
@@ -205,18 +240,16 @@ impl<H: Host> Tx<H> {
         Ok(self.step(|peer, now| peer.lock_and_read(now, id, object)).await?.value)
     }
 
-    fn lend<T: Object>(&self, reference: Ref<T>, read: Option<Value>) -> Result<Mutable<T>> {
+    /// Hands out what the write set has just lent.
+    fn lent<T: Object>(&self, reference: Ref<T>, value: Option<Value>) -> Result<Mutable<T>> {
         let object = reference.id();
-        let writes = &self.inner.writes;
-        // Another branch of the closure may have written it while this one waited for the read.
-        let value = writes.lend(object)?.map_or(read, |pending| pending.value);
         let decoded = value
             .ok_or(Error::Dangling { object })
             .and_then(|value| decode_object(&value).map_err(|error| Error::Object { object, error }));
         match decoded {
             Ok(value) => Ok(Mutable::lent(reference, value, Arc::clone(&self.inner) as _)),
             Err(error) => {
-                writes.give_back(object, None);
+                self.inner.writes.give_back(object, None);
                 Err(error)
             }
         }
@@ -230,7 +263,11 @@ impl<H: Host> Tx<H> {
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
         self.acquire(&objects).await?;
         let values = self.values(&objects).await?;
-        references.iter().zip(values).map(|(reference, value)| self.lend(*reference, value)).collect()
+        let lend = |(reference, value): (&Ref<T>, Option<Value>)| {
+            let lent = self.inner.writes.lend(reference.id(), || Ok(Some(value)))?.flatten();
+            self.lent(*reference, lent)
+        };
+        references.iter().zip(values).map(lend).collect()
     }
 
     /// Locks objects of any types and fetches their masters, in one round together; the `get_mut` of each then

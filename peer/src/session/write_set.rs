@@ -58,39 +58,52 @@ impl WriteSet {
         }
     }
 
-    /// Marks an object as lent out. Returns its pending write, if there is one.
-    pub(super) fn lend(&self, object: ObjectId) -> Result<Option<Pending>> {
+    /// Marks an object as lent out. Returns its pending value, or what `read` gives if this transaction has not
+    /// written it; `None` if `read` gives nothing, and nothing is lent then.
+    pub(super) fn lend(
+        &self,
+        object: ObjectId,
+        read: impl FnOnce() -> Result<Option<Option<Value>>>,
+    ) -> Result<Option<Option<Value>>> {
         let mut inner = self.lock();
         let Some(slot) = inner.slots.get_mut(&object) else {
+            let Some(read) = read()? else { return Ok(None) };
             inner.slots.insert(object, Slot::Lent(None));
-            return Ok(None);
+            return Ok(Some(read));
         };
         // Two lenders at once: the second must not undo what the first gives back.
         let Slot::Written(pending) = slot else { return Err(Error::GuardHeld { object }) };
-        let pending = pending.clone();
-        *slot = Slot::Lent(Some(pending.clone()));
-        inner.bytes -= pending.length();
-        Ok(Some(pending))
+        let (value, length) = (pending.value.clone(), pending.length());
+        let pending = Pending { value: pending.value.take(), creates: pending.creates };
+        *slot = Slot::Lent(Some(pending));
+        inner.bytes -= length;
+        Ok(Some(value))
     }
 
     /// Takes an object back: with a new value, or unchanged.
     pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
         let mut inner = self.lock();
-        let Some(Slot::Lent(before)) = inner.slots.get_mut(&object) else { return };
+        let Inner { slots, bytes, failed } = &mut *inner;
+        let Some(slot) = slots.get_mut(&object) else { return };
+        let Slot::Lent(before) = slot else { return };
         let before = before.take();
-        let creates = before.as_ref().is_some_and(|pending| pending.creates);
         let written = match value {
             None => before,
-            Some(Ok(value)) => Some(Pending { value: Some(value), creates }),
+            Some(Ok(value)) => {
+                Some(Pending { value: Some(value), creates: before.is_some_and(|pending| pending.creates) })
+            }
             Some(Err(error)) => {
-                inner.failed.get_or_insert(error);
+                failed.get_or_insert(error);
                 before
             }
         };
         match written {
-            Some(pending) => inner.put(object, pending),
+            Some(pending) => {
+                *bytes += pending.length();
+                *slot = Slot::Written(pending);
+            }
             None => {
-                inner.slots.remove(&object);
+                slots.remove(&object);
             }
         }
     }

@@ -1,0 +1,70 @@
+//! Entries on their way to followers: encoded once, however many followers there are.
+
+use driftmesh_model::{Term, codec};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::{Arc, OnceLock};
+
+/// Most entries in one batch that comes from outside (R25).
+pub(super) const BATCH_ENTRIES_MAX: usize = 65_536;
+
+/// Entries that follow each other in a journal. Cheap to clone.
+#[derive(Debug)]
+pub struct Batch<E> {
+    inner: Arc<Inner<E>>,
+}
+
+#[derive(Debug)]
+struct Inner<E> {
+    entries: Vec<(Term, Arc<E>)>,
+    /// Filled when the first follower's message is encoded, which happens outside of the core.
+    encoded: OnceLock<Box<[u8]>>,
+}
+
+impl<E> Clone for Batch<E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<E: PartialEq> PartialEq for Batch<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.entries == other.inner.entries
+    }
+}
+
+impl<E: Eq> Eq for Batch<E> {}
+
+impl<E> Batch<E> {
+    pub(super) fn new(entries: Vec<(Term, Arc<E>)>) -> Self {
+        Self { inner: Arc::new(Inner { entries, encoded: OnceLock::new() }) }
+    }
+
+    /// The entries, each with its term.
+    #[must_use]
+    pub fn entries(&self) -> &[(Term, Arc<E>)] {
+        &self.inner.entries
+    }
+}
+
+impl<E: Serialize> Serialize for Batch<E> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(encoded) = self.inner.encoded.get() {
+            return serializer.serialize_bytes(encoded);
+        }
+        let entries: Vec<(Term, &E)> = self.inner.entries.iter().map(|(term, entry)| (*term, &**entry)).collect();
+        let encoded = codec::encode(&entries).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_bytes(self.inner.encoded.get_or_init(|| encoded.into_boxed_slice()))
+    }
+}
+
+impl<'de, E: DeserializeOwned> Deserialize<'de> for Batch<E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes: serde_bytes::ByteBuf = Deserialize::deserialize(deserializer)?;
+        let entries: Vec<(Term, E)> = codec::decode(&bytes).map_err(D::Error::custom)?;
+        if entries.len() > BATCH_ENTRIES_MAX {
+            return Err(D::Error::custom("too many entries in one batch"));
+        }
+        Ok(Self::new(entries.into_iter().map(|(term, entry)| (term, Arc::new(entry))).collect()))
+    }
+}

@@ -1,0 +1,160 @@
+//! A follower: takes the leader's entries in order, and nobody else's.
+
+use super::{Batch, Body, Consensus, LogEntry, MemberId, Overwritten, Role};
+use driftmesh_model::{Lsn, Micros, Term};
+use std::collections::BTreeMap;
+
+/// Messages that came before the one they follow, kept until it comes (R24).
+const EARLY_MAX: usize = 64;
+
+#[derive(Clone)]
+pub(super) struct Following<E> {
+    pub(super) leader: Option<MemberId>,
+    pub(super) heard_at: Micros,
+    pub(super) election_due: Micros,
+    /// Up to here this journal is the present leader's.
+    pub(super) verified: Lsn,
+    /// The leader's watermark.
+    stable: Lsn,
+    /// Entries that came before those they follow, by the position that they follow.
+    early: BTreeMap<Lsn, (Term, Batch<E>)>,
+}
+
+impl<E> Following<E> {
+    pub(super) const fn new(heard_at: Micros, election_due: Micros, verified: Lsn) -> Self {
+        Self { leader: None, heard_at, election_due, verified, stable: Lsn::ZERO, early: BTreeMap::new() }
+    }
+}
+
+impl<E: LogEntry> Consensus<E> {
+    pub(super) fn append_received(
+        &mut self,
+        now: Micros,
+        from: MemberId,
+        previous: (Lsn, Term),
+        batch: &Batch<E>,
+        watermark: Lsn,
+    ) {
+        if self.is_leading() {
+            // Two leaders of one term cannot be; whoever says so is mistaken.
+            return;
+        }
+        let known = matches!(&self.role, Role::Following(following) if following.leader == Some(from));
+        if !known {
+            self.follow(now, Some(from));
+        }
+        let due = self.election_due(now);
+        let Role::Following(following) = &mut self.role else { return };
+        (following.heard_at, following.election_due) = (now, due);
+        following.stable = following.stable.max(watermark);
+        let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
+        if end.is_none_or(|end| end >= u64::MAX / 2) {
+            return;
+        }
+        if let Err(hint) = self.take_batch(now, previous, batch) {
+            self.keep_early(previous, batch);
+            self.say(from, Body::Refused { hint });
+            return;
+        }
+        self.take_early(now);
+        let Role::Following(following) = &self.role else { return };
+        let verified = following.verified;
+        // Raft 5.3: what the leader knows to be stable, as far as this journal is known to be the leader's.
+        self.watermark = self.watermark.max(following.stable.min(verified));
+        self.excluded = false;
+        self.say(from, Body::Appended { matched: verified });
+    }
+
+    /// Messages may overtake each other: what came too early waits for what it follows.
+    fn keep_early(&mut self, previous: (Lsn, Term), batch: &Batch<E>) {
+        let tail = self.log.tail();
+        if let Role::Following(following) = &mut self.role
+            && previous.0 > tail
+            && !batch.entries().is_empty()
+            && following.early.len() < EARLY_MAX
+        {
+            following.early.insert(previous.0, (previous.1, batch.clone()));
+        }
+    }
+
+    fn take_early(&mut self, now: Micros) {
+        loop {
+            let Role::Following(following) = &mut self.role else { return };
+            let verified = following.verified;
+            let Some(first) = following.early.first_entry().filter(|first| *first.key() <= verified) else { return };
+            let previous = *first.key();
+            let (term, batch) = first.remove();
+            // What does not fit any more is sent again.
+            let _ = self.take_batch(now, (previous, term), &batch);
+        }
+    }
+
+    /// Takes entries that follow `previous`. `Err` says where the journals may still agree.
+    fn take_batch(&mut self, now: Micros, previous: (Lsn, Term), batch: &Batch<E>) -> Result<(), Lsn> {
+        let (previous, previous_term) = previous;
+        // What is stable agrees by itself.
+        if previous > self.watermark {
+            match self.log.term_at(previous) {
+                None => return Err(self.log.tail()),
+                Some(term) if term != previous_term => {
+                    let first = self.log.first_of_term_at(previous);
+                    return Err(Lsn::from_u64(first.as_u64() - 1).max(self.watermark));
+                }
+                Some(_) => {}
+            }
+        }
+        let mut lsn = previous;
+        for (term, entry) in batch.entries() {
+            lsn = lsn.next();
+            if lsn <= self.watermark || self.log.term_at(lsn) == Some(*term) {
+                continue;
+            }
+            if lsn <= self.log.tail() {
+                self.overwrite_from(lsn);
+            }
+            self.take_in(*term, std::sync::Arc::clone(entry), now);
+        }
+        if let Role::Following(following) = &mut self.role {
+            following.verified = following.verified.max(lsn);
+        }
+        Ok(())
+    }
+
+    /// Another leader's entries take the place of what follows.
+    fn overwrite_from(&mut self, lsn: Lsn) {
+        let to = self.log.tail();
+        let from = self.overwritten.map_or(lsn, |before| before.from.min(lsn));
+        self.overwritten = Some(Overwritten { from, to: self.overwritten.map_or(to, |before| before.to.max(to)) });
+        self.log.truncate_after(Lsn::from_u64(lsn.as_u64() - 1));
+        while self.memberships.len() > 1 && self.memberships.back().is_some_and(|(at, _)| *at >= lsn) {
+            self.memberships.pop_back();
+        }
+        self.renew_alone();
+    }
+
+    /// The state was copied up to an entry, which is stable: the journal goes on from there.
+    pub fn installed(&mut self, now: Micros, at: Lsn, term: Term, membership: (Lsn, super::Membership)) {
+        if self.is_leading() || at <= self.watermark {
+            return;
+        }
+        self.log = super::Log::after(at, term);
+        self.memberships = [membership].into();
+        self.renew_alone();
+        self.watermark = at;
+        let Role::Following(following) = &mut self.role else { return };
+        following.verified = at;
+        following.heard_at = now;
+        if let Some(leader) = following.leader {
+            self.say(leader, Body::Appended { matched: at });
+        }
+    }
+
+    /// The leader is out of reach, as the transport says: no need to wait for its silence.
+    pub fn leader_is_gone(&mut self, now: Micros) {
+        let soon = self.draw(self.settings.election_spread.0 / 4);
+        if let Role::Following(following) = &mut self.role {
+            following.heard_at = Micros(0);
+            following.election_due = following.election_due.min(now.plus(Micros(soon)));
+        }
+    }
+}

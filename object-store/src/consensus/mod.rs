@@ -1,0 +1,452 @@
+//! Consensus on the journal of one group: who leads, who belongs, which entries are stable.
+//!
+//! The protocol is Raft (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", 2014) with a trial
+//! round before elections (Ongaro's thesis, 9.6), joint changes of the members, and learners. It differs in one thing:
+//! a leader does not wait. An entry has its position at once, and its leader may act on it inside of the group; that a
+//! majority holds it is known later, as the watermark. Members keep everything in memory, so an incarnation that ended
+//! never comes back (R11).
+//!
+//! Nobody outside of this folder knows the protocol. It refuses to know what entries mean, to apply or roll back
+//! anything, to send, and to read a clock: time and the seed of its choices come in, messages go out. See decision 0016.
+
+mod batch;
+mod election;
+mod follower;
+mod leader;
+mod log;
+mod membership;
+mod message;
+
+pub use batch::Batch;
+pub use membership::{MemberId, Membership};
+pub use message::{Body, Message};
+
+use driftmesh_model::{Generation, Lsn, Micros, Term};
+use election::Election;
+use follower::Following;
+use leader::Leadership;
+use log::Log;
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// What consensus must know of the entries it orders.
+pub trait LogEntry {
+    /// The first entry of a leader.
+    fn term_start(term: Term) -> Self;
+    /// The entry that changes the members.
+    fn members(membership: Membership) -> Self;
+    /// The members, if the entry changes them.
+    fn membership(&self) -> Option<&Membership>;
+    /// About how much it weighs, bytes.
+    fn cost(&self) -> usize;
+}
+
+/// How a member behaves in time. All of a group should agree, though nothing but speed depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// A leader that has nothing to say is heard this often.
+    pub heartbeat: Micros,
+    /// A voter that hears nothing for this long, and up to `election_spread` longer, tries to be elected.
+    pub election_after: Micros,
+    /// The random part of that time.
+    pub election_spread: Micros,
+    /// Entries wait so long for others to share their message.
+    pub batch_every: Micros,
+    /// About how many bytes of entries one message carries.
+    pub batch_bytes: u64,
+    /// How many bytes may be under way to one follower (R24).
+    pub in_flight_bytes: u64,
+    /// What was sent and not acknowledged is sent again after this.
+    pub resend_after: Micros,
+    /// A learner that is silent for so long leaves the sync set of a single voter.
+    pub sync_grace: Micros,
+    /// Stable entries kept for members that lag a little, bytes.
+    pub keep_bytes: u64,
+    /// Entries kept for a member that lags a lot, bytes; beyond, it gets a copy of the state (R24).
+    pub lag_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Micros::from_millis(60),
+            election_after: Micros::from_millis(400),
+            election_spread: Micros::from_millis(200),
+            batch_every: Micros::from_millis(1),
+            batch_bytes: 32 << 10,
+            in_flight_bytes: 4 << 20,
+            resend_after: Micros::from_millis(100),
+            sync_grace: Micros::from_millis(1_000),
+            keep_bytes: 1 << 20,
+            lag_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A lead, counted over generations: a higher one outranks (design: generation orders before term).
+type Period = (Generation, Term);
+
+#[derive(Clone)]
+enum Role<E> {
+    /// Follows whoever leads, or nobody yet.
+    Following(Following<E>),
+    Electing(Election),
+    Leading(Leadership),
+}
+
+/// A part of the journal that another leader's entries took the place of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overwritten {
+    /// The first position.
+    pub from: Lsn,
+    /// The last one.
+    pub to: Lsn,
+}
+
+/// Why a change of the members cannot be proposed now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CannotChange {
+    /// Only a leader can.
+    #[error("this member does not lead the group")]
+    NotLeading,
+    /// The last change, or the leader's first entry, is not stable yet: one change at a time (R11).
+    #[error("the last change of the members is not stable yet")]
+    Pending,
+    /// A group without voters could never agree on anything again.
+    #[error("a group needs a voter")]
+    NoVoters,
+}
+
+/// One member's part in a group's consensus.
+#[derive(Clone)]
+pub struct Consensus<E> {
+    me: MemberId,
+    settings: Settings,
+    generation: Generation,
+    term: Term,
+    voted_for: Option<MemberId>,
+    role: Role<E>,
+    log: Log<E>,
+    watermark: Lsn,
+    /// Who belongs, by the entry that says so; the first one is stable, the last one counts.
+    memberships: VecDeque<(Lsn, Membership)>,
+    /// The last membership is one voter without anybody: what it appends is stable at once.
+    alone: bool,
+    /// Told by a voter that the group goes on without this member.
+    excluded: bool,
+    overwritten: Option<Overwritten>,
+    out: Vec<(MemberId, Message<E>)>,
+    random: u64,
+    #[cfg(feature = "sabotage")]
+    pub(crate) broken: Option<crate::BrokenRule>,
+}
+
+impl<E: LogEntry> fmt::Debug for Consensus<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Consensus")
+            .field("me", &self.me)
+            .field("generation", &self.generation)
+            .field("term", &self.term)
+            .field("leader", &self.leader())
+            .field("watermark", &self.watermark)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: LogEntry> Consensus<E> {
+    /// A new group, led by its only member. Its journal begins with the first term.
+    #[must_use]
+    pub fn found(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
+        let mut this = Self::empty(me, settings, seed, now);
+        this.memberships = VecDeque::from([(Lsn::ZERO, Membership::alone(me))]);
+        this.alone = true;
+        this.term = Term::ZERO.next();
+        this.lead(now);
+        this
+    }
+
+    /// A member that knows nothing of its group yet: whoever leads it will say.
+    #[must_use]
+    pub fn join(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
+        Self::empty(me, settings, seed, now)
+    }
+
+    fn empty(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
+        let mut this = Self {
+            me,
+            settings,
+            generation: Generation::ZERO,
+            term: Term::ZERO,
+            voted_for: None,
+            role: Role::Following(Following::new(now, now, Lsn::ZERO)),
+            log: Log::new(),
+            watermark: Lsn::ZERO,
+            memberships: VecDeque::from([(Lsn::ZERO, Membership::default())]),
+            alone: false,
+            excluded: false,
+            overwritten: None,
+            out: Vec::new(),
+            random: seed,
+            #[cfg(feature = "sabotage")]
+            broken: None,
+        };
+        this.follow(now, None);
+        this
+    }
+
+    /// Who this member is.
+    pub const fn me(&self) -> MemberId {
+        self.me
+    }
+
+    /// The group's generation, as far as this member knows.
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The present leadership period, as far as this member knows.
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub const fn is_leading(&self) -> bool {
+        matches!(self.role, Role::Leading(_))
+    }
+
+    /// Who leads, as far as this member knows.
+    pub const fn leader(&self) -> Option<MemberId> {
+        match &self.role {
+            Role::Leading(_) => Some(self.me),
+            Role::Following(following) => following.leader,
+            Role::Electing(_) => None,
+        }
+    }
+
+    /// The position of the last entry that this member holds.
+    pub fn tail(&self) -> Lsn {
+        self.log.tail()
+    }
+
+    /// Everything up to here is stable.
+    pub const fn watermark(&self) -> Lsn {
+        self.watermark
+    }
+
+    /// The position before the first entry that this member still keeps.
+    pub const fn base(&self) -> Lsn {
+        self.log.base()
+    }
+
+    /// The entry at a position, if it is kept.
+    pub fn entry(&self, lsn: Lsn) -> Option<&Arc<E>> {
+        self.log.entry(lsn)
+    }
+
+    /// The term of the entry at a position, if that is known.
+    pub fn term_at(&self, lsn: Lsn) -> Option<Term> {
+        self.log.term_at(lsn)
+    }
+
+    /// The kept entries from a position on, each with its position.
+    pub fn entries_from(&self, from: Lsn) -> impl Iterator<Item = (Lsn, &E)> {
+        self.log.entries_from(from)
+    }
+
+    /// Who belongs to the group, by the newest entry; it counts from the moment it is held.
+    pub fn membership(&self) -> &Membership {
+        &self.memberships.back().expect("there is always one").1
+    }
+
+    /// The newest entry that says who belongs, and what it says.
+    pub fn newest_membership(&self) -> &(Lsn, Membership) {
+        self.memberships.back().expect("there is always one")
+    }
+
+    /// Who belongs to the group, by the newest stable entry.
+    pub fn stable_membership(&self) -> &(Lsn, Membership) {
+        let stable = self.memberships.iter().rev().find(|(lsn, _)| *lsn <= self.watermark);
+        stable.unwrap_or_else(|| self.memberships.front().expect("there is always one"))
+    }
+
+    /// Whether this is a group of one, whose entries are stable at once.
+    pub const fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// How many members hold an entry at least, if it is stable.
+    pub fn copies(&self, lsn: Lsn) -> usize {
+        let membership = self.membership();
+        let others = self.others();
+        if self.is_leading() {
+            let holds = |member: &&MemberId| self.follower(member, Micros(0)).is_some_and(|(held, _)| held >= lsn);
+            return 1 + others.iter().filter(holds).count();
+        }
+        // A follower knows no more than that it takes a majority.
+        membership.voters.len() / 2 + 1
+    }
+
+    /// Whether a voter said that the group goes on without this member.
+    pub const fn is_excluded(&self) -> bool {
+        self.excluded
+    }
+
+    /// How many bytes are not stable, and when the oldest of them was appended, monotonic (R10).
+    pub fn unstable(&self) -> (u64, Option<Micros>) {
+        let bytes = self.log.bytes_between(self.watermark, self.log.tail());
+        (bytes, self.log.taken_at(self.watermark.next()))
+    }
+
+    /// What another leader's entries took the place of since the last call.
+    pub const fn take_overwritten(&mut self) -> Option<Overwritten> {
+        self.overwritten.take()
+    }
+
+    /// Whether a message will end this member's lead. What it has acted on beyond the watermark must be rolled back
+    /// before the message is handled.
+    pub fn would_depose(&self, message: &Message<E>) -> bool {
+        self.is_leading() && message.period() > self.period()
+    }
+
+    /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
+    pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
+        let (theirs, ours) = (message.period(), self.period());
+        if theirs < ours && !self.takes_lower_terms() {
+            // R9: a lower term is refused, and its sender learns of the higher one.
+            match message.body {
+                Body::Append { .. } => self.say(from, Body::Refused { hint: Lsn::ZERO }),
+                Body::Vote { trial, .. } => self.say(from, Body::Voted { granted: false, trial }),
+                Body::Appended { .. } | Body::Refused { .. } | Body::Voted { .. } | Body::Excluded { .. } => {}
+            }
+            return;
+        }
+        if theirs > ours {
+            (self.generation, self.term) = theirs;
+            self.voted_for = None;
+            self.follow(now, None);
+        }
+        match message.body {
+            Body::Append { previous, previous_term, batch, watermark } => {
+                self.append_received(now, from, (previous, previous_term), &batch, watermark);
+            }
+            Body::Appended { matched } => self.appended(now, from, matched),
+            Body::Refused { hint } => self.refused(now, from, hint),
+            Body::Vote { last, last_term, trial } => self.vote_asked(now, from, (last_term, last), trial),
+            Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
+            Body::Excluded { since } => {
+                // R11: only what is newer than what this member knows can exclude it.
+                if self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
+                    self.excluded = true;
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Micros) {
+        match &self.role {
+            Role::Leading(_) => self.lead_on(now),
+            Role::Following(following) if now >= following.election_due => self.stand(now),
+            Role::Electing(election) if now >= election.again_at => self.stand(now),
+            Role::Following(_) | Role::Electing(_) => {}
+        }
+    }
+
+    /// When `tick`, or `take_messages`, has something to do next, monotonic.
+    pub fn next_tick(&self) -> Option<Micros> {
+        match &self.role {
+            Role::Leading(leadership) => self.next_of_leader(leadership),
+            Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
+            Role::Electing(election) => Some(election.again_at),
+        }
+    }
+
+    /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.
+    pub fn take_messages(&mut self, now: Micros, urgent: bool) -> Vec<(MemberId, Message<E>)> {
+        if self.is_leading() && !self.alone {
+            self.send_entries(now, urgent);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Drops stable entries that nobody needs: applied here up to `applied`, held by all members or copied for them.
+    pub fn trim(&mut self, applied: Lsn) {
+        let done = applied.min(self.watermark);
+        let needed = self.needed_by_followers().unwrap_or(done).min(done);
+        self.log.trim(needed, self.settings.keep_bytes);
+        self.log.trim(done, self.settings.lag_bytes);
+        while self.memberships.len() > 1 && self.memberships[1].0 <= self.watermark {
+            self.memberships.pop_front();
+        }
+    }
+
+    const fn period(&self) -> Period {
+        (self.generation, self.term)
+    }
+
+    fn is_voter(&self) -> bool {
+        self.membership().is_voter(&self.me)
+    }
+
+    fn say(&mut self, to: MemberId, body: Body<E>) {
+        self.out.push((to, Message { generation: self.generation, term: self.term, body }));
+    }
+
+    /// Takes an entry into the log; one that changes the members counts from now on.
+    fn take_in(&mut self, term: Term, entry: Arc<E>, at: Micros) -> Lsn {
+        let membership = entry.membership().cloned();
+        let lsn = self.log.push(term, entry, at);
+        if let Some(membership) = membership {
+            self.memberships.push_back((lsn, membership));
+            self.renew_alone();
+        }
+        lsn
+    }
+
+    fn renew_alone(&mut self) {
+        let membership = self.membership();
+        self.alone = membership.is_alone() && membership.voters.contains(&self.me);
+    }
+
+    /// Follows somebody, or nobody yet.
+    fn follow(&mut self, now: Micros, leader: Option<MemberId>) {
+        let due = self.election_due(now);
+        let mut following = Following::new(now, due, self.watermark);
+        following.leader = leader;
+        self.role = Role::Following(following);
+    }
+
+    fn election_due(&mut self, now: Micros) -> Micros {
+        let spread = self.draw(self.settings.election_spread.0);
+        now.plus(self.settings.election_after).plus(Micros(spread))
+    }
+
+    /// A number below `bound`, from the seed (splitmix64, Steele et al. 2014).
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+
+    /// Members other than this one.
+    fn others(&self) -> BTreeSet<MemberId> {
+        let mut members = self.membership().members();
+        members.remove(&self.me);
+        members
+    }
+
+    #[cfg(feature = "sabotage")]
+    fn takes_lower_terms(&self) -> bool {
+        self.broken == Some(crate::BrokenRule::Fence)
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    #[expect(clippy::unused_self, reason = "the same call in both builds")]
+    const fn takes_lower_terms(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,249 @@
+//! Copies of a group's state for members that lack too much of the journal: in slices, exact as of one entry, while
+//! commits go on.
+//!
+//! The leader sends a few slices ahead of their acknowledgements, and at the end how many there were, once the entry
+//! that the copy ends with is stable. A copy belongs to one lead: when that ends, the next leader begins anew.
+
+use crate::consensus::{MemberId, Membership, Message};
+use crate::state::{Slice, State};
+use crate::{Entry, Group};
+use driftmesh_model::{Generation, Lsn, Micros, Term};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// About how much one slice carries, bytes: making one must stay well below a millisecond.
+const SLICE_BYTES: usize = 48 << 10;
+/// Slices under way at once.
+const SLICES_AHEAD: usize = 8;
+/// What was not acknowledged is sent again after this.
+const RESEND_AFTER: Micros = Micros::from_millis(200);
+/// A receiver that acknowledges nothing for this long gets no further.
+const GIVE_UP_AFTER: Micros = Micros::from_millis(3_000);
+
+/// What the members of a group say to each other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum GroupMessage {
+    /// Of consensus.
+    Consensus(Message<Entry>),
+    /// A part of the state.
+    Slice(CopySlice),
+    /// The receiver has all slices of a copy up to this one.
+    SliceTaken {
+        /// The entry that the copy ends with.
+        at: Lsn,
+        /// How many slices it has.
+        number: u64,
+    },
+    /// There are no more slices, and the copy is stable.
+    CopyDone(CopyDone),
+}
+
+/// A part of a copy of the state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopySlice {
+    /// The leader's generation.
+    pub generation: Generation,
+    /// And its term.
+    pub term: Term,
+    /// The entry that the copy ends with.
+    pub at: Lsn,
+    /// The slice's number, from 0.
+    pub number: u64,
+    /// What it holds.
+    pub slice: Slice,
+}
+
+/// The end of a copy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopyDone {
+    /// The leader's generation.
+    pub generation: Generation,
+    /// And its term.
+    pub term: Term,
+    /// The entry that the copy ends with.
+    pub at: Lsn,
+    /// The term of that entry.
+    pub at_term: Term,
+    /// Who belonged to the group then, and since which entry.
+    pub membership: (Lsn, Membership),
+    /// How many slices there were.
+    pub slices: u64,
+}
+
+/// A copy on its way out.
+#[derive(Clone, Debug)]
+pub(crate) struct CopyOut {
+    to: MemberId,
+    at: Lsn,
+    at_term: Term,
+    membership: (Lsn, Membership),
+    /// Made and not acknowledged, oldest first.
+    under_way: VecDeque<CopySlice>,
+    made: u64,
+    all_made: bool,
+    done_told: bool,
+    moved_at: Micros,
+    sent_at: Micros,
+    out: Vec<GroupMessage>,
+}
+
+impl CopyOut {
+    pub(crate) fn taken(&mut self, from: MemberId, at: Lsn, number: u64) {
+        if (from, at) != (self.to, self.at) {
+            return;
+        }
+        while self.under_way.front().is_some_and(|slice| slice.number < number) {
+            self.under_way.pop_front();
+            // The next step of the copy is due at once.
+            (self.moved_at, self.sent_at) = (self.sent_at, Micros(0));
+        }
+    }
+
+    pub(crate) fn take_messages(&mut self) -> Vec<(MemberId, GroupMessage)> {
+        let to = self.to;
+        std::mem::take(&mut self.out).into_iter().map(|message| (to, message)).collect()
+    }
+
+    pub(crate) fn next_tick(&self) -> Option<Micros> {
+        Some(if !self.all_made && self.under_way.len() < SLICES_AHEAD {
+            Micros(0)
+        } else {
+            self.sent_at.plus(RESEND_AFTER)
+        })
+    }
+}
+
+/// A copy on its way in.
+#[derive(Clone, Debug)]
+pub(crate) struct CopyIn {
+    from: MemberId,
+    period: (Generation, Term),
+    at: Lsn,
+    taken: u64,
+    state: State,
+    out: Vec<GroupMessage>,
+}
+
+impl CopyIn {
+    pub(crate) fn take_messages(&mut self) -> Vec<(MemberId, GroupMessage)> {
+        let to = self.from;
+        std::mem::take(&mut self.out).into_iter().map(|message| (to, message)).collect()
+    }
+}
+
+impl Group {
+    /// Goes on with the copy for a member that needs one, by a slice.
+    pub(crate) fn copy_on(&mut self, now: Micros) {
+        let Some(copy) = &self.copy_out else {
+            self.begin_copy_out(now);
+            return;
+        };
+        let lost_interest = !self.consensus.needs_copy(&copy.to) || now.since(copy.moved_at) >= GIVE_UP_AFTER;
+        if lost_interest {
+            self.end_copy_out();
+            return;
+        }
+        let (generation, term, watermark) = (self.generation(), self.term(), self.watermark());
+        let Some(copy) = &mut self.copy_out else { return };
+        let due = now.since(copy.sent_at) >= RESEND_AFTER;
+        if !copy.all_made && copy.under_way.len() < SLICES_AHEAD {
+            copy.sent_at = now;
+            if let Some(slice) = self.state.copy_slice(SLICE_BYTES) {
+                let slice = CopySlice { generation, term, at: copy.at, number: copy.made, slice };
+                copy.made += 1;
+                copy.out.push(GroupMessage::Slice(slice.clone()));
+                copy.under_way.push_back(slice);
+            } else {
+                copy.all_made = true;
+            }
+        } else if due && let Some(first) = copy.under_way.front() {
+            copy.sent_at = now;
+            copy.out.push(GroupMessage::Slice(first.clone()));
+        }
+        let may_end = copy.all_made && copy.under_way.is_empty() && watermark >= copy.at;
+        if may_end && (due || !copy.done_told) {
+            (copy.done_told, copy.sent_at) = (true, now);
+            copy.out.push(GroupMessage::CopyDone(CopyDone {
+                generation,
+                term,
+                at: copy.at,
+                at_term: copy.at_term,
+                membership: copy.membership.clone(),
+                slices: copy.made,
+            }));
+        } else if due {
+            copy.sent_at = now;
+        }
+    }
+
+    fn begin_copy_out(&mut self, now: Micros) {
+        let Some(to) = self.consensus.wants_copy() else { return };
+        if self.halted.is_some() || !self.is_leading() {
+            return;
+        }
+        self.state.begin_copy();
+        let at = self.state.applied();
+        self.consensus.keep_after(Some(at));
+        self.copy_out = Some(CopyOut {
+            to,
+            at,
+            at_term: self.consensus.term_at(at).unwrap_or_default(),
+            membership: self.consensus.newest_membership().clone(),
+            under_way: VecDeque::new(),
+            made: 0,
+            all_made: false,
+            done_told: false,
+            moved_at: now,
+            sent_at: Micros(0),
+            out: Vec::new(),
+        });
+    }
+
+    pub(crate) fn end_copy_out(&mut self) {
+        if self.copy_out.take().is_some() {
+            self.state.end_copy();
+            self.consensus.keep_after(None);
+        }
+    }
+
+    pub(crate) fn slice_received(&mut self, from: MemberId, slice: CopySlice) {
+        let period = (slice.generation, slice.term);
+        if period != (self.generation(), self.term()) || self.is_leading() || slice.at <= self.watermark() {
+            return;
+        }
+        let known = |copy: &CopyIn| (copy.from, copy.period, copy.at) == (from, period, slice.at);
+        if !self.copy_in.as_ref().is_some_and(known) {
+            let state = State::default();
+            self.copy_in = Some(CopyIn { from, period, at: slice.at, taken: 0, state, out: Vec::new() });
+        }
+        let Some(copy) = &mut self.copy_in else { return };
+        if slice.number == copy.taken {
+            if copy.state.install_slice(slice.slice).is_err() {
+                // R25: it comes from a faulty peer; the copy is asked for anew by not being acknowledged.
+                self.copy_in = None;
+                return;
+            }
+            copy.taken += 1;
+        }
+        copy.out.push(GroupMessage::SliceTaken { at: copy.at, number: copy.taken });
+    }
+
+    pub(crate) fn copy_done(&mut self, now: Micros, from: MemberId, done: CopyDone) {
+        let period = (done.generation, done.term);
+        if period != (self.generation(), self.term()) || self.is_leading() {
+            return;
+        }
+        let whole =
+            |copy: &CopyIn| (copy.from, copy.period, copy.at, copy.taken) == (from, period, done.at, done.slices);
+        if self.copy_in.as_ref().is_some_and(whole)
+            && let Some(copy) = self.copy_in.take()
+            && done.at > self.watermark()
+            && copy.state.is_whole()
+        {
+            self.state = copy.state;
+            self.halted = None;
+            self.consensus.installed(now, done.at, done.at_term, done.membership);
+            self.settle(now);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One member's part in a replica group: consensus on its journal, and the state that is a fold over it.
+//!
+//! A leader applies an entry as it appends it, before it is stable; a follower applies what is stable and nothing else
+//! (R7). A leader that is deposed rolls back to the watermark, so a member's state is always a prefix of the journal.
+//! It refuses to send, to read a clock, and to decide who may write: locks are `txn`'s, places `directory`'s.
+
+mod copying;
+
+pub use copying::{CopyDone, CopySlice, GroupMessage};
+
+use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Settings};
+use crate::state::State;
+use crate::{Entry, Fate};
+use copying::{CopyIn, CopyOut};
+use driftmesh_model::{Generation, GroupId, Lsn, Micros, Term};
+use std::ops::{Deref, DerefMut};
+
+/// A replica group, as one of its members sees it.
+#[derive(Clone, Debug)]
+pub struct Group {
+    id: GroupId,
+    consensus: Consensus<Entry>,
+    state: State,
+    copy_out: Option<CopyOut>,
+    copy_in: Option<CopyIn>,
+    /// Why this member applies nothing any more.
+    halted: Option<String>,
+}
+
+/// What a member can answer about objects; it changes by entries of the journal alone.
+impl Deref for Group {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+/// For pruning, which is no part of the journal.
+impl DerefMut for Group {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Group {
+    /// A new group, led by its founder, whose journal begins with the first term.
+    #[must_use]
+    pub fn found(id: GroupId, me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
+        let consensus = Consensus::found(me, settings, seed, now);
+        let mut group = Self::with(id, consensus);
+        // The first entry may be stable and gone already.
+        group.state.apply_stable(Lsn::ZERO.next(), &Entry::TermStart { term: group.consensus.term() });
+        group.settle(now);
+        group
+    }
+
+    /// A group that this peer was told to follow, of which it knows nothing yet.
+    #[must_use]
+    pub fn join(id: GroupId, me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
+        Self::with(id, Consensus::join(me, settings, seed, now))
+    }
+
+    fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
+        Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, halted: None }
+    }
+
+    /// Appends an entry to the journal and applies it. Returns its position.
+    ///
+    /// # Panics
+    /// When this member does not lead, or the entry does not fit the state: callers look first.
+    pub fn append(&mut self, now: Micros, entry: Entry) -> Lsn {
+        let lsn = self.state.applied().next();
+        if self.consensus.is_alone() {
+            self.state.apply_stable(lsn, &entry);
+        } else {
+            self.state.apply(lsn, &entry);
+        }
+        let appended = self.consensus.append(now, entry);
+        assert_eq!(appended, lsn, "a leader's state is the fold of its whole journal");
+        if self.consensus.tail() > lsn {
+            self.settle(now);
+        }
+        lsn
+    }
+
+    /// Takes in what another member said.
+    pub fn received(&mut self, now: Micros, from: MemberId, message: GroupMessage) {
+        match message {
+            GroupMessage::Consensus(message) => self.consensus_received(now, from, message),
+            GroupMessage::Slice(slice) => self.slice_received(from, slice),
+            GroupMessage::CopyDone(done) => self.copy_done(now, from, done),
+            GroupMessage::SliceTaken { at, number } => {
+                if let Some(copy) = &mut self.copy_out {
+                    copy.taken(from, at, number);
+                }
+            }
+        }
+    }
+
+    fn consensus_received(&mut self, now: Micros, from: MemberId, message: Message<Entry>) {
+        if self.consensus.would_depose(&message) {
+            // R9: what only this leader acted on is not the group's.
+            self.roll_back();
+        }
+        self.consensus.handle(now, from, message);
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Micros) {
+        self.consensus.tick(now);
+        self.settle(now);
+    }
+
+    /// When `tick` or `take_messages` has something to do next, monotonic.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Micros> {
+        let copy = self.copy_out.as_ref().and_then(CopyOut::next_tick);
+        [self.consensus.next_tick(), copy].into_iter().flatten().min()
+    }
+
+    /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.
+    pub fn take_messages(&mut self, now: Micros, urgent: bool) -> Vec<(MemberId, GroupMessage)> {
+        let messages = self.consensus.take_messages(now, urgent);
+        let mut messages: Vec<_> =
+            messages.into_iter().map(|(to, message)| (to, GroupMessage::Consensus(message))).collect();
+        if let Some(copy) = &mut self.copy_out {
+            messages.append(&mut copy.take_messages());
+        }
+        if let Some(copy) = &mut self.copy_in {
+            messages.append(&mut copy.take_messages());
+        }
+        messages
+    }
+
+    /// Brings the state to where consensus stands.
+    fn settle(&mut self, now: Micros) {
+        if !self.consensus.is_leading() {
+            // R7: a state never holds more than what is stable, unless its member leads.
+            self.roll_back();
+            self.end_copy_out();
+        }
+        let limit = if self.consensus.is_leading() { self.consensus.tail() } else { self.consensus.watermark() };
+        while self.state.applied() < limit && self.halted.is_none() {
+            let next = self.state.applied().next();
+            let Some(entry) = self.consensus.entry(next).cloned() else { break };
+            if let Err(bad) = self.state.check(&entry) {
+                // R25: an entry that does not fit stops this member's part in the group, not the process.
+                self.halted = Some(format!("entry {next} of group {} does not fit: {bad}", self.id));
+                break;
+            }
+            self.state.apply(next, &entry);
+        }
+        let applied = self.state.applied();
+        self.state.stable(self.consensus.watermark().min(applied));
+        self.consensus.trim(applied);
+        self.copy_on(now);
+    }
+
+    /// Undoes what is not stable, newest first.
+    fn roll_back(&mut self) {
+        while self.state.applied() > self.consensus.watermark() {
+            let last = self.state.applied();
+            let Some(entry) = self.consensus.entry(last).cloned() else { return };
+            self.state.undo(last, &entry);
+        }
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub const fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// The group's generation.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.consensus.generation()
+    }
+
+    /// The present leadership period.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.consensus.term()
+    }
+
+    /// Who leads, who belongs, how far the journal is.
+    #[must_use]
+    pub const fn consensus(&self) -> &Consensus<Entry> {
+        &self.consensus
+    }
+
+    /// Whether this member leads the group, as far as it knows.
+    #[must_use]
+    pub const fn is_leading(&self) -> bool {
+        self.consensus.is_leading()
+    }
+
+    /// The position of the last entry.
+    #[must_use]
+    pub fn tail(&self) -> Lsn {
+        self.consensus.tail()
+    }
+
+    /// Everything up to here is stable.
+    #[must_use]
+    pub const fn watermark(&self) -> Lsn {
+        self.consensus.watermark()
+    }
+
+    /// The kept entries from a position on, each with its position.
+    pub fn entries_from(&self, from: Lsn) -> impl Iterator<Item = (Lsn, &Entry)> {
+        self.consensus.entries_from(from)
+    }
+
+    /// What became of the entry at a position of a term (R22).
+    #[must_use]
+    pub fn fate(&self, term: Term, lsn: Lsn) -> Fate {
+        self.state.fate(term, lsn, self.consensus.watermark())
+    }
+
+    /// Why this member applies nothing any more, if so.
+    #[must_use]
+    pub fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+
+    /// Proposes who shall belong to the group; see [`Consensus::propose`].
+    ///
+    /// # Errors
+    /// When this member does not lead, or the last change is not stable yet.
+    pub fn propose(&mut self, now: Micros, membership: Membership) -> Result<(), CannotChange> {
+        self.consensus.propose(now, membership)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The transport says that a peer is out of reach; if it led, it is not waited for.
+    pub fn member_is_gone(&mut self, now: Micros, member: MemberId) {
+        if self.consensus.leader() == Some(member) && !self.is_leading() {
+            self.consensus.leader_is_gone(now);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether an entry that came from elsewhere can be applied: one that cannot stops its group, not the process (R25).
+//!
+//! It refuses to judge who wrote an entry and whether it was wise: it is enough that `apply` is sound with it.
+
+use super::State;
+use crate::{Chain, Entry, GrantSeen, Write};
+use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
+
+/// Epochs and other counters beyond are no sound peer's: they could stop climbing.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// Why an entry cannot be applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadEntry {
+    /// A leader's first entry must be of a higher term than the one before.
+    #[error("term {0} is not above the group's last one")]
+    TermNotAbove(Term),
+    /// Commit timestamps climb along a journal.
+    #[error("commit {0} is not above all versions that the group holds or held")]
+    CommitNotAbove(Timestamp),
+    /// A commit writes each object once.
+    #[error("object {0} is written twice by one commit")]
+    WrittenTwice(ObjectId),
+    /// Nobody commits to what is in transit (R19).
+    #[error("object {0} is in transit")]
+    InTransit(ObjectId),
+    /// Only what is owned can leave.
+    #[error("object {0} is not owned")]
+    NotOwned(ObjectId),
+    /// What is owned cannot arrive (R19).
+    #[error("object {0} is owned already")]
+    OwnedAlready(ObjectId),
+    /// An object leaves for the next epoch, and no epoch comes near the end of its range.
+    #[error("object {object} cannot have epoch {epoch}")]
+    Epoch {
+        /// The object.
+        object: ObjectId,
+        /// The epoch of the entry.
+        epoch: Epoch,
+    },
+    /// Grants to a group are numbered one by one, within a window (R20).
+    #[error("the next grant to group {0} cannot have number {1}")]
+    GrantNumber(GroupId, u64),
+    /// The grant lies outside of the window, or was answered already (R20).
+    #[error("grant {1} of group {0} cannot be answered")]
+    GrantAnswered(GroupId, u64),
+    /// No such grant is under way.
+    #[error("grant {1} to group {0} is not under way")]
+    GrantUnknown(GroupId, u64),
+    /// The versions are not in order, or above the floor, or below the low-water mark.
+    #[error("the versions of object {0} are not in order")]
+    Versions(ObjectId),
+    /// A floor lies at or above all versions of its object (R16).
+    #[error("the floor of object {0} lies below its newest version")]
+    Floor(ObjectId),
+    /// No clock of a sound peer says so much.
+    #[error("timestamp {0} is at the end of its range")]
+    Timestamp(Timestamp),
+    /// The group has ended.
+    #[error("the group has ended")]
+    Retired,
+}
+
+impl State {
+    /// Whether `apply` would be sound with this entry next.
+    ///
+    /// # Errors
+    /// When it would not; the reason.
+    pub fn check(&self, entry: &Entry) -> Result<(), BadEntry> {
+        ensure(entry.highest_timestamp() < Timestamp::SOUND_MAX, BadEntry::Timestamp(entry.highest_timestamp()))?;
+        match entry {
+            Entry::TermStart { term } => ensure(*term > self.term(), BadEntry::TermNotAbove(*term)),
+            Entry::Commit { commit, writes } => self.check_commit(*commit, writes),
+            Entry::TransferOut { object, epoch, to, number, floor } => {
+                let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
+                let is_next = *epoch == stored.epoch.next() && epoch.as_u64() < NUMBER_MAX;
+                ensure(is_next, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+                ensure(self.next_grant(*to) == Some(*number), BadEntry::GrantNumber(*to, *number))?;
+                ensure(*floor >= stored.chain.newest().commit, BadEntry::Floor(*object))
+            }
+            Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from } => {
+                ensure(!self.retired, BadEntry::Retired)?;
+                self.check_answer(*from, *number, *unsettled_from)?;
+                ensure(self.owned(*object).is_none(), BadEntry::OwnedAlready(*object))?;
+                ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+                ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
+                ensure(*floor >= entry.newest_commit(), BadEntry::Floor(*object))
+            }
+            Entry::Handed { to, number } => {
+                ensure(self.unsettled(*to, *number).is_some(), BadEntry::GrantUnknown(*to, *number))
+            }
+            Entry::Refused { from, number, unsettled_from } => self.check_answer(*from, *number, *unsettled_from),
+            Entry::TakenBack { to, number } => {
+                let transit = self.unsettled(*to, *number).ok_or(BadEntry::GrantUnknown(*to, *number))?;
+                ensure(self.owned(transit.object).is_none(), BadEntry::OwnedAlready(transit.object))
+            }
+            Entry::Window { .. } | Entry::Members(_) => Ok(()),
+            Entry::Retired => ensure(!self.retired, BadEntry::Retired),
+        }
+    }
+
+    fn check_commit(&self, commit: Timestamp, writes: &[Write]) -> Result<(), BadEntry> {
+        ensure(!self.retired, BadEntry::Retired)?;
+        // Undo and pruning rely on it, and so does R16.
+        ensure(commit > self.marks.commit, BadEntry::CommitNotAbove(commit))?;
+        if let Some(object) = written_twice(writes) {
+            return Err(BadEntry::WrittenTwice(object));
+        }
+        let in_transit = |write: &&Write| self.owned(write.object).is_none() && self.in_transit(write.object).is_some();
+        writes.iter().find(in_transit).map_or(Ok(()), |write| Err(BadEntry::InTransit(write.object)))
+    }
+
+    fn check_answer(&self, from: GroupId, number: u64, unsettled_from: u64) -> Result<(), BadEntry> {
+        let is_new = number > 0 && unsettled_from <= number && self.grant_seen(from, number) == GrantSeen::New;
+        ensure(is_new, BadEntry::GrantAnswered(from, number))
+    }
+}
+
+fn ensure(holds: bool, error: BadEntry) -> Result<(), BadEntry> {
+    if holds { Ok(()) } else { Err(error) }
+}
+
+/// An object that is written more than once. Most commits write one object, or are in order.
+fn written_twice(writes: &[Write]) -> Option<ObjectId> {
+    if writes.is_sorted_by(|left, right| left.object < right.object) {
+        return None;
+    }
+    let mut objects: Vec<_> = writes.iter().map(|write| write.object).collect();
+    objects.sort_unstable();
+    objects.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}

@@ -1,0 +1,289 @@
+//! Single steps of a state. What holds for all sequences of entries is in `random`.
+
+mod random;
+
+use super::*;
+use crate::{GrantSeen, NotClimbing};
+use driftmesh_model::Value;
+
+/// A state that stands for a group of one: everything is stable at once.
+struct Alone {
+    state: State,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let mut alone = Self { state: State::new() };
+        alone.append(Entry::TermStart { term: Term::from_u64(1) });
+        alone
+    }
+
+    fn append(&mut self, entry: Entry) -> Lsn {
+        let lsn = self.state.applied().next();
+        self.state.check(&entry).unwrap();
+        self.state.apply_stable(lsn, &entry);
+        lsn
+    }
+
+    fn commit(&mut self, time: u64, object: ObjectId) -> Lsn {
+        self.append(commit(time, object))
+    }
+
+    fn transfer_out(&mut self, object: ObjectId, to: GroupId) -> u64 {
+        let number = self.state.next_grant(to).unwrap();
+        let epoch = self.state.owned(object).unwrap().epoch.next();
+        self.append(Entry::TransferOut { object, epoch, to, number, floor: at(100) });
+        number
+    }
+}
+
+fn at(time: u64) -> Timestamp {
+    Timestamp::from_u64(time)
+}
+
+fn object(id: u128) -> ObjectId {
+    ObjectId::from_u128(id)
+}
+
+fn group(id: u128) -> GroupId {
+    GroupId::from_u128(id)
+}
+
+fn commit(time: u64, object: ObjectId) -> Entry {
+    let writes = vec![Write { object, value: Some(Value::from_slice(&time.to_be_bytes())) }];
+    Entry::Commit { commit: at(time), writes }
+}
+
+#[test]
+fn an_object_in_transit_is_owned_by_nobody_until_it_is_settled() {
+    let (mut alone, object, to) = (Alone::new(), object(7), group(2));
+    alone.commit(10, object);
+    let number = alone.transfer_out(object, to);
+    assert!(alone.state.owned(object).is_none());
+    assert_eq!(alone.state.in_transit(object).unwrap().0, to);
+    alone.append(Entry::TakenBack { to, number });
+    assert_eq!(alone.state.owned(object).unwrap().epoch, Epoch::from_u64(3));
+    let number = alone.transfer_out(object, to);
+    assert_eq!(number, 2);
+    alone.append(Entry::Handed { to, number });
+    assert!(alone.state.owned(object).is_none() && alone.state.in_transit(object).is_none());
+    assert_eq!(alone.state.unsettled_from(to), 3);
+}
+
+#[test]
+fn a_late_answer_to_a_former_grant_does_not_hide_the_present_one() {
+    let (mut alone, object) = (Alone::new(), object(7));
+    let (first, second) = (group(2), group(3));
+    alone.commit(10, object);
+    let versions: Vec<_> = alone.state.owned(object).unwrap().chain.versions().cloned().collect();
+    let number = alone.transfer_out(object, first);
+    let (epoch, low_water, floor, unsettled_from) = (Epoch::from_u64(3), at(0), at(100), 1);
+    let from = first;
+    alone.append(Entry::TransferIn { object, epoch, from, number: 1, versions, low_water, floor, unsettled_from });
+    alone.transfer_out(object, second);
+    alone.append(Entry::Handed { to: first, number });
+    assert_eq!(alone.state.in_transit(object).unwrap().0, second);
+}
+
+#[test]
+fn slices_meet_every_owned_object_once_and_count_free_slots() {
+    let mut alone = Alone::new();
+    for id in 1..=7 {
+        alone.commit(10 + u64::try_from(id).unwrap(), object(id));
+    }
+    alone.transfer_out(object(2), group(2));
+    let (mut met, mut cursor, mut slices) = (Vec::new(), Some(0), 0);
+    while let Some(from) = cursor {
+        let (stored, next) = alone.state.owned_slice(from, 3);
+        met.extend(stored.map(|stored| stored.object.as_u128()));
+        (cursor, slices) = (next, slices + 1);
+    }
+    assert_eq!((met, slices), (vec![1, 3, 4, 5, 6, 7], 3));
+    assert!(alone.state.owned_slice(usize::MAX, usize::MAX).1.is_none());
+}
+
+#[test]
+fn old_versions_go_by_horizon_and_by_budget() {
+    let (mut alone, object) = (Alone::new(), object(7));
+    for time in [10, 20, 30, 40] {
+        alone.commit(time, object);
+    }
+    alone.state.set_prune_below(at(20), usize::MAX);
+    alone.state.prune(100);
+    assert_eq!(alone.state.owned(object).unwrap().chain.low_water(), at(20));
+    alone.state.set_prune_below(Timestamp::ZERO, 0);
+    alone.state.prune(100);
+    assert_eq!(alone.state.owned(object).unwrap().chain.superseded(), 0);
+    assert_eq!(alone.state.superseded_cost(), 0);
+}
+
+#[test]
+fn a_commit_that_is_stable_at_once_keeps_nothing_that_nobody_needs() {
+    let (mut alone, object) = (Alone::new(), object(7));
+    alone.commit(10, object);
+    alone.state.set_prune_below(at(20), usize::MAX);
+    alone.commit(20, object);
+    assert_eq!(alone.state.owned(object).unwrap().chain.superseded(), 0);
+}
+
+#[test]
+fn no_way_of_pruning_takes_what_an_undo_needs() {
+    let (mut alone, object, to) = (Alone::new(), object(7), group(2));
+    let first = alone.commit(10, object);
+    let later: Vec<_> = [20, 30, 40].map(|time| commit(time, object)).into();
+    alone.state.set_prune_below(Timestamp::MAX, 0);
+    for entry in &later {
+        alone.state.apply(alone.state.applied().next(), entry);
+        alone.state.prune(8);
+        alone.state.prune_object(object, 0);
+    }
+    let leaving = Entry::TransferOut { object, epoch: Epoch::from_u64(2), to, number: 1, floor: at(50) };
+    alone.state.apply(alone.state.applied().next(), &leaving);
+    alone.state.prune_in_transit(to, 1, 0);
+    assert_eq!(alone.state.in_transit(object).unwrap().1.chain.superseded(), 3);
+    let lsn = alone.state.applied();
+    alone.state.undo(lsn, &leaving);
+    for (back, entry) in later.iter().rev().enumerate() {
+        alone.state.undo(Lsn::from_u64(lsn.as_u64() - 1 - back as u64), entry);
+    }
+    let stored = alone.state.owned(object).unwrap();
+    assert_eq!((stored.chain.newest().commit, stored.changed, alone.state.applied()), (at(10), first, first));
+    assert_eq!(alone.state.superseded_cost(), 0);
+}
+
+#[test]
+fn an_object_remembers_the_entry_that_changed_it_last() {
+    let (mut alone, one, other, to) = (Alone::new(), object(1), object(2), group(2));
+    let first = alone.commit(10, one);
+    alone.commit(20, other);
+    assert_eq!(alone.state.owned(one).unwrap().changed, first);
+    let number = alone.transfer_out(one, to);
+    let left = alone.state.applied();
+    assert_eq!(alone.state.in_transit(one).unwrap().1.changed, left);
+    let back = alone.append(Entry::TakenBack { to, number });
+    assert_eq!(alone.state.owned(one).unwrap().changed, back);
+}
+
+#[test]
+fn a_group_that_has_ended_takes_nothing_any_more() {
+    let mut alone = Alone::new();
+    let lsn = alone.state.applied().next();
+    alone.state.apply(lsn, &Entry::Retired);
+    assert!(alone.state.is_retired());
+    assert_eq!(alone.state.check(&commit(10, object(1))), Err(BadEntry::Retired));
+    assert_eq!(alone.state.check(&Entry::Retired), Err(BadEntry::Retired));
+    assert_eq!(alone.state.check(&Entry::TermStart { term: Term::from_u64(2) }), Ok(()));
+    alone.state.undo(lsn, &Entry::Retired);
+    assert!(!alone.state.is_retired());
+}
+
+#[test]
+#[should_panic(expected = "only the last entry is undone")]
+fn what_is_stable_is_never_undone() {
+    let mut state = State::new();
+    let entry = commit(10, object(1));
+    state.apply(Lsn::from_u64(1), &entry);
+    state.stable(Lsn::from_u64(1));
+    state.undo(Lsn::from_u64(1), &entry);
+}
+
+#[test]
+fn entries_that_make_no_sense_are_refused() {
+    let (mut alone, one, to) = (Alone::new(), object(1), group(2));
+    alone.commit(10, one);
+    let write = |object| Write { object, value: None };
+    let check = |entry: Entry| alone.state.check(&entry);
+    assert_eq!(check(commit(10, one)), Err(BadEntry::CommitNotAbove(at(10))));
+    let twice = vec![write(one), write(object(5)), write(one)];
+    assert_eq!(check(Entry::Commit { commit: at(11), writes: twice }), Err(BadEntry::WrittenTwice(one)));
+    assert_eq!(check(commit(u64::MAX, one)), Err(BadEntry::Timestamp(Timestamp::MAX)));
+    assert_eq!(check(Entry::TermStart { term: Term::from_u64(1) }), Err(BadEntry::TermNotAbove(Term::from_u64(1))));
+    let out = |object, epoch, number, floor| {
+        let epoch = Epoch::from_u64(epoch);
+        check(Entry::TransferOut { object, epoch, to, number, floor: at(floor) })
+    };
+    assert_eq!(out(object(9), 2, 1, 50), Err(BadEntry::NotOwned(object(9))));
+    assert_eq!(out(one, 3, 1, 50), Err(BadEntry::Epoch { object: one, epoch: Epoch::from_u64(3) }));
+    assert_eq!(out(one, 2, 2, 50), Err(BadEntry::GrantNumber(to, 2)));
+    assert_eq!(out(one, 2, 1, 9), Err(BadEntry::Floor(one)));
+    assert_eq!(check(Entry::Handed { to, number: 1 }), Err(BadEntry::GrantUnknown(to, 1)));
+    assert_eq!(check(Entry::TakenBack { to, number: 1 }), Err(BadEntry::GrantUnknown(to, 1)));
+    alone.transfer_out(one, to);
+    assert_eq!(alone.state.check(&commit(11, one)), Err(BadEntry::InTransit(one)));
+}
+
+#[test]
+fn grants_that_make_no_sense_are_refused() {
+    let (mut alone, one, from) = (Alone::new(), object(1), group(2));
+    alone.commit(10, object(9));
+    let version = |time| Version { commit: at(time), value: None };
+    let grant = |object, number, versions, unsettled_from| {
+        let (epoch, low_water, floor) = (Epoch::from_u64(2), at(2), at(20));
+        Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from }
+    };
+    let check = |alone: &Alone, entry| alone.state.check(&entry);
+    assert_eq!(check(&alone, grant(object(9), 1, vec![version(5)], 1)), Err(BadEntry::OwnedAlready(object(9))));
+    for versions in [vec![], vec![version(5), version(5)], vec![version(1)]] {
+        assert_eq!(check(&alone, grant(one, 1, versions, 1)), Err(BadEntry::Versions(one)));
+    }
+    assert_eq!(check(&alone, grant(one, 1, vec![version(21)], 1)), Err(BadEntry::Floor(one)));
+    for (number, unsettled_from) in [(0, 0), (1, 2), (5_000, 1)] {
+        let bad = BadEntry::GrantAnswered(from, number);
+        assert_eq!(check(&alone, grant(one, number, vec![version(5)], unsettled_from)), Err(bad));
+        assert_eq!(check(&alone, Entry::Refused { from, number, unsettled_from }), Err(bad));
+    }
+    alone.append(grant(one, 1, vec![version(5)], 1));
+    assert_eq!(check(&alone, grant(object(3), 1, vec![version(5)], 1)), Err(BadEntry::GrantAnswered(from, 1)));
+}
+
+#[test]
+fn a_refusal_is_forgotten_when_the_sender_has_settled_it_and_back_when_that_is_undone() {
+    let (mut alone, from) = (Alone::new(), group(2));
+    alone.append(Entry::Refused { from, number: 1, unsettled_from: 1 });
+    let next = Entry::Refused { from, number: 2, unsettled_from: 2 };
+    let lsn = alone.state.applied().next();
+    alone.state.apply(lsn, &next);
+    assert_eq!(alone.state.grant_seen(from, 1), GrantSeen::Adopted);
+    alone.state.undo(lsn, &next);
+    assert_eq!(alone.state.grant_seen(from, 1), GrantSeen::Refused);
+    assert_eq!(alone.state.grant_seen(from, 2), GrantSeen::New);
+}
+
+#[test]
+fn slices_that_do_not_fit_are_refused() {
+    let mut alone = Alone::new();
+    for id in 1..=9 {
+        alone.commit(10 + u64::try_from(id).unwrap(), object(id));
+    }
+    alone.transfer_out(object(2), group(2));
+    assert_eq!(alone.state.begin_copy(), Some(alone.state.applied()));
+    let slices: Vec<_> = std::iter::from_fn(|| alone.state.copy_slice(200)).collect();
+    assert!(slices.len() > 4 && slices.iter().filter(|slice| slice.is_last()).count() == 1);
+    State::from_slices(slices.clone()).unwrap().same_content(&alone.state).unwrap();
+
+    let install = |change: &dyn Fn(&mut Vec<Slice>)| {
+        let mut changed = slices.clone();
+        change(&mut changed);
+        State::from_slices(changed).unwrap_err()
+    };
+    let last = slices.len() - 1;
+    assert_eq!(install(&|slices| drop(slices.pop())), BadSlice::Incomplete);
+    assert_eq!(install(&|slices| slices.clear()), BadSlice::Incomplete);
+    assert_eq!(install(&|slices| drop(slices.remove(0))), BadSlice::Head(1));
+    assert_eq!(install(&|slices| drop(slices.remove(1))), BadSlice::OutOfOrder { expected: 1, found: 2 });
+    assert_eq!(install(&|slices| slices.push(slices[last].clone())), BadSlice::NotEmpty);
+    assert_eq!(install(&|slices| slices[1].head = slices[0].head), BadSlice::Head(1));
+    let double = slices.iter().position(|slice| !slice.objects.is_empty()).unwrap();
+    let first = slices[double].objects[0].object;
+    let again = slices[double].objects[0].clone();
+    assert_eq!(install(&|slices| slices[last].objects.push(again.clone())), BadSlice::Twice(first));
+    assert_eq!(install(&|slices| slices[double].objects[0].versions.clear()), BadSlice::Versions(first));
+    let newest = alone.state.marks.commit.next();
+    assert_eq!(install(&|slices| slices[double].objects[0].versions[0].commit = newest), BadSlice::Versions(first));
+    let leaving = slices.iter().position(|slice| !slice.in_transit.is_empty()).unwrap();
+    assert_eq!(install(&|slices| slices[leaving].in_transit[0].number = 2), BadSlice::InTransit(group(2), 2));
+    let far = |slices: &mut Vec<Slice>| slices[0].head.as_mut().unwrap().lsn = Lsn::from_u64(u64::MAX);
+    assert_eq!(install(&far), BadSlice::Range(0));
+    let beyond = NotClimbing { term: Term::from_u64(9), start: Lsn::from_u64(99) };
+    assert_eq!(install(&|slices| slices[0].terms.push((beyond.term, beyond.start))), BadSlice::Terms(beyond));
+}

@@ -1,0 +1,128 @@
+//! Leading a group in place of its founder: whoever is elected after a crash hands out what the group owns, and never
+//! commits to it (decision 0017).
+//!
+//! Nothing runs on the objects of such a group. Whoever wants one gets it by a transfer, also this peer's own group; what
+//! nobody wants is moved in the background, back to the founder if it lives, else to this peer's own group. A group that
+//! owns nothing any more, and has nothing in transit, is retired.
+
+use crate::Peer;
+use crate::metrics::RareEvent;
+use crate::timers::Timer;
+use driftmesh_directory::Record;
+use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
+use driftmesh_model::{GroupId, Hash, Micros, ObjectId, PeerId};
+use driftmesh_object_store::Entry;
+
+/// Slots of owned objects that one slice looks at, and the pause between slices.
+const SLOTS_PER_SLICE: usize = 256;
+const PAUSE: Micros = Micros::from_millis(1);
+/// How soon something is tried again that cannot be done yet.
+const TRY_AGAIN_AFTER: Micros = Micros::from_millis(10);
+/// The background begins after this: first come those who want something.
+const BEGIN_AFTER: Micros = Micros::from_millis(50);
+
+/// A group that this peer leads for another.
+#[derive(Debug)]
+pub(crate) struct Caretaking {
+    /// Who led it before.
+    founder: Option<PeerId>,
+    from: usize,
+}
+
+impl Peer {
+    /// This peer was elected.
+    pub(crate) fn begin_caretaking(&mut self, id: GroupId) {
+        self.metrics.note(RareEvent::TookOver);
+        self.metrics.taken_over += 1;
+        let founder = self.groups.leader(id);
+        let Some(group) = self.led(id) else { return };
+        // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
+        let highest = group.highest();
+        let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().map(|(to, number, _)| (to, number)).collect();
+        self.clock.raise_above(highest);
+        for (to, number) in unsettled {
+            self.grants_due.insert((id, to, number), self.now.mono);
+            self.timers.set(self.now.mono, Timer::Grant(id, to, number));
+        }
+        self.windows.remove(&id);
+        self.caretaking.insert(id, Caretaking { founder, from: 0 });
+        self.timers.set(self.now.mono.plus(BEGIN_AFTER), Timer::Caretake(id));
+    }
+
+    /// Its first entry as leader is stable: the others may know (R6).
+    pub(crate) fn caretaking_confirmed(&mut self, id: GroupId) {
+        if let Some(record) = self.record_of_led(id) {
+            self.tell_all_about(&record);
+        }
+    }
+
+    /// Somebody else leads the group now, or it is no more.
+    pub(crate) fn end_caretaking(&mut self, id: GroupId) {
+        self.caretaking.remove(&id);
+        self.windows.remove(&id);
+        self.outbox.forget_group(id);
+        self.grants_due.retain(|(from, _, _), _| *from != id);
+    }
+
+    pub(crate) fn caretake_due(&mut self, id: GroupId) {
+        let Some(caretaking) = self.caretaking.get(&id) else { return };
+        let (from, founder) = (caretaking.from, caretaking.founder);
+        let Some(group) = self.led(id) else { return };
+        let mut pause = TRY_AGAIN_AFTER;
+        if !group.consensus().is_confirmed() {
+            // R8: nothing is promised before.
+        } else if group.owned_count() + group.in_transit_count() == 0 {
+            self.retire(id);
+            if let Some(record) = self.remains(id) {
+                self.tell_all_about(&record);
+                return;
+            }
+        } else if let Some(to) = self.caretaking_target(founder) {
+            let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
+            let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
+            let mut all_left = true;
+            for object in slice {
+                all_left &= self.hand_out(id, object, to, None);
+            }
+            if all_left {
+                pause = PAUSE;
+                if let Some(caretaking) = self.caretaking.get_mut(&id) {
+                    caretaking.from = next.unwrap_or(0);
+                }
+            }
+        }
+        self.timers.set(self.now.mono.plus(pause), Timer::Caretake(id));
+    }
+
+    /// Where objects go that nobody asks for.
+    fn caretaking_target(&self, founder: Option<PeerId>) -> Option<GroupId> {
+        let lives = |peer: &PeerId| *peer != self.config.peer && self.is_connected(peer);
+        let back = founder.filter(lives).and_then(|peer| self.members.get(&peer)).map(|member| member.group);
+        if let Some(back) = back.filter(|back| self.takes_objects(*back)) {
+            return Some(back);
+        }
+        if !self.draining {
+            return Some(self.group.id());
+        }
+        self.trusted_groups().first().copied()
+    }
+
+    /// Begins to transfer an object of a group that this peer leads for another. Returns whether it did, or the object
+    /// is not there any more.
+    pub(crate) fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
+        if !self.has_pointer_room(object) {
+            return false;
+        }
+        let floor = self.clock.now(self.now.wall);
+        let Some(group) = self.led_mut(id) else { return true };
+        let Some(epoch) = group.owned(object).map(|stored| stored.epoch.next()) else { return true };
+        let Some(number) = group.next_grant(to).filter(|_| group.consensus().is_confirmed()) else { return false };
+        group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
+        let generation = group.generation();
+        self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
+        self.metrics.handed_out += 1;
+        self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
+        self.send_grant(id, to, number, have);
+        true
+    }
+}

@@ -1,0 +1,190 @@
+//! What became of commits: stable, lost, or not decided yet, for whoever holds a receipt (R22).
+
+use crate::Peer;
+use crate::message::{FateTold, Message};
+use crate::metrics::RareEvent;
+use crate::steps::Receipt;
+use crate::timers::Timer;
+use driftmesh_model::{GroupId, Lsn, Micros, Now, PeerId, Term, TxnId};
+use driftmesh_object_store::Fate;
+use std::collections::BTreeMap;
+use std::task::Poll;
+
+/// How long others are given to answer; then the fate is unknown for now.
+const ASK_FOR: Micros = Micros::from_millis(300);
+/// Most questions open at once (R24).
+const QUESTIONS_MAX: usize = 4_096;
+/// Who waits for a position to become stable and hears nothing looks again after this.
+const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(100);
+
+/// A question that others were asked.
+#[derive(Debug)]
+struct Question {
+    group: GroupId,
+    term: Term,
+    lsn: Lsn,
+    told: FateTold,
+    until: Micros,
+}
+
+/// Questions about receipts, and those who wait for positions to become stable.
+#[derive(Debug, Default)]
+pub(crate) struct Fates {
+    questions: BTreeMap<u64, Question>,
+    last: u64,
+    /// Who waits for this peer's own journal.
+    stable: BTreeMap<Lsn, Vec<TxnId>>,
+}
+
+/// Ids of those who wait begin here: far above those of transactions.
+const WAITERS_FROM: u64 = 1 << 62;
+
+impl Peer {
+    /// An id for somebody who waits for something that is no transaction.
+    pub fn new_waiter(&mut self) -> TxnId {
+        self.fates.last += 1;
+        TxnId::from_u64(WAITERS_FROM + self.fates.last)
+    }
+
+    /// What this peer itself can tell: of a group that it belongs to, or that has ended.
+    pub(crate) fn fate_here(&self, group: GroupId, term: Term, lsn: Lsn) -> FateTold {
+        if let Some(ended) = self.groups.ended(group) {
+            if ended.lost {
+                return FateTold::Lost;
+            }
+            // R22: the table outlives the group.
+            return match ended.terms.fate(term, lsn, ended.tail) {
+                Fate::Stable => FateTold::Stable { copies: 1 },
+                Fate::Lost => FateTold::Lost,
+                Fate::Unknown => FateTold::Unknown,
+            };
+        }
+        let Some(of) = self.group_of(group) else { return FateTold::Unknown };
+        match of.fate(term, lsn) {
+            Fate::Stable => {
+                let copies = of.consensus().copies(lsn);
+                FateTold::Stable { copies: u32::try_from(copies).unwrap_or(u32::MAX) }
+            }
+            Fate::Lost => FateTold::Lost,
+            Fate::Unknown => FateTold::Unknown,
+        }
+    }
+
+    /// What became of a commit. Others are asked where this peer cannot tell; without their word it is unknown for now.
+    /// May be called again until it answers; `waiter` is woken.
+    pub fn fate(&mut self, now: Now, waiter: TxnId, receipt: &Receipt) -> Poll<FateTold> {
+        self.now = now;
+        let here = self.fate_here(receipt.group, receipt.term, receipt.lsn);
+        let is_own = self.group.id() == receipt.group;
+        let number = waiter.as_u64();
+        if here != FateTold::Unknown || is_own {
+            self.fates.questions.remove(&number);
+            return Poll::Ready(here);
+        }
+        if let Some(question) = self.fates.questions.get(&number) {
+            if question.told == FateTold::Unknown && now.mono < question.until {
+                return Poll::Pending;
+            }
+            let told = question.told;
+            self.fates.questions.remove(&number);
+            return Poll::Ready(told);
+        }
+        if self.fates.questions.len() >= QUESTIONS_MAX {
+            return Poll::Ready(FateTold::Unknown);
+        }
+        self.ask_for_fate(number, receipt);
+        Poll::Pending
+    }
+
+    /// Wakes somebody who waits, at a time of the monotonic clock.
+    pub fn wake_at(&mut self, at: Micros, waiter: TxnId) {
+        self.timers.set(at, Timer::Wake(waiter));
+    }
+
+    /// Whoever asked does not wait any more.
+    pub fn forget_waiter(&mut self, waiter: TxnId) {
+        self.fates.questions.remove(&waiter.as_u64());
+        self.wakes.push(waiter);
+    }
+
+    fn ask_for_fate(&mut self, number: u64, receipt: &Receipt) {
+        let until = self.now.mono.plus(ASK_FOR);
+        let (group, term, lsn) = (receipt.group, receipt.term, receipt.lsn);
+        let question = Question { group, term, lsn, told: FateTold::Unknown, until };
+        self.fates.questions.insert(number, question);
+        self.timers.set(until, Timer::Wake(TxnId::from_u64(number)));
+        self.metrics.note(RareEvent::FateAsked);
+        // Any member can tell; who belongs to a group of others is not known here, so all are asked.
+        for peer in self.connected_members() {
+            self.send_now(peer, Message::AskFate { ask: number, group, term, lsn });
+        }
+    }
+
+    pub(crate) fn fate_asked(&mut self, from: PeerId, ask: u64, group: GroupId, term: Term, lsn: Lsn) {
+        // R6: told is only what the stable part of the journal says.
+        let fate = self.fate_here(group, term, lsn);
+        if fate != FateTold::Unknown {
+            self.send_now(from, Message::Fate { ask, fate });
+        }
+    }
+
+    pub(crate) fn fate_told(&mut self, ask: u64, fate: FateTold) {
+        if let Some(question) = self.fates.questions.get_mut(&ask) {
+            question.told = fate;
+            self.wakes.push(TxnId::from_u64(ask));
+        }
+    }
+
+    /// More is known of a group: who asked looks again.
+    pub(crate) fn wake_fates(&mut self, group: GroupId) {
+        let asked = self.fates.questions.iter().filter(|(_, question)| question.group == group);
+        self.wakes.extend(asked.map(|(number, _)| TxnId::from_u64(*number)));
+        for waiters in std::mem::take(&mut self.fates.stable).into_values() {
+            self.wakes.extend(waiters);
+        }
+    }
+
+    /// This peer's journal is stable up to here.
+    pub(crate) fn wake_stable(&mut self, watermark: Lsn) {
+        while let Some(first) = self.fates.stable.first_entry() {
+            if *first.key() > watermark {
+                return;
+            }
+            self.wakes.append(&mut first.remove());
+        }
+    }
+
+    /// Waits until a commit of this peer is stable, or its fate is another. May be called again until it answers;
+    /// `waiter` is woken.
+    pub fn stable(&mut self, now: Now, waiter: TxnId, receipt: &Receipt) -> Poll<FateTold> {
+        self.now = now;
+        let here = self.fate_here(receipt.group, receipt.term, receipt.lsn);
+        if here != FateTold::Unknown {
+            return Poll::Ready(here);
+        }
+        if receipt.group == self.group.id() {
+            self.own_dirty = true;
+            self.fates.stable.entry(receipt.lsn).or_default().push(waiter);
+            return Poll::Pending;
+        }
+        match self.fate(now, waiter, receipt) {
+            Poll::Ready(FateTold::Unknown) => {
+                self.timers.set(now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
+                Poll::Pending
+            }
+            answer => answer,
+        }
+    }
+
+    /// Whether a commit is stable now, as far as this peer knows.
+    #[must_use]
+    pub fn is_stable(&self, receipt: &Receipt) -> bool {
+        matches!(self.fate_here(receipt.group, receipt.term, receipt.lsn), FateTold::Stable { .. })
+    }
+
+    /// Of the group, term and position of an open question: for tests.
+    #[must_use]
+    pub fn open_questions(&self) -> Vec<(GroupId, Term, Lsn)> {
+        self.fates.questions.values().map(|asked| (asked.group, asked.term, asked.lsn)).collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! What a peer knows of all groups of its mesh: who leads each, and how those ended that are no more.
+//!
+//! Peers tell each other until all know the same (anti-entropy by a digest in the heartbeats). Like every record this
+//! is only a hint where to ask (R1); the end of a group is none: it is told after its last entry was stable.
+
+use crate::Peer;
+use crate::message::{Ended, GroupRecord, Message};
+use crate::metrics::RareEvent;
+use driftmesh_model::{Generation, GroupId, Micros, PeerId, Term};
+use std::collections::BTreeMap;
+
+/// Most records in one message.
+const RECORDS_PER_MESSAGE: usize = 256;
+/// A member that knows something else is told all again after this.
+const TELL_AGAIN_AFTER: Micros = Micros::from_millis(500);
+/// Most groups known, those that have ended included (R24). Beyond it nothing new is learnt.
+const GROUPS_MAX: usize = 1 << 16;
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    generation: Generation,
+    term: Term,
+    leader: Option<PeerId>,
+}
+
+/// The groups of the mesh.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    known: BTreeMap<GroupId, Known>,
+    ended: BTreeMap<GroupId, Ended>,
+    digest: u64,
+}
+
+/// What a record changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Change {
+    Nothing,
+    Leader,
+    End,
+}
+
+fn digest_of(group: GroupId, (generation, term): (Generation, Term), ended: bool) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&group.as_u128().to_be_bytes());
+    if !ended {
+        hasher.update(&generation.as_u64().to_be_bytes());
+        hasher.update(&term.as_u64().to_be_bytes());
+    }
+    let hash = hasher.finalize();
+    u64::from_be_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
+}
+
+impl Groups {
+    fn learn(&mut self, record: &GroupRecord) -> Change {
+        if self.ended.contains_key(&record.group) {
+            return Change::Nothing;
+        }
+        if let Some(ended) = &record.ended {
+            if let Some(known) = self.known.remove(&record.group) {
+                self.digest ^= digest_of(record.group, (known.generation, known.term), false);
+            }
+            self.digest ^= digest_of(record.group, (record.generation, record.term), true);
+            self.ended.insert(record.group, ended.clone());
+            return Change::End;
+        }
+        let period = (record.generation, record.term);
+        let former = self.known.get(&record.group).copied();
+        // R2: a record is replaced by a higher one only.
+        let better = match former {
+            None => self.known.len() + self.ended.len() < GROUPS_MAX,
+            Some(former) => {
+                let held = (former.generation, former.term);
+                period > held || (period == held && former.leader.is_none() && record.leader.is_some())
+            }
+        };
+        if !better {
+            return Change::Nothing;
+        }
+        if let Some(former) = former {
+            self.digest ^= digest_of(record.group, (former.generation, former.term), false);
+        }
+        self.digest ^= digest_of(record.group, period, false);
+        let known = Known { generation: record.generation, term: record.term, leader: record.leader };
+        self.known.insert(record.group, known);
+        Change::Leader
+    }
+
+    /// Who leads a group, as far as this peer knows.
+    pub(crate) fn leader(&self, group: GroupId) -> Option<PeerId> {
+        self.known.get(&group)?.leader
+    }
+
+    /// The incarnation that led the group is gone.
+    pub(crate) fn leaderless(&mut self, group: GroupId) {
+        if let Some(known) = self.known.get_mut(&group) {
+            known.leader = None;
+        }
+    }
+
+    /// What remains of a group that has ended.
+    pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
+        self.ended.get(&group)
+    }
+
+    /// The groups that live, and who leads each.
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = (GroupId, Option<PeerId>)> {
+        self.known.iter().map(|(group, known)| (*group, known.leader))
+    }
+
+    /// Peers that know the same of all groups have the same digest.
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    fn records(&self) -> Vec<GroupRecord> {
+        let live = self.known.iter().map(|(group, known)| GroupRecord {
+            group: *group,
+            generation: known.generation,
+            term: known.term,
+            leader: known.leader,
+            ended: None,
+        });
+        let ended = self.ended.iter().map(|(group, ended)| GroupRecord {
+            group: *group,
+            generation: Generation::ZERO,
+            term: Term::ZERO,
+            leader: None,
+            ended: Some(ended.clone()),
+        });
+        live.chain(ended).collect()
+    }
+}
+
+impl Peer {
+    /// Who leads a group and can be asked: a connected peer, or this one.
+    pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerId> {
+        let leader = self.groups.leader(group)?;
+        (leader == self.config.peer || self.is_connected(&leader)).then_some(leader)
+    }
+
+    /// Takes in what is known of a group.
+    pub(crate) fn learn_group(&mut self, record: &GroupRecord) {
+        match self.groups.learn(record) {
+            Change::Nothing => {}
+            Change::Leader => {
+                self.repeat_grants_to(record.group);
+                self.searches_for_group(record.group);
+            }
+            Change::End => self.group_ended(record.group),
+        }
+    }
+
+    pub(crate) fn groups_told(&mut self, records: &[GroupRecord]) {
+        for record in records {
+            self.learn_group(record);
+        }
+    }
+
+    /// What this peer's journal says of a group that it leads.
+    pub(crate) fn record_of_led(&self, group: GroupId) -> Option<GroupRecord> {
+        let led = self.led(group)?;
+        let leader = Some(self.config.peer);
+        Some(GroupRecord { group, generation: led.generation(), term: led.term(), leader, ended: None })
+    }
+
+    /// What remains of a group, if this peer knows that it has ended.
+    #[must_use]
+    pub fn remains_of(&self, group: GroupId) -> Option<&Ended> {
+        self.groups.ended(group)
+    }
+
+    /// What remains of a group, if it has ended.
+    pub(crate) fn record_of_ended(&self, group: GroupId) -> Option<GroupRecord> {
+        let ended = Some(self.groups.ended(group)?.clone());
+        Some(GroupRecord { group, generation: Generation::ZERO, term: Term::ZERO, leader: None, ended })
+    }
+
+    /// Tells all members about one group.
+    pub(crate) fn tell_all_about(&mut self, record: &GroupRecord) {
+        self.learn_group(record);
+        for peer in self.connected_members() {
+            self.send_now(peer, Message::Groups { records: vec![record.clone()] });
+        }
+    }
+
+    /// Tells a member all that this peer knows of groups.
+    pub(crate) fn tell_groups(&mut self, to: PeerId) {
+        for records in self.groups.records().chunks(RECORDS_PER_MESSAGE) {
+            self.send_now(to, Message::Groups { records: records.to_vec() });
+        }
+    }
+
+    /// A heartbeat told whether its sender knows the same of all groups.
+    pub(crate) fn compare_groups(&mut self, from: PeerId, digest: u64) {
+        if digest == self.groups.digest() {
+            return;
+        }
+        let now = self.now.mono;
+        let Some(member) = self.members.get_mut(&from) else { return };
+        if now.since(member.told_groups_at) >= TELL_AGAIN_AFTER {
+            member.told_groups_at = now;
+            self.tell_groups(from);
+        }
+    }
+
+    /// A group is no more: what it answered is known, and nobody waits for it.
+    fn group_ended(&mut self, group: GroupId) {
+        self.metrics.note(RareEvent::GroupEnded);
+        self.drop_followed(group);
+        self.settle_grants_to_ended(group);
+        self.wake_fates(group);
+        self.forget_members_of(group);
+    }
+}

@@ -1,0 +1,232 @@
+//! Who belongs to the groups that this peer leads: followers are chosen, replaced when they are gone for good or leave,
+//! and made voters when they hold everything (R11; sizes as in `docs/architecture.md`, "Replica groups").
+
+use crate::Peer;
+use crate::metrics::RareEvent;
+use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
+use driftmesh_object_store::{Group, MemberId, Membership};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A peer that had no room for a group is not asked again for so long.
+const ASK_AGAIN_AFTER: Micros = Micros::from_millis(10_000);
+/// So many looks ago, one with each heartbeat, the journal ended where a member must be that has caught up.
+const LOOKS_BACK: usize = 4;
+/// A candidate must have been heard within this: longer than members without business wait for a heartbeat.
+const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
+
+/// What a leader remembers while it mends one group.
+#[derive(Debug, Default)]
+pub(crate) struct Mending {
+    /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
+    tails: VecDeque<Lsn>,
+    /// Who had no room, and when that was said.
+    refused: BTreeMap<PeerId, Micros>,
+}
+
+/// How whole a group is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wholeness {
+    /// Members that hold everything, the leader included.
+    pub(crate) whole: usize,
+    /// How many there shall be.
+    pub(crate) wanted: usize,
+    /// Whether no change of the members is under way.
+    pub(crate) is_settled: bool,
+    /// Whether any one member may crash and the group goes on without an operator.
+    pub(crate) may_lose_one: bool,
+}
+
+impl Wholeness {
+    /// Whether it has all members that it can have, and all of them hold everything.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.is_settled && self.whole >= self.wanted
+    }
+}
+
+impl Peer {
+    /// Looks at all groups that this peer leads.
+    pub(crate) fn mend_groups(&mut self) {
+        let led: Vec<GroupId> = self.led_groups().map(Group::id).collect();
+        for id in led {
+            self.mend(id);
+        }
+        let led: BTreeSet<GroupId> = self.led_groups().map(Group::id).collect();
+        self.mending.retain(|id, _| led.contains(id));
+    }
+
+    /// A peer follows as many groups as it may.
+    pub(crate) fn no_room(&mut self, from: PeerId, id: GroupId) {
+        let now = self.now.mono;
+        if self.led(id).is_some() {
+            self.metrics.note(RareEvent::NoRoom);
+            self.mending.entry(id).or_default().refused.insert(from, now);
+        }
+    }
+
+    fn mend(&mut self, id: GroupId) {
+        let Some(group) = self.led(id) else { return };
+        let tail = group.tail();
+        if group.is_retired() || !group.consensus().may_change() {
+            return;
+        }
+        let target = self.target_of(group);
+        let present = group.consensus().membership();
+        let change = target.filter(|target| target != present);
+        let tails = &mut self.mending.entry(id).or_default().tails;
+        tails.push_back(tail);
+        if tails.len() > LOOKS_BACK {
+            tails.pop_front();
+        }
+        if let Some(target) = change {
+            self.metrics.note(RareEvent::MembersChanged);
+            // It may not be possible just now; the next look tries again.
+            let _ = self.with_group(id, |group, now| group.propose(now, target));
+        }
+    }
+
+    /// How many followers a group of this peer shall have where there are peers enough.
+    fn followers_wanted(&self, group: &Group) -> usize {
+        if group.id() == self.group.id() {
+            return self.config.replicas;
+        }
+        // In place of another leader: as many as it had.
+        group.consensus().membership().members().len().saturating_sub(1)
+    }
+
+    /// How many other peers could be followers.
+    fn live_members(&self) -> usize {
+        self.members.values().filter(|member| member.connected && member.draining == 0).count()
+    }
+
+    /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
+    fn is_alive(&self, group: &Group, member: &MemberId) -> bool {
+        let now = self.now.mono;
+        let same = self.members.get(&member.peer).filter(|known| known.incarnation == member.incarnation);
+        let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
+        let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
+        same.is_some_and(|known| known.draining == 0) && follows
+    }
+
+    /// Whether a peer said lately that it has no room for a group.
+    fn has_refused(&self, group: GroupId, peer: &PeerId) -> bool {
+        let said = self.mending.get(&group).and_then(|mending| mending.refused.get(peer));
+        said.is_some_and(|at| self.now.mono.since(*at) < ASK_AGAIN_AFTER)
+    }
+
+    fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
+        let before =
+            self.mending.get(&group.id()).and_then(|mending| mending.tails.front().copied()).unwrap_or_default();
+        let consensus = group.consensus();
+        consensus.follower(member, self.now.mono).is_some_and(|(held, _)| held >= before && held > Lsn::ZERO)
+            && !consensus.needs_copy(member)
+    }
+
+    /// Who shall belong next: a step at a time, and nobody goes before who takes its place has caught up.
+    fn target_of(&self, group: &Group) -> Option<Membership> {
+        let me = self.me();
+        let present = group.consensus().membership();
+        let others: Vec<MemberId> = present.members().into_iter().filter(|member| *member != me).collect();
+        let (alive, gone): (Vec<_>, Vec<_>) = others.into_iter().partition(|member| self.is_alive(group, member));
+        let wanted = self.followers_wanted(group);
+        let mut chosen = alive;
+        // Voters stay first; a member is never replaced because a nearer peer joined.
+        chosen.sort_by_key(|member| !present.is_voter(member));
+        chosen.truncate(wanted);
+        let missing = wanted.min(self.live_members()).saturating_sub(chosen.len());
+        let added = self.candidates(group, &chosen, missing);
+        if !added.is_empty() {
+            let mut target = present.clone();
+            target.learners.extend(added.into_iter().map(|member| (member, false)));
+            return Some(target);
+        }
+        Some(self.settled_membership(group, &chosen, &gone))
+    }
+
+    /// The membership with these followers, as far as they have caught up.
+    fn settled_membership(&self, group: &Group, chosen: &[MemberId], gone: &[MemberId]) -> Membership {
+        let me = self.me();
+        let present = group.consensus().membership();
+        let ready: BTreeSet<MemberId> =
+            chosen.iter().filter(|member| self.has_caught_up(group, member)).copied().collect();
+        let all_ready = ready.len() == chosen.len();
+        let wanted = self.followers_wanted(group);
+        // Who is gone stays until somebody can take its place; who leaves by its own will need not.
+        let leaves = |member: &MemberId| {
+            self.members.get(&member.peer).is_some_and(|known| known.draining != 0 && known.connected)
+        };
+        let room = wanted.saturating_sub(chosen.len());
+        let kept: Vec<MemberId> = if all_ready {
+            gone.iter().filter(|member| !leaves(member) && present.is_voter(member)).take(room).copied().collect()
+        } else {
+            gone.to_vec()
+        };
+        let total = 1 + chosen.len() + kept.len();
+        let most = total.min(wanted + 1);
+        let count = if most.is_multiple_of(2) { most - 1 } else { most };
+        let mut voters = BTreeSet::from([me]);
+        let old = chosen.iter().filter(|member| present.is_voter(member) && ready.contains(member));
+        let new = chosen.iter().filter(|member| !present.is_voter(member) && ready.contains(member));
+        let silent = kept.iter().filter(|member| present.is_voter(member));
+        let waiting = chosen.iter().filter(|member| present.is_voter(member));
+        for voter in old.chain(new).chain(silent).chain(waiting) {
+            if voters.len() < count {
+                voters.insert(*voter);
+            }
+        }
+        if !all_ready || voters.len().is_multiple_of(2) {
+            // Not yet: who votes now goes on to.
+            voters.clone_from(&present.voters);
+        }
+        let rest = chosen.iter().chain(&kept).filter(|member| !voters.contains(member));
+        let learners = rest.map(|member| {
+            let in_sync = present.learners.get(member).copied().unwrap_or(false);
+            (*member, ready.contains(member) || (in_sync && !gone.contains(member)))
+        });
+        Membership { voters: voters.clone(), incoming: None, learners: learners.collect() }
+    }
+
+    /// Peers that shall follow a group too: of other failure domains first, then by the distance of their ids.
+    fn candidates(&self, group: &Group, chosen: &[MemberId], count: usize) -> Vec<MemberId> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let now = self.now.mono;
+        let present = group.consensus().membership();
+        let domains: BTreeSet<u64> =
+            chosen.iter().filter_map(|member| self.members.get(&member.peer)).map(|member| member.domain).collect();
+        let own = self.config.peer;
+        let mut candidates: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(peer, member)| {
+                let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
+                is_live && !self.has_refused(group.id(), peer)
+            })
+            .map(|(peer, member)| {
+                let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);
+                let shares = member.domain == self.config.domain || domains.contains(&member.domain);
+                ((shares, distance), MemberId { peer: *peer, incarnation: member.incarnation })
+            })
+            .filter(|(_, member)| !present.contains(member))
+            .collect();
+        candidates.sort();
+        candidates.into_iter().take(count).map(|(_, member)| member).collect()
+    }
+
+    /// How whole a group is that this peer leads.
+    pub(crate) fn wholeness(&self, group: &Group) -> Wholeness {
+        let consensus = group.consensus();
+        let present = consensus.membership();
+        let me = self.me();
+        let whole: BTreeSet<MemberId> = present
+            .members()
+            .into_iter()
+            .filter(|member| *member == me || (self.is_alive(group, member) && self.has_caught_up(group, member)))
+            .collect();
+        let is_settled = consensus.may_change();
+        let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
+        let may_lose_one = is_settled && present.voters.len() > 1 && present.members().iter().all(survives);
+        let wanted = 1 + self.followers_wanted(group).min(self.live_members());
+        Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one }
+    }
+}

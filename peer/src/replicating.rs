@@ -1,0 +1,353 @@
+//! The groups that this peer belongs to: their messages, their timers, and what follows when a lead begins or ends.
+
+use crate::Peer;
+use crate::message::{Ended, GroupRecord, Message};
+use crate::metrics::RareEvent;
+use crate::outbox::Needs;
+use crate::timers::Timer;
+use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TxnId};
+use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
+use driftmesh_txn::{Cause, LockTable};
+use std::collections::BTreeMap;
+
+/// The soonest that a group is looked at again.
+const LOOK_AGAIN_AFTER: Micros = Micros(200);
+/// A follower that nobody leads and nobody counts on is dropped after so long.
+const STRAY_FOR: Micros = Micros::from_millis(10_000);
+
+/// A group that this peer follows, or leads in place of a founder that is gone.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) group: Group,
+    /// When it was last seen to have members.
+    seen_at: Micros,
+}
+
+/// What of a group decides what follows.
+#[derive(Clone, Copy)]
+struct Standing {
+    leads: bool,
+    confirmed: bool,
+    watermark: Lsn,
+}
+
+impl Standing {
+    fn of(group: &Group) -> Self {
+        let (leads, confirmed) = (group.is_leading(), group.consensus().is_confirmed());
+        Self { leads, confirmed, watermark: group.watermark() }
+    }
+}
+
+fn is_stable_in(own: &Group, followed: &BTreeMap<GroupId, Followed>, group: GroupId, lsn: Lsn) -> bool {
+    if own.id() == group {
+        return lsn <= own.watermark();
+    }
+    followed.get(&group).is_some_and(|followed| lsn <= followed.group.watermark())
+}
+
+impl Peer {
+    /// This incarnation, as a member of groups.
+    pub(crate) const fn me(&self) -> MemberId {
+        MemberId { peer: self.config.peer, incarnation: self.config.incarnation }
+    }
+
+    /// The groups that this peer belongs to, the one it works in first.
+    pub fn member_groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.group).chain(self.followed.values().map(|followed| &followed.group))
+    }
+
+    /// A group that this peer belongs to.
+    pub(crate) fn group_of(&self, id: GroupId) -> Option<&Group> {
+        if self.group.id() == id {
+            return Some(&self.group);
+        }
+        self.followed.get(&id).map(|followed| &followed.group)
+    }
+
+    /// A group that this peer leads.
+    pub(crate) fn led(&self, id: GroupId) -> Option<&Group> {
+        self.group_of(id).filter(|group| group.is_leading())
+    }
+
+    pub(crate) fn led_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
+        group.filter(|group| group.is_leading())
+    }
+
+    fn followed_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.followed.get_mut(&id).map(|followed| &mut followed.group)
+    }
+
+    /// The groups that this peer leads, its own first.
+    pub(crate) fn led_groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.group).chain(self.caretaken())
+    }
+
+    /// The groups that this peer leads in place of their founders.
+    pub(crate) fn caretaken(&self) -> impl Iterator<Item = &Group> {
+        self.followed.values().map(|followed| &followed.group).filter(|group| group.is_leading())
+    }
+
+    /// Journals a change of this peer's own group.
+    pub(crate) fn journal(&mut self, entry: Entry) -> Lsn {
+        self.own_dirty = true;
+        self.group.append(self.now.mono, entry)
+    }
+
+    /// Journals a change of a group that this peer leads; `None` if it does not.
+    pub(crate) fn journal_of(&mut self, id: GroupId, entry: Entry) -> Option<Lsn> {
+        if id == self.group.id() {
+            return Some(self.journal(entry));
+        }
+        let now = self.now.mono;
+        let lsn = self.led_mut(id)?.append(now, entry);
+        self.dirty.push(id);
+        Some(lsn)
+    }
+
+    /// R6: what anything that is said of this peer's groups as a whole depends on.
+    pub(crate) fn needs_of_all(&self) -> Needs {
+        let unstable = self.led_groups().filter(|group| group.watermark() < group.tail());
+        unstable.map(|group| (group.id(), group.tail())).collect()
+    }
+
+    /// What something that depends on one position needs.
+    pub(crate) fn needs_of(&self, group: GroupId, lsn: Lsn) -> Needs {
+        if is_stable_in(&self.group, &self.followed, group, lsn) { Needs::new() } else { vec![(group, lsn)] }
+    }
+
+    /// A member of a group has said something.
+    pub(crate) fn group_received(&mut self, from: PeerId, id: GroupId, message: GroupMessage) {
+        let Some(incarnation) = self.members.get(&from).map(|member| member.incarnation) else { return };
+        if let Some(record) = self.record_of_ended(id) {
+            self.send_now(from, Message::Groups { records: vec![record] });
+            return;
+        }
+        if self.group_of(id).is_none() && !self.begin_to_follow(from, id, &message) {
+            return;
+        }
+        let sender = MemberId { peer: from, incarnation };
+        self.with_group(id, |group, now| group.received(now, sender, message));
+    }
+
+    /// A leader wants this peer to follow its group. Returns whether it does.
+    fn begin_to_follow(&mut self, from: PeerId, id: GroupId, message: &GroupMessage) -> bool {
+        let leads = match message {
+            GroupMessage::Consensus(message) => matches!(message.body, Body::Append { .. }),
+            GroupMessage::Slice(_) | GroupMessage::SliceTaken { .. } | GroupMessage::CopyDone(_) => false,
+        };
+        if !leads {
+            return false;
+        }
+        if self.draining || self.followed.len() >= self.config.followed_max {
+            // R24: early and typed; the leader asks somebody else.
+            self.send_now(from, Message::NoRoom { group: id });
+            return false;
+        }
+        let seed = self.draw_seed();
+        let group = Group::join(id, self.me(), self.config.journal, seed, self.now.mono);
+        #[cfg(feature = "sabotage")]
+        let group = self.sabotaged(group);
+        self.followed.insert(id, Followed { group, seen_at: self.now.mono });
+        self.metrics.note(RareEvent::BeganToFollow);
+        true
+    }
+
+    /// A number for what a group draws by chance.
+    pub(crate) fn draw_seed(&mut self) -> u64 {
+        let drawn = self.new_object_id().as_u128();
+        u64::try_from(drawn >> 64).unwrap_or(0)
+    }
+
+    /// Lets a group take a step, and does what follows from it.
+    pub(crate) fn with_group<R>(&mut self, id: GroupId, step: impl FnOnce(&mut Group, Micros) -> R) -> Option<R> {
+        let now = self.now.mono;
+        let is_own = self.group.id() == id;
+        let group = if is_own { &mut self.group } else { &mut self.followed.get_mut(&id)?.group };
+        let before = Standing::of(group);
+        let result = step(group, now);
+        let after = Standing::of(group);
+        if is_own {
+            self.own_dirty = true;
+        } else {
+            self.dirty.push(id);
+        }
+        self.group_stepped(id, is_own, before, after);
+        Some(result)
+    }
+
+    fn group_stepped(&mut self, id: GroupId, is_own: bool, before: Standing, after: Standing) {
+        if after.watermark > before.watermark {
+            self.watermark_moved(id, after.watermark);
+        }
+        match (is_own, before.leads, after.leads) {
+            (true, true, false) => self.own_group_deposed(),
+            (false, false, true) => self.begin_caretaking(id),
+            (false, true, false) => self.end_caretaking(id),
+            (_, true, true) | (_, false, false) | (true, false, true) => {}
+        }
+        if !is_own && after.leads && after.confirmed && !before.confirmed {
+            self.caretaking_confirmed(id);
+        }
+        if !is_own && self.followed.get(&id).is_some_and(|followed| followed.group.consensus().is_excluded()) {
+            self.drop_followed(id);
+        }
+    }
+
+    /// More of a journal is stable: what waited for it may leave, and go on.
+    pub(crate) fn watermark_moved(&mut self, id: GroupId, watermark: Lsn) {
+        let (own, followed) = (&self.group, &self.followed);
+        self.outbox.release(id, watermark, |group, lsn| is_stable_in(own, followed, group, lsn));
+        if id == self.group.id() {
+            self.wake_stable(watermark);
+            self.wakes.extend(std::mem::take(&mut self.held_commits));
+            self.retired_at_last();
+        }
+    }
+
+    pub(crate) fn group_due(&mut self, id: GroupId) {
+        self.armed.remove(&id);
+        self.with_group(id, Group::tick);
+        let now = self.now.mono;
+        let Some(followed) = self.followed.get_mut(&id) else { return };
+        let consensus = followed.group.consensus();
+        if consensus.leader().is_some() || consensus.membership().contains(&consensus.me()) {
+            followed.seen_at = now;
+        } else if now.since(followed.seen_at) >= STRAY_FOR {
+            self.drop_followed(id);
+        }
+    }
+
+    /// Sends what the groups that took a step want said.
+    pub(crate) fn replicate(&mut self) {
+        if std::mem::take(&mut self.own_dirty) && !self.group.consensus().is_alone() {
+            self.replicate_group(self.group.id());
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            self.replicate_group(id);
+        }
+    }
+
+    fn replicate_group(&mut self, id: GroupId) {
+        let now = self.now.mono;
+        let awaited = self.outbox.waits_for(id);
+        let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
+        let Some(group) = group else { return };
+        // What the barrier waits for does not wait for a batch to fill too.
+        let urgent = awaited > group.consensus().sent();
+        let messages = group.take_messages(now, urgent);
+        let next = group.next_tick();
+        for (to, message) in messages {
+            let same = self.members.get(&to.peer).is_some_and(|member| member.incarnation == to.incarnation);
+            if same {
+                self.outbox.now(to.peer, Message::Group { group: id, message });
+            }
+        }
+        if let Some(next) = next {
+            let at = next.max(now.plus(LOOK_AGAIN_AFTER));
+            if self.armed.get(&id).is_none_or(|armed| at < *armed) {
+                self.armed.insert(id, at);
+                self.timers.set(at, Timer::Group(id));
+            }
+        }
+    }
+
+    /// This peer does not belong to a group any more.
+    pub(crate) fn drop_followed(&mut self, id: GroupId) {
+        if let Some(followed) = self.followed.remove(&id) {
+            if followed.group.is_leading() {
+                self.end_caretaking(id);
+            }
+            self.armed.remove(&id);
+            self.outbox.forget_group(id);
+            // What was counted with it is counted no more: a search must not take that for "nothing moved".
+            self.moves_base = self.moves_base.wrapping_add(1 << 40);
+        }
+    }
+
+    /// R9: another member leads this peer's group now. What runs here ends, what is not stable is unknown until the
+    /// term table says (R22), and this peer founds another group for what it does from now on. See decision 0017.
+    fn own_group_deposed(&mut self) {
+        self.metrics.note(RareEvent::Deposed);
+        self.metrics.deposed += 1;
+        let former_id = self.group.id();
+        let running: Vec<TxnId> = self.txns.iter().filter(|txn| !txn.read_only).map(|txn| txn.id).collect();
+        for id in running {
+            self.fail(id, Cause::Deposed { group: former_id });
+            if let Some(txn) = self.txns.get_mut(id) {
+                txn.pins.clear();
+            }
+        }
+        self.locks = LockTable::default();
+        self.hand_overs.clear();
+        self.stalled.clear();
+        self.stalled_for_pointers = crate::collecting::Stalled::default();
+        self.outbox.forget_group(former_id);
+        self.windows.remove(&former_id);
+        self.grants_due.retain(|(from, _, _), _| *from != former_id);
+        self.recent_commits.clear();
+        self.drain_from = 0;
+        let founded = self.found_group();
+        let former = std::mem::replace(&mut self.group, founded);
+        self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+        self.dirty.push(former_id);
+        self.wake_fates(former_id);
+        self.wakes.extend(std::mem::take(&mut self.held_commits));
+        self.tell_missed();
+        let own = self.group.id();
+        if let Some(record) = self.record_of_led(own) {
+            self.tell_all_about(&record);
+        }
+        self.send_heartbeats(true);
+    }
+
+    /// A group for what this peer owns from now on.
+    fn found_group(&mut self) -> Group {
+        self.foundings += 1;
+        let id = GroupId::of_founding(&self.config.peer, self.config.incarnation, self.foundings);
+        let seed = self.draw_seed();
+        let group = Group::found(id, self.me(), self.config.journal, seed, self.now.mono);
+        #[cfg(feature = "sabotage")]
+        let group = self.sabotaged(group);
+        group
+    }
+
+    /// The peer stays after it had retired its group.
+    pub(crate) fn found_again(&mut self) {
+        let founded = self.found_group();
+        let former = std::mem::replace(&mut self.group, founded);
+        self.outbox.forget_group(former.id());
+        let own = self.group.id();
+        if let Some(record) = self.record_of_led(own) {
+            self.tell_all_about(&record);
+        }
+        self.send_heartbeats(true);
+    }
+
+    /// Journals that a group has ended; told to all when that is stable.
+    pub(crate) fn retire(&mut self, id: GroupId) {
+        if self.led(id).is_some_and(|group| !group.is_retired()) {
+            self.journal_of(id, Entry::Retired);
+        }
+        if id == self.group.id() {
+            self.retired_at_last();
+        }
+    }
+
+    /// What remains of a group that this peer leads and has retired, once that is stable.
+    pub(crate) fn remains(&self, id: GroupId) -> Option<GroupRecord> {
+        let group = self.led(id).filter(|group| group.is_retired() && group.watermark() == group.tail())?;
+        let received = group.grants_received().map(|(from, log)| (from, log.clone())).collect();
+        let ended = Ended { terms: group.terms().clone(), tail: group.tail(), received, lost: false };
+        let (generation, term) = (group.generation(), group.term());
+        Some(GroupRecord { group: id, generation, term, leader: None, ended: Some(ended) })
+    }
+
+    fn retired_at_last(&mut self) {
+        if self.draining
+            && let Some(record) = self.remains(self.group.id())
+        {
+            self.tell_all_about(&record);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Windows of time: what a leader promises to others lies below an end that its group has agreed on (R8).
+//!
+//! A leader that is cut off, or stands still and wakes up, can so at worst answer reads of a past that its successor
+//! never writes into: successors begin above the window. Safety never reads a clock.
+
+use crate::Peer;
+use crate::message::ReadRequest;
+use crate::metrics::RareEvent;
+use crate::timers::Timer;
+use driftmesh_model::{GroupId, Lsn, Micros, PeerId, Timestamp};
+use driftmesh_object_store::Entry;
+use std::collections::VecDeque;
+
+/// How far beyond the leader's physical clock a window ends at most.
+const WINDOW_AHEAD: Micros = Micros::from_millis(200);
+/// A window that ends sooner than this after a promise is extended ahead of need.
+const EXTEND_BEFORE: Micros = Micros::from_millis(100);
+/// How soon reads that still wait are looked at again.
+const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(10);
+/// Most reads that wait for this peer's clock (R24).
+const EARLY_READS_MAX: usize = 4_096;
+
+/// The windows of one lead: their ends, each with the entry that says so, oldest first.
+pub(crate) type Windows = VecDeque<(Lsn, Timestamp)>;
+
+/// A read at a snapshot that this peer's clock has not come near yet.
+#[derive(Debug)]
+pub(crate) struct EarlyRead {
+    from: PeerId,
+    snapshot: Timestamp,
+    objects: Vec<ReadRequest>,
+}
+
+impl Peer {
+    /// What an answer at a snapshot needs of a group's journal: zero if a stable window covers it. `None` if none may
+    /// yet: the snapshot is too far ahead of this peer's clock.
+    pub(crate) fn window_needs(&mut self, id: GroupId, snapshot: Timestamp) -> Option<Lsn> {
+        let wall = self.now.wall;
+        let Some(group) = self.led(id) else { return Some(Lsn::ZERO) };
+        // Nobody else could ever lead a group of one.
+        if group.consensus().is_alone() || self.broken(crate::Sabotage::Window) {
+            return Some(Lsn::ZERO);
+        }
+        let watermark = group.watermark();
+        let windows = self.windows.entry(id).or_default();
+        while windows.get(1).is_some_and(|(lsn, _)| *lsn <= watermark) {
+            windows.pop_front();
+        }
+        let covering = windows.iter().find(|(_, until)| *until >= snapshot).copied();
+        let farthest = windows.back().map_or(Timestamp::ZERO, |(_, until)| *until);
+        let until = Timestamp::from_wall(wall.plus(WINDOW_AHEAD));
+        let soon = Timestamp::from_wall(snapshot.wall().plus(EXTEND_BEFORE));
+        let mut needed = covering.map(|(lsn, _)| lsn);
+        if farthest < soon && until > farthest && until >= snapshot {
+            let lsn = self.journal_of(id, Entry::Window { until })?;
+            self.metrics.windows += 1;
+            self.windows.entry(id).or_default().push_back((lsn, until));
+            needed = needed.or(Some(lsn));
+        }
+        if needed.is_none() {
+            self.metrics.note(RareEvent::ReadTooEarly);
+        }
+        needed.map(|lsn| if lsn <= watermark { Lsn::ZERO } else { lsn })
+    }
+
+    /// Lets a read wait until this peer's clock has come near its snapshot.
+    pub(crate) fn read_later(&mut self, from: PeerId, snapshot: Timestamp, objects: Vec<ReadRequest>) {
+        if self.early_reads.len() >= EARLY_READS_MAX {
+            return;
+        }
+        let ahead = snapshot.wall().since(self.now.wall.plus(WINDOW_AHEAD));
+        let due = self.now.mono.plus(ahead).plus(Micros(1));
+        self.early_reads.push(EarlyRead { from, snapshot, objects });
+        self.timers.set(due, Timer::EarlyReads);
+    }
+
+    pub(crate) fn early_reads_due(&mut self) {
+        let limit = Timestamp::from_wall(self.now.wall.plus(WINDOW_AHEAD));
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.early_reads).into_iter().partition(|read| read.snapshot <= limit);
+        self.early_reads = waiting;
+        if !self.early_reads.is_empty() {
+            // The wall clock went slower than the one that timers use.
+            self.timers.set(self.now.mono.plus(LOOK_AGAIN_AFTER), Timer::EarlyReads);
+        }
+        for read in due {
+            self.read_asked(read.from, read.snapshot, read.objects);
+        }
+    }
+}
