@@ -9,6 +9,7 @@ use crate::records::TradeOrder;
 use crate::recovery::Recovery;
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 /// Bots for each peer that a run begins with. So many that a process works through its turn on a busy machine, and is not
 /// woken for a few trades each time.
@@ -98,8 +99,7 @@ impl Bots {
         let id = self.next_trade;
         self.next_trade += 1;
         bot.order = Some(UnderWay { trade: Named { id, buyer, seller }, peer });
-        self.recovery.tried(buyer);
-        self.recovery.tried(seller);
+        [buyer, seller].into_iter().for_each(|player| self.recovery.tried(player, Instant::now));
         let order = TradeOrder {
             id,
             bot: u32::try_from(number).unwrap_or(u32::MAX),
@@ -133,7 +133,7 @@ impl Bots {
     }
 
     /// Notes where both players of a commit are.
-    pub(crate) fn committed(&mut self, trade: Named, peer: usize, now: std::time::Instant) {
+    pub(crate) fn committed(&mut self, trade: Named, peer: usize, now: Instant) {
         self.reached(trade, peer);
         for player in trade.players() {
             self.places.confirm(player, peer);

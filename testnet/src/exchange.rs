@@ -261,15 +261,23 @@ impl Exchange {
     /// Whether every group has all its members, as the peers said since the last change: all of them live, see each
     /// other and nobody else.
     pub(crate) fn is_whole(&self) -> bool {
+        self.not_whole().is_empty()
+    }
+
+    /// What keeps the groups from being whole: which peers, and why.
+    pub(crate) fn not_whole(&self) -> Vec<(usize, &'static str)> {
         let inner = self.lock();
-        let live = inner.live();
+        let others = (inner.live().len() as u64).saturating_sub(1);
         let since = inner.last_change.max(Instant::now().checked_sub(STATUS_AGE_MAX).unwrap_or(inner.last_change));
-        let is_whole = |number: &usize| {
-            let status = inner.seats[*number].status_since(since);
-            status.is_some_and(|status| status.whole && status.connected + 1 == live.len() as u64)
+        let why = |seat: &Seat| match (seat.life, seat.status_since(since)) {
+            (Life::Dead, _) => None,
+            (Life::Starting | Life::Paused, _) => Some("takes no trades"),
+            (Life::Live, None) => Some("has not told how it stands"),
+            (Life::Live, Some(status)) if status.connected != others => Some("does not see just the live peers"),
+            (Life::Live, Some(status)) if !status.whole => Some("knows a group that is not whole"),
+            (Life::Live, Some(_)) => None,
         };
-        let is_settled = |seat: &Seat| matches!(seat.life, Life::Live | Life::Dead);
-        inner.seats.iter().all(is_settled) && live.iter().all(is_whole)
+        inner.seats.iter().enumerate().filter_map(|(number, seat)| Some((number, why(seat)?))).collect()
     }
 
     /// Whether every live peer has told its status since then; asks those who have not.

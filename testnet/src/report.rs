@@ -126,7 +126,7 @@ pub(crate) struct Report {
     /// From a kill to the first commit of a player of the dead peer, milliseconds; the longest of all kills. `None`
     /// without kills, and when there was no such commit.
     pub(crate) recovery_first_ms: Option<f64>,
-    /// From a kill until 99 % of those players of the dead peer that bots tried were back.
+    /// From a kill until 99 % of those players of the dead peer that bots tried within a second were back.
     pub(crate) recovery_99_ms: Option<f64>,
     /// From the answer of a commit until it was stable, milliseconds: the median of those watched.
     pub(crate) stable_p50_ms: f64,
