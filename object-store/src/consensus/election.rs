@@ -17,13 +17,21 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        if !self.is_voter() {
-            if let Role::Following(following) = &mut self.role {
-                following.election_due = again_at;
+        if !self.may_be_needed() {
+            match &mut self.role {
+                Role::Following(following) => following.election_due = again_at,
+                Role::Electing(_) => self.follow(now, None),
+                Role::Leading(_) => {}
             }
             return;
         }
         self.ask_for_votes(now, again_at, true);
+    }
+
+    /// Whether this member may have to lead. One that votes no longer by its newest entry may be the only one that has
+    /// this entry, and is needed until it is stable (Ongaro's thesis, 4.2.2); its own vote does not count then.
+    pub(super) fn may_be_needed(&self) -> bool {
+        self.membership().is_voter(&self.me) || self.stable_membership().1.is_voter(&self.me)
     }
 
     fn ask_for_votes(&mut self, now: Micros, again_at: Micros, trial: bool) {
@@ -71,6 +79,18 @@ impl<E: LogEntry> Consensus<E> {
             }
         }
         self.say(from, Body::Voted { granted, trial });
+        if trial && !up_to_date && matches!(self.role, Role::Following(_)) && !self.hears_a_leader(now) {
+            self.stand_in(now);
+        }
+    }
+
+    /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change
+    /// that it does not know, it leads for as long as it takes until the voters have it.
+    fn stand_in(&mut self, now: Micros) {
+        if !self.may_be_needed() {
+            let again_at = self.election_due(now);
+            self.ask_for_votes(now, again_at, true);
+        }
     }
 
     /// Whether there is a leader, as far as this member can tell: then nobody else is needed.

@@ -71,9 +71,12 @@ impl<E: LogEntry> Consensus<E> {
         if let Role::Following(following) = &mut self.role
             && previous.0 > tail
             && !batch.entries().is_empty()
-            && following.early.len() < EARLY_MAX
         {
             following.early.insert(previous.0, (previous.1, batch.clone()));
+            if following.early.len() > EARLY_MAX {
+                // What is needed last makes room.
+                following.early.pop_last();
+            }
         }
     }
 
@@ -137,15 +140,27 @@ impl<E: LogEntry> Consensus<E> {
         if self.is_leading() || at <= self.watermark {
             return;
         }
-        self.log = super::Log::after(at, term);
-        self.memberships = [membership].into();
+        if self.log.term_at(at) == Some(term) {
+            // This journal holds that entry. What follows it may have been acknowledged, and stays.
+            self.log.trim(at, 0);
+            self.memberships.retain(|(lsn, _)| *lsn > at);
+        } else {
+            // Whether what lies before was overwritten cannot be told any more: the copied term table says.
+            if self.log.tail() > at {
+                self.overwrite_from(at.next());
+            }
+            self.log = super::Log::after(at, term);
+            self.memberships.clear();
+        }
+        self.memberships.push_front(membership);
         self.renew_alone();
         self.watermark = at;
         let Role::Following(following) = &mut self.role else { return };
-        following.verified = at;
+        following.verified = following.verified.max(at);
         following.heard_at = now;
+        let matched = following.verified;
         if let Some(leader) = following.leader {
-            self.say(leader, Body::Appended { matched: at });
+            self.say(leader, Body::Appended { matched });
         }
     }
 

@@ -55,8 +55,8 @@ impl<E: LogEntry> Consensus<E> {
     /// When this member does not lead: callers look first.
     pub fn append(&mut self, now: Micros, entry: E) -> Lsn {
         assert!(self.is_leading(), "only a leader appends");
-        if self.alone && self.settings.keep_bytes != u64::MAX && entry.membership().is_none() {
-            // Stable at once and wanted by nobody.
+        if self.alone && self.log.is_empty() && self.settings.keep_bytes != u64::MAX && entry.membership().is_none() {
+            // Stable at once and wanted by nobody; nor is anything before it.
             let lsn = self.log.pass(self.term);
             self.watermark = lsn;
             return lsn;
@@ -112,18 +112,20 @@ impl<E: LogEntry> Consensus<E> {
         if *lsn > self.watermark {
             return;
         }
-        if let Some(incoming) = &membership.incoming {
-            let voters = incoming.clone();
-            let learners = membership.learners.clone();
-            let Role::Leading(leadership) = &mut self.role else { return };
-            let target = leadership.target.take().filter(|target| target.voters == voters);
-            let last = target.unwrap_or(Membership { voters, incoming: None, learners });
-            self.append(now, E::members(last));
-        } else if !membership.contains(&self.me) {
-            // The group goes on without this member, and knows it.
-            self.excluded = true;
-            self.follow(now, None);
-        }
+        let Some(incoming) = &membership.incoming else { return };
+        let voters = incoming.clone();
+        let learners = membership.learners.clone();
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let target = leadership.target.take().filter(|target| target.voters == voters);
+        let last = target.unwrap_or(Membership { voters, incoming: None, learners });
+        self.append(now, E::members(last));
+    }
+
+    /// Whether the group goes on with another leader, and all that it takes is stable. Then this one ends its lead at
+    /// its next tick, with its journal whole.
+    fn is_done(&self) -> bool {
+        let (lsn, membership) = self.memberships.back().expect("there is always one");
+        *lsn <= self.watermark && self.is_confirmed() && !membership.is_voter(&self.me)
     }
 
     /// Proposes who shall belong to the group. Voters change by a joint step in between.
@@ -193,6 +195,11 @@ impl<E: LogEntry> Consensus<E> {
 
     /// Due work of a leader: what was not acknowledged is sent again; silent learners leave the sync set.
     pub(super) fn lead_on(&mut self, now: Micros) {
+        if self.is_done() {
+            self.excluded = !self.membership().contains(&self.me);
+            self.follow(now, None);
+            return;
+        }
         let settings = self.settings;
         let Role::Leading(leadership) = &mut self.role else { return };
         for progress in leadership.followers.values_mut() {
@@ -276,6 +283,9 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     pub(super) fn next_of_leader(&self, leadership: &Leadership) -> Option<Micros> {
+        if self.is_done() {
+            return Some(Micros(0));
+        }
         let settings = &self.settings;
         let tail = self.log.tail();
         let due = |progress: &Progress| {
@@ -303,10 +313,12 @@ impl<E: LogEntry> Consensus<E> {
         held.map(|progress| progress.matched).chain(leadership.copied_to).min()
     }
 
-    /// A member that needs a copy of the state, if any does.
+    /// A member that needs a copy of the state, if any does: of several the one that was heard last, for others may be
+    /// dead.
     pub fn wants_copy(&self) -> Option<MemberId> {
         let Role::Leading(leadership) = &self.role else { return None };
-        leadership.followers.iter().find(|(_, progress)| progress.needs_copy).map(|(member, _)| *member)
+        let wanting = leadership.followers.iter().filter(|(_, progress)| progress.needs_copy);
+        wanting.max_by_key(|(_, progress)| progress.heard_at).map(|(member, _)| *member)
     }
 
     /// Whether this member needs a copy of the state.

@@ -40,6 +40,11 @@ impl<E: LogEntry> Log<E> {
         self.base
     }
 
+    /// Whether no entry is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(super) fn tail(&self) -> Lsn {
         Lsn::from_u64(self.base.as_u64() + self.entries.len() as u64)
     }
@@ -80,10 +85,9 @@ impl<E: LogEntry> Log<E> {
         self.tail()
     }
 
-    /// Counts an entry that is stable at once and wanted by nobody.
+    /// Counts an entry that is stable at once and wanted by nobody. No entry is kept.
     pub(super) fn pass(&mut self, term: Term) -> Lsn {
-        self.base = self.tail().next();
-        self.entries.clear();
+        self.base = self.base.next();
         self.base_term = term;
         self.base
     }

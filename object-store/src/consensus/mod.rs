@@ -279,12 +279,12 @@ impl<E: LogEntry> Consensus<E> {
     /// How many members hold an entry at least, if it is stable.
     pub fn copies(&self, lsn: Lsn) -> usize {
         let membership = self.membership();
-        let others = self.others();
         if self.is_leading() {
             let holds = |member: &&MemberId| self.follower(member, Micros(0)).is_some_and(|(held, _)| held >= lsn);
-            return 1 + others.iter().filter(holds).count();
+            // A leader that hands its group over does not count any more.
+            return usize::from(membership.contains(&self.me)) + self.others().iter().filter(holds).count();
         }
-        // A follower knows no more than that it takes a majority.
+        // A follower knows no more than that it took a majority.
         membership.voters.len() / 2 + 1
     }
 
@@ -336,8 +336,8 @@ impl<E: LogEntry> Consensus<E> {
             Body::Vote { last, last_term, trial } => self.vote_asked(now, from, (last_term, last), trial),
             Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
             Body::Excluded { since } => {
-                // R11: only what is newer than what this member knows can exclude it.
-                if self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
+                // R11: only what is as new as what this member knows can exclude it.
+                if self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn) {
                     self.excluded = true;
                 }
             }
@@ -358,7 +358,7 @@ impl<E: LogEntry> Consensus<E> {
     pub fn next_tick(&self) -> Option<Micros> {
         match &self.role {
             Role::Leading(leadership) => self.next_of_leader(leadership),
-            Role::Following(following) => self.is_voter().then_some(following.election_due),
+            Role::Following(following) => self.may_be_needed().then_some(following.election_due),
             Role::Electing(election) => Some(election.again_at),
         }
     }
@@ -375,7 +375,9 @@ impl<E: LogEntry> Consensus<E> {
     pub fn trim(&mut self, applied: Lsn) {
         let done = applied.min(self.watermark);
         let needed = self.needed_by_followers().unwrap_or(done).min(done);
-        self.log.trim(needed, self.settings.keep_bytes);
+        // Who is alone keeps nothing for others, but for a host that wants to see everything.
+        let keep = if self.alone && self.settings.keep_bytes != u64::MAX { 0 } else { self.settings.keep_bytes };
+        self.log.trim(needed, keep);
         self.log.trim(done, self.settings.lag_bytes);
         while self.memberships.len() > 1 && self.memberships[1].0 <= self.watermark {
             self.memberships.pop_front();
@@ -384,10 +386,6 @@ impl<E: LogEntry> Consensus<E> {
 
     const fn period(&self) -> Period {
         (self.generation, self.term)
-    }
-
-    fn is_voter(&self) -> bool {
-        self.membership().is_voter(&self.me)
     }
 
     fn say(&mut self, to: MemberId, body: Body<E>) {
