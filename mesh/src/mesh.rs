@@ -196,6 +196,15 @@ impl Mesh {
         Ok(begun.elapsed())
     }
 
+    /// Sends nothing to any other member for so long, 10 s at most, while callers here are still answered. What is sent
+    /// meanwhile waits, within the bounds of the queues, and goes out afterwards, unless the process ended before.
+    #[cfg(feature = "testing")]
+    pub fn hold_outgoing(&self, duration: Duration) {
+        if let Some(transport) = self.host.shared.transport() {
+            transport.hold_outgoing(duration);
+        }
+    }
+
     /// What this peer says of itself and its mesh.
     #[must_use]
     pub fn status(&self) -> MeshStatus {

@@ -94,6 +94,14 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
+    /// Removes everything. While the map is small its room stays.
+    pub fn clear(&mut self) {
+        match &mut self.entries {
+            Entries::Small(small) => small.clear(),
+            Entries::Large(_) => *self = Self::default(),
+        }
+    }
+
     /// All entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let (small, large) = match &self.entries {

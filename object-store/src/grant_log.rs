@@ -91,6 +91,12 @@ impl GrantLog {
             && self.refused.iter().all(|number| *number > 0 && (*number < next || self.above.contains(number)))
     }
 
+    /// Everything up to this number is answered.
+    #[must_use]
+    pub const fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
     /// About how much it weighs, bytes.
     #[must_use]
     pub fn cost(&self) -> usize {

@@ -43,8 +43,11 @@ impl TermTable {
 
     /// The last term; zero before the first.
     #[must_use]
-    pub fn term(&self) -> Term {
-        self.starts.last().map_or(Term::ZERO, |(term, _)| *term)
+    pub const fn term(&self) -> Term {
+        match self.starts.as_slice() {
+            [.., (term, _)] => *term,
+            [] => Term::ZERO,
+        }
     }
 
     /// A leader's first entry.

@@ -97,7 +97,6 @@ impl Groups {
         }
     }
 
-
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)
@@ -139,6 +138,12 @@ impl Peer {
         (leader == self.config.peer || self.is_connected(&leader)).then_some(leader)
     }
 
+    /// Whether this peer knows that a group has ended.
+    #[must_use]
+    pub fn has_ended(&self, group: GroupId) -> bool {
+        self.groups.ended(group).is_some()
+    }
+
     /// Takes in what is known of a group.
     pub(crate) fn learn_group(&mut self, record: &GroupRecord) {
         match self.groups.learn(record) {
@@ -162,6 +167,12 @@ impl Peer {
         let led = self.led(group)?;
         let leader = Some(self.config.peer);
         Some(GroupRecord { group, generation: led.generation(), term: led.term(), leader, ended: None })
+    }
+
+    /// What remains of a group, if this peer knows that it has ended.
+    #[must_use]
+    pub fn remains_of(&self, group: GroupId) -> Option<&Ended> {
+        self.groups.ended(group)
     }
 
     /// What remains of a group, if it has ended.

@@ -20,9 +20,11 @@ use crate::timers::{Timer, Timers};
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
-use driftmesh_model::{GroupId, HybridClock, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, TxnTimestamp, Value};
+use driftmesh_model::{
+    GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
+};
 use driftmesh_object_store::{Entry, Group, MemberId};
-use driftmesh_txn::{LockTable, TaskKind, Transactions};
+use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -58,6 +60,8 @@ pub struct Peer {
     pub(crate) group: Group,
     pub(crate) locks: LockTable,
     pub(crate) txns: Transactions,
+    /// Empty, but with room: the next transaction need not ask for some.
+    pub(crate) spare_intents: SmallMap<ObjectId, Intent>,
     pub(crate) fetches: BTreeMap<ObjectId, Fetch>,
     /// Requests for objects that are on their way here, by object.
     pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
@@ -146,6 +150,7 @@ impl Peer {
             group,
             locks: LockTable::default(),
             txns: Transactions::default(),
+            spare_intents: SmallMap::default(),
             fetches: BTreeMap::new(),
             parked: BTreeMap::new(),
             hints: records(),
@@ -476,6 +481,14 @@ impl Peer {
             && self.publisher.is_idle()
             && self.republish.is_idle()
             && self.txns.is_empty()
+    }
+}
+
+impl Peer {
+    /// Whether anything that this peer's groups have journalled is not stable.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.groups().any(|group| group.watermark() < group.tail())
     }
 }
 

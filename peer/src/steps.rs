@@ -158,7 +158,7 @@ impl Peer {
             last_step: now.mono,
             not_before: Micros(0),
             reads: SmallMap::default(),
-            intents: SmallMap::default(),
+            intents: std::mem::take(&mut self.spare_intents),
             lock_first: BTreeSet::new(),
             unavailable: None,
             waited: None,
@@ -179,6 +179,12 @@ impl Peer {
     #[must_use]
     pub fn attempt_of(&self, id: TxnId) -> Option<(TxnTimestamp, u32)> {
         self.txns.get(id).map(|txn| (txn.timestamp, txn.attempt))
+    }
+
+    /// What kind of task a transaction runs.
+    #[must_use]
+    pub fn kind_of(&self, id: TxnId) -> Option<&TaskKind> {
+        self.txns.get(id).map(|txn| &txn.kind)
     }
 
     /// Why a transaction's present attempt ended, if it did and can be retried.
@@ -525,14 +531,21 @@ impl Peer {
         let stable = self.group.watermark() >= journal_tail;
         let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
-            if self.recent_commits.len() >= RECENT_COMMITS_MAX {
-                self.recent_commits.pop_front();
-            }
-            let recent = RecentCommit { commit, timestamp: txn.timestamp, kind: txn.kind.clone() };
-            self.recent_commits.push_back(recent);
+            self.remember_commit(id, commit);
         }
         self.remove_transaction(id);
         Ok(committed)
+    }
+
+    /// Remembers who committed, in exchange for the oldest that is remembered. The transaction is about to go.
+    fn remember_commit(&mut self, id: TxnId, commit: Timestamp) {
+        let Some(txn) = self.txns.get_mut(id) else { return };
+        let full = self.recent_commits.len() >= RECENT_COMMITS_MAX;
+        let kind = match self.recent_commits.pop_front_if(|_| full) {
+            Some(oldest) => std::mem::replace(&mut txn.kind, oldest.kind),
+            None => txn.kind.clone(),
+        };
+        self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind });
     }
 
     fn journal_commit(&mut self, writes: Vec<Write>, created: &[ObjectId]) -> Timestamp {
@@ -699,9 +712,9 @@ impl Peer {
         let Some(txn) = self.txns.get_mut(id) else { return };
         let timestamp = txn.timestamp;
         let snapshot = txn.snapshot;
-        let intents = std::mem::take(&mut txn.intents);
+        let mut intents = std::mem::take(&mut txn.intents);
         let reads = std::mem::take(&mut txn.reads);
-        for (object, intent) in intents {
+        for (object, intent) in intents.iter().map(|(object, intent)| (*object, *intent)) {
             match intent {
                 Intent::Held | Intent::Checked => {
                     if self.locks.release(object, id) {
@@ -715,6 +728,8 @@ impl Peer {
                 Intent::Missing => {}
             }
         }
+        intents.clear();
+        self.spare_intents = intents;
         for (object, read) in reads {
             if read.remote == Some(RemoteRead::Waiting) {
                 self.withdraw_reader(object, snapshot, id);

@@ -170,6 +170,11 @@ impl Peer {
             }
             return;
         };
+        if grant.from == grant.to {
+            // R25: what a group has it is not sent by itself.
+            self.metrics.malformed += 1;
+            return;
+        }
         let is_own = grant.to == self.group.id();
         // R20: a number is answered once; a late duplicate gets the same answer again.
         let seen = group.grant_seen(grant.from, grant.number);

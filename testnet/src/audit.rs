@@ -2,6 +2,7 @@
 //!
 //! It knows nothing but the totals. It refuses to talk to peers, and to explain away what does not add up.
 
+use crate::accounts::PlayerEnd;
 use crate::world::{Item, Player, Totals};
 use driftmesh::{NameBucket, Object, ObjectId, Ref, Value, decode_object};
 use driftmesh_model::stored_header;
@@ -44,6 +45,8 @@ pub(crate) struct Findings {
     pub(crate) duplicates: u64,
     /// Players and items met at each owner.
     pub(crate) owned: BTreeMap<String, u64>,
+    /// How each player stands.
+    pub(crate) players: BTreeMap<ObjectId, PlayerEnd>,
     /// How many faults of each kind.
     pub(crate) faults: BTreeMap<Fault, u64>,
     /// The faults, for people: each kind with a few examples.
@@ -94,6 +97,9 @@ impl Tally {
             let player: Player = decode_object(value).map_err(|error| error.to_string())?;
             self.players += 1;
             self.findings.gold = self.findings.gold.saturating_add(player.gold);
+            let Player { trades, sum, gold, .. } = player;
+            let end = PlayerEnd { trades, sum, gold, items: player.inventory.len() as u64 };
+            self.findings.players.insert(object, end);
             self.inventories.push((object, player.inventory));
         } else if header.type_name == Item::TYPE_NAME {
             let item: Item = decode_object(value).map_err(|error| error.to_string())?;
@@ -185,7 +191,7 @@ mod tests {
 
     fn player(gold: u64, items: &[u128]) -> Value {
         let inventory = items.iter().map(|item| Ref::from_id(id(*item))).collect();
-        encode_object(&Player { name: "p".into(), gold, inventory, trades: 0 }).unwrap()
+        encode_object(&Player { name: "p".into(), gold, inventory, trades: 0, sum: 0 }).unwrap()
     }
 
     fn item(holder: u128) -> Value {

@@ -1,7 +1,7 @@
 //! The peer that audits: it joins after the work, and reads every owner's objects at one snapshot.
 //!
-//! It takes no part in the workload and knows only the totals that were created. It refuses a count in which objects
-//! were on their way, or whose versions were gone: then it takes a new snapshot.
+//! It takes no part in the workload and knows only the totals that were created. It refuses to pass a count in
+//! which objects were on their way, or whose versions were gone: it takes a new snapshot, and in the end tells so.
 
 use crate::audit::{Findings, Tally};
 use crate::world::Totals;
@@ -22,10 +22,11 @@ pub(crate) struct Auditor {
     mesh: Mesh,
 }
 
-/// Why a count cannot be used.
-enum Unusable {
-    InTransit(u64),
-    VersionsGone(u64),
+/// What keeps a count from being whole.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Gaps {
+    in_transit: u64,
+    versions_gone: u64,
 }
 
 impl Auditor {
@@ -39,47 +40,44 @@ impl Auditor {
         Ok(Self { mesh })
     }
 
-    /// Counts the whole world once, at one snapshot.
+    /// Counts the whole world once, at one snapshot. When something is always on its way, it tells so with what it found.
     pub(crate) async fn audit(&self, created: Totals) -> Result<Findings> {
-        let mut last = None;
-        for _ in 0..SNAPSHOTS_MAX {
+        let mut snapshots = 1;
+        loop {
             // Also before the first: by then every peer has told its clock.
             tokio::time::sleep(PAUSE).await;
-            match self.count().await? {
-                Ok(tally) => return Ok(tally.judge(created)),
-                Err(unusable) => last = Some(unusable),
+            let (tally, gaps) = self.count().await?;
+            if gaps != Gaps::default() && snapshots < SNAPSHOTS_MAX {
+                snapshots += 1;
+                continue;
             }
-        }
-        match last {
-            Some(Unusable::InTransit(objects)) => {
-                bail!("{objects} objects were still on their way after {SNAPSHOTS_MAX} snapshots")
+            let mut findings = tally.judge(created);
+            if gaps != Gaps::default() {
+                findings.told.push(format!(
+                    "after {snapshots} snapshots {} objects were still on their way, and the versions of {} were gone",
+                    gaps.in_transit, gaps.versions_gone
+                ));
             }
-            Some(Unusable::VersionsGone(objects)) => {
-                bail!("the versions of {objects} objects were gone at each of {SNAPSHOTS_MAX} snapshots")
-            }
-            None => bail!("no snapshot was taken"),
+            return Ok(findings);
         }
     }
 
-    async fn count(&self) -> Result<Result<Tally, Unusable>> {
+    async fn count(&self) -> Result<(Tally, Gaps)> {
         let snapshot = self.mesh.snapshot().context("cannot take a snapshot")?;
         let mut tally = Tally::default();
-        let mut gone = 0;
+        let mut gaps = Gaps::default();
         let mut owners = self.mesh.peers();
         // It should own nothing; if it does, that counts too.
         owners.push(self.mesh.peer_id());
         for owner in owners {
-            let scanned = self.scan(&snapshot, owner, &mut tally, &mut gone);
-            let in_transit = scanned.await.with_context(|| format!("cannot scan peer {owner}"))?;
-            if in_transit > 0 {
-                return Ok(Err(Unusable::InTransit(in_transit)));
-            }
+            let scanned = self.scan(&snapshot, owner, &mut tally, &mut gaps);
+            scanned.await.with_context(|| format!("cannot scan peer {owner}"))?;
         }
-        Ok(if gone > 0 { Err(Unusable::VersionsGone(gone)) } else { Ok(tally) })
+        Ok((tally, gaps))
     }
 
-    /// Counts all pages of one owner; returns how many objects were on their way from it.
-    async fn scan(&self, snapshot: &Snapshot, owner: PeerId, tally: &mut Tally, gone: &mut u64) -> Result<u64> {
+    /// Counts all pages of one owner.
+    async fn scan(&self, snapshot: &Snapshot, owner: PeerId, tally: &mut Tally, gaps: &mut Gaps) -> Result<()> {
         let name = owner.to_string();
         let mut cursor = Some(0);
         let mut in_transit = 0;
@@ -90,13 +88,14 @@ impl Auditor {
                 match scanned.seen {
                     Seen::Version { value: Some(value), .. } => tally.meet(&name, scanned.object, &value),
                     Seen::Version { value: None, .. } | Seen::NotYetCreated => {}
-                    Seen::TooOld => *gone += 1,
+                    Seen::TooOld => gaps.versions_gone += 1,
                 }
             }
             in_transit = in_transit.max(page.in_transit);
             cursor = page.next;
         }
-        Ok(in_transit)
+        gaps.in_transit += in_transit;
+        Ok(())
     }
 
     /// Leaves.

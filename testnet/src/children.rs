@@ -1,15 +1,18 @@
-//! The peer processes as the orchestrator holds them: started, spoken to, and ended, whatever happens.
+//! The peer processes as the orchestrator holds them: started, spoken to, stopped and ended, whatever happens.
 //!
 //! It refuses to leave a process behind: dropping a child kills it, and a child whose input closes ends by itself.
 
+use crate::exchange::Exchange;
+use crate::frames::{self, Kind};
 use crate::protocol::{Answer, Order};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::VecDeque;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 /// The hidden subcommand under which the executable runs as a peer process.
@@ -18,69 +21,86 @@ pub(crate) const PEER_PROCESS: &str = "peer-process";
 const ERROR_LINES_MAX: usize = 100;
 /// How long a child may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(2);
+/// What is read from a child at once, bytes.
+const READ_BYTES: usize = 64 << 10;
 
 /// A running peer process.
 #[derive(Debug)]
 pub(crate) struct Child {
     number: usize,
     process: tokio::process::Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    outgoing: Option<UnboundedSender<Vec<u8>>>,
+    writer: JoinHandle<()>,
+    answers: UnboundedReceiver<Result<Answer>>,
     errors: Arc<Mutex<VecDeque<String>>>,
     error_reader: JoinHandle<()>,
+    is_stopped: bool,
 }
 
 impl Child {
-    /// Starts a peer process from this very executable.
-    pub(crate) fn start(number: usize) -> Result<Self> {
+    /// Starts a peer process from this very executable, and takes a seat at the exchange for it.
+    pub(crate) fn start(exchange: &Arc<Exchange>) -> Result<Self> {
         let executable = std::env::current_exe().context("cannot find the own executable")?;
         let mut command = Command::new(executable);
         command.arg(PEER_PROCESS).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
-        // Ctrl-C at the terminal reaches only the orchestrator, which ends its children in order.
+        // Ctrl-C at the terminal reaches only the orchestrator, which ends its children in order. And the system wakes
+        // a stopped process, to end it, when the orchestrator has died: its group is orphaned then.
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command.spawn().with_context(|| format!("cannot start peer process {number}"))?;
+        let mut process = command.spawn().context("cannot start a peer process")?;
         let (input, output, errors) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(input), Some(output), Some(error_output)) = (input, output, errors) else {
-            bail!("peer process {number} has no pipes");
+            bail!("a peer process has no pipes");
         };
+        let (outgoing, frames) = unbounded_channel();
+        let number = exchange.add_seat(outgoing.clone());
+        let writer = tokio::spawn(write(input, frames));
+        let (sender, answers) = unbounded_channel();
+        tokio::spawn(listen(output, number, Arc::clone(exchange), sender));
         let errors = Arc::default();
         let error_reader = tokio::spawn(collect(error_output, Arc::clone(&errors)));
-        let output = BufReader::new(output).lines();
-        Ok(Self { number, process, input: Some(input), output, errors, error_reader })
+        let outgoing = Some(outgoing);
+        Ok(Self { number, process, outgoing, writer, answers, errors, error_reader, is_stopped: false })
     }
 
-    /// Gives an order.
-    pub(crate) async fn order(&mut self, order: &Order) -> Result<()> {
-        let mut line = serde_json::to_vec(order)?;
-        line.push(b'\n');
-        let input = self.input.as_mut().context("the peer process was told to end")?;
-        let written = input.write_all(&line).await;
-        match written {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.why_ended().await),
-        }
+    /// Its number.
+    pub(crate) const fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Gives an order. A process that has ended takes it too; then there is no answer.
+    pub(crate) fn order(&self, order: &Order) -> Result<()> {
+        let mut frame = Vec::new();
+        frames::append(&mut frame, Kind::Control, &serde_json::to_vec(order)?)?;
+        let outgoing = self.outgoing.as_ref().context("the peer process was told to end")?;
+        let _ = outgoing.send(frame);
+        Ok(())
     }
 
     /// Waits for the next answer, and takes from it what is wanted.
     pub(crate) async fn take<T>(&mut self, limit: Duration, wanted: impl FnOnce(&Answer) -> Option<T>) -> Result<T> {
         let number = self.number;
-        let line = match tokio::time::timeout(limit, self.output.next_line()).await {
+        let answer = match tokio::time::timeout(limit, self.answers.recv()).await {
             Err(_) => bail!("peer process {number} did not answer within {} s", limit.as_secs()),
-            Ok(Ok(Some(line))) => line,
-            Ok(Ok(None) | Err(_)) => return Err(self.why_ended().await),
+            Ok(Some(answer)) => answer.with_context(|| format!("peer process {number} answered what is no answer"))?,
+            Ok(None) => return Err(self.why_ended().await),
         };
-        let answer = serde_json::from_str(&line);
-        let answer = answer.with_context(|| format!("peer process {number} answered what is no answer: {line}"))?;
         if let Answer::Failed { error } = answer {
             bail!("peer process {number}: {error}");
         }
         wanted(&answer).ok_or_else(|| anyhow!("peer process {number} gave an unexpected answer: {answer:?}"))
     }
 
-    async fn why_ended(&mut self) -> anyhow::Error {
+    /// What the end of the process was, when it ended by itself.
+    pub(crate) async fn why_ended(&mut self) -> anyhow::Error {
         let number = self.number;
+        // It may have told why.
+        while let Ok(answer) = self.answers.try_recv() {
+            if let Ok(Answer::Failed { error }) = answer {
+                return anyhow!("peer process {number}: {error}");
+            }
+        }
         match tokio::time::timeout(END_LIMIT, self.process.wait()).await {
             Ok(Ok(status)) => {
                 // All it said before it ended is in the pipe.
@@ -98,9 +118,34 @@ impl Child {
         errors.iter().map(|line| format!("[peer {}] {line}", self.number)).collect()
     }
 
+    /// Ends the process at once, by SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.start_kill().with_context(|| format!("cannot kill peer process {}", self.number))
+    }
+
+    /// Stops the process, by SIGSTOP, until [`Child::go_on`].
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        signal(&self.process, Signal::Stop).with_context(|| format!("cannot stop peer process {}", self.number))?;
+        self.is_stopped = true;
+        Ok(())
+    }
+
+    /// Lets a stopped process go on, by SIGCONT; nothing where it is not stopped.
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_stopped) {
+            signal(&self.process, Signal::Continue)
+                .with_context(|| format!("cannot let peer process {} go on", self.number))?;
+        }
+        Ok(())
+    }
+
     /// Asks the process to end, by closing its input.
     pub(crate) fn hang_up(&mut self) {
-        self.input = None;
+        self.outgoing = None;
+        // The exchange may still have a way to write: the task that holds the input must go.
+        self.writer.abort();
+        // A stopped process would not see it. One that is dead is not stopped any more.
+        let _ = self.go_on();
     }
 
     /// Ends the process: asks it, waits, and kills it if it stays.
@@ -111,6 +156,63 @@ impl Child {
             let _ = self.process.kill().await;
         }
     }
+}
+
+enum Signal {
+    Stop,
+    Continue,
+}
+
+#[cfg(unix)]
+fn signal(process: &tokio::process::Child, signal: Signal) -> Result<()> {
+    use rustix::process::{Pid, Signal as Number, kill_process};
+    // A process that was waited for has no id any more, so no other process can be meant.
+    let id = process.id().context("it has ended")?;
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("its id is none")?;
+    let number = match signal {
+        Signal::Stop => Number::STOP,
+        Signal::Continue => Number::CONT,
+    };
+    Ok(kill_process(pid, number).map_err(|error| std::io::Error::from_raw_os_error(error.raw_os_error()))?)
+}
+
+#[cfg(not(unix))]
+fn signal(_: &tokio::process::Child, _: Signal) -> Result<()> {
+    bail!("this system cannot stop processes")
+}
+
+/// Writes frames to a process until there is nobody who sends any, or it has gone.
+async fn write(mut input: ChildStdin, mut frames: UnboundedReceiver<Vec<u8>>) {
+    while let Some(mut frame) = frames.recv().await {
+        while let Ok(mut next) = frames.try_recv() {
+            frame.append(&mut next);
+        }
+        if input.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes all that a process says, until it ends.
+async fn listen(output: ChildStdout, number: usize, exchange: Arc<Exchange>, answers: UnboundedSender<Result<Answer>>) {
+    let mut output = BufReader::with_capacity(READ_BYTES, output);
+    let mut body = Vec::new();
+    // A process that is killed may leave a part of a frame behind, and then the end.
+    while let Ok(Some(kind)) = frames::read_async(&mut output, &mut body).await {
+        match kind {
+            Kind::Trades => exchange.take_answers(number, &body),
+            Kind::Control => match serde_json::from_slice(&body) {
+                Ok(Answer::Status(status)) => exchange.take_status(number, status),
+                Ok(Answer::TradeFailed { id, bot, error, aborted }) => {
+                    exchange.take_error(number, id, bot, error, aborted);
+                }
+                // Nobody waits for it only while the run is ending.
+                other => drop(answers.send(other.map_err(Into::into))),
+            },
+        }
+    }
+    drop(answers);
+    exchange.gone(number);
 }
 
 async fn collect(output: ChildStderr, errors: Arc<Mutex<VecDeque<String>>>) {

@@ -1,6 +1,5 @@
-//! Latencies of transactions: recorded as nanoseconds, told as microseconds, merged over processes.
+//! Latencies of transactions: recorded as nanoseconds, told as microseconds, merged over peers.
 
-use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
@@ -35,11 +34,6 @@ impl Latencies {
         self.histogram += &other.histogram;
     }
 
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.histogram.reset();
-    }
-
     /// The latency at a quantile, microseconds; 0 when there is none.
     pub(crate) fn at_quantile_us(&self, quantile: f64) -> f64 {
         if self.histogram.is_empty() { 0.0 } else { micros(self.histogram.value_at_quantile(quantile)) }
@@ -48,22 +42,6 @@ impl Latencies {
     /// The longest, microseconds; 0 when there is none.
     pub(crate) fn longest_us(&self) -> f64 {
         micros(self.histogram.max())
-    }
-
-    /// What was recorded, as pairs of a value in nanoseconds and how often it was recorded.
-    pub(crate) fn pairs(&self) -> Vec<(u64, u64)> {
-        self.histogram
-            .iter_recorded()
-            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
-            .collect()
-    }
-
-    /// Adds what another process recorded.
-    pub(crate) fn add_pairs(&mut self, pairs: &[(u64, u64)]) -> Result<()> {
-        for (value, count) in pairs {
-            self.histogram.record_n(*value, *count).with_context(|| format!("{value} ns is out of bounds"))?;
-        }
-        Ok(())
     }
 }
 
@@ -78,18 +56,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_carry_all_that_was_recorded() {
+    fn merging_adds_all_that_was_recorded() {
         let mut here = Latencies::default();
         for micros in 1..=1_000 {
             here.record(Duration::from_micros(micros));
         }
-        let mut there = Latencies::default();
-        there.add_pairs(&here.pairs()).unwrap();
-        there.add_pairs(&here.pairs()).unwrap();
-        assert_eq!(there.histogram.len(), 2_000);
-        assert_eq!(there.at_quantile_us(0.5), here.at_quantile_us(0.5));
-        assert!((there.at_quantile_us(0.5) - 500.0).abs() < 5.0);
-        assert!((there.longest_us() - 1_000.0).abs() < 2.0);
+        let mut both = here.clone();
+        both.merge(&here);
+        assert_eq!(both.histogram.len(), 2_000);
+        assert_eq!(both.at_quantile_us(0.5), here.at_quantile_us(0.5));
+        assert!((both.at_quantile_us(0.5) - 500.0).abs() < 5.0);
+        assert!((both.longest_us() - 1_000.0).abs() < 2.0);
     }
 
     #[test]

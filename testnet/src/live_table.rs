@@ -1,12 +1,11 @@
 //! The table that is shown while the bots trade: one row a peer, one for all.
 
-use crate::latency::Latencies;
 use crate::numbers::{grouped, per_second, ratio, rounded};
-use crate::protocol::Progress;
-use anyhow::Result;
+use crate::seats::{Life, Row};
+use std::time::Duration;
 
 /// The lines of the table for one second.
-pub(crate) fn lines(second: u64, seconds: u64, peers: &[Progress]) -> Result<Vec<String>> {
+pub(crate) fn lines(second: u64, seconds: u64, peers: &[Row]) -> Vec<String> {
     let mut lines = vec![format!(
         "{:>9}  {:>8}  {:>9}  {:>8}  {:>9}  {:>7}  {:>11}",
         format!("{second}/{seconds} s"),
@@ -17,55 +16,60 @@ pub(crate) fn lines(second: u64, seconds: u64, peers: &[Progress]) -> Result<Vec
         "local",
         "transfers/s"
     )];
-    let mut all = Progress::default();
-    let mut all_latencies = Latencies::default();
+    let mut all =
+        Row { life: Life::Live, owned: 0, traded: Default::default(), arrived: 0, elapsed: Duration::from_secs(0) };
     for (number, peer) in peers.iter().enumerate() {
-        let mut latencies = Latencies::default();
-        latencies.add_pairs(&peer.latencies)?;
-        lines.push(row(&format!("peer {number}"), peer, &latencies));
-        all_latencies.merge(&latencies);
+        let name = format!("peer {number}");
+        lines.push(match peer.life {
+            Life::Live => row(&name, peer),
+            Life::Starting => format!("{name:>9}  starting"),
+            Life::Paused => format!("{name:>9}  paused"),
+            Life::Dead => format!("{name:>9}  killed"),
+        });
+        all.traded.add(&peer.traded);
         all.owned += peer.owned;
-        all.commits += peer.commits;
-        all.local_commits += peer.local_commits;
         all.arrived += peer.arrived;
-        all.elapsed_us = all.elapsed_us.max(peer.elapsed_us);
+        all.elapsed = all.elapsed.max(peer.elapsed);
     }
-    lines.push(row("all", &all, &all_latencies));
-    Ok(lines)
+    lines.push(row("all", &all));
+    lines
 }
 
-fn row(name: &str, peer: &Progress, latencies: &Latencies) -> String {
+fn row(name: &str, peer: &Row) -> String {
+    let traded = &peer.traded;
+    let micros = u64::try_from(peer.elapsed.as_micros()).unwrap_or(u64::MAX);
     format!(
         "{name:>9}  {:>8}  {:>9}  {:>8.1}  {:>9}  {:>5.1} %  {:>11}",
         grouped(peer.owned),
-        rounded(per_second(peer.commits, peer.elapsed_us)),
-        latencies.at_quantile_us(0.5),
-        rounded(latencies.at_quantile_us(0.99)),
-        100.0 * ratio(peer.local_commits, peer.commits),
-        rounded(per_second(peer.arrived, peer.elapsed_us)),
+        rounded(per_second(traded.commits, micros)),
+        traded.latencies.at_quantile_us(0.5),
+        rounded(traded.latencies.at_quantile_us(0.99)),
+        100.0 * ratio(traded.local_commits, traded.commits),
+        rounded(per_second(peer.arrived, micros)),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seats::Traded;
+
+    fn words(line: &str) -> String {
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
 
     #[test]
     fn there_is_a_row_for_each_peer_and_one_for_all() {
-        let peer = Progress {
-            owned: 6_000,
-            commits: 1_000,
-            local_commits: 950,
-            arrived: 30,
-            latencies: vec![(20_000, 950), (3_000_000, 50)],
-            elapsed_us: 1_000_000,
-        };
-        let lines = lines(3, 20, &[peer.clone(), peer]).unwrap();
-        assert_eq!(lines.len(), 4);
-        assert_eq!(
-            lines[1].split_whitespace().collect::<Vec<_>>().join(" "),
-            "peer 0 6,000 1,000 20.0 3,000 95.0 % 30"
-        );
-        assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>().join(" "), "all 12,000 2,000 20.0 3,000 95.0 % 60");
+        let mut traded = Traded { commits: 1_000, local_commits: 950, ..Traded::default() };
+        (0..950).for_each(|_| traded.latencies.record(Duration::from_micros(20)));
+        (0..50).for_each(|_| traded.latencies.record(Duration::from_millis(3)));
+        let elapsed = Duration::from_secs(1);
+        let peer = Row { life: Life::Live, owned: 6_000, traded, arrived: 30, elapsed };
+        let dead = Row { life: Life::Dead, owned: 0, traded: Traded::default(), arrived: 0, elapsed };
+        let lines = lines(3, 20, &[peer.clone(), dead, peer]);
+        assert_eq!(lines.len(), 5);
+        assert_eq!(words(&lines[1]), "peer 0 6,000 1,000 20.0 3,000 95.0 % 30");
+        assert_eq!(words(&lines[2]), "peer 1 killed");
+        assert_eq!(words(&lines[4]), "all 12,000 2,000 20.0 3,000 95.0 % 60");
     }
 }

@@ -4,25 +4,38 @@
 //! It refuses to call a run good that proves too little: see `report.rs`. Exit codes: 0 good, 1 a run that does not
 //! count, a violation or an error, 2 a wrong command line, 130 and 143 after Ctrl-C and SIGTERM.
 
+mod accounts;
+mod answers;
 mod audit;
 mod auditor;
 mod bench;
+mod bots;
+mod chaos;
 mod children;
+mod exchange;
+mod executor;
+mod fates;
+mod faults;
+mod frames;
 mod interrupt;
 mod json_file;
 mod latency;
+mod ledger;
 mod live_table;
-mod locals;
 mod numbers;
 mod options;
 mod output;
 mod peer_process;
+mod peers;
+mod places;
 mod protocol;
+mod records;
+mod recovery;
 mod report;
+mod seats;
 mod simulate;
 mod testnet;
 mod trade;
-mod workload;
 mod world;
 
 use anyhow::Result;
@@ -78,6 +91,9 @@ fn run_testnet(options: &RunOptions) -> Result<ExitCode> {
 fn tell(report: &Report) -> ExitCode {
     output::line(&report.work_line());
     output::line(&report.directory_line());
+    if let Some(line) = report.faults_line() {
+        output::line(&line);
+    }
     output::line(&report.audit_line());
     for reason in &report.invalid {
         output::line(&format!("INVALID: {reason}"));

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 const PEERS_MAX: u64 = 64;
 /// Longest run, seconds.
 const SECONDS_MAX: u64 = 86_400;
+/// Most kills, and most pauses.
+const FAULTS_MAX: u64 = 1_000;
+/// Most followers of a group.
+const REPLICAS_MAX: i64 = 6;
 /// Most players; each has items beside.
 const PLAYERS_MAX: u64 = 1_000_000;
 
@@ -78,12 +82,21 @@ pub(crate) struct RunOptions {
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// How many peers to kill while the bots trade; only 0 until there are replicas.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// How many peers to kill (SIGKILL) while the bots trade; the busiest is the first.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=FAULTS_MAX))]
     pub(crate) kill: u64,
-    /// How many peers to pause while the bots trade; only 0 until there are replicas.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// How many peers to pause for 5 s (SIGSTOP, SIGCONT) while the bots trade.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=FAULTS_MAX))]
     pub(crate) pause: u64,
+    /// Starts a new peer process in place of each that was killed.
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Lets faults happen while groups are not whole yet after the last one.
+    #[arg(long)]
+    pub(crate) together: bool,
+    /// How many followers each group has.
+    #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=REPLICAS_MAX))]
+    pub(crate) replicas: u8,
 }
 
 /// The simulator's options.
@@ -109,19 +122,18 @@ pub(crate) struct SimOptions {
 impl RunOptions {
     /// Checks what no single option can check.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.kill > 0 {
+        if self.kill >= self.peers && (!self.restart || self.peers == 1) {
             bail!(
-                "--kill {}: only 0 is accepted, because there are no replicas yet: the objects of a killed peer would \
-                 be lost, and the audit could only fail",
-                self.kill
+                "--kill {} --peers {}: one peer must be left; give more peers, or --restart with two at least",
+                self.kill,
+                self.peers
             );
         }
-        if self.pause > 0 {
-            bail!(
-                "--pause {}: only 0 is accepted, because there are no replicas yet: nobody could take over the objects \
-                 of a paused peer, and trades with its players would miss their deadlines",
-                self.pause
-            );
+        if self.pause > 0 && self.peers == 1 {
+            bail!("--pause {} --peers 1: nobody would be there meanwhile", self.pause);
+        }
+        if self.pause > 0 && cfg!(not(unix)) {
+            bail!("--pause {}: this system cannot stop processes", self.pause);
         }
         if self.players < 2 * self.peers {
             bail!("--players {} --peers {}: each peer needs two players at least", self.players, self.peers);
@@ -188,7 +200,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused() {
-        let bad: [&[&str]; 9] = [
+        let bad: [&[&str]; 11] = [
+            &["--replicas", "7"],
+            &["--kill", "1001"],
             &["--peers", "0"],
             &["--peers", "65"],
             &["--seconds", "0"],
@@ -205,10 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_replicas_is_refused_with_its_reason() {
-        for option in ["--kill", "--pause"] {
-            let error = parsed(&[option, "1"]).unwrap().run.check().unwrap_err().to_string();
-            assert!(error.contains("no replicas yet"), "{error}");
+    fn faults_that_leave_nobody_are_refused() {
+        let check = |arguments: &[&str]| parsed(arguments).unwrap().run.check().map_err(|error| error.to_string());
+        for good in [&["--kill", "4"][..], &["--kill", "9", "--restart"], &["--pause", "3"]] {
+            assert_eq!(check(good), Ok(()), "{good:?}");
+        }
+        let bad: [&[&str]; 3] =
+            [&["--kill", "5"], &["--kill", "1", "--peers", "1", "--restart"], &["--pause", "1", "--peers", "1"]];
+        for arguments in bad {
+            assert!(check(arguments).is_err(), "{arguments:?}");
         }
     }
 

@@ -28,14 +28,14 @@ impl Redrawn {
         Self { is_terminal: std::io::stdout().is_terminal(), lines_before: 0 }
     }
 
-    /// Draws.
-    pub(crate) fn draw(&mut self, lines: &[String]) {
+    /// Draws, below lines that stay.
+    pub(crate) fn draw(&mut self, stay: &[String], lines: &[String]) {
         let mut text = String::new();
         if self.is_terminal && self.lines_before > 0 {
             // Up to the first line of the former table, and clear from there.
             text.push_str(&format!("\x1b[{}A\x1b[J", self.lines_before));
         }
-        for line in lines {
+        for line in stay.iter().chain(lines) {
             text.push_str(line);
             text.push('\n');
         }

@@ -1,13 +1,17 @@
-//! One peer process: takes orders from the orchestrator on its standard input, answers on its standard output.
+//! One peer process: takes orders and trades from the orchestrator on its standard input, answers on its standard
+//! output.
 //!
 //! It refuses to outlive the orchestrator: when its standard input closes, it ends at once.
 
-use crate::protocol::{Answer, Order, Settled, pack, unpack};
-use crate::workload::{Plan, Workload};
-use crate::world;
+use crate::answers::{Answers, ORPHANED};
+use crate::executor::Executor;
+use crate::frames::{self, Kind};
+use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_receipt};
+use crate::records::TradeOrder;
+use crate::{fates, world};
 use anyhow::{Context, Result, bail};
-use driftmesh::{Mesh, ObjectId};
-use std::io::{BufRead, Write};
+use driftmesh::Mesh;
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -19,18 +23,26 @@ const PEERS_LIMIT: Duration = Duration::from_secs(30);
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// How often it looks.
 const SETTLE_TICK: Duration = Duration::from_millis(10);
-/// Exit code after the orchestrator has gone: nobody reads it.
-const ORPHANED: i32 = 3;
+
+/// What comes in.
+enum Input {
+    Order(Order),
+    Trades(Vec<TradeOrder>),
+}
 
 /// Runs until the orchestrator closes the standard input.
 pub(crate) fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut orders = read_orders();
-        let mut process = Process::default();
-        while let Some(order) = orders.recv().await {
-            if let Err(error) = process.obey(order).await {
-                tell(&Answer::Failed { error: format!("{error:#}") })?;
+        let mut inputs = read_inputs();
+        let mut process = Process { answers: Arc::new(Answers::on_standard_output()?), mesh: None, executor: None };
+        while let Some(input) = inputs.recv().await {
+            let obeyed = match input {
+                Input::Order(order) => process.obey(order).await,
+                Input::Trades(trades) => process.trade(trades),
+            };
+            if let Err(error) = obeyed {
+                process.answers.tell(&Answer::Failed { error: format!("{error:#}") });
                 bail!(error);
             }
         }
@@ -39,14 +51,13 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Reads on a thread of its own, so that the end of the orchestrator is seen however busy this process is.
-fn read_orders() -> UnboundedReceiver<Order> {
+fn read_inputs() -> UnboundedReceiver<Input> {
     let (sender, receiver) = unbounded_channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(order) = line.context("cannot read").and_then(|line| Ok(serde_json::from_str(&line)?)) else {
-                break;
-            };
-            if sender.send(order).is_err() {
+        let mut input = BufReader::new(std::io::stdin());
+        let mut body = Vec::new();
+        while let Ok(Some(next)) = read_input(&mut input, &mut body) {
+            if sender.send(next).is_err() {
                 break;
             }
         }
@@ -55,21 +66,19 @@ fn read_orders() -> UnboundedReceiver<Order> {
     receiver
 }
 
-/// Writes one answer. Fails when the orchestrator has gone.
-fn tell(answer: &Answer) -> Result<()> {
-    let mut line = serde_json::to_vec(answer)?;
-    line.push(b'\n');
-    let mut output = std::io::stdout().lock();
-    output.write_all(&line)?;
-    output.flush()?;
-    Ok(())
+fn read_input(input: &mut impl Read, body: &mut Vec<u8>) -> Result<Option<Input>> {
+    Ok(match frames::read(input, body)? {
+        None => None,
+        Some(Kind::Control) => Some(Input::Order(serde_json::from_slice(body)?)),
+        Some(Kind::Trades) => Some(Input::Trades(TradeOrder::read_all(body)?)),
+    })
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Process {
+    answers: Arc<Answers>,
     mesh: Option<Mesh>,
-    world: Arc<[ObjectId]>,
-    locals: Vec<ObjectId>,
+    executor: Option<Executor>,
 }
 
 impl Process {
@@ -77,68 +86,69 @@ impl Process {
         self.mesh.as_ref().context("the peer is not started yet")
     }
 
-    async fn obey(&mut self, order: Order) -> Result<()> {
-        match order {
-            Order::Start { mesh, secret, join } => self.start(&mesh, secret, join.as_deref()).await,
-            Order::WaitForPeers { others } => self.wait_for_peers(others).await,
-            Order::Create { number, players } => {
-                let players = world::create_players(self.mesh()?, number, players).await?;
-                tell(&Answer::Created { players: pack(&players) })
-            }
-            Order::World { shares, own } => self.learn(&shares, own),
-            Order::Work { seconds, locality, seed } => self.work(seconds, locality, seed).await,
-            Order::Settle => self.settle().await,
-        }
+    fn trade(&mut self, trades: Vec<TradeOrder>) -> Result<()> {
+        self.executor.as_mut().context("the world is not known yet")?.begin(trades);
+        Ok(())
     }
 
-    async fn start(&mut self, name: &str, secret: String, join: Option<&str>) -> Result<()> {
+    async fn obey(&mut self, order: Order) -> Result<()> {
+        let answer = match order {
+            Order::Start { mesh, secret, join, replicas } => {
+                self.start(&mesh, secret, join.as_deref(), replicas).await?
+            }
+            Order::WaitForPeers { others } => self.wait_for_peers(others).await?,
+            Order::Create { number, players } => {
+                Answer::Created { players: pack(&world::create_players(self.mesh()?, number, players).await?) }
+            }
+            Order::World { shares } => self.learn(&shares)?,
+            Order::Status => Answer::Status(status(self.mesh()?)),
+            Order::HoldTraffic { ms } => {
+                self.mesh()?.hold_outgoing(Duration::from_millis(ms));
+                Answer::Holding
+            }
+            Order::Fates { receipts } => {
+                let receipts = receipts.iter().map(|receipt| unpack_receipt(receipt)).collect::<Result<Vec<_>>>()?;
+                Answer::Fates { fates: fates::fates(self.mesh()?, &receipts).await }
+            }
+            Order::Settle => self.settle().await?,
+        };
+        self.answers.tell(&answer);
+        Ok(())
+    }
+
+    async fn start(&mut self, name: &str, secret: String, join: Option<&str>, replicas: usize) -> Result<Answer> {
         let builder = Mesh::builder().name(name).secret(secret).listen("127.0.0.1:0");
+        let builder = builder.replicas(replicas);
         let builder = match join {
             Some(address) => builder.join(address),
             None => builder.new_mesh(),
         };
         let mesh = builder.start().await.context("cannot start the peer")?;
         let address = mesh.addresses().into_iter().next().context("the peer listens nowhere")?;
-        tell(&Answer::Started { peer: mesh.peer_id().to_string(), address })?;
+        let peer = mesh.peer_id().to_string();
         self.mesh = Some(mesh);
-        Ok(())
+        Ok(Answer::Started { peer, address })
     }
 
-    async fn wait_for_peers(&self, others: usize) -> Result<()> {
+    async fn wait_for_peers(&self, others: usize) -> Result<Answer> {
         let mesh = self.mesh()?;
         if tokio::time::timeout(PEERS_LIMIT, mesh.wait_for_peers(others)).await.is_err() {
             let there = mesh.peers().len();
             bail!("only {there} of {others} other peers were seen within {} s", PEERS_LIMIT.as_secs());
         }
-        tell(&Answer::SeesAll)
+        Ok(Answer::SeesAll)
     }
 
-    fn learn(&mut self, shares: &[String], own: usize) -> Result<()> {
+    fn learn(&mut self, shares: &[String]) -> Result<Answer> {
         let mut world = Vec::new();
-        for (number, share) in shares.iter().enumerate() {
-            let players = unpack(share)?;
-            world.extend_from_slice(&players);
-            if number == own {
-                self.locals = players;
-            }
+        for share in shares {
+            world.append(&mut unpack(share)?);
         }
-        self.world = world.into();
-        tell(&Answer::Ready)
+        self.executor = Some(Executor::new(self.mesh()?.clone(), world.into(), Arc::clone(&self.answers)));
+        Ok(Answer::Ready)
     }
 
-    async fn work(&self, seconds: u64, locality: f64, seed: u64) -> Result<()> {
-        let plan = Plan { world: Arc::clone(&self.world), locals: &self.locals, locality, seed };
-        let mut workload = Workload::start(self.mesh()?, &plan);
-        let begun = Instant::now();
-        for second in 1..=seconds {
-            tokio::time::sleep_until(begun + Duration::from_secs(second)).await;
-            tell(&Answer::Progress(workload.progress()))?;
-        }
-        let finished = workload.finish().await.context("a bot panicked")?;
-        tell(&Answer::Finished(finished))
-    }
-
-    async fn settle(&self) -> Result<()> {
+    async fn settle(&self) -> Result<Answer> {
         let mesh = self.mesh()?;
         let until = Instant::now() + SETTLE_LIMIT;
         loop {
@@ -150,9 +160,28 @@ impl Process {
                 left: metrics.left,
             };
             if (settled.in_transit, settled.fetching) == (0, 0) || Instant::now() >= until {
-                return tell(&Answer::Settled(settled));
+                return Ok(Answer::Settled(settled));
             }
             tokio::time::sleep(SETTLE_TICK).await;
         }
+    }
+}
+
+fn status(mesh: &Mesh) -> PeerStatus {
+    let (status, metrics) = (mesh.status(), mesh.metrics());
+    PeerStatus {
+        owned: status.owned as u64,
+        connected: mesh.peers().len() as u64,
+        whole: status.may_stop,
+        arrived: metrics.arrived,
+        aborts: metrics.aborts,
+        frames_sent: status.transport.frames_sent,
+        bytes_sent: status.transport.bytes_sent,
+        longest_core_hold_us: status.longest_core_hold_us,
+        found: metrics.found,
+        hops: metrics.hops,
+        chain_max: metrics.chain_max,
+        pointers: status.pointers as u64,
+        directory_bytes: status.directory_bytes as u64,
     }
 }

@@ -1,9 +1,11 @@
-//! What the orchestrator and its peer processes say to each other: one JSON object a line.
+//! What the orchestrator and its peer processes say to each other beside trades: one JSON object a frame.
 //!
 //! It refuses to carry game objects or audit results: those go through the mesh.
 
+use crate::fates::Fate;
 use anyhow::{Context, Result, bail};
-use driftmesh::ObjectId;
+use driftmesh::{ObjectId, Receipt};
+use driftmesh_model::codec;
 use serde::{Deserialize, Serialize};
 
 /// What the orchestrator tells a peer process.
@@ -18,6 +20,8 @@ pub(crate) enum Order {
         secret: String,
         /// Where to join; `None` founds the mesh.
         join: Option<String>,
+        /// How many followers its group is to have.
+        replicas: usize,
     },
     /// Wait until so many others are there.
     WaitForPeers {
@@ -31,21 +35,22 @@ pub(crate) enum Order {
         /// How many players.
         players: u64,
     },
-    /// All players of the world.
+    /// All players of the world; trades name them by their places in this list. From here on trades are taken.
     World {
         /// The players created at each peer, each list as [`pack`] writes it.
         shares: Vec<String>,
-        /// Which of the shares is this peer's.
-        own: usize,
     },
-    /// Trade.
-    Work {
-        /// For how long.
-        seconds: u64,
-        /// The probability that a partner is chosen among the players at this peer.
-        locality: f64,
-        /// What the bots' choices are drawn from.
-        seed: u64,
+    /// Tell how the peer stands.
+    Status,
+    /// Send nothing to other peers for so long, while trades go on.
+    HoldTraffic {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// Tell what became of these commits.
+    Fates {
+        /// Their receipts, each as [`pack_receipt`] writes it.
+        receipts: Vec<String>,
     },
     /// Wait until nothing moves any more, and tell.
     Settle,
@@ -71,10 +76,26 @@ pub(crate) enum Answer {
     },
     /// The world is known.
     Ready,
-    /// One second of work.
-    Progress(Progress),
-    /// The work is done, no transaction is open.
-    Finished(Finished),
+    /// How the peer stands.
+    Status(PeerStatus),
+    /// Nothing is sent any more.
+    Holding,
+    /// The fates asked for, in the same order.
+    Fates {
+        /// One for each receipt.
+        fates: Vec<Fate>,
+    },
+    /// A trade met an error that is no deadline.
+    TradeFailed {
+        /// The order's number.
+        id: u64,
+        /// Whose order it was.
+        bot: u32,
+        /// The error.
+        error: String,
+        /// Whether it is certain that nothing of it took effect.
+        aborted: bool,
+    },
     /// Nothing moves at this peer.
     Settled(Settled),
     /// An order failed. The process ends.
@@ -84,60 +105,35 @@ pub(crate) enum Answer {
     },
 }
 
-/// One second of a peer's work.
+/// How a peer stands. Counts are since its start.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub(crate) struct PeerStatus {
     /// Objects owned now.
     pub(crate) owned: u64,
-    /// Commits in this second.
-    pub(crate) commits: u64,
-    /// Those of them that awaited no message.
-    pub(crate) local_commits: u64,
-    /// Objects that came here in this second.
-    pub(crate) arrived: u64,
-    /// Latencies of this second.
-    pub(crate) latencies: Vec<(u64, u64)>,
-    /// How long it was, microseconds.
-    pub(crate) elapsed_us: u64,
-}
-
-/// All of a peer's work.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Finished {
-    /// Trades that committed.
-    pub(crate) commits: u64,
-    /// Those of them that awaited no message.
-    pub(crate) local_commits: u64,
-    /// Trades given up at their deadline.
-    pub(crate) deadlines: u64,
-    /// Objects that came here while it worked.
+    /// Other peers that it is connected to.
+    pub(crate) connected: u64,
+    /// Whether every group that it knows of has all its members, and these all of its state.
+    pub(crate) whole: bool,
+    /// Objects that came here.
     pub(crate) arrived: u64,
     /// Attempts of transactions that ended without a commit.
     pub(crate) aborts: u64,
-    /// Frames sent to other peers while it worked.
+    /// Frames sent to other peers.
     pub(crate) frames_sent: u64,
     /// Their bytes, before encryption.
     pub(crate) bytes_sent: u64,
     /// The longest time that messages or timers held the peer's core, microseconds.
     pub(crate) longest_core_hold_us: u64,
-    /// Searches that found their object while it worked.
+    /// Searches that found their object.
     pub(crate) found: u64,
     /// Pointers that these followed.
     pub(crate) hops: u64,
-    /// Most pointers that one search followed since the start.
+    /// Most pointers that one search followed.
     pub(crate) chain_max: u64,
-    /// Forwarding pointers kept at the end.
+    /// Forwarding pointers kept now.
     pub(crate) pointers: u64,
-    /// About how much memory pointers, hints and home records take at the end, bytes.
+    /// About how much memory pointers, hints and home records take now, bytes.
     pub(crate) directory_bytes: u64,
-    /// Latencies of all trades that committed.
-    pub(crate) latencies: Vec<(u64, u64)>,
-    /// From the first trade to the end of the last, microseconds.
-    pub(crate) elapsed_us: u64,
-    /// The first errors that no trade should meet.
-    pub(crate) errors: Vec<String>,
-    /// How many there were.
-    pub(crate) error_count: u64,
 }
 
 /// How a peer that has settled stands.
@@ -174,6 +170,19 @@ pub(crate) fn unpack(packed: &str) -> Result<Vec<ObjectId>> {
     (0..packed.len()).step_by(DIGITS).map(id).collect()
 }
 
+/// Writes a receipt as the hexadecimal digits of its encoding.
+pub(crate) fn pack_receipt(receipt: &Receipt) -> Result<String> {
+    Ok(codec::encode(receipt)?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Reads what [`pack_receipt`] wrote.
+pub(crate) fn unpack_receipt(packed: &str) -> Result<Receipt> {
+    let (pairs, []) = packed.as_bytes().as_chunks::<2>() else { bail!("half a byte of a receipt") };
+    let byte = |pair: &[u8; 2]| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
+    let bytes = pairs.iter().map(byte).collect::<Result<Vec<u8>>>().context("a receipt is not hexadecimal")?;
+    codec::decode(&bytes).context("no receipt")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +196,24 @@ mod tests {
     }
 
     #[test]
-    fn orders_and_answers_are_one_line_each() {
-        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None };
-        let line = serde_json::to_string(&order).unwrap();
-        assert!(!line.contains('\n'));
-        assert!(matches!(serde_json::from_str(&line).unwrap(), Order::Start { join: None, .. }));
-        let answer = Answer::Finished(Finished { commits: 3, latencies: vec![(1_000, 3)], ..Finished::default() });
-        let line = serde_json::to_string(&answer).unwrap();
-        let Answer::Finished(finished) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
-        assert_eq!((finished.commits, finished.latencies), (3, vec![(1_000, 3)]));
+    fn receipts_survive_packing() {
+        let receipt = crate::ledger::tests::receipt(3, 4, 5);
+        assert_eq!(unpack_receipt(&pack_receipt(&receipt).unwrap()).unwrap(), receipt);
+        for bad in ["1", "zz", "00", ""] {
+            assert!(unpack_receipt(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn orders_and_answers_survive() {
+        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2 };
+        let text = serde_json::to_string(&order).unwrap();
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { join: None, replicas: 2, .. }));
+        let answer = Answer::Fates { fates: vec![Fate::Stable, Fate::Lost, Fate::Unknown] };
+        let text = serde_json::to_string(&answer).unwrap();
+        let Answer::Fates { fates } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+        assert_eq!(fates, [Fate::Stable, Fate::Lost, Fate::Unknown]);
+        let text = serde_json::to_string(&Answer::Status(PeerStatus { owned: 3, ..PeerStatus::default() })).unwrap();
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Answer::Status(PeerStatus { owned: 3, .. })));
     }
 }

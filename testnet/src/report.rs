@@ -3,14 +3,19 @@
 //! Keys of the report are only ever added. It refuses to call a run valid that proves too little: too few commits or
 //! transfers, work that was not local, objects that gathered at one peer, or any audit that does not add up.
 
+use crate::accounts::Verdict;
 use crate::audit::Findings;
-use crate::latency::Latencies;
+use crate::chaos::Chaos;
+use crate::exchange::Work;
+use crate::faults::Fault;
 use crate::numbers::{float, grouped, per_second, ratio};
 use crate::options::RunOptions;
-use crate::protocol::Finished;
+use crate::protocol::PeerStatus;
+use crate::recovery::Recovered;
+use crate::seats::Life;
 use crate::world::Totals;
-use anyhow::Result;
 use serde::Serialize;
+use std::time::Duration;
 
 const COMMITS_MIN: u64 = 1_000;
 const TRANSFERS_MIN: u64 = 100;
@@ -21,6 +26,11 @@ const LOCAL_SHARE_MIN: f64 = 0.9;
 /// Every peer must own at least this share of the objects, and none more than that.
 const OWNED_SHARE_MIN: f64 = 0.05;
 const OWNED_SHARE_MAX: f64 = 0.5;
+/// After faults a live peer may own so much: it may lead the group of a dead one beside its own. And it may own nothing
+/// when it is new.
+const OWNED_SHARE_MAX_AFTER_FAULTS: f64 = 0.75;
+/// With replicas at least so many commits must be answered before they are stable: waiting is no way out.
+const ACKED_BEFORE_STABLE_MIN: f64 = 0.5;
 
 /// The report of a run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -87,72 +97,160 @@ pub(crate) struct Report {
     pub(crate) duplicates: u64,
     /// Peers killed.
     pub(crate) kills: u64,
+    /// Those of them whose traffic was held before.
+    pub(crate) holds: u64,
     /// Peers paused.
     pub(crate) pauses: u64,
+    /// Peers started in place of killed ones.
+    pub(crate) restarts: u64,
+    /// Followers that each group was to have.
+    pub(crate) replicas: u64,
+    /// Commits that were answered, and told lost later.
+    pub(crate) lost: u64,
+    /// Commits that are not in the final state, and whose callers believe them stable.
+    pub(crate) lost_untold: u64,
+    /// Trades that are in the final state, though they were told lost or aborted.
+    pub(crate) lost_but_present: u64,
+    /// Commits of which nobody could tell what became of them.
+    pub(crate) unknown: u64,
+    /// Players whom no set of trades explains, trades in one of their two players only, receipts of two commits.
+    pub(crate) unaccounted: u64,
+    /// Trades without an answer: their peer died.
+    pub(crate) unanswered: u64,
+    /// Those of them that committed.
+    pub(crate) unanswered_committed: u64,
+    /// Share of the commits that were answered before they were stable.
+    pub(crate) acked_before_stable_share: f64,
+    /// The longest time between the answer of a commit that was lost and the death of its peer, milliseconds.
+    pub(crate) lost_window_ms: f64,
+    /// From a kill to the first commit of a player of the dead peer, milliseconds; the longest of all kills. `None`
+    /// without kills, and when there was no such commit.
+    pub(crate) recovery_first_ms: Option<f64>,
+    /// From a kill until 99 % of those players of the dead peer that bots tried were back.
+    pub(crate) recovery_99_ms: Option<f64>,
+    /// From the answer of a commit until it was stable, milliseconds: the median of those watched.
+    pub(crate) stable_p50_ms: f64,
+    /// Of 100, the slowest but one.
+    pub(crate) stable_p99_ms: f64,
     /// Why the run does not count; empty is good.
     pub(crate) invalid: Vec<String>,
 }
 
+/// All that a run came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What bots and faults were drawn from.
+    pub(crate) seed: u64,
+    /// The live peers, as the audit names owners.
+    pub(crate) live: Vec<String>,
+    /// The trades.
+    pub(crate) work: Work,
+    /// The faults.
+    pub(crate) chaos: Chaos,
+    /// The final state.
+    pub(crate) audit: Findings,
+    /// The ledger against it.
+    pub(crate) verdict: Verdict,
+    /// The longest time between the answer of a lost commit and the death of its peer.
+    pub(crate) lost_window: Option<Duration>,
+    /// What else does not let the run count.
+    pub(crate) troubles: Vec<String>,
+}
+
 impl Report {
-    /// Sums up a run. `peers` names the peers of the workload as the audit names owners.
-    pub(crate) fn new(
-        options: &RunOptions,
-        seed: u64,
-        peers: &[String],
-        work: &[Finished],
-        audit: &Findings,
-    ) -> Result<Self> {
-        let sum = |part: fn(&Finished) -> u64| work.iter().map(part).sum::<u64>();
-        let mut latencies = Latencies::default();
-        for finished in work {
-            latencies.add_pairs(&finished.latencies)?;
-        }
+    /// Sums up a run.
+    pub(crate) fn new(options: &RunOptions, outcome: Outcome) -> Self {
+        let Outcome { seed, live, work, chaos, audit, verdict, lost_window, troubles } = outcome;
+        let mut report = Self { seed, peers: options.peers, ..Self::default() };
+        report.seconds = options.seconds;
+        report.players = options.players;
+        report.locality = options.locality;
+        report.replicas = options.replicas.into();
+        report.add_work(&work);
+        report.add_peers(&work.peers, &live, &audit);
+        report.add_chaos(&chaos, &work.recovered, lost_window);
+        report.add_verdict(&verdict);
         let created = Totals::of_players(options.players);
-        let objects = audit.owned.values().sum();
-        let shares = peers.iter().map(|peer| ratio(audit.owned.get(peer).copied().unwrap_or(0), objects));
-        let commits = sum(|finished| finished.commits);
-        let longest_us = work.iter().map(|finished| finished.elapsed_us).max().unwrap_or(0);
-        let mut report = Self {
-            peers: options.peers,
-            seconds: options.seconds,
-            players: options.players,
-            locality: options.locality,
-            seed,
-            commits,
-            commits_per_s: per_second(commits, longest_us).round(),
-            commit_p50_us: latencies.at_quantile_us(0.5),
-            commit_p99_us: latencies.at_quantile_us(0.99),
-            commit_p999_us: latencies.at_quantile_us(0.999),
-            commit_max_us: latencies.longest_us(),
-            local_share: ratio(sum(|finished| finished.local_commits), commits),
-            transfers: sum(|finished| finished.arrived),
-            aborts: sum(|finished| finished.aborts),
-            deadlines: sum(|finished| finished.deadlines),
-            errors: sum(|finished| finished.error_count),
-            frames_sent: sum(|finished| finished.frames_sent),
-            bytes_sent: sum(|finished| finished.bytes_sent),
-            longest_core_hold_us: work.iter().map(|finished| finished.longest_core_hold_us).max().unwrap_or(0),
-            hops_mean: ratio(sum(|finished| finished.hops), sum(|finished| finished.found)),
-            chain_max: work.iter().map(|finished| finished.chain_max).max().unwrap_or(0),
-            pointers: sum(|finished| finished.pointers),
-            directory_bytes_per_object: ratio(sum(|finished| finished.directory_bytes), objects).round(),
-            owned_min_share: shares.clone().fold(1.0, f64::min),
-            owned_max_share: shares.fold(0.0, f64::max),
-            gold_expected: created.gold,
-            gold_found: audit.gold,
-            items_expected: created.items,
-            items_found: audit.items,
-            duplicates: audit.duplicates,
-            kills: options.kill,
-            pauses: options.pause,
-            invalid: Vec::new(),
-        };
+        (report.gold_expected, report.gold_found) = (created.gold, audit.gold);
+        (report.items_expected, report.items_found) = (created.items, audit.items);
+        report.duplicates = audit.duplicates;
         report.invalid = report.reasons();
-        report
-            .invalid
-            .extend(work.iter().flat_map(|finished| &finished.errors).map(|error| format!("a trade failed: {error}")));
+        if chaos.left_out > 0 {
+            let why = "the groups were not whole in time, or the run is too short";
+            report.invalid.push(format!("{} faults did not happen: {why}", chaos.left_out));
+        }
+        report.invalid.extend(troubles);
+        report.invalid.extend(work.errors.iter().map(|error| format!("a trade failed: {error}")));
         report.invalid.extend(audit.told.iter().map(|fault| format!("the audit failed: {fault}")));
-        Ok(report)
+        report.invalid.extend(verdict.told.iter().map(|fault| format!("the ledger differs: {fault}")));
+        report
+    }
+
+    fn add_work(&mut self, work: &Work) {
+        let traded = &work.traded;
+        self.commits = traded.commits;
+        let micros = u64::try_from(work.elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.commits_per_s = per_second(traded.commits, micros).round();
+        self.commit_p50_us = traded.latencies.at_quantile_us(0.5);
+        self.commit_p99_us = traded.latencies.at_quantile_us(0.99);
+        self.commit_p999_us = traded.latencies.at_quantile_us(0.999);
+        self.commit_max_us = traded.latencies.longest_us();
+        self.local_share = ratio(traded.local_commits, traded.commits);
+        self.acked_before_stable_share = ratio(traded.unstable_commits, traded.commits);
+        self.stable_p50_ms = work.until_stable.at_quantile_us(0.5) / 1_000.0;
+        self.stable_p99_ms = work.until_stable.at_quantile_us(0.99) / 1_000.0;
+        self.deadlines = work.deadlines;
+        self.errors = work.error_count;
+    }
+
+    /// Counts while the bots traded come from all peers, as far as the dead ones told; what is kept, from the live ones.
+    fn add_peers(&mut self, peers: &[(PeerStatus, PeerStatus, Life)], live: &[String], audit: &Findings) {
+        let gained = |part: fn(&PeerStatus) -> u64| {
+            peers.iter().map(|(first, last, _)| part(last).saturating_sub(part(first))).sum::<u64>()
+        };
+        let highest = |part: fn(&PeerStatus) -> u64| peers.iter().map(|(_, last, _)| part(last)).max().unwrap_or(0);
+        let kept = |part: fn(&PeerStatus) -> u64| {
+            let live = peers.iter().filter(|(_, _, life)| *life != Life::Dead);
+            live.map(|(_, last, _)| part(last)).sum::<u64>()
+        };
+        self.transfers = gained(|status| status.arrived);
+        self.aborts = gained(|status| status.aborts);
+        self.frames_sent = gained(|status| status.frames_sent);
+        self.bytes_sent = gained(|status| status.bytes_sent);
+        self.hops_mean = ratio(gained(|status| status.hops), gained(|status| status.found));
+        self.longest_core_hold_us = highest(|status| status.longest_core_hold_us);
+        self.chain_max = highest(|status| status.chain_max);
+        self.pointers = kept(|status| status.pointers);
+        let objects = audit.owned.values().sum();
+        self.directory_bytes_per_object = ratio(kept(|status| status.directory_bytes), objects).round();
+        let shares = live.iter().map(|peer| ratio(audit.owned.get(peer).copied().unwrap_or(0), objects));
+        self.owned_min_share = shares.clone().fold(1.0, f64::min);
+        self.owned_max_share = shares.fold(0.0, f64::max);
+    }
+
+    fn add_chaos(&mut self, chaos: &Chaos, recovered: &[Recovered], lost_window: Option<Duration>) {
+        let count = |is_it: fn(&Fault) -> bool| chaos.happened.iter().filter(|one| is_it(&one.fault)).count() as u64;
+        self.kills = count(|fault| matches!(fault, Fault::Kill { .. }));
+        self.holds = count(|fault| matches!(fault, Fault::Kill { hold: Some(_) }));
+        self.pauses = count(|fault| matches!(fault, Fault::Pause));
+        self.restarts = chaos.restarts;
+        self.lost_window_ms = lost_window.map_or(0.0, millis);
+        // A kill from which nobody recovered has no time; then the run has none.
+        let longest = |part: fn(&Recovered) -> Option<Duration>| {
+            recovered.iter().map(part).try_fold(None, |longest, one| Some(longest.max(Some(one?)))).flatten()
+        };
+        self.recovery_first_ms = longest(|kill| kill.first).map(millis);
+        self.recovery_99_ms = longest(|kill| kill.most).map(millis);
+    }
+
+    fn add_verdict(&mut self, verdict: &Verdict) {
+        self.lost = verdict.lost;
+        self.lost_untold = verdict.lost_untold;
+        self.lost_but_present = verdict.lost_but_present;
+        self.unknown = verdict.unknown;
+        self.unaccounted = verdict.unaccounted;
+        self.unanswered = verdict.unanswered;
+        self.unanswered_committed = verdict.unanswered_committed;
     }
 
     /// Why the figures alone make the run invalid.
@@ -173,7 +271,11 @@ impl Report {
             self.peers == 1 || self.transfers >= TRANSFERS_MIN,
             format!("{} transfers, at least {TRANSFERS_MIN} are needed", self.transfers),
         );
-        let (min, max) = owned_share_limits(self.peers);
+        let faults = self.kills + self.pauses;
+        let (min, max) = match faults {
+            0 => owned_share_limits(self.peers),
+            _ => (0.0, owned_share_limits(self.live()).1.max(OWNED_SHARE_MAX_AFTER_FAULTS)),
+        };
         check(
             self.owned_min_share >= min,
             format!("a peer owns {:.1} % of the objects, less than {:.1} %", 100.0 * self.owned_min_share, 100.0 * min),
@@ -183,7 +285,60 @@ impl Report {
             format!("a peer owns {:.1} % of the objects, more than {:.1} %", 100.0 * self.owned_max_share, 100.0 * max),
         );
         check(self.errors == 0, format!("{} trades failed with an error that is no deadline", self.errors));
+        check(
+            faults == 0
+                || self.peers == 1
+                || self.replicas == 0
+                || self.acked_before_stable_share >= ACKED_BEFORE_STABLE_MIN,
+            format!(
+                "only {:.3} of the commits were answered before they were stable, at least {ACKED_BEFORE_STABLE_MIN} \
+                 are needed",
+                self.acked_before_stable_share
+            ),
+        );
+        check(
+            self.kills == 0 || self.recovery_99_ms.is_some(),
+            "of the players of a killed peer that bots tried, less than 99 % were served again".to_owned(),
+        );
+        let zeros = [
+            (self.lost_untold, "commits were lost and nobody was told"),
+            (self.lost_but_present, "trades were told lost or aborted, and are there"),
+            (self.unknown, "commits have no known fate"),
+            (self.unaccounted, "faults in the players' accounts"),
+        ];
+        for (count, what) in zeros {
+            check(count == 0, format!("{count} {what}"));
+        }
         reasons
+    }
+
+    /// How many peers live at the end.
+    const fn live(&self) -> u64 {
+        (self.peers + self.restarts).saturating_sub(self.kills)
+    }
+
+    /// The line about faults and what they cost; `None` when there were none.
+    pub(crate) fn faults_line(&self) -> Option<String> {
+        let time =
+            |millis: Option<f64>| millis.map_or_else(|| "never".to_owned(), |millis| format!("after {millis} ms"));
+        (self.kills + self.pauses > 0).then(|| {
+            format!(
+                "{} killed ({} after a hold), {} paused, {} restarted; lost {}, untold {}, present {}, unknown {}, \
+                 unaccounted {}, within {} ms; first player back {}, 99 % {}",
+                self.kills,
+                self.holds,
+                self.pauses,
+                self.restarts,
+                grouped(self.lost),
+                grouped(self.lost_untold),
+                grouped(self.lost_but_present),
+                grouped(self.unknown),
+                grouped(self.unaccounted),
+                self.lost_window_ms,
+                time(self.recovery_first_ms),
+                time(self.recovery_99_ms),
+            )
+        })
     }
 
     /// The line about what the audit found.
@@ -228,6 +383,11 @@ impl Report {
             100.0 * self.owned_max_share,
         )
     }
+}
+
+fn millis(duration: Duration) -> f64 {
+    // One decimal: what is more is noise.
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 /// The least and the most that a peer may own. With one or two peers somebody must own half or more, with twenty
@@ -288,23 +448,90 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_the_audit_and_errors_of_trades_make_a_run_invalid() {
-        let options =
-            RunOptions { peers: 1, seconds: 1, players: 2, locality: 0.95, seed: None, json: None, kill: 0, pause: 0 };
-        let work = Finished {
-            commits: 2_000,
-            local_commits: 2_000,
-            errors: vec!["lost a sword".into()],
-            error_count: 1,
-            ..Finished::default()
+    fn each_of_the_zeros_must_be_zero() {
+        let bad: [(Report, &str); 4] = [
+            (Report { lost_untold: 1, ..good() }, "nobody was told"),
+            (Report { lost_but_present: 2, ..good() }, "and are there"),
+            (Report { unknown: 3, ..good() }, "no known fate"),
+            (Report { unaccounted: 4, ..good() }, "accounts"),
+        ];
+        for (report, reason) in bad {
+            let reasons = report.reasons();
+            assert!(reasons.len() == 1 && reasons[0].contains(reason), "{reasons:?}");
+        }
+        assert_eq!(Report { lost: 5, ..good() }.reasons(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn faults_have_limits_of_their_own() {
+        let faulty = || Report {
+            kills: 1,
+            replicas: 2,
+            acked_before_stable_share: 0.5,
+            recovery_99_ms: Some(900.0),
+            owned_min_share: 0.0,
+            owned_max_share: 0.7,
+            ..good()
         };
+        assert_eq!(faulty().reasons(), Vec::<String>::new());
+        let bad: [(Report, &str); 3] = [
+            (Report { owned_max_share: 0.76, ..faulty() }, "more than 75.0 %"),
+            (Report { acked_before_stable_share: 0.4, ..faulty() }, "before they were stable"),
+            (Report { recovery_99_ms: None, ..faulty() }, "served again"),
+        ];
+        for (report, reason) in bad {
+            let reasons = report.reasons();
+            assert!(reasons.len() == 1 && reasons[0].contains(reason), "{reasons:?}");
+        }
+        assert_eq!(Report { replicas: 0, acked_before_stable_share: 0.0, ..faulty() }.reasons(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_slowest_recovery_counts_and_one_that_never_came_leaves_none() {
+        let kill = |millis: Option<u64>| {
+            let time = millis.map(Duration::from_millis);
+            Recovered { first: time, most: time, missed: 0 }
+        };
+        let after = |kills: &[Recovered]| {
+            let mut report = Report::default();
+            report.add_chaos(&Chaos::default(), kills, None);
+            report.recovery_99_ms
+        };
+        assert_eq!(after(&[]), None);
+        assert_eq!(after(&[kill(Some(300)), kill(Some(900)), kill(Some(200))]), Some(900.0));
+        assert_eq!(after(&[kill(Some(300)), kill(None)]), None);
+    }
+
+    #[test]
+    fn faults_of_the_audit_and_errors_of_trades_make_a_run_invalid() {
+        let options = RunOptions {
+            peers: 1,
+            seconds: 1,
+            players: 2,
+            locality: 0.95,
+            seed: None,
+            json: None,
+            kill: 0,
+            pause: 0,
+            restart: false,
+            together: false,
+            replicas: 2,
+        };
+        let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
+        (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);
         let audit = Findings {
             owned: [("a".to_owned(), 6)].into(),
             told: vec!["2 gold too few".into()],
             ..Findings::default()
         };
-        let report = Report::new(&options, 7, &["a".to_owned()], &[work], &audit).unwrap();
-        assert_eq!(report.invalid.len(), 3, "{:?}", report.invalid);
-        assert!(report.invalid[2].contains("2 gold too few"));
+        let verdict = Verdict { unknown: 1, told: vec!["nobody knows".into()], ..Verdict::default() };
+        let troubles = vec!["not whole".into()];
+        let outcome =
+            Outcome { seed: 7, live: vec!["a".to_owned()], work, audit, verdict, troubles, ..Outcome::default() };
+        let report = Report::new(&options, outcome);
+        assert_eq!(report.invalid.len(), 6, "{:?}", report.invalid);
+        for reason in ["no known fate", "not whole", "lost a sword", "2 gold too few", "nobody knows"] {
+            assert!(report.invalid.iter().any(|told| told.contains(reason)), "{reason}");
+        }
     }
 }

@@ -1,43 +1,36 @@
-//! The main job: starts peer processes, creates a world in them, lets bots trade, and has the world audited.
+//! The main job: starts peer processes, creates a world in them, lets bots trade while peers die, and has the world
+//! audited.
 //!
-//! It refuses to keep a peer process beyond its own end, and to see game objects itself: the auditing peer does.
+//! It refuses to leave a peer process behind when it returns.
 
+use crate::accounts;
 use crate::audit::Findings;
 use crate::auditor::Auditor;
-use crate::children::Child;
+use crate::chaos::{self, Chaos, Rules};
+use crate::exchange::Exchange;
+use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::live_table;
 use crate::numbers::grouped;
 use crate::options::RunOptions;
 use crate::output::{self, Redrawn};
-use crate::protocol::{Answer, Finished, Order, Settled};
-use crate::report::Report;
-use crate::world::{Totals, share};
+use crate::peers::{Peers, number_of};
+use crate::protocol::Settled;
+use crate::report::{Outcome, Report};
+use crate::world::Totals;
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// How long a peer may take for an order that is not work.
-const ORDER_LIMIT: Duration = Duration::from_secs(60);
-/// How long after its second a peer may tell of it: transactions that run out of time are part of the work.
+/// How long trades may take to end after the last order: transactions that run out of time are part of the work.
 const WORK_LIMIT: Duration = Duration::from_secs(30);
+/// How long the groups may take to become whole after the last fault.
+const WHOLE_LIMIT: Duration = Duration::from_secs(30);
+/// How often the exchange is given a push.
+const TICK: Duration = Duration::from_millis(10);
 /// Audits that are repeated because objects moved meanwhile.
 const AUDITS_MAX: u32 = 10;
-
-/// What all peers of a run share.
-struct Meeting {
-    mesh: String,
-    secret: String,
-    seed: u64,
-}
-
-/// The peer processes, and who they are in the mesh.
-#[derive(Default)]
-struct Peers {
-    children: Vec<Child>,
-    names: Vec<String>,
-    addresses: Vec<String>,
-}
 
 /// How a run ended.
 #[derive(Debug)]
@@ -50,9 +43,9 @@ pub(crate) enum Ended {
 
 /// Runs the testnet until it is done or interrupted. No peer process is left when this returns, whatever happens.
 pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = Interrupt>) -> Result<Ended> {
-    let mut peers = Peers::default();
+    let mut peers = Peers::new(options);
     let ended = tokio::select! {
-        report = peers.run(options) => report.map(|report| Ended::Reported(Box::new(report))),
+        report = run_all(&mut peers, options) => report.map(|report| Ended::Reported(Box::new(report))),
         interrupt = interrupt => Ok(Ended::Interrupted(interrupt)),
     };
     let is_good = match &ended {
@@ -61,159 +54,159 @@ pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = In
         Err(_) => false,
     };
     if !is_good {
-        for child in &peers.children {
-            child.error_lines().iter().for_each(|line| output::error_line(line));
-        }
+        peers.error_lines().iter().for_each(|line| output::error_line(line));
     }
-    for child in &mut peers.children {
-        child.hang_up();
-    }
-    for child in &mut peers.children {
-        child.end().await;
-    }
+    peers.end().await;
     ended
 }
 
-impl Peers {
-    async fn run(&mut self, options: &RunOptions) -> Result<Report> {
-        let mut chance = Rng::new();
-        let meeting = Meeting {
-            mesh: format!("testnet-{:016x}", chance.u64(..)),
-            secret: format!("{:032x}", chance.u128(..)),
-            seed: options.seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
-        };
-        self.start(options, &meeting).await?;
-        self.create_world(options).await?;
-        let work = self.work(options, meeting.seed).await?;
-        let audit = self.audit(options, &meeting).await?;
-        Report::new(options, meeting.seed, &self.names, &work, &audit)
-    }
+async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
+    let count = usize::try_from(options.peers).context("too many peers")?;
+    peers.start(count).await?;
+    output::line(&format!("{count} peers see each other; seed {}", peers.meeting.seed));
+    let shares = peers.create_world(options.players).await?;
+    let totals = Totals::of_players(options.players);
+    output::line(&format!(
+        "world: {} players, {} items, {} gold",
+        grouped(totals.players),
+        grouped(totals.items),
+        grouped(totals.gold)
+    ));
+    let mut troubles = Vec::new();
+    let chaos = work(peers, options, &shares).await?;
+    become_whole(&peers.exchange, &mut troubles).await?;
+    peers.learn_fates().await?;
+    troubles.append(&mut peers.contradictions().await?);
+    let audit = audit(peers, totals, &mut troubles).await?;
+    let exchange = &peers.exchange;
+    let begun = exchange.begun();
+    let outcome = Outcome {
+        seed: peers.meeting.seed,
+        live: peers.names(&exchange.live()),
+        verdict: exchange.ledger(|ledger| accounts::judge(ledger, &peers.world, &audit.players)),
+        lost_window: exchange.ledger(|ledger| chaos.lost_window(ledger, begun)),
+        work: exchange.work(),
+        chaos,
+        audit,
+        troubles,
+    };
+    Ok(Report::new(options, outcome))
+}
 
-    async fn start(&mut self, options: &RunOptions, meeting: &Meeting) -> Result<()> {
-        let count = usize::try_from(options.peers).context("too many peers")?;
-        for number in 0..count {
-            self.children.push(Child::start(number)?);
-        }
-        let (mesh, secret) = (meeting.mesh.clone(), meeting.secret.clone());
-        let mut start = Order::Start { mesh, secret, join: None };
-        for number in 0..count {
-            let child = &mut self.children[number];
-            child.order(&start).await?;
-            let started = child.take(ORDER_LIMIT, |answer| {
-                if let Answer::Started { peer, address } = answer {
-                    Some((peer.clone(), address.clone()))
-                } else {
-                    None
-                }
-            });
-            let (peer, address) = started.await?;
-            self.names.push(peer);
-            self.addresses.push(address.clone());
-            if let Order::Start { join, .. } = &mut start {
-                join.get_or_insert(address);
-            }
-        }
-        let orders = vec![Order::WaitForPeers { others: count - 1 }; count];
-        self.all(&orders, |answer| matches!(answer, Answer::SeesAll).then_some(())).await?;
-        output::line(&format!("{count} peers see each other; seed {}", meeting.seed));
-        Ok(())
-    }
+/// Lets the bots trade while the plan of faults is carried out; ends when both have ended and all trades are answered.
+async fn work(peers: &mut Peers, options: &RunOptions, shares: &[usize]) -> Result<Chaos> {
+    let exchange = Arc::clone(&peers.exchange);
+    tell_statuses(&exchange).await?;
+    let run = Duration::from_secs(options.seconds);
+    let mut rng = Rng::with_seed(peers.meeting.seed);
+    exchange.open(shares, options.locality, rng.u64(..))?;
+    let plan = faults::plan(options.kill, options.pause, run, &mut rng);
+    let rules = Rules { together: options.together, restart: options.restart, run };
+    let working = async {
+        let faults = chaos::carry_out(peers, plan, rules, &mut rng);
+        let ((), chaos) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
+        all_answered(&exchange).await?;
+        Ok(chaos)
+    };
+    let trouble = tokio::select! {
+        done = working => return done,
+        trouble = exchange.trouble() => trouble,
+    };
+    Err(match trouble.error {
+        Some(error) => error.context(number_of(trouble.number)),
+        None => peers.child(trouble.number)?.why_ended().await,
+    })
+}
 
-    async fn create_world(&mut self, options: &RunOptions) -> Result<()> {
-        let orders: Vec<Order> = (0..options.peers)
-            .map(|number| Order::Create { number, players: share(options.players, options.peers, number) })
-            .collect();
-        let created = |answer: &Answer| {
-            if let Answer::Created { players } = answer { Some(players.clone()) } else { None }
-        };
-        let shares = self.all(&orders, created).await?;
-        let orders: Vec<Order> =
-            (0..self.children.len()).map(|own| Order::World { shares: shares.clone(), own }).collect();
-        self.all(&orders, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
-        let totals = Totals::of_players(options.players);
-        output::line(&format!(
-            "world: {} players, {} items, {} gold",
-            grouped(totals.players),
-            grouped(totals.items),
-            grouped(totals.gold)
-        ));
-        Ok(())
-    }
-
-    async fn work(&mut self, options: &RunOptions, seed: u64) -> Result<Vec<Finished>> {
-        let mut seeds = Rng::with_seed(seed);
-        for child in &mut self.children {
-            let work = Order::Work { seconds: options.seconds, locality: options.locality, seed: seeds.u64(..) };
-            child.order(&work).await?;
+/// Shows the table each second, and closes the exchange after the last.
+async fn show(exchange: &Exchange, seconds: u64) -> Result<()> {
+    let begun = tokio::time::Instant::from_std(exchange.begun());
+    let mut table = Redrawn::new();
+    for second in 1..=seconds {
+        let until = begun + Duration::from_secs(second);
+        while tokio::time::Instant::now() < until {
+            exchange.tick()?;
+            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TICK)).await;
         }
-        let mut table = Redrawn::new();
-        for second in 1..=options.seconds {
-            let progress = |answer: &Answer| if let Answer::Progress(one) = answer { Some(one.clone()) } else { None };
-            let progress = self.each(WORK_LIMIT, progress).await?;
-            table.draw(&live_table::lines(second, options.seconds, &progress)?);
+        if second == seconds {
+            exchange.close();
         }
-        self.each(WORK_LIMIT, |answer| if let Answer::Finished(one) = answer { Some(one.clone()) } else { None }).await
+        table.draw(&exchange.events(), &live_table::lines(second, seconds, &exchange.rows()));
     }
+    Ok(())
+}
 
-    /// Has the world counted while nothing moves. A count is repeated only when objects changed their owner
-    /// meanwhile, never because of what was found.
-    async fn audit(&mut self, options: &RunOptions, meeting: &Meeting) -> Result<Findings> {
-        let before = self.settle().await?;
-        let secret = meeting.secret.clone();
-        let auditor = Auditor::join(&meeting.mesh, secret, &self.addresses[0], self.children.len()).await?;
-        let findings = self.audit_in_peace(&auditor, before, Totals::of_players(options.players)).await;
-        auditor.end().await;
-        findings
-    }
-
-    async fn audit_in_peace(
-        &mut self,
-        auditor: &Auditor,
-        mut before: Vec<Settled>,
-        created: Totals,
-    ) -> Result<Findings> {
-        for _ in 0..AUDITS_MAX {
-            let findings = auditor.audit(created).await?;
-            let after = self.settle().await?;
-            if after == before {
-                return Ok(findings);
-            }
-            before = after;
+async fn all_answered(exchange: &Exchange) -> Result<()> {
+    let begun = Instant::now();
+    while exchange.under_way() > 0 {
+        if begun.elapsed() > WORK_LIMIT {
+            bail!("{} trades were not answered within {} s", exchange.under_way(), WORK_LIMIT.as_secs());
         }
-        bail!("objects still changed their owner during each of {AUDITS_MAX} audits, though the bots have ended");
+        tokio::time::sleep(TICK).await;
     }
+    exchange.events().iter().for_each(|event| output::line(event));
+    Ok(())
+}
 
-    async fn settle(&mut self) -> Result<Vec<Settled>> {
-        let orders = vec![Order::Settle; self.children.len()];
-        let settled =
-            |answer: &Answer| if let Answer::Settled(settled) = answer { Some(settled.clone()) } else { None };
-        let settled = self.all(&orders, settled).await?;
-        for (number, peer) in settled.iter().enumerate() {
-            if (peer.in_transit, peer.fetching) != (0, 0) {
-                bail!(
-                    "peer {number} did not settle: {} objects are on their way from it, {} are being fetched",
-                    peer.in_transit,
-                    peer.fetching
-                );
-            }
+/// Waits until every live peer has told how it stands now.
+async fn tell_statuses(exchange: &Exchange) -> Result<()> {
+    let begun = Instant::now();
+    while !exchange.have_told_since(begun)? {
+        if begun.elapsed() > WORK_LIMIT {
+            bail!("a peer process did not tell its status within {} s", WORK_LIMIT.as_secs());
         }
-        Ok(settled)
+        tokio::time::sleep(TICK).await;
     }
+    Ok(())
+}
 
-    /// Gives each child its order, then takes their answers.
-    async fn all<T>(&mut self, orders: &[Order], wanted: impl Fn(&Answer) -> Option<T>) -> Result<Vec<T>> {
-        for (child, order) in self.children.iter_mut().zip(orders) {
-            child.order(order).await?;
+/// Waits after faults until all groups are whole again.
+async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result<()> {
+    let begun = Instant::now();
+    while !exchange.is_whole() {
+        if begun.elapsed() > WHOLE_LIMIT {
+            troubles.push(format!("not all groups were whole again within {} s", WHOLE_LIMIT.as_secs()));
+            break;
         }
-        self.each(ORDER_LIMIT, wanted).await
+        exchange.tick()?;
+        tokio::time::sleep(TICK).await;
     }
+    tell_statuses(exchange).await
+}
 
-    /// Takes the next answer of each child.
-    async fn each<T>(&mut self, limit: Duration, wanted: impl Fn(&Answer) -> Option<T>) -> Result<Vec<T>> {
-        let mut taken = Vec::new();
-        for child in &mut self.children {
-            taken.push(child.take(limit, &wanted).await?);
+/// Has the world counted while nothing moves. A count is repeated only when objects changed their owner meanwhile, never
+/// because of what was found.
+async fn audit(peers: &mut Peers, created: Totals, troubles: &mut Vec<String>) -> Result<Findings> {
+    let before = peers.settle().await?;
+    troubles.extend(before.iter().filter_map(unsettled));
+    let address = peers.address_to_join().context("no peer is left to join")?;
+    let live = peers.exchange.live().len();
+    let auditor = Auditor::join(&peers.meeting.mesh, peers.meeting.secret.clone(), &address, live).await?;
+    let findings = audit_in_peace(peers, &auditor, before, created).await;
+    auditor.end().await;
+    findings
+}
+
+async fn audit_in_peace(
+    peers: &mut Peers,
+    auditor: &Auditor,
+    mut before: Vec<Settled>,
+    created: Totals,
+) -> Result<Findings> {
+    for _ in 0..AUDITS_MAX {
+        let findings = auditor.audit(created).await?;
+        let after = peers.settle().await?;
+        if after == before {
+            return Ok(findings);
         }
-        Ok(taken)
+        before = after;
     }
+    bail!("objects still changed their owner during each of {AUDITS_MAX} audits, though the bots have ended");
+}
+
+fn unsettled(peer: &Settled) -> Option<String> {
+    let Settled { in_transit, fetching, .. } = peer;
+    ((*in_transit, *fetching) != (0, 0)).then(|| {
+        format!("a peer did not settle: {in_transit} objects are on their way from it, {fetching} are being fetched")
+    })
 }

@@ -13,21 +13,29 @@ pub(crate) struct Trade {
     pub(crate) buyer: Ref<Player>,
     /// Who has an item to sell.
     pub(crate) seller: Ref<Player>,
-    /// The player who is elsewhere and travels here; his belongings come with him.
-    pub(crate) traveller: Option<Ref<Player>>,
+    /// Which of them are elsewhere and travel here, the buyer and the seller; their belongings come with them.
+    pub(crate) travels: [bool; 2],
     /// What is paid, unless the payer has less.
     pub(crate) price: u64,
     /// Which of the seller's items is sold, modulo their number.
     pub(crate) choice: usize,
+    /// What the trade adds to the sum of either player.
+    pub(crate) mark: u64,
 }
 
 /// What became of a trade.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Traded {
     /// Gold for an item.
-    Item,
-    /// A gift of gold, for want of an item or of gold to buy it.
-    Gift,
+    Item {
+        /// What the buyer paid.
+        paid: u64,
+    },
+    /// A gift of gold to the buyer, for want of an item or of gold to buy it.
+    Gift {
+        /// How much.
+        gold: u64,
+    },
     /// Neither had anything to give; nothing was written.
     Nothing,
 }
@@ -48,14 +56,15 @@ impl Trade {
         let (Some(mut seller), Some(mut buyer)) = (both.pop(), both.pop()) else {
             return Err(tx.reject("two players were asked for, and not two came"));
         };
-        if let Some(traveller) = self.traveller {
-            let luggage = if traveller == self.buyer { &buyer.inventory } else { &seller.inventory };
-            let items: Vec<ObjectId> = luggage.iter().map(Ref::id).collect();
+        let luggage = [&buyer.inventory, &seller.inventory].into_iter().zip(self.travels);
+        let items: Vec<ObjectId> =
+            luggage.filter(|(_, travels)| *travels).flat_map(|(items, _)| items.iter().map(Ref::id)).collect();
+        if !items.is_empty() {
             tx.acquire(&items).await?;
         }
         if buyer.gold > 0 && !seller.inventory.is_empty() {
-            self.sell(&tx, &mut buyer, &mut seller).await?;
-            return Ok(Traded::Item);
+            let paid = self.sell(&tx, &mut buyer, &mut seller).await?;
+            return Ok(Traded::Item { paid });
         }
         if seller.gold == 0 {
             return Ok(Traded::Nothing);
@@ -63,12 +72,11 @@ impl Trade {
         let gift = self.price.min(seller.gold);
         seller.gold -= gift;
         buyer.gold += gift;
-        seller.trades += 1;
-        buyer.trades += 1;
-        Ok(Traded::Gift)
+        self.sign(&mut buyer, &mut seller);
+        Ok(Traded::Gift { gold: gift })
     }
 
-    async fn sell(&self, tx: &Tx, buyer: &mut Mutable<Player>, seller: &mut Mutable<Player>) -> Result<()> {
+    async fn sell(&self, tx: &Tx, buyer: &mut Mutable<Player>, seller: &mut Mutable<Player>) -> Result<u64> {
         let place = self.choice % seller.inventory.len();
         let reference: Ref<Item> = seller.inventory[place];
         let mut item = tx.get_mut(reference).await?;
@@ -82,8 +90,15 @@ impl Trade {
         seller.inventory.remove(place);
         buyer.inventory.push(reference);
         item.holder = self.buyer;
-        seller.trades += 1;
-        buyer.trades += 1;
-        Ok(())
+        self.sign(buyer, seller);
+        Ok(price)
+    }
+
+    /// Leaves the mark by which the ledger outside finds the trade again in both players.
+    fn sign(&self, buyer: &mut Player, seller: &mut Player) {
+        for player in [buyer, seller] {
+            player.trades += 1;
+            player.sum = player.sum.wrapping_add(self.mark);
+        }
     }
 }

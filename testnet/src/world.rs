@@ -24,6 +24,8 @@ pub(crate) struct Player {
     pub(crate) inventory: Vec<Ref<Item>>,
     /// How many trades he took part in.
     pub(crate) trades: u64,
+    /// The marks of these trades, added up: tells which trades they are.
+    pub(crate) sum: u64,
 }
 
 impl Object for Player {
@@ -61,6 +63,15 @@ impl Totals {
     }
 }
 
+/// What a trade with this number adds to the sums of its players: another 64 bits for each number, so that no two sets
+/// of trades have the same sum but by a chance of one in 2^64 (the finisher of splitmix64).
+pub(crate) const fn mark(id: u64) -> u64 {
+    let mut mark = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mark = (mark ^ (mark >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mark = (mark ^ (mark >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mark ^ (mark >> 31)
+}
+
 /// Splits `players` evenly: how many are created at the peer with this number of `peers`.
 pub(crate) const fn share(players: u64, peers: u64, number: u64) -> u64 {
     players / peers + if number < players % peers { 1 } else { 0 }
@@ -80,7 +91,7 @@ pub(crate) async fn create_players(mesh: &Mesh, peer_number: u64, players: u64) 
                 let mut batch = Vec::new();
                 for number in numbers {
                     let name = format!("player {peer_number}.{number}");
-                    let mut player = Player { name, gold: GOLD_AT_FIRST, inventory: Vec::new(), trades: 0 };
+                    let mut player = Player { name, gold: GOLD_AT_FIRST, inventory: Vec::new(), trades: 0, sum: 0 };
                     let reference = tx.create(&player)?;
                     for kind in 0..ITEMS_AT_FIRST {
                         let item = Item { holder: reference, kind: format!("sword {kind}") };

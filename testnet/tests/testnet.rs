@@ -67,6 +67,14 @@ fn a_small_world_is_traded_in_and_audited() {
         ("errors", 0),
         ("kills", 0),
         ("pauses", 0),
+        ("restarts", 0),
+        ("replicas", 2),
+        ("lost", 0),
+        ("lost_untold", 0),
+        ("lost_but_present", 0),
+        ("unknown", 0),
+        ("unaccounted", 0),
+        ("unanswered", 0),
     ];
     for (key, value) in exact {
         assert_eq!(report[key], value, "{key}");
@@ -84,6 +92,10 @@ fn a_small_world_is_traded_in_and_audited() {
         "deadlines",
         "owned_min_share",
         "owned_max_share",
+        "acked_before_stable_share",
+        "lost_window_ms",
+        "stable_p50_ms",
+        "stable_p99_ms",
     ];
     for key in numbers {
         assert!(report[key].is_number(), "{key}");
@@ -106,9 +118,20 @@ fn a_run_that_proves_too_little_is_invalid() {
 }
 
 #[test]
-fn what_needs_replicas_is_refused_with_its_reason() {
-    assert_refused(&["--kill", "1"], "no replicas yet");
-    assert_refused(&["--pause", "1"], "no replicas yet");
+fn a_killed_peer_is_accounted_for() {
+    let file = Scratch::new("killed");
+    let arguments = ["--peers", "3", "--seconds", "4", "--players", "300", "--seed", "3", "--kill", "1"];
+    let output = run(&[&arguments[..], &["--restart", "--json", file.path()]].concat());
+    let printed = text(&output.stdout);
+    assert!(printed.contains(" is killed") && printed.contains("joined in its place"), "{printed}");
+    let report = file.json();
+    assert_eq!((&report["kills"], &report["restarts"]), (&1.into(), &1.into()), "{printed}");
+    assert!(report["commits"].as_u64().unwrap() >= 1_000, "{printed}");
+    let zeros = ["lost_untold", "lost_but_present", "unknown", "unaccounted"];
+    let is_clean = zeros.iter().all(|key| report[key] == 0) && report["gold_found"] == report["gold_expected"];
+    // A run that lost something untold must not be called good.
+    assert!(is_clean || output.status.code() == Some(1), "{printed}");
+    assert_eq!(output.status.success(), report["invalid"] == serde_json::json!([]), "{printed}");
 }
 
 #[test]
@@ -116,6 +139,9 @@ fn bad_options_are_refused_before_anything_starts() {
     assert_refused(&["--peers", "0"], "--peers");
     assert_refused(&["--locality", "2.0"], "from 0 to 1");
     assert_refused(&["--players", "4"], "two players");
+    assert_refused(&["--kill", "5"], "one peer must be left");
+    assert_refused(&["--pause", "1", "--peers", "1"], "nobody would be there");
+    assert_refused(&["--replicas", "7"], "--replicas");
     assert_refused(&["--json", "/no/such/folder/report.json"], "cannot write there");
     assert_refused(&["sim", "--seeds", "9..3"], "has no seeds");
     assert_refused(&["sim", "--json", "/no/such/folder/report.json"], "cannot write there");
@@ -180,18 +206,22 @@ mod processes {
         assert!(status.success());
     }
 
-    /// Starts a long run and waits until its bots trade.
-    fn start(file: &Scratch) -> (Child, Vec<u32>) {
+    /// Starts a long run and waits until it says something.
+    fn start(file: &Scratch, options: &[&str], until: &str) -> (Child, Vec<u32>) {
         let arguments = ["--peers", "3", "--seconds", "600", "--players", "60", "--json", file.path()];
-        let mut testnet = Command::new(BINARY).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut testnet = Command::new(BINARY).args(arguments).args(options).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(testnet.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("commits/s")), "the bots never traded");
+        assert!(lines.any(|line| line.unwrap().contains(until)), "{until:?} was never said");
         let children = children_of(testnet.id());
-        assert_eq!(children.len(), 3);
+        assert!(children.len() >= 3);
         // A reader that has gone must not disturb the run.
         drop(lines);
         (testnet, children)
     }
+
+    /// Many faults in a long run: the first comes within a second.
+    const PAUSES: [&str; 2] = ["--pause", "1000"];
+    const KILLS: [&str; 3] = ["--kill", "1000", "--restart"];
 
     fn assert_all_end(children: &[u32]) {
         let begun = Instant::now();
@@ -201,9 +231,9 @@ mod processes {
         }
     }
 
-    fn a_signal_ends_everything(name: &str, code: i32) {
-        let file = Scratch::new(name);
-        let (mut testnet, children) = start(&file);
+    fn a_signal_ends_everything(name: &str, code: i32, options: &[&str], until: &str) {
+        let file = Scratch::new(&format!("{name}-{}", until.replace(' ', "-").replace('/', "-")));
+        let (mut testnet, children) = start(&file, options, until);
         signal(name, testnet.id());
         assert_eq!(testnet.wait().unwrap().code(), Some(code));
         // It waited for them, so they are gone by now.
@@ -213,18 +243,27 @@ mod processes {
 
     #[test]
     fn ctrl_c_leaves_no_process_and_no_file() {
-        a_signal_ends_everything("INT", 130);
+        a_signal_ends_everything("INT", 130, &[], "commits/s");
     }
 
     #[test]
     fn a_termination_leaves_no_process_and_no_file() {
-        a_signal_ends_everything("TERM", 143);
+        a_signal_ends_everything("TERM", 143, &[], "commits/s");
     }
 
     #[test]
-    fn even_a_kill_leaves_no_process() {
-        let file = Scratch::new("kill");
-        let (mut testnet, children) = start(&file);
+    fn ctrl_c_leaves_no_process_in_the_middle_of_a_pause() {
+        a_signal_ends_everything("INT", 130, &PAUSES, "is paused");
+    }
+
+    #[test]
+    fn ctrl_c_leaves_no_process_in_the_middle_of_a_kill() {
+        a_signal_ends_everything("INT", 130, &KILLS, "is killed");
+    }
+
+    fn a_kill_leaves_no_process(options: &[&str], until: &str) {
+        let file = Scratch::new(&format!("kill-{}", until.replace('/', "-")));
+        let (mut testnet, children) = start(&file, options, until);
         signal("KILL", testnet.id());
         testnet.wait().unwrap();
         assert_all_end(&children);
@@ -232,9 +271,19 @@ mod processes {
     }
 
     #[test]
+    fn even_a_kill_leaves_no_process() {
+        a_kill_leaves_no_process(&[], "commits/s");
+    }
+
+    #[test]
+    fn even_a_kill_in_the_middle_of_a_pause_leaves_no_process() {
+        a_kill_leaves_no_process(&PAUSES, "is paused");
+    }
+
+    #[test]
     fn a_peer_that_dies_ends_the_run_with_its_reason() {
         let file = Scratch::new("dead-peer");
-        let (mut testnet, children) = start(&file);
+        let (mut testnet, children) = start(&file, &[], "commits/s");
         signal("KILL", children[1]);
         assert_eq!(testnet.wait().unwrap().code(), Some(1));
         assert!(!children.iter().any(|child| runs(*child)), "a peer process is left");

@@ -157,6 +157,8 @@ async fn write<W: AsyncWrite + Unpin>(shared: Arc<Shared>, session: Arc<Session>
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
+        #[cfg(feature = "testing")]
+        shared.hold.pass().await;
         match session.lanes.next(&mut buffer) {
             Step::Write(frames) => {
                 stream.write_all(&buffer).await?;

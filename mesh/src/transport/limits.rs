@@ -75,6 +75,10 @@ pub(super) const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer from which nothing came for so long is lost: three signs of life, and slack for a busy machine.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
+/// Longest time for which a test may hold back what is sent: well below the silence that ends a connection.
+#[cfg(feature = "testing")]
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(10);
+
 /// The first wait before an address is dialled again; it doubles.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest wait before an address is dialled again.

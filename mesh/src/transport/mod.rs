@@ -14,6 +14,8 @@ mod frame;
 mod fresh;
 mod gate;
 mod handshake;
+#[cfg(feature = "testing")]
+mod hold;
 mod lanes;
 mod latch;
 pub mod limits;
@@ -31,6 +33,8 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "testing")]
+use std::time::Duration;
 use std::time::Instant;
 
 use driftmesh_model::PeerId;
@@ -481,6 +485,13 @@ impl Transport {
     #[must_use]
     pub fn counters(&self) -> TransportCounters {
         self.owner.shared.counters.read()
+    }
+
+    /// Writes nothing to any admitted peer for so long, 10 s at most; what is sent meanwhile waits in the queues, within
+    /// their bounds. A later call replaces an earlier one.
+    #[cfg(feature = "testing")]
+    pub fn hold_outgoing(&self, duration: Duration) {
+        self.owner.shared.hold.begin(duration);
     }
 
     /// Ends the transport: sends what is queued and a goodbye to every peer, waits until they have taken it, 1 s at

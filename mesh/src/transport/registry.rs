@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use super::Handler;
 use super::counters::Counters;
 use super::fresh::FreshLink;
+#[cfg(feature = "testing")]
+use super::hold::Hold;
 use super::lanes::Lanes;
 use super::latch::Latch;
 use super::limits::{FRESH_LINKS_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
@@ -80,6 +82,9 @@ pub(super) struct Shared {
     pub(super) stop: Latch,
     /// Set when this peer belongs to a mesh.
     pub(super) genesis_known: Latch,
+    /// Keeps everything from being written for a while.
+    #[cfg(feature = "testing")]
+    pub(super) hold: Hold,
     state: Mutex<State>,
     sessions: RwLock<HashMap<PeerId, Arc<Session>>>,
 }
@@ -123,6 +128,8 @@ impl Shared {
         Self {
             local,
             genesis_known,
+            #[cfg(feature = "testing")]
+            hold: Hold::default(),
             handler,
             counters: Counters::default(),
             commands,

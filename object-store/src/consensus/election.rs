@@ -23,6 +23,8 @@ impl<E: LogEntry> Consensus<E> {
                 Role::Electing(_) => self.follow(now, None),
                 Role::Leading(_) => {}
             }
+            // R11: who hears nothing may belong no more. Voters that know so say so to whoever asks for a trial.
+            self.send_vote_requests(true);
             return;
         }
         self.ask_for_votes(now, again_at, true);
@@ -30,18 +32,22 @@ impl<E: LogEntry> Consensus<E> {
 
     /// Whether this member may have to lead. One that votes no longer by its newest entry may be the only one that has
     /// this entry, and is needed until it is stable (Ongaro's thesis, 4.2.2); its own vote does not count then.
-    pub(super) fn may_be_needed(&self) -> bool {
+    fn may_be_needed(&self) -> bool {
         self.membership().is_voter(&self.me) || self.stable_membership().1.is_voter(&self.me)
     }
 
-    fn ask_for_votes(&mut self, now: Micros, again_at: Micros, trial: bool) {
-        self.role = Role::Electing(Election { trial, votes: BTreeSet::from([self.me]), again_at });
+    fn send_vote_requests(&mut self, trial: bool) {
         let (last, last_term) = (self.log.tail(), self.log.tail_term());
         for voter in self.membership().all_voters() {
             if voter != self.me {
                 self.say(voter, Body::Vote { last, last_term, trial });
             }
         }
+    }
+
+    fn ask_for_votes(&mut self, now: Micros, again_at: Micros, trial: bool) {
+        self.role = Role::Electing(Election { trial, votes: BTreeSet::from([self.me]), again_at });
+        self.send_vote_requests(trial);
         self.count_votes(now);
     }
 
@@ -94,7 +100,7 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     /// Whether there is a leader, as far as this member can tell: then nobody else is needed.
-    fn hears_a_leader(&self, now: Micros) -> bool {
+    pub(super) fn hears_a_leader(&self, now: Micros) -> bool {
         match &self.role {
             Role::Leading(_) => true,
             Role::Electing(_) => false,

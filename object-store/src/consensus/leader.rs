@@ -2,7 +2,7 @@
 
 use super::{Batch, Body, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
 use driftmesh_model::{Lsn, Micros};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a leader knows of one follower.
@@ -31,6 +31,8 @@ pub(super) struct Leadership {
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
+    /// Former members that are told so when it is stable.
+    leaving: BTreeSet<MemberId>,
 }
 
 impl<E: LogEntry> Consensus<E> {
@@ -43,6 +45,7 @@ impl<E: LogEntry> Consensus<E> {
             batch_at: Micros(0),
             copied_to: None,
             target: None,
+            leaving: BTreeSet::new(),
         });
         self.renew_followers(now);
         let entry = E::term_start(self.term);
@@ -74,6 +77,8 @@ impl<E: LogEntry> Consensus<E> {
         let others = self.others();
         let next = self.log.tail().next();
         let Role::Leading(leadership) = &mut self.role else { return };
+        let gone = leadership.followers.keys().filter(|member| !others.contains(member));
+        leadership.leaving.extend(gone.copied());
         leadership.followers.retain(|member, _| others.contains(member));
         for member in others {
             let fresh = Progress {
@@ -109,15 +114,21 @@ impl<E: LogEntry> Consensus<E> {
     /// The first step of a change of the members is stable: the second one follows.
     fn go_on_changing(&mut self, now: Micros) {
         let (lsn, membership) = self.memberships.back().expect("there is always one");
-        if *lsn > self.watermark {
+        let Role::Leading(leadership) = &mut self.role else { return };
+        if *lsn > self.watermark || (membership.incoming.is_none() && leadership.leaving.is_empty()) {
             return;
         }
-        let Some(incoming) = &membership.incoming else { return };
-        let voters = incoming.clone();
-        let learners = membership.learners.clone();
+        let (since, membership) = (*lsn, membership.clone());
+        for member in std::mem::take(&mut leadership.leaving) {
+            // One that does not hear this asks when it hears nothing more.
+            if !membership.contains(&member) {
+                self.say(member, Body::Excluded { since });
+            }
+        }
+        let Some(voters) = membership.incoming else { return };
         let Role::Leading(leadership) = &mut self.role else { return };
         let target = leadership.target.take().filter(|target| target.voters == voters);
-        let last = target.unwrap_or(Membership { voters, incoming: None, learners });
+        let last = target.unwrap_or(Membership { voters, incoming: None, learners: membership.learners });
         self.append(now, E::members(last));
     }
 
@@ -311,6 +322,13 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &self.role else { return None };
         let held = leadership.followers.values().filter(|progress| !progress.needs_copy);
         held.map(|progress| progress.matched).chain(leadership.copied_to).min()
+    }
+
+    /// The last position that was sent to some follower.
+    pub fn sent(&self) -> Lsn {
+        let Role::Leading(leadership) = &self.role else { return Lsn::ZERO };
+        let sent = leadership.followers.values().map(|progress| Lsn::from_u64(progress.next.as_u64() - 1));
+        sent.max().unwrap_or_default()
     }
 
     /// A member that needs a copy of the state, if any does: of several the one that was heard last, for others may be

@@ -336,8 +336,9 @@ impl<E: LogEntry> Consensus<E> {
             Body::Vote { last, last_term, trial } => self.vote_asked(now, from, (last_term, last), trial),
             Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
             Body::Excluded { since } => {
-                // R11: only what is as new as what this member knows can exclude it.
-                if self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn) {
+                // R11: only what is as new as what this member knows can exclude it, and who leads it knows best.
+                let may_know = self.leader() == Some(from) || !self.hears_a_leader(now);
+                if may_know && self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn) {
                     self.excluded = true;
                 }
             }
@@ -358,7 +359,7 @@ impl<E: LogEntry> Consensus<E> {
     pub fn next_tick(&self) -> Option<Micros> {
         match &self.role {
             Role::Leading(leadership) => self.next_of_leader(leadership),
-            Role::Following(following) => self.may_be_needed().then_some(following.election_due),
+            Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
             Role::Electing(election) => Some(election.again_at),
         }
     }

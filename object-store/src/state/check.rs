@@ -6,8 +6,8 @@ use super::State;
 use crate::{Chain, Entry, GrantSeen, Write};
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
 
-/// Epochs beyond are no sound peer's: they could stop climbing.
-const EPOCH_MAX: u64 = u64::MAX / 2;
+/// Epochs and other counters beyond are no sound peer's: they could stop climbing.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// Why an entry cannot be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ impl State {
             Entry::Commit { commit, writes } => self.check_commit(*commit, writes),
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
-                let is_next = *epoch == stored.epoch.next() && epoch.as_u64() < EPOCH_MAX;
+                let is_next = *epoch == stored.epoch.next() && epoch.as_u64() < NUMBER_MAX;
                 ensure(is_next, BadEntry::Epoch { object: *object, epoch: *epoch })?;
                 ensure(self.next_grant(*to) == Some(*number), BadEntry::GrantNumber(*to, *number))?;
                 ensure(*floor >= stored.chain.newest().commit, BadEntry::Floor(*object))
@@ -82,7 +82,7 @@ impl State {
                 ensure(!self.retired, BadEntry::Retired)?;
                 self.check_answer(*from, *number, *unsettled_from)?;
                 ensure(self.owned(*object).is_none(), BadEntry::OwnedAlready(*object))?;
-                ensure(epoch.as_u64() < EPOCH_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+                ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
                 ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
                 ensure(*floor >= entry.newest_commit(), BadEntry::Floor(*object))
             }

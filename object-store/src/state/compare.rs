@@ -1,9 +1,9 @@
 //! Whether two states hold the same: for tests and checkers.
 //!
-//! It refuses to compare what each member has for itself: the order of slots, old versions that one of them pruned,
-//! counters of moves, and which entry changed an object.
+//! It refuses to compare what each member has for itself: the order of slots, old versions that one of them pruned, and
+//! counters of moves.
 
-use super::State;
+use super::{InTransit, State};
 use crate::{Chain, GrantLog};
 use std::fmt::Debug;
 
@@ -29,7 +29,8 @@ impl State {
         for (_, stored) in self.owned_from(0) {
             let object = stored.object;
             let theirs = other.owned(object).ok_or_else(|| format!("object {object} is owned by one of them only"))?;
-            same(&format!("epoch of object {object}"), &stored.epoch, &theirs.epoch)?;
+            let what = format!("epoch and last change of object {object}");
+            same(&what, &(stored.epoch, stored.changed), &(theirs.epoch, theirs.changed))?;
             same_chain(&format!("object {object}"), &stored.chain, &theirs.chain)?;
         }
         Ok(())
@@ -40,7 +41,8 @@ impl State {
         for ((key, ours), (their_key, theirs)) in self.in_transit.iter().zip(&other.in_transit) {
             same("grant", key, their_key)?;
             let (object, what) = (ours.object, format!("object {} in transit", ours.object));
-            same(&what, &(object, ours.epoch, ours.floor), &(theirs.object, theirs.epoch, theirs.floor))?;
+            let fields = |transit: &InTransit| (transit.object, transit.epoch, transit.changed, transit.floor);
+            same(&what, &fields(ours), &fields(theirs))?;
             same(&what, &self.transit_index.get(&object), &other.transit_index.get(&object))?;
             same_chain(&what, &ours.chain, &theirs.chain)?;
         }

@@ -49,7 +49,7 @@ struct Slots {
     cursor: usize,
     /// How many there were when the copy began.
     end: usize,
-    /// One bit a slot, set if it has changed since.
+    /// One bit a slot, set if it has changed since, or was looked at.
     changed: Vec<u64>,
     /// What they held.
     images: VecDeque<CopiedObject>,
@@ -119,8 +119,9 @@ impl Grants {
 }
 
 impl Slots {
+    /// Whether the slot was there when the copy began, has not been looked at, and changes for the first time.
     fn first_change(&mut self, slot: usize) -> bool {
-        if slot < self.cursor || slot >= self.end {
+        if slot >= self.end {
             return false;
         }
         let (word, bit) = (slot / 64, 1_u64 << (slot % 64));

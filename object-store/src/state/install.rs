@@ -3,10 +3,11 @@
 //! Slices come from another peer: whatever does not fit is a typed error, and then the state is to be thrown away. It
 //! refuses to be used before the last slice: `is_whole` says whether it came.
 
+use super::check::NUMBER_MAX;
 use super::slice::{CopiedObject, CopiedTransit, Head, Slice};
 use super::{InTransit, Marks, State, Stored};
 use crate::{Chain, NotClimbing};
-use driftmesh_model::{GroupId, Lsn, ObjectId};
+use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId};
 
 /// A copy that is being taken in.
 #[derive(Clone, Debug)]
@@ -33,6 +34,9 @@ pub enum BadSlice {
     /// The first slice, and no other, says what the copy is of.
     #[error("slice {0} has a head and should not, or has none and should")]
     Head(u64),
+    /// A position, timestamp, epoch or number near the end of its range could not climb any more.
+    #[error("a number in slice {0} is at the end of its range")]
+    Range(u64),
     /// The copy ended before its last slice.
     #[error("the last slice is missing")]
     Incomplete,
@@ -59,9 +63,12 @@ impl State {
     /// # Errors
     /// When a slice does not fit, or the last one is missing.
     pub fn from_slices(slices: impl IntoIterator<Item = Slice>) -> Result<Self, BadSlice> {
-        let mut state = Self::new();
-        slices.into_iter().try_for_each(|slice| state.install_slice(slice))?;
-        if state.is_whole() && state.applied > Lsn::ZERO { Ok(state) } else { Err(BadSlice::Incomplete) }
+        let (mut state, mut ended) = (Self::new(), false);
+        for slice in slices {
+            ended = slice.last;
+            state.install_slice(slice)?;
+        }
+        if ended { Ok(state) } else { Err(BadSlice::Incomplete) }
     }
 
     /// Whether no copy is being taken in: the state is that after the last applied entry.
@@ -86,6 +93,12 @@ impl State {
         };
         if number != expected {
             return Err(BadSlice::OutOfOrder { expected, found: number });
+        }
+        let numbers = sent.iter().map(|(_, number)| *number).chain(received.iter().map(|(_, log)| log.contiguous()));
+        let epochs = in_transit.iter().map(|item| item.epoch).chain(objects.iter().map(|item| item.epoch));
+        let in_range = numbers.chain(epochs.map(Epoch::as_u64)).all(|number| number < NUMBER_MAX);
+        if !in_range || !head.is_in_range() {
+            return Err(BadSlice::Range(number));
         }
         self.installing = Some(Box::new(Installing { next: number.saturating_add(1), head }));
         for (term, start) in terms {

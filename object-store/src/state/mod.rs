@@ -35,8 +35,7 @@ pub struct Stored {
     pub object: ObjectId,
     /// How often its mastership has moved.
     pub epoch: Epoch,
-    /// The position of the entry that changed it last: what an answer about its newest version waits for (R6). After
-    /// something was undone it may lie later than that entry, never beyond the last one that is applied.
+    /// The position of the entry that changed it last: what an answer about its newest version waits for (R6).
     pub changed: Lsn,
     /// Its versions.
     pub chain: Chain,
@@ -155,8 +154,8 @@ impl State {
     /// On an entry that `check` would have refused.
     pub fn apply(&mut self, lsn: Lsn, entry: &Entry) {
         self.mark(lsn, entry);
-        let kept = self.fold(lsn, entry);
-        self.unstable.push_back(Unstable { lsn, marks: self.marks, kept: kept.map(Box::new) });
+        let kept = self.fold(lsn, entry, true);
+        self.unstable.push_back(Unstable { lsn, marks: self.marks, kept });
     }
 
     /// Applies the next entry, which is stable already, as all before it are: nothing is kept to undo it.
@@ -170,7 +169,7 @@ impl State {
         self.mark(lsn, entry);
         // Before the fold: what the entry supersedes need not be kept to undo it.
         self.stable_marks = self.marks;
-        drop(self.fold(lsn, entry));
+        drop(self.fold(lsn, entry, false));
     }
 
     fn mark(&mut self, lsn: Lsn, entry: &Entry) {
@@ -183,25 +182,22 @@ impl State {
         self.marks.highest = self.marks.highest.max(entry.highest_timestamp());
     }
 
-    /// Changes the state by an entry. Returns what else than the entry is needed to undo it.
-    fn fold(&mut self, lsn: Lsn, entry: &Entry) -> Option<Kept> {
+    /// Changes the state by an entry. Returns what else than the entry is needed to undo it, if that shall be kept.
+    fn fold(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> Kept {
         match entry {
             Entry::TermStart { term } => {
                 self.terms.push(*term, lsn).expect("terms climb");
-                None
+                Kept::Nothing
             }
-            Entry::Commit { commit, writes } => {
-                self.fold_commit(lsn, *commit, writes);
-                None
-            }
+            Entry::Commit { commit, writes } => self.fold_commit(lsn, *commit, writes, keep),
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.remove(*object).expect("only what is owned is transferred");
-                let kept = Kept::Left { changed: stored.changed, former: self.transit_index.get(object).copied() };
+                let kept = Kept::left(keep, stored.changed, self.transit_index.get(object).copied());
                 let (object, epoch, floor) = (*object, *epoch, *floor);
                 let transit = InTransit { object, epoch, changed: lsn, chain: stored.chain, floor };
                 self.insert_transit((*to, *number), transit, true);
                 self.sent.insert(*to, *number);
-                Some(kept)
+                kept
             }
             Entry::TransferIn { object, epoch, from, number, versions, low_water, floor: _, unsettled_from } => {
                 let chain = Chain::from_versions(versions.clone(), *low_water)
@@ -210,39 +206,43 @@ impl State {
                 self.fold_answer(*from, *number, false, *unsettled_from)
             }
             Entry::Handed { to, number } => {
-                let (transit, indexed) = self.remove_transit((*to, *number))?;
+                let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { return Kept::Nothing };
                 self.count_move(transit.object);
-                Some(Kept::Handed { transit, indexed })
+                Kept::handed(keep, transit, indexed)
             }
             Entry::Refused { from, number, unsettled_from } => self.fold_answer(*from, *number, true, *unsettled_from),
             Entry::TakenBack { to, number } => {
-                let (transit, indexed) = self.remove_transit((*to, *number))?;
+                let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { return Kept::Nothing };
                 let InTransit { object, epoch, changed, chain, floor } = transit;
                 // R19: one epoch above the refused one.
                 self.install(Stored { object, epoch: epoch.next(), changed: lsn, chain });
-                Some(Kept::TakenBack { object, changed, floor, indexed })
+                Kept::taken_back(keep, object, changed, floor, indexed)
             }
             Entry::Window { until } => {
                 let former = self.window;
                 self.window = former.max(*until);
-                Some(Kept::Window(former))
+                Kept::Window(former)
             }
             // Who belongs to the group is consensus' business.
-            Entry::Members(_) => None,
+            Entry::Members(_) => Kept::Nothing,
             Entry::Retired => {
                 self.retired = true;
-                None
+                Kept::Nothing
             }
         }
     }
 
-    fn fold_commit(&mut self, lsn: Lsn, commit: Timestamp, writes: &[Write]) {
+    fn fold_commit(&mut self, lsn: Lsn, commit: Timestamp, writes: &[Write], keep: bool) -> Kept {
         let (horizon, stable, budget) = (self.horizon(), self.stable_marks.commit, self.prune_budget);
+        let mut kept = Kept::Nothing;
         for write in writes {
             let version = Version { commit, value: write.value.clone() };
             let Some((slot, stored)) = self.objects.get_mut(&write.object) else {
                 let (object, epoch) = (write.object, Epoch::ZERO.next());
                 self.install(Stored { object, epoch, changed: lsn, chain: Chain::new(version) });
+                if keep {
+                    kept.note_write(Lsn::ZERO, writes.len());
+                }
                 continue;
             };
             if let Some(copy) = &mut self.copy {
@@ -251,17 +251,20 @@ impl State {
             let added = stored.chain.push(version, horizon);
             // Its chain is at hand: what nobody needs any more goes now, and beyond the budget a bit more.
             let freed = prune::while_written(&mut stored.chain, self.superseded_cost + added, horizon, stable, budget);
-            stored.changed = lsn;
+            let former = std::mem::replace(&mut stored.changed, lsn);
             self.superseded_cost = self.superseded_cost + added - freed;
+            if keep {
+                kept.note_write(former, writes.len());
+            }
         }
+        kept
     }
 
     /// A grant is answered; and its sender has settled those below `unsettled_from`.
-    fn fold_answer(&mut self, from: GroupId, number: u64, refused: bool, unsettled_from: u64) -> Option<Kept> {
+    fn fold_answer(&mut self, from: GroupId, number: u64, refused: bool, unsettled_from: u64) -> Kept {
         let log = self.received.entry(from).or_default();
         log.record(number, refused);
-        let settled = log.settle_below(unsettled_from);
-        (!settled.is_empty()).then_some(Kept::Settled(settled))
+        Kept::Settled(log.settle_below(unsettled_from))
     }
 
     fn count_move(&mut self, object: ObjectId) {
@@ -318,7 +321,7 @@ impl State {
 
     /// The present leadership period.
     #[must_use]
-    pub fn term(&self) -> Term {
+    pub const fn term(&self) -> Term {
         self.terms.term()
     }
 

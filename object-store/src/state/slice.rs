@@ -2,6 +2,7 @@
 //!
 //! It refuses to be trusted: `install` checks what it says.
 
+use super::check::NUMBER_MAX;
 use super::{InTransit, Stored};
 use crate::{GrantLog, Version};
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
@@ -48,6 +49,14 @@ pub(super) struct Head {
     pub(super) retired: bool,
     /// What was superseded at or before this is not needed any more.
     pub(super) prune_below: Timestamp,
+}
+
+impl Head {
+    /// Whether everything in it can still climb.
+    pub(super) fn is_in_range(&self) -> bool {
+        let highest = self.window.max(self.commit).max(self.highest);
+        self.lsn.as_u64() < NUMBER_MAX && highest < Timestamp::SOUND_MAX
+    }
 }
 
 /// An owned object.

@@ -1,4 +1,6 @@
-//! Single steps of a state. What holds for all sequences of entries is in `tests/state_machine.rs`.
+//! Single steps of a state. What holds for all sequences of entries is in `random`.
+
+mod random;
 
 use super::*;
 use crate::{GrantSeen, NotClimbing};
@@ -280,6 +282,8 @@ fn slices_that_do_not_fit_are_refused() {
     assert_eq!(install(&|slices| slices[double].objects[0].versions[0].commit = newest), BadSlice::Versions(first));
     let leaving = slices.iter().position(|slice| !slice.in_transit.is_empty()).unwrap();
     assert_eq!(install(&|slices| slices[leaving].in_transit[0].number = 2), BadSlice::InTransit(group(2), 2));
+    let far = |slices: &mut Vec<Slice>| slices[0].head.as_mut().unwrap().lsn = Lsn::from_u64(u64::MAX);
+    assert_eq!(install(&far), BadSlice::Range(0));
     let beyond = NotClimbing { term: Term::from_u64(9), start: Lsn::from_u64(99) };
     assert_eq!(install(&|slices| slices[0].terms.push((beyond.term, beyond.start))), BadSlice::Terms(beyond));
 }

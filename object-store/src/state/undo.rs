@@ -13,22 +13,91 @@ pub(super) struct Unstable {
     pub(super) lsn: Lsn,
     /// The marks after it.
     pub(super) marks: Marks,
-    pub(super) kept: Option<Box<Kept>>,
+    pub(super) kept: Kept,
 }
 
-/// What is needed to undo an entry beside the entry and the state.
+/// What is needed to undo an entry beside the entry and the state. Small, because each commit has one.
 #[derive(Clone, Debug)]
 pub(super) enum Kept {
-    /// Of an object that left: the entry that had changed it, and a former grant of it that is not settled.
-    Left { changed: Lsn, former: Option<GrantKey> },
+    Nothing,
+    /// Which entry had changed the one object that a commit wrote.
+    Written(Lsn),
+    /// The same for several, in the order of the writes.
+    AllWritten(Vec<Lsn>),
     /// Refusals that need not be remembered any more.
     Settled(Vec<u64>),
-    /// A grant that was adopted; `indexed` if it was the last one of its object.
-    Handed { transit: InTransit, indexed: bool },
-    /// What is not in an object's chain of a grant that was refused.
-    TakenBack { object: ObjectId, changed: Lsn, floor: Timestamp, indexed: bool },
     /// The end of the window before this one.
     Window(Timestamp),
+    Left(Box<Left>),
+    Handed(Box<Handed>),
+    TakenBack(Box<TakenBack>),
+}
+
+/// Of an object that left.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    /// The entry that had changed it.
+    changed: Lsn,
+    /// A former grant of it that is not settled.
+    former: Option<GrantKey>,
+}
+
+/// A grant that was adopted.
+#[derive(Clone, Debug)]
+pub(super) struct Handed {
+    transit: InTransit,
+    /// Whether it was the last grant of its object.
+    indexed: bool,
+}
+
+/// What is not in an object's chain of a grant that was refused.
+#[derive(Clone, Debug)]
+pub(super) struct TakenBack {
+    object: ObjectId,
+    changed: Lsn,
+    floor: Timestamp,
+    indexed: bool,
+}
+
+impl Kept {
+    /// One more write of a commit, to an object that this entry had changed last; zero for one that it created.
+    pub(super) fn note_write(&mut self, former: Lsn, writes: usize) {
+        if let Self::AllWritten(formers) = self {
+            formers.push(former);
+        } else if writes > 1 {
+            let mut formers = Vec::with_capacity(writes);
+            formers.push(former);
+            *self = Self::AllWritten(formers);
+        } else {
+            *self = Self::Written(former);
+        }
+    }
+
+    pub(super) fn left(keep: bool, changed: Lsn, former: Option<GrantKey>) -> Self {
+        if keep { Self::Left(Box::new(Left { changed, former })) } else { Self::Nothing }
+    }
+
+    pub(super) fn handed(keep: bool, transit: InTransit, indexed: bool) -> Self {
+        if keep { Self::Handed(Box::new(Handed { transit, indexed })) } else { Self::Nothing }
+    }
+
+    pub(super) fn taken_back(keep: bool, object: ObjectId, changed: Lsn, floor: Timestamp, indexed: bool) -> Self {
+        if keep { Self::TakenBack(Box::new(TakenBack { object, changed, floor, indexed })) } else { Self::Nothing }
+    }
+
+    /// Which entry had changed the object of a write.
+    fn former(&self, write: usize) -> Option<Lsn> {
+        match self {
+            Self::Written(former) => Some(*former),
+            Self::AllWritten(formers) => formers.get(write).copied(),
+            Self::Nothing
+            | Self::Settled(_)
+            | Self::Window(_)
+            | Self::Left(_)
+            | Self::Handed(_)
+            | Self::TakenBack(_) => None,
+        }
+    }
 }
 
 impl State {
@@ -42,34 +111,30 @@ impl State {
         }
     }
 
-    /// Undoes the last applied entry. Exact, but for `Stored::changed`, which may lie too late, the counters of moves,
-    /// which only climb, and old versions that were pruned.
+    /// Undoes the last applied entry. Exact, but for the counters of moves, which only climb, and old versions that were
+    /// pruned.
     ///
     /// # Panics
     /// When the entry is not the last one, or is stable.
     pub fn undo(&mut self, lsn: Lsn, entry: &Entry) {
-        assert_eq!(
-            self.unstable.back().map(|last| last.lsn),
-            Some(lsn),
-            "only the last entry is undone, if not stable"
-        );
-        let kept = self.unstable.pop_back().and_then(|last| last.kept);
+        let last = self.unstable.pop_back().filter(|last| last.lsn == lsn);
+        let kept = last.expect("only the last entry is undone, if not stable").kept;
         self.marks = self.unstable.back().map_or(self.stable_marks, |last| last.marks);
         self.applied = Lsn::from_u64(lsn.as_u64().saturating_sub(1));
-        self.unfold(entry, kept.map(|kept| *kept));
+        self.unfold(entry, kept);
     }
 
-    fn unfold(&mut self, entry: &Entry, kept: Option<Kept>) {
+    fn unfold(&mut self, entry: &Entry, kept: Kept) {
         match entry {
             Entry::TermStart { .. } => {
                 self.terms.pop();
             }
-            Entry::Commit { writes, .. } => self.unfold_commit(writes),
+            Entry::Commit { writes, .. } => self.unfold_commit(writes, &kept),
             Entry::TransferOut { object, epoch, to, number, floor: _ } => {
                 let Some((transit, _)) = self.remove_transit((*to, *number)) else { return };
-                if let Some(Kept::Left { changed, former }) = kept {
-                    self.index_transit(*object, former);
-                    let epoch = Epoch::from_u64(epoch.as_u64().saturating_sub(1));
+                if let Kept::Left(left) = kept {
+                    self.index_transit(*object, left.former);
+                    let (epoch, changed) = (Epoch::from_u64(epoch.as_u64().saturating_sub(1)), left.changed);
                     self.install(Stored { object: *object, epoch, changed, chain: transit.chain });
                 }
                 // Numbers are given one by one.
@@ -85,15 +150,17 @@ impl State {
             }
             Entry::Refused { from, number, .. } => self.unfold_answer(*from, *number, kept),
             Entry::Handed { to, number } => {
-                if let Some(Kept::Handed { transit, indexed }) = kept {
+                if let Kept::Handed(handed) = kept {
+                    let Handed { transit, indexed } = *handed;
                     self.count_move(transit.object);
                     self.insert_transit((*to, *number), transit, indexed);
                 }
             }
             Entry::TakenBack { to, number } => {
-                if let Some(Kept::TakenBack { object, changed, floor, indexed }) = kept
-                    && let Some(Stored { epoch, chain, .. }) = self.remove(object)
+                if let Kept::TakenBack(taken) = kept
+                    && let Some(Stored { epoch, chain, .. }) = self.remove(taken.object)
                 {
+                    let TakenBack { object, changed, floor, indexed } = *taken;
                     self.count_move(object);
                     let epoch = Epoch::from_u64(epoch.as_u64().saturating_sub(1));
                     let transit = InTransit { object, epoch, changed, chain, floor };
@@ -101,7 +168,7 @@ impl State {
                 }
             }
             Entry::Window { .. } => {
-                if let Some(Kept::Window(former)) = kept {
+                if let Kept::Window(former) = kept {
                     self.window = former;
                 }
             }
@@ -110,16 +177,15 @@ impl State {
         }
     }
 
-    fn unfold_commit(&mut self, writes: &[Write]) {
-        for write in writes.iter().rev() {
+    fn unfold_commit(&mut self, writes: &[Write], kept: &Kept) {
+        for (index, write) in writes.iter().enumerate().rev() {
             let Some((slot, stored)) = self.objects.get_mut(&write.object) else { continue };
             if let Some(copy) = &mut self.copy {
                 copy.object_changes(*slot, Some(stored));
             }
             if let Some(cost) = stored.chain.pop() {
                 self.superseded_cost -= cost;
-                // Which entry it was is not kept for each write. What is undone ends at the watermark, and so does this.
-                stored.changed = stored.changed.min(self.applied);
+                stored.changed = kept.former(index).unwrap_or(self.applied);
             } else {
                 // The commit created it.
                 self.remove(write.object);
@@ -128,10 +194,10 @@ impl State {
         }
     }
 
-    fn unfold_answer(&mut self, from: GroupId, number: u64, kept: Option<Kept>) {
+    fn unfold_answer(&mut self, from: GroupId, number: u64, kept: Kept) {
         let Some(log) = self.received.get_mut(&from) else { return };
         log.forget(number);
-        if let Some(Kept::Settled(refused)) = kept {
+        if let Kept::Settled(refused) = kept {
             log.unsettle(refused);
         }
     }

@@ -86,7 +86,7 @@ impl<H: Host> Open<H> {
             StepError::Expired | StepError::Failed(_) => {
                 let id = self.tx.id();
                 let waited = self.tx.host().step(|peer, _| peer.waited_of(id).cloned());
-                let (kind, attempts) = (self.tx.kind().clone(), self.tx.attempt());
+                let (Some(kind), attempts) = (self.tx.kind(), self.tx.attempt()) else { return Error::Ended };
                 Error::Deadline { kind, deadline: self.deadline, attempts, last: waited.or(self.last.take()) }
             }
             StepError::Missing(object) => Error::Dangling { object },
@@ -125,11 +125,13 @@ where
     F: FnMut(Tx<H>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let begin = Begin { kind: options.kind.clone(), deadline: options.deadline, age: None, read_only: false };
+    let Options { kind, deadline, isolation, stable } = options;
+    // The core forgets a transaction's kind when it commits.
+    let stable = stable.then(|| kind.clone());
+    let begin = Begin { kind, deadline, age: None, read_only: false };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
-    let Options { kind, deadline, isolation, stable } = options;
-    let mut open = Open { tx: Tx::new(host, id, kind, isolation), deadline, last: None, committed: false };
+    let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };
     loop {
         // The first attempt has its snapshot already.
         let ready = if open.tx.attempt() == 1 {
@@ -148,7 +150,10 @@ where
                     return Err(open.give_up(StepError::Expired));
                 };
                 if let Attempt::Done(done) = finish(&mut open, result).await? {
-                    return if stable { until_stable(&open, done).await } else { Ok(done) };
+                    return match stable {
+                        Some(kind) => until_stable(&open, kind, done).await,
+                        None => Ok(done),
+                    };
                 }
             }
             Err(StepError::Failed(_)) => {}
@@ -195,12 +200,11 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
 }
 
 /// Waits until a commit is stable, as long as the transaction might have taken.
-async fn until_stable<H: Host, T>(open: &Open<H>, mut done: Done<T>) -> Result<Done<T>> {
+async fn until_stable<H: Host, T>(open: &Open<H>, kind: TaskKind, mut done: Done<T>) -> Result<Done<T>> {
     let receipt = done.committed.receipt;
     if done.committed.stable {
         return Ok(done);
     }
-    let kind = open.tx.kind().clone();
     match settled_within(open.tx.host().clone(), receipt, open.deadline).await {
         Some(Fate::Stable { .. }) => {
             done.committed.stable = true;

@@ -26,7 +26,6 @@ pub struct Tx<H: Host> {
 struct Inner<H> {
     host: H,
     id: TxnId,
-    kind: TaskKind,
     attempt: u32,
     isolation: Isolation,
     writes: WriteSet,
@@ -47,7 +46,7 @@ impl<H: Host> Clone for Tx<H> {
 
 impl<H: Host> std::fmt::Debug for Tx<H> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Tx").field("id", &self.inner.id).field("kind", &self.inner.kind).finish()
+        formatter.debug_struct("Tx").field("id", &self.inner.id).field("attempt", &self.inner.attempt).finish()
     }
 }
 
@@ -67,19 +66,19 @@ pub(super) fn decode_shared<T: Object>(object: ObjectId, value: &Value) -> Resul
 
 impl<H: Host> Tx<H> {
     /// The first attempt of a transaction that has begun.
-    pub(super) fn new(host: H, id: TxnId, kind: TaskKind, isolation: Isolation) -> Self {
-        Self::of_attempt(host, id, kind, isolation, 1)
+    pub(super) fn new(host: H, id: TxnId, isolation: Isolation) -> Self {
+        Self::of_attempt(host, id, isolation, 1)
     }
 
-    fn of_attempt(host: H, id: TxnId, kind: TaskKind, isolation: Isolation, attempt: u32) -> Self {
+    fn of_attempt(host: H, id: TxnId, isolation: Isolation, attempt: u32) -> Self {
         let writes = WriteSet::default();
-        Self { inner: Arc::new(Inner { host, id, kind, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
+        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
     }
 
     /// The attempt after this one.
     pub(super) fn next_attempt(&self) -> Self {
-        let Inner { host, id, kind, attempt, isolation, .. } = &*self.inner;
-        Self::of_attempt(host.clone(), *id, kind.clone(), *isolation, attempt + 1)
+        let Inner { host, id, attempt, isolation, .. } = &*self.inner;
+        Self::of_attempt(host.clone(), *id, *isolation, attempt + 1)
     }
 
     pub(super) fn host(&self) -> &H {
@@ -90,8 +89,9 @@ impl<H: Host> Tx<H> {
         self.inner.id
     }
 
-    pub(super) fn kind(&self) -> &TaskKind {
-        &self.inner.kind
+    /// The kind of task, which errors name; the core keeps it while the transaction is open.
+    pub(super) fn kind(&self) -> Option<TaskKind> {
+        self.inner.host.step(|peer, _| peer.kind_of(self.inner.id).cloned())
     }
 
     /// Ends the handle and takes what was written.
@@ -111,7 +111,7 @@ impl<H: Host> Tx<H> {
 
     fn error_of(&self, error: StepError) -> Error {
         match error {
-            StepError::Failed(cause) => Error::AttemptEnded { kind: self.inner.kind.clone(), cause },
+            StepError::Failed(cause) => self.kind().map_or(Error::Ended, |kind| Error::AttemptEnded { kind, cause }),
             StepError::Missing(object) => Error::Dangling { object },
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),

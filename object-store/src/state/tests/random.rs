@@ -1,0 +1,423 @@
+//! Random journals against a group's state: what is undone was never there, a copy is the state at the entry at which it
+//! began, whatever happens meanwhile, and both go on like everybody else.
+//!
+//! The reference is always a fold of the journal from its first entry, without undo, copies and pruning.
+
+use crate::{Entry, GrantSeen, MemberId, Membership, Slice, State, Version, Write};
+use driftmesh_model::{Epoch, GroupId, Incarnation, Lsn, ObjectId, PeerId, Term, Timestamp, Value, codec};
+use proptest::prelude::*;
+
+/// One thing that happens to a group's state.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An entry, made sound by looking at the state.
+    Append(Wish),
+    /// So much of what is not stable becomes stable, in percent.
+    Stable(u8),
+    /// So much of what is not stable is undone, in percent.
+    Undo(u8),
+    /// Old versions go: the horizon in percent of the time so far, and the budget.
+    Prune(u8, u16),
+    PruneObject(u8),
+    BeginCopy,
+    /// A slice of so many bytes is taken.
+    CopySlice(u16),
+}
+
+#[derive(Clone, Debug)]
+enum Wish {
+    Commit(Vec<(u8, Option<u8>)>),
+    TransferOut(u8, u8),
+    /// An object, a sender, how far beyond the next number, and when its versions were committed, back from now.
+    TransferIn(u8, u8, u8, Vec<u8>),
+    Refused(u8, u8),
+    Handed(u8),
+    TakenBack(u8),
+    TermStart,
+    Window(u16),
+    Members,
+}
+
+const OBJECTS: u8 = 24;
+const GROUPS: u8 = 3;
+
+fn object(number: u8) -> ObjectId {
+    ObjectId::from_u128(u128::from(number % OBJECTS) + 1)
+}
+
+fn group(number: u8) -> GroupId {
+    GroupId::from_u128(u128::from(number % GROUPS) + 100)
+}
+
+fn value(number: u8) -> Value {
+    Value::from_slice(&[number; 16])
+}
+
+fn wishes() -> impl Strategy<Value = Wish> {
+    let write = (any::<u8>(), proptest::option::weighted(0.9, any::<u8>()));
+    let times = proptest::collection::vec(1..40_u8, 1..4);
+    prop_oneof![
+        8 => proptest::collection::vec(write, 1..4).prop_map(Wish::Commit),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(object, to)| Wish::TransferOut(object, to)),
+        4 => (any::<u8>(), any::<u8>(), 0..5_u8, times)
+            .prop_map(|(object, from, ahead, times)| Wish::TransferIn(object, from, ahead, times)),
+        1 => (any::<u8>(), 0..5_u8).prop_map(|(from, ahead)| Wish::Refused(from, ahead)),
+        2 => any::<u8>().prop_map(Wish::Handed),
+        2 => any::<u8>().prop_map(Wish::TakenBack),
+        1 => Just(Wish::TermStart),
+        1 => any::<u16>().prop_map(Wish::Window),
+        1 => Just(Wish::Members),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        20 => wishes().prop_map(Step::Append),
+        2 => (0..=100_u8).prop_map(Step::Stable),
+        2 => (0..=100_u8).prop_map(Step::Undo),
+        2 => (0..=120_u8, any::<u16>()).prop_map(|(below, budget)| Step::Prune(below, budget)),
+        1 => any::<u8>().prop_map(Step::PruneObject),
+        1 => Just(Step::BeginCopy),
+        6 => (1..600_u16).prop_map(Step::CopySlice),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+/// A member whose state is put to the test.
+struct Run {
+    state: State,
+    /// All entries that are applied.
+    journal: Vec<Entry>,
+    stable: usize,
+    /// Climbs by one a step.
+    time: u64,
+    copy: Option<(State, Vec<Slice>)>,
+    /// A member that began with a copy; it applies what is stable.
+    follower: Option<State>,
+    finished_copies: usize,
+    undone: usize,
+}
+
+fn at(time: u64) -> Timestamp {
+    Timestamp::from_u64(time)
+}
+
+fn lsn(entries: usize) -> Lsn {
+    Lsn::from_u64(entries as u64)
+}
+
+fn replay(entries: &[Entry]) -> State {
+    let mut state = State::new();
+    for (index, entry) in entries.iter().enumerate() {
+        state.check(entry).unwrap();
+        state.apply_stable(lsn(index + 1), entry);
+    }
+    state
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut run = Self {
+            state: State::new(),
+            journal: Vec::new(),
+            stable: 0,
+            time: 100,
+            copy: None,
+            follower: None,
+            finished_copies: 0,
+            undone: 0,
+        };
+        run.append(Entry::TermStart { term: Term::from_u64(1) });
+        run
+    }
+
+    fn append(&mut self, entry: Entry) {
+        self.state.check(&entry).unwrap();
+        self.state.apply(lsn(self.journal.len() + 1), &entry);
+        self.journal.push(entry);
+    }
+
+    /// The entry that is wished for, if it can be.
+    fn entry(&self, wish: &Wish) -> Option<Entry> {
+        let state = &self.state;
+        let unsettled = |number: u8| {
+            let all: Vec<_> = state.all_unsettled().map(|(to, number, grant)| (to, number, grant.object)).collect();
+            all.get(usize::from(number) % all.len().max(1)).copied()
+        };
+        // Numbers are answered in any order.
+        let number = |from: GroupId, ahead: u8| {
+            (1..).filter(|number| state.grant_seen(from, *number) == GrantSeen::New).nth(usize::from(ahead)).unwrap()
+        };
+        Some(match wish {
+            Wish::Commit(wished) => {
+                let mut writes: Vec<Write> = Vec::new();
+                for (number, byte) in wished {
+                    let object = object(*number);
+                    let may = state.owned(object).is_some() || state.in_transit(object).is_none();
+                    if may && writes.iter().all(|write| write.object != object) {
+                        writes.push(Write { object, value: byte.map(value) });
+                    }
+                }
+                Entry::Commit { commit: at(self.time), writes }
+            }
+            Wish::TransferOut(number, to) => {
+                let (object, to) = (object(*number), group(*to));
+                let epoch = state.owned(object)?.epoch.next();
+                Entry::TransferOut { object, epoch, to, number: state.next_grant(to)?, floor: at(self.time) }
+            }
+            Wish::TransferIn(wished, from, ahead, times) => {
+                let (object, from) = (object(*wished), group(*from));
+                let is_absent = state.owned(object).is_none();
+                let number = is_absent.then(|| number(from, *ahead))?;
+                let mut commits: Vec<_> = times.iter().map(|back| self.time - u64::from(*back)).collect();
+                commits.sort_unstable();
+                commits.dedup();
+                let version = |commit: &u64| Version { commit: at(*commit), value: Some(value(*wished)) };
+                let versions: Vec<_> = commits.iter().map(version).collect();
+                let (low_water, floor) = (versions[0].commit, at(self.time));
+                let epoch = state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch.next());
+                let unsettled_from = number.saturating_sub(3);
+                Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from }
+            }
+            Wish::Refused(from, ahead) => {
+                let (from, number) = (group(*from), number(group(*from), *ahead));
+                Entry::Refused { from, number, unsettled_from: number.saturating_sub(2) }
+            }
+            Wish::Handed(number) => {
+                let (to, number, _) = unsettled(*number)?;
+                Entry::Handed { to, number }
+            }
+            Wish::TakenBack(number) => {
+                let (to, number, object) = unsettled(*number)?;
+                state.owned(object).is_none().then_some(Entry::TakenBack { to, number })?
+            }
+            Wish::TermStart => Entry::TermStart { term: state.term().next() },
+            Wish::Window(ahead) => Entry::Window { until: at(self.time + u64::from(*ahead)) },
+            Wish::Members => {
+                let me = MemberId { peer: PeerId::from_bytes([1; 32]), incarnation: Incarnation::from_u64(self.time) };
+                Entry::Members(Membership::alone(me))
+            }
+        })
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        self.time += 1;
+        let unstable = self.journal.len() - self.stable;
+        let part = |percent: u8| unstable * usize::from(percent) / 100;
+        match step {
+            Step::Append(wish) => {
+                if let Some(entry) = self.entry(wish) {
+                    self.append(entry);
+                }
+            }
+            Step::Stable(percent) => {
+                let from = self.stable;
+                self.stable += part(*percent);
+                self.state.stable(lsn(self.stable));
+                self.follow(from)?;
+            }
+            Step::Undo(percent) => {
+                for _ in 0..part(*percent) {
+                    let entry = self.journal.pop().unwrap();
+                    self.state.undo(lsn(self.journal.len() + 1), &entry);
+                    self.undone += 1;
+                }
+                self.is_a_replay()?;
+            }
+            Step::Prune(below, budget) => {
+                let below = self.time * u64::from(*below) / 100;
+                self.state.set_prune_below(at(below), usize::from(*budget));
+                self.state.prune(16);
+            }
+            Step::PruneObject(number) => self.state.prune_object(object(*number), 80),
+            Step::BeginCopy => {
+                prop_assert_eq!(self.state.begin_copy(), Some(lsn(self.journal.len())));
+                self.copy = Some((replay(&self.journal), Vec::new()));
+            }
+            Step::CopySlice(bytes) => self.take_slice(usize::from(*bytes))?,
+        }
+        self.costs_add_up()
+    }
+
+    /// The state is that of a member which never saw what was undone.
+    fn is_a_replay(&self) -> Result<(), TestCaseError> {
+        self.state.same_content(&replay(&self.journal)).map_err(TestCaseError::fail)
+    }
+
+    fn take_slice(&mut self, bytes: usize) -> Result<(), TestCaseError> {
+        let Some((reference, slices)) = &mut self.copy else {
+            prop_assert!(self.state.copy_slice(bytes).is_none());
+            return Ok(());
+        };
+        let slice = self.state.copy_slice(bytes).ok_or_else(|| TestCaseError::fail("a copy ended early"))?;
+        let is_last = slice.is_last();
+        slices.push(codec::decode(&codec::encode(&slice).unwrap()).unwrap());
+        if is_last {
+            prop_assert!(self.state.copy_slice(bytes).is_none());
+            let copied =
+                State::from_slices(std::mem::take(slices)).map_err(|bad| TestCaseError::fail(bad.to_string()))?;
+            copied.same_content(reference).map_err(TestCaseError::fail)?;
+            self.finished_copies += 1;
+            self.copy = None;
+            self.adopt(copied)?;
+        }
+        Ok(())
+    }
+
+    /// A member goes on with a copy, if all that is in it is or becomes stable.
+    fn adopt(&mut self, copied: State) -> Result<(), TestCaseError> {
+        let held = usize::try_from(copied.applied().as_u64()).unwrap();
+        if held <= self.stable && copied.same_content(&replay(&self.journal[..held])).is_ok() {
+            self.follower = Some(copied);
+            self.follow(held)?;
+            self.lead_for_a_while()?;
+        }
+        Ok(())
+    }
+
+    /// The follower applies what became stable, and is what the leader was there.
+    fn follow(&mut self, from: usize) -> Result<(), TestCaseError> {
+        let Some(follower) = &mut self.follower else { return Ok(()) };
+        for (index, entry) in self.journal[..self.stable].iter().enumerate().skip(from) {
+            follower.check(entry).map_err(|bad| TestCaseError::fail(bad.to_string()))?;
+            follower.apply_stable(lsn(index + 1), entry);
+        }
+        follower.same_content(&replay(&self.journal[..self.stable])).map_err(TestCaseError::fail)
+    }
+
+    /// The follower acts on entries that are not stable, and goes back, as a leader does that is deposed.
+    fn lead_for_a_while(&mut self) -> Result<(), TestCaseError> {
+        let Some(follower) = &mut self.follower else { return Ok(()) };
+        let ahead: Vec<_> = self.journal.iter().enumerate().skip(self.stable).collect();
+        for (index, entry) in &ahead {
+            follower.apply(lsn(index + 1), entry);
+        }
+        follower.same_content(&self.state).map_err(TestCaseError::fail)?;
+        for (index, entry) in ahead.iter().rev() {
+            follower.undo(lsn(index + 1), entry);
+        }
+        follower.same_content(&replay(&self.journal[..self.stable])).map_err(TestCaseError::fail)
+    }
+
+    fn costs_add_up(&self) -> Result<(), TestCaseError> {
+        let cost: usize = self.state.owned_from(0).map(|(_, stored)| stored.chain.superseded_cost()).sum();
+        prop_assert_eq!(cost, self.state.superseded_cost());
+        prop_assert_eq!(self.state.owned_from(0).count(), self.state.owned_count());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 768, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_state_is_a_fold_of_its_journal_whatever_was_undone_copied_and_pruned(steps in steps()) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.step(step)?;
+        }
+        run.is_a_replay()?;
+        while run.copy.is_some() {
+            run.take_slice(100)?;
+        }
+        // Back to what is stable, as a deposed leader does.
+        while run.journal.len() > run.stable {
+            let entry = run.journal.pop().unwrap();
+            run.state.undo(lsn(run.journal.len() + 1), &entry);
+        }
+        run.is_a_replay()?;
+    }
+
+    #[test]
+    fn what_passes_the_check_can_be_applied_and_undone(steps in steps(), wild in proptest::collection::vec(wild_entries(), 1..60)) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.step(step)?;
+        }
+        for entry in &wild {
+            if run.state.check(entry).is_ok() {
+                run.append(entry.clone());
+            }
+        }
+        run.state.same_content(&replay(&run.journal)).map_err(TestCaseError::fail)?;
+        while run.journal.len() > run.stable {
+            let entry = run.journal.pop().unwrap();
+            run.state.undo(lsn(run.journal.len() + 1), &entry);
+        }
+        run.is_a_replay()?;
+    }
+
+    #[test]
+    fn damaged_slices_are_an_error_or_a_state_that_can_be_used(
+        steps in steps(),
+        damage in proptest::collection::vec((any::<usize>(), any::<usize>(), any::<u8>()), 1..4),
+        wild in proptest::collection::vec(wild_entries(), 1..20),
+    ) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.step(step)?;
+        }
+        run.state.begin_copy();
+        let mut slices: Vec<_> =
+            std::iter::from_fn(|| run.state.copy_slice(300)).map(|slice| codec::encode(&slice).unwrap()).collect();
+        for (which, place, byte) in &damage {
+            let count = slices.len();
+            let slice = &mut slices[which % count];
+            let length = slice.len();
+            slice[place % length] = *byte;
+        }
+        let Ok(slices) = slices.iter().map(|slice| codec::decode(slice)).collect::<Result<Vec<Slice>, _>>() else {
+            return Ok(());
+        };
+        let Ok(mut state) = State::from_slices(slices) else { return Ok(()) };
+        let mut applied = Vec::new();
+        for entry in &wild {
+            if state.check(entry).is_ok() {
+                let lsn = state.applied().next();
+                state.apply(lsn, entry);
+                applied.push((lsn, entry));
+            }
+        }
+        for (lsn, entry) in applied.into_iter().rev() {
+            state.undo(lsn, entry);
+        }
+    }
+}
+
+/// Entries as a faulty peer might make them.
+fn wild_entries() -> impl Strategy<Value = Entry> {
+    let number = || prop_oneof![8 => 0..8_u64, 1 => Just(u64::MAX), 1 => any::<u64>()];
+    let time = move || prop_oneof![6 => 0..600_u64, 1 => number()].prop_map(at);
+    let objects = || any::<u8>().prop_map(object);
+    let groups = || any::<u8>().prop_map(group);
+    let epoch = move || number().prop_map(Epoch::from_u64);
+    let writes = proptest::collection::vec(objects().prop_map(|object| Write { object, value: None }), 0..4);
+    let versions = proptest::collection::vec(time().prop_map(|commit| Version { commit, value: None }), 0..3);
+    prop_oneof![
+        number().prop_map(|term| Entry::TermStart { term: Term::from_u64(term) }),
+        (time(), writes).prop_map(|(commit, writes)| Entry::Commit { commit, writes }),
+        (objects(), epoch(), groups(), number(), time())
+            .prop_map(|(object, epoch, to, number, floor)| Entry::TransferOut { object, epoch, to, number, floor }),
+        (objects(), epoch(), groups(), number(), versions, time(), time(), number()).prop_map(
+            |(object, epoch, from, number, versions, low_water, floor, unsettled_from)| Entry::TransferIn {
+                object,
+                epoch,
+                from,
+                number,
+                versions,
+                low_water,
+                floor,
+                unsettled_from
+            }
+        ),
+        (groups(), number()).prop_map(|(to, number)| Entry::Handed { to, number }),
+        (groups(), number(), number()).prop_map(|(from, number, unsettled_from)| Entry::Refused {
+            from,
+            number,
+            unsettled_from
+        }),
+        (groups(), number()).prop_map(|(to, number)| Entry::TakenBack { to, number }),
+        time().prop_map(|until| Entry::Window { until }),
+        Just(Entry::Retired),
+    ]
+}

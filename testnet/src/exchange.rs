@@ -1,0 +1,417 @@
+//! Where the bots' orders go out and the peers' answers come in: the bots, the ledger and all peer processes as seats.
+//!
+//! Everything here is in the orchestrator, so it outlives any peer. It refuses to start, stop and kill processes; it is
+//! told when that happens.
+
+use crate::bots::Bots;
+use crate::latency::Latencies;
+use crate::ledger::{Ledger, Named};
+use crate::protocol::PeerStatus;
+use crate::records::{Said, TradeAnswer};
+use crate::recovery::Recovered;
+use crate::seats::{Life, Row, Seat, Traded};
+use anyhow::{Context, Result};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How often each peer is asked for its status.
+const STATUS_EVERY: Duration = Duration::from_millis(200);
+/// A status that is older says nothing of now.
+const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
+/// Errors that are told in full.
+const ERRORS_TOLD_MAX: usize = 5;
+
+/// The exchange. Shared by the tasks that listen to the processes.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    inner: Mutex<Inner>,
+    trouble: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    seats: Vec<Seat>,
+    bots: Bots,
+    ledger: Ledger,
+    /// Whether bots give orders.
+    is_open: bool,
+    /// Bots that found nobody to trade with.
+    idle: Vec<usize>,
+    begun: Instant,
+    last_commit: Instant,
+    last_row: Instant,
+    /// When a peer was last killed, paused, resumed or started.
+    last_change: Instant,
+    statuses_asked: Instant,
+    deadlines: u64,
+    errors: Vec<String>,
+    error_count: u64,
+    until_stable: Latencies,
+    /// What happened to peers, for people.
+    events: Vec<String>,
+    trouble: Option<Trouble>,
+}
+
+/// Why a run cannot go on.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    /// The peer process.
+    pub(crate) number: usize,
+    /// What it did; `None` when it ended though nobody killed it.
+    pub(crate) error: Option<anyhow::Error>,
+}
+
+/// What all trades came to.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// The commits of all peers.
+    pub(crate) traded: Traded,
+    /// Trades given up at their deadline.
+    pub(crate) deadlines: u64,
+    /// The first errors that no trade should meet.
+    pub(crate) errors: Vec<String>,
+    /// How many there were.
+    pub(crate) error_count: u64,
+    /// From the answer of watched commits until they were stable.
+    pub(crate) until_stable: Latencies,
+    /// From the first order to the last commit.
+    pub(crate) elapsed: Duration,
+    /// What each peer said of itself before the bots began, and last; and how it is.
+    pub(crate) peers: Vec<(PeerStatus, PeerStatus, Life)>,
+    /// What each kill came to.
+    pub(crate) recovered: Vec<Recovered>,
+}
+
+impl Exchange {
+    /// Without peers.
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        let inner = Inner {
+            seats: Vec::new(),
+            bots: Bots::new(&[], 1.0, 0),
+            ledger: Ledger::default(),
+            is_open: false,
+            idle: Vec::new(),
+            begun: now,
+            last_commit: now,
+            last_row: now,
+            last_change: now,
+            statuses_asked: now,
+            deadlines: 0,
+            errors: Vec::new(),
+            error_count: 0,
+            until_stable: Latencies::default(),
+            events: Vec::new(),
+            trouble: None,
+        };
+        Self { inner: Mutex::new(inner), trouble: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic in here ends the run anyway.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a process that is starting; returns its number.
+    pub(crate) fn add_seat(&self, outgoing: UnboundedSender<Vec<u8>>) -> usize {
+        let mut inner = self.lock();
+        inner.seats.push(Seat::new(outgoing));
+        inner.seats.len() - 1
+    }
+
+    /// Lets the bots begin, in a world of which each peer has so many players.
+    pub(crate) fn open(&self, shares: &[usize], locality: f64, seed: u64) -> Result<()> {
+        let mut inner = self.lock();
+        inner.bots = Bots::new(shares, locality, seed);
+        inner.ledger = Ledger::new(shares.iter().sum());
+        inner.is_open = true;
+        inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
+        inner.begun = Instant::now();
+        (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
+        let bots = (0..inner.bots.len()).collect();
+        inner.give_orders(bots)
+    }
+
+    /// Lets no bot give another order.
+    pub(crate) fn close(&self) {
+        self.lock().is_open = false;
+    }
+
+    /// Takes the answers to trades that a peer has sent.
+    pub(crate) fn take_answers(&self, number: usize, records: &[u8]) {
+        self.or_trouble(number, |inner| {
+            let mut free = Vec::new();
+            for answer in TradeAnswer::read_all(records)? {
+                if let Some(bot) = inner.take_answer(number, &answer)? {
+                    free.push(bot);
+                }
+            }
+            inner.give_orders(free)
+        });
+    }
+
+    /// Takes the error of a trade.
+    pub(crate) fn take_error(&self, number: usize, id: u64, bot: u32, error: String, aborted: bool) {
+        self.or_trouble(number, |inner| {
+            let (bot, trade) = inner.answered(number, id, bot)?;
+            inner.error_count += 1;
+            if inner.errors.len() < ERRORS_TOLD_MAX {
+                inner.errors.push(error);
+            }
+            if aborted {
+                inner.ledger.aborted(trade)
+            } else {
+                inner.ledger.unanswered(trade)
+            }
+            inner.give_orders(vec![bot])
+        });
+    }
+
+    /// Takes a peer's status.
+    pub(crate) fn take_status(&self, number: usize, status: PeerStatus) {
+        self.lock().seats[number].take_status(status);
+    }
+
+    /// The output of a process has ended: all that it ever answered was taken.
+    pub(crate) fn gone(&self, number: usize) {
+        self.or_trouble(number, |inner| {
+            if inner.seats[number].life != Life::Dead {
+                inner.trouble = Some(Trouble { number, error: None });
+                return Ok(());
+            }
+            inner.desert(number);
+            for trade in inner.bots.buried(number) {
+                inner.ledger.unanswered(trade);
+            }
+            inner.wake_idle()
+        });
+        self.trouble.notify_one();
+    }
+
+    /// A process is being killed. Its bots do not know yet.
+    pub(crate) fn killed(&self, number: usize) -> Instant {
+        let mut inner = self.lock();
+        let now = inner.changed(number, Life::Dead);
+        let (recovery, places) = inner.bots.recovery();
+        recovery.killed(number, places.owned(number), now);
+        now
+    }
+
+    /// A process is being paused. Its bots do not know yet.
+    pub(crate) fn paused(&self, number: usize) -> Instant {
+        self.lock().changed(number, Life::Paused)
+    }
+
+    /// The bots of a paused peer lose patience and go elsewhere.
+    pub(crate) fn deserted(&self, number: usize) {
+        self.or_trouble(number, |inner| {
+            inner.desert(number);
+            inner.wake_idle()
+        });
+    }
+
+    /// A peer takes trades: it is new, or goes on after a pause.
+    pub(crate) fn welcome(&self, number: usize) {
+        self.or_trouble(number, |inner| {
+            inner.changed(number, Life::Live);
+            let live = inner.live();
+            inner.bots.welcome(number, &live);
+            inner.wake_idle()
+        });
+    }
+
+    /// To be called every few milliseconds: asks for statuses, and lets bots that found nobody look again.
+    pub(crate) fn tick(&self) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.statuses_asked.elapsed() >= STATUS_EVERY {
+            inner.ask_statuses()?;
+        }
+        let idle = std::mem::take(&mut inner.idle);
+        inner.give_orders(idle)
+    }
+
+    /// Waits until the run cannot go on. Cancel safe.
+    pub(crate) async fn trouble(&self) -> Trouble {
+        loop {
+            if let Some(trouble) = self.lock().trouble.take() {
+                return trouble;
+            }
+            self.trouble.notified().await;
+        }
+    }
+
+    /// The peers that take trades.
+    pub(crate) fn live(&self) -> Vec<usize> {
+        self.lock().live()
+    }
+
+    /// The live peer with the most commits in the running second.
+    pub(crate) fn busiest(&self) -> Option<usize> {
+        let inner = self.lock();
+        inner.live().into_iter().max_by_key(|number| inner.seats[*number].commits_this_second())
+    }
+
+    /// Whether every group has all its members, as the peers said since the last change: all of them live, see each
+    /// other and nobody else.
+    pub(crate) fn is_whole(&self) -> bool {
+        let inner = self.lock();
+        let live = inner.live();
+        let since = inner.last_change.max(Instant::now().checked_sub(STATUS_AGE_MAX).unwrap_or(inner.last_change));
+        let is_whole = |number: &usize| {
+            let status = inner.seats[*number].status_since(since);
+            status.is_some_and(|status| status.whole && status.connected + 1 == live.len() as u64)
+        };
+        let is_settled = |seat: &Seat| matches!(seat.life, Life::Live | Life::Dead);
+        inner.seats.iter().all(is_settled) && live.iter().all(is_whole)
+    }
+
+    /// Whether every live peer has told its status since then; asks them.
+    pub(crate) fn have_told_since(&self, since: Instant) -> Result<bool> {
+        let inner = self.lock();
+        let live = inner.live();
+        let silent =
+            || live.iter().map(|number| &inner.seats[*number]).filter(|seat| seat.status_since(since).is_none());
+        silent().try_for_each(Seat::ask_status)?;
+        Ok(silent().next().is_none())
+    }
+
+    /// How many orders are under way at live peers.
+    pub(crate) fn under_way(&self) -> usize {
+        let inner = self.lock();
+        inner.live().into_iter().map(|number| inner.bots.under_way(number)).sum()
+    }
+
+    /// What each peer did since the last call.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let mut inner = self.lock();
+        let elapsed = std::mem::replace(&mut inner.last_row, Instant::now()).elapsed();
+        inner.seats.iter_mut().map(|seat| seat.row(elapsed)).collect()
+    }
+
+    /// Notes what happened to a peer, for people.
+    pub(crate) fn tell(&self, event: String) {
+        self.lock().events.push(event);
+    }
+
+    /// Takes what was noted for people.
+    pub(crate) fn events(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// Lends the ledger.
+    pub(crate) fn ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
+        work(&mut self.lock().ledger)
+    }
+
+    /// When the bots began.
+    pub(crate) fn begun(&self) -> Instant {
+        self.lock().begun
+    }
+
+    /// What all trades came to.
+    pub(crate) fn work(&self) -> Work {
+        let mut inner = self.lock();
+        let mut work = Work {
+            deadlines: inner.deadlines,
+            errors: inner.errors.clone(),
+            error_count: inner.error_count,
+            until_stable: inner.until_stable.clone(),
+            elapsed: inner.last_commit - inner.begun,
+            recovered: inner.bots.recovery().0.results(),
+            ..Work::default()
+        };
+        for seat in &inner.seats {
+            work.traded.add(&seat.all());
+            let (first, last) = seat.first_and_last();
+            work.peers.push((first, last, seat.life));
+        }
+        work
+    }
+
+    /// Does some work; an error of it ends the run.
+    fn or_trouble(&self, number: usize, work: impl FnOnce(&mut Inner) -> Result<()>) {
+        let mut inner = self.lock();
+        if let Err(error) = work(&mut inner) {
+            inner.trouble = Some(Trouble { number, error: Some(error) });
+            drop(inner);
+            self.trouble.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    fn live(&self) -> Vec<usize> {
+        let seats = self.seats.iter().enumerate();
+        seats.filter(|(_, seat)| seat.life == Life::Live).map(|(number, _)| number).collect()
+    }
+
+    fn changed(&mut self, number: usize, life: Life) -> Instant {
+        self.seats[number].life = life;
+        self.last_change = Instant::now();
+        self.last_change
+    }
+
+    fn desert(&mut self, number: usize) {
+        let live = self.live();
+        self.bots.desert(number, &live);
+    }
+
+    /// Takes one answer; returns the bot that it frees.
+    fn take_answer(&mut self, number: usize, answer: &TradeAnswer) -> Result<Option<usize>> {
+        if let Said::Stable { after_nanos } = &answer.said {
+            self.until_stable.record(Duration::from_nanos(*after_nanos));
+            return Ok(None);
+        }
+        let (bot, trade) = self.answered(number, answer.id, answer.bot)?;
+        match &answer.said {
+            Said::Committed(commit) => {
+                let now = Instant::now();
+                self.last_commit = now;
+                let at = (now - self.begun).as_micros() / 100;
+                self.ledger.committed(number, trade, commit, u32::try_from(at).unwrap_or(u32::MAX));
+                self.bots.committed(trade, number, now);
+                self.seats[number].count(commit);
+            }
+            Said::Nothing => self.bots.reached(trade, number),
+            Said::Deadline => {
+                self.deadlines += 1;
+                self.ledger.aborted(trade);
+                self.bots.failed(bot, trade);
+            }
+            Said::Stable { .. } => {}
+        }
+        Ok(Some(bot))
+    }
+
+    fn answered(&mut self, number: usize, id: u64, bot: u32) -> Result<(usize, Named)> {
+        let bot = usize::try_from(bot)?;
+        let trade = self.bots.answered(bot, id, number);
+        Ok((bot, trade.with_context(|| format!("an answer to trade {id}, which was not under way"))?))
+    }
+
+    /// Lets bots that are free give their next orders.
+    fn give_orders(&mut self, bots: Vec<usize>) -> Result<()> {
+        for bot in bots {
+            if !self.is_open || !self.bots.is_free(bot) {
+                continue;
+            }
+            match self.bots.order(bot) {
+                Some((peer, order)) => self.seats[peer].add(&order),
+                None => self.idle.push(bot),
+            }
+        }
+        self.seats.iter_mut().try_for_each(Seat::send)
+    }
+
+    fn wake_idle(&mut self) -> Result<()> {
+        self.idle.clear();
+        self.give_orders((0..self.bots.len()).collect())
+    }
+
+    fn ask_statuses(&mut self) -> Result<()> {
+        self.statuses_asked = Instant::now();
+        self.seats.iter().filter(|seat| seat.life == Life::Live).try_for_each(Seat::ask_status)
+    }
+}

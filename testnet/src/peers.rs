@@ -1,0 +1,272 @@
+//! The peer processes of a run: started, given orders all together, asked for fates, and replaced.
+//!
+//! It refuses to keep a process beyond its own end, and to see game objects itself: the auditing peer does.
+
+use crate::children::Child;
+use crate::exchange::Exchange;
+use crate::fates::Fate;
+use crate::ledger::{Ledger, Question};
+use crate::options::RunOptions;
+use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
+use crate::world::share;
+use anyhow::{Context, Result};
+use driftmesh::{ObjectId, Receipt};
+use fastrand::Rng;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a peer may take for an order that is not work.
+const ORDER_LIMIT: Duration = Duration::from_secs(60);
+/// How long nobody may know more about any fate before the ledger gives up on what is not known.
+const FATE_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before peers that knew nothing new are asked again.
+const FATE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all peers of a run share.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    /// The mesh's name.
+    pub(crate) mesh: String,
+    /// Its secret.
+    pub(crate) secret: String,
+    /// What bots and faults are drawn from.
+    pub(crate) seed: u64,
+    replicas: usize,
+}
+
+impl Meeting {
+    pub(crate) fn new(options: &RunOptions) -> Self {
+        let mut chance = Rng::new();
+        Self {
+            mesh: format!("testnet-{:016x}", chance.u64(..)),
+            secret: format!("{:032x}", chance.u128(..)),
+            seed: options.seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
+            replicas: usize::from(options.replicas),
+        }
+    }
+}
+
+/// The peer processes, and who they are in the mesh.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// Where bots and processes meet.
+    pub(crate) exchange: Arc<Exchange>,
+    /// What all peers share.
+    pub(crate) meeting: Meeting,
+    children: Vec<Child>,
+    names: Vec<String>,
+    addresses: Vec<String>,
+    /// The players created at each peer, packed.
+    shares: Vec<String>,
+    /// All players, in the order in which trades name them.
+    pub(crate) world: Vec<ObjectId>,
+}
+
+/// What people call a peer.
+pub(crate) fn number_of(peer: usize) -> String {
+    format!("peer {peer}")
+}
+
+impl Peers {
+    /// None yet.
+    pub(crate) fn new(options: &RunOptions) -> Self {
+        Self {
+            exchange: Arc::new(Exchange::new()),
+            meeting: Meeting::new(options),
+            children: Vec::new(),
+            names: Vec::new(),
+            addresses: Vec::new(),
+            shares: Vec::new(),
+            world: Vec::new(),
+        }
+    }
+
+    /// Starts so many, and waits until they see each other.
+    pub(crate) async fn start(&mut self, count: usize) -> Result<()> {
+        // All processes start at the same time; the peers one after the other.
+        for _ in 0..count {
+            self.children.push(Child::start(&self.exchange)?);
+        }
+        for number in 0..count {
+            self.start_peer(number).await?;
+        }
+        let all: Vec<usize> = (0..count).collect();
+        self.see_others(&all, count - 1).await
+    }
+
+    async fn start_peer(&mut self, number: usize) -> Result<()> {
+        let join = self.address_to_join();
+        let Meeting { mesh, secret, replicas, .. } = &self.meeting;
+        let start = Order::Start { mesh: mesh.clone(), secret: secret.clone(), join, replicas: *replicas };
+        let child = &mut self.children[number];
+        child.order(&start)?;
+        let started = child.take(ORDER_LIMIT, |answer| {
+            if let Answer::Started { peer, address } = answer { Some((peer.clone(), address.clone())) } else { None }
+        });
+        let (peer, address) = started.await?;
+        self.names.push(peer);
+        self.addresses.push(address);
+        Ok(())
+    }
+
+    /// The address of a peer that is there: the first that takes trades, before that the first.
+    pub(crate) fn address_to_join(&self) -> Option<String> {
+        let first = self.exchange.live().first().copied().unwrap_or(0);
+        self.addresses.get(first).cloned()
+    }
+
+    async fn see_others(&mut self, peers: &[usize], others: usize) -> Result<()> {
+        self.all(peers, &Order::WaitForPeers { others }, |answer| matches!(answer, Answer::SeesAll).then_some(()))
+            .await?;
+        Ok(())
+    }
+
+    /// Starts one more that joins the live ones, and tells it the world. Returns its number.
+    pub(crate) async fn start_another(&mut self) -> Result<usize> {
+        let others = self.exchange.live().len();
+        let child = Child::start(&self.exchange)?;
+        let number = child.number();
+        self.children.push(child);
+        self.start_peer(number).await?;
+        self.see_others(&[number], others).await?;
+        self.tell_world(&[number]).await?;
+        Ok(number)
+    }
+
+    /// Creates an even share of the players at each peer; returns how many at each.
+    pub(crate) async fn create_world(&mut self, players: u64) -> Result<Vec<usize>> {
+        let count = self.children.len();
+        let mut sizes = Vec::with_capacity(count);
+        for (number, child) in (0..).zip(&self.children) {
+            child.order(&Order::Create { number, players: share(players, count as u64, number) })?;
+        }
+        for child in &mut self.children {
+            let created =
+                |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
+            let packed = child.take(ORDER_LIMIT, created).await?;
+            let mut created = unpack(&packed)?;
+            sizes.push(created.len());
+            self.world.append(&mut created);
+            self.shares.push(packed);
+        }
+        let all: Vec<usize> = (0..count).collect();
+        self.tell_world(&all).await?;
+        Ok(sizes)
+    }
+
+    async fn tell_world(&mut self, peers: &[usize]) -> Result<()> {
+        let world = Order::World { shares: self.shares.clone() };
+        self.all(peers, &world, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
+        Ok(())
+    }
+
+    /// The process with this number.
+    pub(crate) fn child(&mut self, number: usize) -> Result<&mut Child> {
+        self.children.get_mut(number).with_context(|| format!("there is no peer process {number}"))
+    }
+
+    /// What the mesh calls these peers.
+    pub(crate) fn names(&self, peers: &[usize]) -> Vec<String> {
+        peers.iter().filter_map(|peer| self.names.get(*peer).cloned()).collect()
+    }
+
+    /// Waits at each live peer until nothing moves any more, and takes what it says then.
+    pub(crate) async fn settle(&mut self) -> Result<Vec<Settled>> {
+        let live = self.exchange.live();
+        let settled =
+            |answer: &Answer| if let Answer::Settled(settled) = answer { Some(settled.clone()) } else { None };
+        self.all(&live, &Order::Settle, settled).await
+    }
+
+    /// Asks live peers in turns until the fate of every commit in the ledger is known, or nobody knows more.
+    pub(crate) async fn learn_fates(&mut self) -> Result<()> {
+        let live = self.exchange.live();
+        let mut last_news = Instant::now();
+        for peer in live.iter().copied().cycle() {
+            let questions = self.exchange.ledger(Ledger::questions);
+            if questions.is_empty() || last_news.elapsed() >= FATE_LIMIT {
+                break;
+            }
+            let fates = self.fates(peer, questions.iter().map(|question| &question.receipt)).await?;
+            let answers = questions.iter().zip(&fates);
+            let news = |ledger: &mut Ledger| answers.filter(|(question, fate)| ledger.answer(question, **fate)).count();
+            if self.exchange.ledger(news) > 0 {
+                last_news = Instant::now();
+            } else {
+                tokio::time::sleep(FATE_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has commits added up that are stable, once the ledger is so long that it must.
+    pub(crate) async fn shorten_ledger(&mut self) -> Result<()> {
+        let questions: Vec<Question> = self.exchange.ledger(Ledger::questions_to_settle);
+        let Some(peer) = self.exchange.live().first().copied().filter(|_| !questions.is_empty()) else { return Ok(()) };
+        let fates = self.fates(peer, questions.iter().map(|question| &question.receipt)).await?;
+        self.exchange.ledger(|ledger| {
+            questions.iter().zip(fates).for_each(|(question, fate)| ledger.settle(question, fate));
+        });
+        Ok(())
+    }
+
+    /// Where live peers say something else about a fate than what the ledger learnt.
+    pub(crate) async fn contradictions(&mut self) -> Result<Vec<String>> {
+        let known = self.exchange.ledger(|ledger| ledger.boundaries());
+        let mut contradictions = Vec::new();
+        for peer in self.exchange.live() {
+            let fates = self.fates(peer, known.iter().map(|(receipt, _)| receipt)).await?;
+            for ((receipt, before), now) in known.iter().zip(fates) {
+                if now != Fate::Unknown && now != *before {
+                    contradictions.push(format!(
+                        "{} calls the commit at {} of term {} in group {} {now:?}, another peer called it {before:?}",
+                        number_of(peer),
+                        receipt.lsn,
+                        receipt.term,
+                        receipt.group
+                    ));
+                }
+            }
+        }
+        Ok(contradictions)
+    }
+
+    async fn fates(&mut self, peer: usize, receipts: impl Iterator<Item = &Receipt>) -> Result<Vec<Fate>> {
+        let receipts = receipts.map(pack_receipt).collect::<Result<Vec<_>>>()?;
+        let child = self.child(peer)?;
+        child.order(&Order::Fates { receipts })?;
+        child
+            .take(ORDER_LIMIT, |answer| if let Answer::Fates { fates } = answer { Some(fates.clone()) } else { None })
+            .await
+    }
+
+    /// Gives these peers an order, then takes their answers.
+    async fn all<T>(
+        &mut self,
+        peers: &[usize],
+        order: &Order,
+        wanted: impl Fn(&Answer) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        for peer in peers {
+            self.child(*peer)?.order(order)?;
+        }
+        let mut taken = Vec::new();
+        for peer in peers {
+            taken.push(self.child(*peer)?.take(ORDER_LIMIT, &wanted).await?);
+        }
+        Ok(taken)
+    }
+
+    /// What all processes wrote to their error outputs.
+    pub(crate) fn error_lines(&self) -> Vec<String> {
+        self.children.iter().flat_map(Child::error_lines).collect()
+    }
+
+    /// Ends all processes, whatever they do.
+    pub(crate) async fn end(&mut self) {
+        self.children.iter_mut().for_each(Child::hang_up);
+        for child in &mut self.children {
+            child.end().await;
+        }
+    }
+}
