@@ -1,6 +1,6 @@
 //! Elections: a trial first, so that a member who is merely cut off does not unseat a leader; then one vote a term.
 
-use super::{Body, Consensus, LogEntry, MemberId, Role};
+use super::{Body, BrokenRule, Consensus, LogEntry, MemberId, Membership, Role};
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::BTreeSet;
 
@@ -51,9 +51,16 @@ impl<E: LogEntry> Consensus<E> {
         self.count_votes(now);
     }
 
+    fn is_majority(&self, has: impl Fn(&MemberId) -> bool) -> bool {
+        if self.breaks(BrokenRule::Joint) {
+            return Membership { incoming: None, ..self.membership().clone() }.is_majority(has);
+        }
+        self.membership().is_majority(has)
+    }
+
     fn count_votes(&mut self, now: Micros) {
         let Role::Electing(election) = &self.role else { return };
-        if !self.membership().is_majority(|member| election.votes.contains(member)) {
+        if !self.is_majority(|member| election.votes.contains(member)) {
             return;
         }
         if election.trial {
@@ -75,7 +82,7 @@ impl<E: LogEntry> Consensus<E> {
             return;
         }
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        let up_to_date = last >= (self.log.tail_term(), self.log.tail());
+        let up_to_date = last >= (self.log.tail_term(), self.log.tail()) || self.breaks(BrokenRule::UpToDate);
         let granted = up_to_date && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
         if granted && !trial {
             self.voted_for = Some(from);
@@ -111,10 +118,16 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     fn may_vote_for(&self, candidate: MemberId) -> bool {
-        self.voted_for.is_none_or(|voted| voted == candidate) && !self.is_leading()
+        if self.breaks(BrokenRule::OneVote) {
+            return true;
+        }
+        // R11: who knows nothing of the group is no voter yet, or was one before it lost its memory.
+        let knows = !self.membership().voters.is_empty();
+        knows && self.voted_for.is_none_or(|voted| voted == candidate) && !self.is_leading()
     }
 
     pub(super) fn voted(&mut self, now: Micros, from: MemberId, granted: bool, trial: bool) {
+        let from = self.counted_as(from);
         let Role::Electing(election) = &mut self.role else { return };
         if granted && trial == election.trial {
             election.votes.insert(from);

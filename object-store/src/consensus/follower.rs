@@ -1,6 +1,6 @@
 //! A follower: takes the leader's entries in order, and nobody else's.
 
-use super::{Batch, Body, Consensus, LogEntry, MemberId, Overwritten, Role};
+use super::{Batch, Body, BrokenRule, Consensus, LogEntry, MemberId, Overwritten, Role};
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::BTreeMap;
 
@@ -42,13 +42,15 @@ impl<E: LogEntry> Consensus<E> {
         let known = matches!(&self.role, Role::Following(following) if following.leader == Some(from));
         if !known {
             self.follow(now, Some(from));
+            // R9: the term has its leader; nobody else gets a vote in it.
+            self.voted_for = Some(from);
         }
         let due = self.election_due(now);
         let Role::Following(following) = &mut self.role else { return };
         (following.heard_at, following.election_due) = (now, due);
         following.stable = following.stable.max(watermark);
         let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
-        if end.is_none_or(|end| end >= u64::MAX / 2) {
+        if end.is_none_or(|end| end >= super::PERIOD_END) {
             return;
         }
         if let Err(hint) = self.take_batch(now, previous, batch) {
@@ -99,7 +101,7 @@ impl<E: LogEntry> Consensus<E> {
         if previous > self.watermark {
             match self.log.term_at(previous) {
                 None => return Err(self.log.tail()),
-                Some(term) if term != previous_term => {
+                Some(term) if term != previous_term && !self.breaks(BrokenRule::Prefix) => {
                     let first = self.log.first_of_term_at(previous);
                     return Err(Lsn::from_u64(first.as_u64() - 1).max(self.watermark));
                 }

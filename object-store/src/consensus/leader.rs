@@ -1,6 +1,6 @@
 //! A leader: appends without waiting, sends what its followers lack, and learns what is stable.
 
-use super::{Batch, Body, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
+use super::{Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
 use driftmesh_model::{Lsn, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -97,14 +97,22 @@ impl<E: LogEntry> Consensus<E> {
     fn renew_watermark(&mut self, now: Micros) {
         let Role::Leading(leadership) = &self.role else { return };
         let tail = self.log.tail();
-        let reached = self.membership().reached(|member| {
+        let holds = |member: &MemberId| {
             if *member == self.me {
                 return tail;
             }
             leadership.followers.get(member).map_or(Lsn::ZERO, |progress| progress.matched)
-        });
+        };
+        let reached = if self.breaks(BrokenRule::Stable) {
+            Some(tail)
+        } else if self.breaks(BrokenRule::Joint) {
+            Membership { incoming: None, ..self.membership().clone() }.reached(holds)
+        } else {
+            self.membership().reached(holds)
+        };
         // Raft 5.4.2: only an entry of the present term becomes stable by being counted.
-        let Some(reached) = reached.filter(|reached| *reached >= leadership.first) else { return };
+        let counts = |reached: &Lsn| *reached >= leadership.first || self.breaks(BrokenRule::FormerTerms);
+        let Some(reached) = reached.filter(counts) else { return };
         if reached > self.watermark {
             self.watermark = reached;
             self.go_on_changing(now);
@@ -142,8 +150,11 @@ impl<E: LogEntry> Consensus<E> {
     /// Proposes who shall belong to the group. Voters change by a joint step in between.
     ///
     /// # Errors
-    /// When this member does not lead, or the last change is not stable yet (R11).
+    /// When this member does not lead, the last change is not stable yet, or somebody would count too early (R11).
     pub fn propose(&mut self, now: Micros, target: Membership) -> Result<(), CannotChange> {
+        if self.counts_too_early(&target) && !self.breaks(BrokenRule::Members) {
+            return Err(CannotChange::NotCaughtUp);
+        }
         let Role::Leading(leadership) = &mut self.role else { return Err(CannotChange::NotLeading) };
         let (lsn, present) = self.memberships.back().expect("there is always one");
         if *lsn > self.watermark || leadership.first > self.watermark || present.incoming.is_some() {
@@ -165,6 +176,20 @@ impl<E: LogEntry> Consensus<E> {
         Ok(())
     }
 
+    /// R11: whether somebody new would count for what is stable who lacks more of the journal than may be under way.
+    fn counts_too_early(&self, target: &Membership) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        let present = self.membership();
+        let counted = |member: &MemberId| present.is_voter(member) || present.learners.get(member) == Some(&true);
+        let lacks = |member: &MemberId| {
+            let Some(progress) = leadership.followers.get(member) else { return *member != self.me };
+            let behind = self.log.bytes_between(progress.matched.max(self.log.base()), self.log.tail());
+            progress.needs_copy || progress.matched == Lsn::ZERO || behind > self.settings.in_flight_bytes
+        };
+        let in_sync = target.learners.iter().filter(|(_, in_sync)| **in_sync).map(|(learner, _)| learner);
+        target.voters.iter().chain(in_sync).any(|member| !counted(member) && lacks(member))
+    }
+
     /// Whether a change of the members may be proposed now.
     pub fn may_change(&self) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
@@ -175,6 +200,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn appended(&mut self, now: Micros, from: MemberId, matched: Lsn) {
         let tail = self.log.tail();
         let base = self.log.base();
+        let from = self.counted_as(from);
         let Role::Leading(leadership) = &mut self.role else { return };
         // R11: whoever does not belong to the group does not count.
         let Some(progress) = leadership.followers.get_mut(&from) else { return };

@@ -14,5 +14,7 @@ mod ours;
 mod port;
 mod random;
 mod rng;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod watch;
 mod world;

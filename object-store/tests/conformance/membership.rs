@@ -139,7 +139,9 @@ fn views<P: Port>(world: &World<P>) -> Vec<Membership> {
 /// Those whom a leader's group does not count on: their hosts drop them after a while.
 pub(crate) fn strays<P: Port>(world: &World<P>, leader: MemberId) -> Vec<MemberId> {
     let port = world.port(leader);
-    if !port.may_change() {
+    // Who was deposed and does not know it has no say.
+    let newest = world.watch.members().is_some_and(|(lsn, _)| port.newest_membership().0 == lsn);
+    if !newest || !port.may_change() {
         return Vec::new();
     }
     world.live().into_iter().filter(|live| !port.membership().contains(live)).collect()
