@@ -74,6 +74,7 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
+        self.hear(now, &from);
         let (since, membership) = self.stable_membership();
         if trial && !membership.contains(&from) && !membership.voters.is_empty() && !self.membership().contains(&from) {
             // R11: who was replaced while it could not be told learns it now.

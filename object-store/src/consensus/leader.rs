@@ -31,6 +31,8 @@ pub(super) struct Leadership {
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
+    /// So few answer that it says nothing, for others to notice and elect somebody who is answered.
+    silent: bool,
     /// Former members that are told so when it is stable.
     leaving: BTreeSet<MemberId>,
 }
@@ -45,6 +47,7 @@ impl<E: LogEntry> Consensus<E> {
             batch_at: Micros(0),
             copied_to: None,
             target: None,
+            silent: false,
             leaving: BTreeSet::new(),
         });
         self.renew_followers(now);
@@ -277,7 +280,12 @@ impl<E: LogEntry> Consensus<E> {
         let settings = self.settings;
         let tail = self.log.tail();
         let base = self.log.base();
+        let is_answered = self.is_answered(now);
         let Role::Leading(leadership) = &mut self.role else { return };
+        leadership.silent = !is_answered;
+        if leadership.silent {
+            return;
+        }
         let may_batch = urgent || now >= leadership.batch_at.plus(settings.batch_every);
         // Followers that lack the same entries get the same batch.
         let mut made: Vec<(Lsn, Batch<E>)> = Vec::new();
@@ -319,9 +327,32 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
+    /// Whether a majority was heard lately. A leader whose words arrive while no answer does would else lead for ever,
+    /// and nothing would become stable.
+    fn is_answered(&self, now: Micros) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        let patience = Micros(self.settings.election_after.0.saturating_mul(2));
+        let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
+        self.membership().is_majority(|member| {
+            *member == self.me || leadership.followers.get(member).is_some_and(heard)
+        })
+    }
+
+    /// A follower said something, whatever it was.
+    pub(super) fn hear(&mut self, now: Micros, from: &MemberId) {
+        if let Role::Leading(leadership) = &mut self.role
+            && let Some(progress) = leadership.followers.get_mut(from)
+        {
+            progress.heard_at = now;
+        }
+    }
+
     pub(super) fn next_of_leader(&self, leadership: &Leadership) -> Option<Micros> {
         if self.is_done() {
             return Some(Micros(0));
+        }
+        if leadership.silent {
+            return None;
         }
         let settings = &self.settings;
         let tail = self.log.tail();

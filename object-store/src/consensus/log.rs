@@ -1,6 +1,7 @@
 //! The entries of a replicated log that a member keeps: contiguous, each with its term, from a base position on.
 
 use super::LogEntry;
+use super::batch::BATCH_ENTRIES_MAX;
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -126,7 +127,7 @@ impl<E: LogEntry> Log<E> {
         let before = self.sum_at(Lsn::from_u64(first.as_u64() - 1));
         let mut taken = Vec::new();
         for logged in self.entries.range(index..) {
-            if !taken.is_empty() && logged.sum - before > bytes {
+            if taken.len() >= BATCH_ENTRIES_MAX || (!taken.is_empty() && logged.sum - before > bytes) {
                 break;
             }
             taken.push((logged.term, Arc::clone(&logged.entry)));
