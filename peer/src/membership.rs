@@ -284,6 +284,9 @@ impl Peer {
 
     /// Whether a group can be sent an object: its leader is in reach and stays.
     pub(crate) fn takes_objects(&self, group: GroupId) -> bool {
+        if group == self.group.id() {
+            return !self.draining;
+        }
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
         member.is_some_and(|member| member.draining == 0)
     }
