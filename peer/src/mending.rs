@@ -4,7 +4,7 @@
 use crate::Peer;
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
-use driftmesh_object_store::{Group, MemberId, Membership};
+use driftmesh_object_store::{Entry, Group, MemberId, Membership};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A peer that had no room for a group is not asked again for so long.
@@ -73,6 +73,11 @@ impl Peer {
         self.mending.entry(id).or_default().tail = tail;
         if let Some(target) = change {
             self.metrics.note(RareEvent::MembersChanged);
+            if self.led(id).is_some_and(|group| group.consensus().is_alone()) {
+                // R8: what was promised while nobody else could ever lead the group lies below this end.
+                let until = self.clock.now(self.now.wall);
+                self.journal_of(id, Entry::Window { until });
+            }
             // It may not be possible just now; the next look tries again.
             let _ = self.with_group(id, |group, now| group.propose(now, target));
         }
