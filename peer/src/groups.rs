@@ -206,6 +206,10 @@ impl Peer {
     /// A group is no more: what it answered is known, and nobody waits for it.
     fn group_ended(&mut self, group: GroupId) {
         self.metrics.note(RareEvent::GroupEnded);
+        if group == self.group.id() && self.remains(group).is_none() {
+            // R9: others led it to its end while this peer was out of reach.
+            self.own_group_deposed();
+        }
         self.drop_followed(group);
         self.settle_grants_to_ended(group);
         self.wake_fates(group);

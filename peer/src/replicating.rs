@@ -196,6 +196,7 @@ impl Peer {
 
     /// More of a journal is stable: what waited for it may leave, and go on.
     pub(crate) fn watermark_moved(&mut self, id: GroupId, watermark: Lsn) {
+        self.departures_stable(id, watermark);
         let (own, followed) = (&self.group, &self.followed);
         self.outbox.release(id, watermark, |group, lsn| is_stable_in(own, followed, group, lsn));
         if id == self.group.id() {
@@ -206,6 +207,10 @@ impl Peer {
     }
 
     pub(crate) fn group_due(&mut self, id: GroupId) {
+        if self.armed.get(&id).is_some_and(|armed| self.now.mono < *armed) {
+            // A timer that an earlier one has overtaken.
+            return;
+        }
         self.armed.remove(&id);
         self.with_group(id, Group::tick);
         let now = self.now.mono;
@@ -266,7 +271,7 @@ impl Peer {
 
     /// R9: another member leads this peer's group now. What runs here ends, what is not stable is unknown until the
     /// term table says (R22), and this peer founds another group for what it does from now on. See decision 0017.
-    fn own_group_deposed(&mut self) {
+    pub(crate) fn own_group_deposed(&mut self) {
         self.metrics.note(RareEvent::Deposed);
         self.metrics.deposed += 1;
         let former_id = self.group.id();
@@ -277,11 +282,16 @@ impl Peer {
                 txn.pins.clear();
             }
         }
+        // R16: what a fixed snapshot saw here may be lost, and what it would see elsewhere now knows nothing of it.
+        for id in std::mem::take(&mut self.snapshots_here) {
+            self.expire(id);
+        }
         self.locks = LockTable::default();
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
         self.outbox.forget_group(former_id);
+        self.forget_departures(former_id);
         self.windows.remove(&former_id);
         self.grants_due.retain(|(from, _, _), _| *from != former_id);
         self.recent_commits.clear();
