@@ -3,6 +3,7 @@
 //! A message takes no time: it lies in flight until it is delivered. Time passes only when a test says so.
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of it")]
 
+mod fates;
 mod jobs;
 mod steps;
 pub(crate) mod wire;

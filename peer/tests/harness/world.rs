@@ -429,7 +429,24 @@ impl Mesh {
         at
     }
 
+    /// The same, but all that has arrived is taken in as one step, before anything is sent.
+    pub(crate) fn resume_in_one_step(&self, at: usize) {
+        self.resume(at);
+        let arrived = self.intercept(|flight| flight.to == at);
+        self.step(at, |peer, now| {
+            for flight in arrived {
+                peer.received(now, peer_id(flight.from), flight.envelope);
+            }
+        });
+    }
+
     // Messages.
+
+    /// Says something in a peer's name, which arrives after all that is in flight.
+    pub(crate) fn forge_later(&self, from: usize, to: usize, message: Message) {
+        let clock = Timestamp::from_wall(self.now(from).wall);
+        self.lock().send(Flight { from, to, envelope: Envelope { clock, message } });
+    }
 
     /// What is in flight.
     pub(crate) fn in_flight(&self, fits: impl Fn(&Flight) -> bool) -> Vec<Flight> {
