@@ -120,7 +120,6 @@ impl Options {
         } else {
             driftmesh_sim::Options {
                 skew_us: 0,
-                stable_after_us: 0,
                 version_bytes_max: 64 << 20,
                 records_max: 1 << 16,
                 pointers_max: 1 << 16,

@@ -138,6 +138,12 @@ impl Peer {
         (leader == self.config.peer || self.is_connected(&leader)).then_some(leader)
     }
 
+    /// Whether this peer knows that a group has ended.
+    #[must_use]
+    pub fn has_ended(&self, group: GroupId) -> bool {
+        self.groups.ended(group).is_some()
+    }
+
     /// Takes in what is known of a group.
     pub(crate) fn learn_group(&mut self, record: &GroupRecord) {
         match self.groups.learn(record) {

@@ -5,18 +5,20 @@ use crate::Peer;
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
 use driftmesh_object_store::{Entry, Group, MemberId, Membership};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A peer that had no room for a group is not asked again for so long.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(10_000);
+/// So many looks ago, one with each heartbeat, the journal ended where a member must be that has caught up.
+const LOOKS_BACK: usize = 4;
 /// A candidate must have been heard within this: longer than members without business wait for a heartbeat.
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What a leader remembers while it mends one group.
 #[derive(Debug, Default)]
 pub(crate) struct Mending {
-    /// The journal's end when it last looked: whoever holds that now has caught up.
-    tail: Lsn,
+    /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
+    tails: VecDeque<Lsn>,
     /// Who had no room, and when that was said.
     refused: BTreeMap<PeerId, Micros>,
 }
@@ -70,7 +72,11 @@ impl Peer {
         let target = self.target_of(group);
         let present = group.consensus().membership();
         let change = target.filter(|target| target != present);
-        self.mending.entry(id).or_default().tail = tail;
+        let tails = &mut self.mending.entry(id).or_default().tails;
+        tails.push_back(tail);
+        if tails.len() > LOOKS_BACK {
+            tails.pop_front();
+        }
         if let Some(target) = change {
             self.metrics.note(RareEvent::MembersChanged);
             if self.led(id).is_some_and(|group| group.consensus().is_alone()) {
@@ -113,7 +119,8 @@ impl Peer {
     }
 
     fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
-        let before = self.mending.get(&group.id()).map_or(Lsn::ZERO, |mending| mending.tail);
+        let before =
+            self.mending.get(&group.id()).and_then(|mending| mending.tails.front().copied()).unwrap_or_default();
         let consensus = group.consensus();
         consensus.follower(member, self.now.mono).is_some_and(|(held, _)| held >= before && held > Lsn::ZERO)
             && !consensus.needs_copy(member)

@@ -490,6 +490,14 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Whether anything that this peer's groups have journalled is not stable.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.groups().any(|group| group.watermark() < group.tail())
+    }
+}
+
 /// Values of objects that were here or were read, so that a grant need not carry them again.
 mod lru_copies {
     use super::{ObjectId, Timestamp, Value};

@@ -64,6 +64,11 @@ impl Peer {
         self.followed.get(&id).map(|followed| &followed.group)
     }
 
+    /// All groups that this peer belongs to, its own first.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.group).chain(self.followed.values().map(|followed| &followed.group))
+    }
+
     /// A group that this peer leads.
     pub(crate) fn led(&self, id: GroupId) -> Option<&Group> {
         self.group_of(id).filter(|group| group.is_leading())
@@ -235,10 +240,11 @@ impl Peer {
 
     fn replicate_group(&mut self, id: GroupId) {
         let now = self.now.mono;
-        // What waits for the barrier does not wait for a batch to fill too.
-        let urgent = self.outbox.waits_for(id);
+        let awaited = self.outbox.waits_for(id);
         let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
         let Some(group) = group else { return };
+        // What the barrier waits for does not wait for a batch to fill too.
+        let urgent = awaited > group.consensus().sent();
         let messages = group.take_messages(now, urgent);
         let next = group.next_tick();
         for (to, message) in messages {

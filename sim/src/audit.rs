@@ -1,13 +1,14 @@
 //! What must hold at the end of a run, read from the final states of all peers.
 
-use crate::checker::{self, History, ObjectKey, Token};
+use crate::checker::{self, History, ObjectKey, Outcome, Token};
 use crate::client::World;
 use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
+use crate::host::now_at;
 use crate::name_audit;
-use crate::observer;
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
+use driftmesh_object_store::{Fate, State};
 use driftmesh_peer::session::NameBucket;
 use std::collections::BTreeMap;
 
@@ -25,39 +26,107 @@ pub(crate) struct Owned {
 pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     let mut wrong = std::mem::take(&mut simulation.observer.violations);
     wrong.append(&mut world.recorder.lock().violations);
-    let owned = owned_objects(simulation, &mut wrong);
+    check_fates(simulation, world, &mut wrong);
+    let mut owned = owned_objects(simulation, &mut wrong);
+    for group in &simulation.lost_groups {
+        // Nobody can reach these; what they hold is what an operator would find.
+        let state = simulation.observer.state_at(*group, simulation.observer.stable_to(*group));
+        take_over(*group, &state, &mut owned, &mut wrong);
+    }
     count(&owned, world, &mut wrong);
     let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
-    wrong.extend(name_audit::audit(&values, &world.names.log));
-    check_homes(simulation, &owned, &mut wrong);
-    for peer in &simulation.peers {
-        wrong.extend(peer.host.look(|peer| observer::replay_differs(peer.group())));
+    let fates = fates(world);
+    if simulation.lost_groups.is_empty() {
+        wrong.extend(name_audit::audit(&values, &world.names.log, |number| fates[number] == Fate::Stable));
+        check_homes(simulation, &owned, &mut wrong);
     }
-    check_history(&owned, world, &mut wrong);
+    replicas_differ(simulation, &mut wrong);
+    check_history(&owned, world, &fates, &mut wrong);
     wrong
+}
+
+fn fates(world: &World) -> Vec<Fate> {
+    let ledger = &world.recorder.lock().ledger;
+    (0..ledger.kept.len()).map(|number| ledger.fate(number)).collect()
+}
+
+/// R22: what was told of each receipt is what its group's journal says, and nothing is left unknown.
+fn check_fates(simulation: &Simulation, world: &World, wrong: &mut Vec<String>) {
+    let mut reported = 0;
+    let ledger = &world.recorder.lock().ledger;
+    wrong.extend(ledger.all_wrong().into_iter().take(REPORTED_MAX));
+    for (number, _, receipt, told) in ledger.receipts() {
+        let truth = simulation.observer.fate(&receipt);
+        let told = told.unwrap_or(Fate::Unknown);
+        let is_out_of_reach = told == Fate::Unknown && simulation.lost_groups.contains(&receipt.group);
+        if told != truth && !is_out_of_reach && reported < REPORTED_MAX {
+            reported += 1;
+            let label = &ledger.kept[number].label;
+            wrong.push(format!("R22: `{label}` was told {told:?} in the end, its journal says {truth:?}: {receipt:?}"));
+        }
+    }
+}
+
+/// R7: every member's state is a fold over a prefix of its group's journal.
+pub(crate) fn replicas_differ(simulation: &Simulation, wrong: &mut Vec<String>) {
+    for (index, peer) in simulation.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
+        peer.host.look(|peer| {
+            let differs = peer.groups().filter_map(|group| simulation.observer.differs(group));
+            wrong.extend(differs.map(|text| format!("peer {index}: {text}")));
+        });
+    }
+}
+
+/// What is not at rest, in words.
+pub(crate) fn what_is_open(simulation: &Simulation) -> String {
+    let mut words = vec![format!("{} jobs", simulation.executor.unfinished())];
+    for (index, peer) in simulation.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
+        let now = now_at(&simulation.clock, peer.wall_offset_us);
+        peer.host.look(|peer| {
+            let status = peer.status(now);
+            if peer.is_quiet() && status.may_stop {
+                return;
+            }
+            words.push(format!(
+                "peer {index}: quiet {} fetching {} transactions {} in transit {} leaderless {:?} groups {:?}",
+                peer.is_quiet(),
+                status.fetching,
+                status.transactions,
+                status.in_transit,
+                status.leaderless,
+                status.groups
+            ));
+        });
+    }
+    words.join("; ")
 }
 
 /// What all peers own at the end, and whatever has two owners or is still on its way.
 pub(crate) fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
     let mut owned: BTreeMap<ObjectId, Owned> = BTreeMap::new();
     let nobody_is_gone = simulation.peers.iter().all(|peer| !peer.gone);
-    for peer in &simulation.peers {
-        peer.host.look(|peer| {
-            let group = peer.group().id();
-            for (_, stored) in peer.group().owned_from(0) {
-                let value = stored.chain.newest().value.clone();
-                let here = Owned { group, epoch: stored.epoch, value };
-                if let Some(other) = owned.insert(stored.object, here) {
-                    wrong.push(format!("object {} is owned by {} and by {group}", stored.object, other.group));
+    for (index, id) in simulation.leaders() {
+        simulation.peers[index].host.look(|peer| {
+            for group in peer.groups().filter(|group| group.id() == id) {
+                take_over(id, group, &mut owned, wrong);
+                // What was on its way to a peer that has gone cannot arrive.
+                if group.in_transit_count() > 0 && nobody_is_gone {
+                    wrong.push(format!("group {id} still has objects in transit after the faults stopped"));
                 }
-            }
-            // What was on its way to a peer that has gone cannot arrive.
-            if peer.group().in_transit_count() > 0 && nobody_is_gone {
-                wrong.push(format!("group {group} still has objects in transit after the faults stopped"));
             }
         });
     }
     owned
+}
+
+fn take_over(group: GroupId, state: &State, owned: &mut BTreeMap<ObjectId, Owned>, wrong: &mut Vec<String>) {
+    for (_, stored) in state.owned_from(0) {
+        let value = stored.chain.newest().value.clone();
+        let here = Owned { group, epoch: stored.epoch, value };
+        if let Some(other) = owned.insert(stored.object, here) {
+            wrong.push(format!("object {} is owned by {} and by {group}", stored.object, other.group));
+        }
+    }
 }
 
 /// Gold and items, and each item in exactly one purse.
@@ -98,7 +167,7 @@ fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong
         return;
     }
     let mut reported = 0;
-    for peer in &simulation.peers {
+    for peer in simulation.peers.iter().filter(|peer| !peer.gone) {
         for (object, owned) in owned {
             if !peer.host.look(|peer| peer.is_home(*object)) {
                 continue;
@@ -116,19 +185,35 @@ fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong
 }
 
 /// Snapshot isolation of everything that any client saw.
-fn check_history(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<String>) {
+fn check_history(owned: &BTreeMap<ObjectId, Owned>, world: &World, fates: &[Fate], wrong: &mut Vec<String>) {
     let inner = world.recorder.lock();
+    let mut txns = inner.records.clone();
+    let mut deleted: BTreeMap<ObjectId, Token> = BTreeMap::new();
+    for (kept, fate) in inner.ledger.kept.iter().zip(fates) {
+        let outcome = match fate {
+            Fate::Stable => Outcome::Committed,
+            // I5: nothing that lives may have read of it.
+            Fate::Lost => Outcome::Aborted,
+            Fate::Unknown => Outcome::Unknown,
+        };
+        if let Some(record) = kept.record {
+            txns[record].outcome = outcome;
+        }
+        if *fate != Fate::Lost {
+            deleted.extend(kept.deletes.iter().copied());
+        }
+    }
     let mut final_state: BTreeMap<ObjectKey, Token> = BTreeMap::new();
     for (object, owned) in owned {
         let token = match &owned.value {
             Some(value) => token_of(value),
-            None => inner.deleted.get(object).copied(),
+            None => deleted.get(object).copied(),
         };
         if let Some(token) = token {
             final_state.insert(key(*object), token);
         }
     }
-    let history = History { txns: inner.records.clone(), final_state };
+    let history = History { txns, final_state };
     for checked in [checker::check(&history), checker::check_serializable(&history)] {
         if let Err(violations) = checked {
             wrong.extend(violations.iter().take(REPORTED_MAX).map(ToString::to_string));

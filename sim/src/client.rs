@@ -3,6 +3,7 @@
 use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
+use crate::ledger::Depends;
 use crate::names::Names;
 use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
@@ -143,7 +144,7 @@ impl Client {
         kind: &str,
         isolation: Isolation,
         mut body: F,
-    ) -> Result<Committed, Came>
+    ) -> Result<(Committed, usize), Came>
     where
         F: FnMut(SimTx, TxnLog) -> Fut,
         Fut: Future<Output = Result<()>>,
@@ -170,9 +171,14 @@ impl Client {
             }
         })
         .await;
-        log.end(result.is_ok());
+        if result.is_err() {
+            log.aborted();
+        }
         match result {
-            Ok(done) => return Ok(done.committed),
+            Ok(done) => {
+                let number = log.committed(vec![done.committed.receipt], done.committed.stable);
+                return Ok((done.committed, number));
+            }
             Err(Error::Rejected(_)) => return Err(Came::Rejected),
             Err(Error::Dangling { object }) => self.dangling(object, kind),
             Err(Error::Deadline { .. }) => {
@@ -429,12 +435,21 @@ impl Client {
     /// Counts everything at one snapshot.
     pub(crate) async fn audit(&mut self) -> Came {
         let log = self.world.recorder.transaction(self.session, "audit");
-        let result = self.count(&log).await;
-        log.end(result == Some(()));
+        let mut depends = Depends::default();
+        let mut wrong = Vec::new();
+        let result = self.count(&log, &mut depends, &mut wrong).await;
+        let number = if result.is_some() || !wrong.is_empty() {
+            log.committed(depends.receipts(), false)
+        } else {
+            log.aborted();
+            return Came::Nothing;
+        };
+        // What was read of a leader that was deposed may be no part of the mesh after all.
+        self.world.recorder.lock().ledger.wrong_unless_lost(number, wrong);
         if result.is_some() { Came::Committed } else { Came::Nothing }
     }
 
-    async fn count(&mut self, log: &TxnLog) -> Option<()> {
+    async fn count(&mut self, log: &TxnLog, depends: &mut Depends, wrong: &mut Vec<String>) -> Option<()> {
         let snapshot = Snapshot::take(self.host.clone(), "audit").ok()?;
         let (mut gold, mut items) = (0, 0);
         for reference in self.world.purses.iter() {
@@ -445,19 +460,21 @@ impl Client {
             let purse = match snapshot.get(*reference).await {
                 // A client learns of the purses without a message: a snapshot may lie before their creation.
                 Err(Error::CreatedLater { .. }) => return None,
-                other => self.settled(other, reference.id())?,
+                other => settled(other, reference.id(), wrong)?,
             };
+            depends.on(&self.host);
             log.saw(*reference, &*purse);
             gold += purse.gold;
             items += purse.items.len();
             for pouch in &purse.pouches {
-                let value = self.settled(snapshot.get(*pouch).await, pouch.id())?;
+                let value = settled(snapshot.get(*pouch).await, pouch.id(), wrong)?;
+                depends.on(&self.host);
                 log.saw(*pouch, &*value);
                 gold += value.gold;
             }
         }
         if (gold, items) != (self.world.gold, self.world.items) {
-            self.world.recorder.violation(format!(
+            wrong.push(format!(
                 "a snapshot at {} sees {gold} gold of {} and {items} items of {}",
                 snapshot.timestamp(),
                 self.world.gold,
@@ -467,18 +484,6 @@ impl Client {
         Some(())
     }
 
-    /// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
-    fn settled<T>(&self, result: Result<T>, object: ObjectId) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {
-                self.world.recorder.violation(format!("a snapshot refers to object {object}, which it does not see"));
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
     /// R18: a peer whose clock is wrong, and knows others, begins nothing.
     pub(crate) async fn stays_out(&mut self) {
         let log = self.world.recorder.transaction(self.session, "stay out");
@@ -486,7 +491,7 @@ impl Client {
             tx.create(&Pouch { token: 0, gold: 0 })
         });
         let created = created.await;
-        log.end(false);
+        log.aborted();
         if !matches!(created, Err(Error::ClockOff { .. })) {
             let text = format!("a peer whose clock is ten minutes ahead was not told so: {:?}", created.map(|_| ()));
             self.world.recorder.violation(text);
@@ -501,6 +506,18 @@ impl Client {
             Ok(())
         })
         .await
+    }
+}
+
+/// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
+fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {
+            wrong.push(format!("a snapshot refers to object {object}, which it does not see"));
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -66,6 +66,15 @@ impl Executor {
         }
     }
 
+    /// A peer is no more: its jobs end where they are.
+    pub(crate) fn kill(&mut self, peer: usize) {
+        for (at, job) in &mut self.jobs {
+            if *at == Some(peer) {
+                drop(job.take());
+            }
+        }
+    }
+
     /// How many jobs have not ended.
     pub(crate) fn unfinished(&self) -> usize {
         self.jobs.iter().filter(|(_, job)| job.is_some()).count()

@@ -2,9 +2,10 @@
 
 use crate::checker::{ObjectKey, Outcome, ReadRecord, Token, TxnRecord, WriteRecord};
 use crate::game::Marked;
+use crate::ledger::Ledger;
 use driftmesh_model::{ObjectId, Ref};
+use driftmesh_peer::Receipt;
 use driftmesh_peer::session::Mutable;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The history of a run, shared by its clients.
@@ -17,8 +18,8 @@ pub(crate) struct Recorder {
 pub(crate) struct Inner {
     last_token: u64,
     pub(crate) records: Vec<TxnRecord>,
-    /// Tokens of deletions, which no value carries, by object; committed ones only.
-    pub(crate) deleted: BTreeMap<ObjectId, Token>,
+    /// Every receipt, and what was told of its fate.
+    pub(crate) ledger: Ledger,
     /// What clients found wrong themselves.
     pub(crate) violations: Vec<String>,
     /// Transactions that began.
@@ -78,31 +79,36 @@ impl TxnLog {
         self.clone()
     }
 
-    fn close(&self, outcome: Outcome) {
+    /// Ends an attempt; returns where it is recorded, if it read or wrote anything, and what it deleted.
+    fn close(&self, outcome: Outcome) -> (Option<usize>, Vec<(ObjectId, Token)>) {
         let mut attempt = self.lock();
         let empty =
             TxnRecord { reads: Vec::new(), writes: Vec::new(), outcome: Outcome::Aborted, ..attempt.record.clone() };
         let mut record = std::mem::replace(&mut attempt.record, empty);
         let deletes = std::mem::take(&mut attempt.deletes);
         if record.reads.is_empty() && record.writes.is_empty() {
-            return;
+            return (None, deletes);
         }
         record.outcome = outcome;
         let mut inner = self.recorder.lock();
         record.label = format!("{}#{}", record.label, inner.records.len());
         inner.records.push(record);
-        if outcome == Outcome::Committed {
-            inner.deleted.extend(deletes);
-        }
+        (Some(inner.records.len() - 1), deletes)
     }
 
-    /// The transaction ended.
-    pub(crate) fn end(&self, committed: bool) {
-        self.close(if committed { Outcome::Committed } else { Outcome::Aborted });
+    /// The transaction ended without a commit.
+    pub(crate) fn aborted(&self) {
+        self.close(Outcome::Aborted);
+    }
+
+    /// The transaction committed, or a snapshot was read, and depends on these receipts. Returns its number in the
+    /// ledger.
+    pub(crate) fn committed(&self, receipts: Vec<Receipt>, stable: bool) -> usize {
+        let (record, deletes) = self.close(Outcome::Committed);
+        let label = self.lock().record.label.clone();
         let mut inner = self.recorder.lock();
-        if committed {
-            inner.committed += 1;
-        }
+        inner.committed += 1;
+        inner.ledger.keep(label, receipts, stable, record, deletes)
     }
 
     /// It asked for serializable isolation.

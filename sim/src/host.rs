@@ -1,9 +1,9 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
 
 use crate::requests::{Request, Requests};
-use driftmesh_model::{Micros, Now, PeerId, TxnId};
+use driftmesh_model::{Micros, Now, PeerId, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Peer};
+use driftmesh_peer::{Commands, Peer, Receipt};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,11 +143,13 @@ impl SimHost {
         (std::mem::take(&mut core.steps), std::mem::take(&mut core.commands))
     }
 
-    /// Replaces the peer by a fresh one: it has left, and comes back as somebody new.
-    pub(crate) fn replace(&self, make: impl FnOnce(Now) -> Peer) {
-        let mut core = self.lock();
-        core.peer = make(now_at(&self.inner.clock, self.inner.wall_offset_us));
-        core.commands.clear();
+    /// What a read of this peer's own group rests on, read just now: the end of that group's journal.
+    pub(crate) fn read_receipt(&self) -> Receipt {
+        self.look(|peer| {
+            let group = peer.group();
+            let txn = TxnTimestamp { time: Timestamp::ZERO, incarnation: 0, sequence: 0 };
+            Receipt { group: group.id(), term: group.term(), lsn: group.tail(), commit: Timestamp::ZERO, txn }
+        })
     }
 
     /// Looks at the peer without taking a step.

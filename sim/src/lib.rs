@@ -14,6 +14,9 @@ mod founding;
 mod game;
 mod history;
 mod host;
+mod ledger;
+mod lives;
+mod moments;
 mod name_audit;
 mod name_log;
 mod names;
@@ -30,7 +33,7 @@ mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
-pub use options::{Options, Overrides};
+pub use options::{Aim, Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
 pub use stage::{Stage, StageHandle, Unfinished};

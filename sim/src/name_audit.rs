@@ -14,10 +14,10 @@ const REPORTED_MAX: usize = 8;
 type Values = BTreeMap<ObjectId, Value>;
 
 /// Returns what is wrong with the names.
-pub(crate) fn audit(values: &Values, log: &NameLog) -> Vec<String> {
+pub(crate) fn audit(values: &Values, log: &NameLog, happened: impl Fn(usize) -> bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let found = names_in_buckets(values, &mut wrong);
-    let (untrue, told) = log.replay();
+    let (untrue, told) = log.replay(happened);
     wrong.extend(untrue.into_iter().take(REPORTED_MAX));
     for (name, bound) in &found {
         if told.get(name) != Some(bound) {

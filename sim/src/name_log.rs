@@ -22,10 +22,13 @@ pub(crate) enum Told {
     Listed(Bindings),
 }
 
-/// What committed transactions were told, with the timestamp at which it was true. Shared by all clients.
+/// What a transaction was told, the timestamp at which it was true, and the number of the transaction in the ledger.
+type Noted = (Timestamp, Told, usize);
+
+/// What committed transactions were told. Shared by all clients.
 #[derive(Clone, Default)]
 pub(crate) struct NameLog {
-    told: Arc<Mutex<Vec<(Timestamp, Told)>>>,
+    told: Arc<Mutex<Vec<Noted>>>,
 }
 
 /// What one attempt was told so far.
@@ -53,28 +56,29 @@ impl AttemptTold {
 }
 
 impl NameLog {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Timestamp, Told)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Noted>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A transaction committed: its writes took effect at `at`, or, if it only read, that was its snapshot.
-    pub(crate) fn committed(&self, at: Timestamp, attempt: &AttemptTold) {
+    pub(crate) fn committed(&self, at: Timestamp, attempt: &AttemptTold, number: usize) {
         let told = std::mem::take(&mut *attempt.lock());
-        self.lock().extend(told.into_iter().map(|told| (at, told)));
+        self.lock().extend(told.into_iter().map(|told| (at, told, number)));
     }
 
     /// A snapshot listed all names.
-    pub(crate) fn listed(&self, at: Timestamp, names: Bindings) {
-        self.lock().push((at, Told::Listed(names)));
+    pub(crate) fn listed(&self, at: Timestamp, names: Bindings, number: usize) {
+        self.lock().push((at, Told::Listed(names), number));
     }
 
-    /// Replays everything; returns what does not fit, and what the names should be bound to in the end.
-    pub(crate) fn replay(&self) -> (Vec<String>, Bindings) {
+    /// Replays what did happen after all; returns what does not fit, and what the names should be bound to in the end.
+    pub(crate) fn replay(&self, happened: impl Fn(usize) -> bool) -> (Vec<String>, Bindings) {
         let mut told = self.lock().clone();
+        told.retain(|(_, _, number)| happened(*number));
         // Stable: the writes of one transaction stay in order. A snapshot sees what was committed at its timestamp.
-        told.sort_by_key(|(at, told)| (*at, !matches!(told, Told::Wrote { .. })));
+        told.sort_by_key(|(at, told, _)| (*at, !matches!(told, Told::Wrote { .. })));
         let (mut wrong, mut now) = (Vec::new(), Bindings::new());
-        for (at, told) in told {
+        for (at, told, _) in told {
             match told {
                 Told::Wrote { name, before, after } => {
                     let bound = now.get(&name).copied();
@@ -118,9 +122,9 @@ mod tests {
         for (at, tell) in events {
             let attempt = AttemptTold::default();
             tell(&attempt);
-            log.committed(Timestamp::from_u64(*at), &attempt);
+            log.committed(Timestamp::from_u64(*at), &attempt, 0);
         }
-        let (wrong, now) = log.replay();
+        let (wrong, now) = log.replay(|_| true);
         (wrong.len(), now)
     }
 
@@ -147,8 +151,23 @@ mod tests {
         assert_eq!(replayed(&[(10, &bound), (20, &|told| told.saw("a", None))]).0, 1);
         assert_eq!(replayed(&[(10, &bound), (20, &|told| told.wrote("a", id(2), None))]).0, 1);
         let log = NameLog::default();
-        log.listed(Timestamp::from_u64(1), Bindings::from([("a".to_owned(), ObjectId::from_u128(1))]));
-        assert_eq!(log.replay().0.len(), 1);
+        log.listed(Timestamp::from_u64(1), Bindings::from([("a".to_owned(), ObjectId::from_u128(1))]), 0);
+        assert_eq!(log.replay(|_| true).0.len(), 1);
+    }
+
+    #[test]
+    fn what_did_not_happen_after_all_is_left_out() {
+        let log = NameLog::default();
+        for (number, object) in [(0, 1), (1, 2)] {
+            let attempt = AttemptTold::default();
+            attempt.wrote("a", None, id(object));
+            log.committed(Timestamp::from_u64(object as u64), &attempt, number);
+        }
+        assert_eq!(log.replay(|_| true).0.len(), 1);
+        assert_eq!(
+            log.replay(|number| number == 1),
+            (Vec::new(), Bindings::from([("a".to_owned(), ObjectId::from_u128(2))]))
+        );
     }
 
     #[test]
@@ -156,7 +175,7 @@ mod tests {
         let attempt = AttemptTold::default();
         attempt.wrote("a", None, id(1));
         let log = NameLog::default();
-        log.committed(Timestamp::from_u64(1), &attempt.begin());
-        assert_eq!(log.replay(), (Vec::new(), Bindings::new()));
+        log.committed(Timestamp::from_u64(1), &attempt.begin(), 0);
+        assert_eq!(log.replay(|_| true), (Vec::new(), Bindings::new()));
     }
 }

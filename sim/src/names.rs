@@ -8,6 +8,7 @@ use crate::client::{Came, Client, World};
 use crate::game::Sign;
 use crate::history::TxnLog;
 use crate::host::SimHost;
+use crate::ledger::Depends;
 use crate::name_log::{AttemptTold, Bindings, NameLog};
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::session::{Error, Isolation, NameBucket, Result, Snapshot, Tx};
@@ -197,8 +198,8 @@ impl Client {
             }
         });
         match done.await {
-            Ok(committed) => {
-                self.world.names.log.committed(committed.receipt.commit, &told);
+            Ok((committed, number)) => {
+                self.world.names.log.committed(committed.receipt.commit, &told, number);
                 Came::Committed
             }
             Err(came) => came,
@@ -212,9 +213,14 @@ impl Client {
             Ok(snapshot) => snapshot.list("", None).await.map(|page| (snapshot.timestamp(), page)),
             Err(error) => Err(error),
         };
-        log.end(listed.is_ok());
-        let Ok((at, page)) = listed else { return Came::Nothing };
-        self.world.names.log.listed(at, page.names.into_iter().collect::<Bindings>());
+        let Ok((at, page)) = listed else {
+            log.aborted();
+            return Came::Nothing;
+        };
+        let mut depends = Depends::default();
+        depends.on(&self.host);
+        let number = log.committed(depends.receipts(), false);
+        self.world.names.log.listed(at, page.names.into_iter().collect::<Bindings>(), number);
         Came::Committed
     }
 }

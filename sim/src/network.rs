@@ -45,12 +45,7 @@ impl Network {
             0 => {
                 self.cut.insert((one, rng.usize(..peers)));
             }
-            1 => {
-                for other in 0..peers {
-                    self.cut.insert((one, other));
-                    self.cut.insert((other, one));
-                }
-            }
+            1 => self.isolate(one, peers),
             _ => {
                 let side: Vec<bool> = (0..peers).map(|_| rng.bool()).collect();
                 for left in 0..peers {
@@ -61,6 +56,14 @@ impl Network {
                     }
                 }
             }
+        }
+    }
+
+    /// Cuts a peer off from all others.
+    pub(crate) fn isolate(&mut self, one: usize, peers: usize) {
+        for other in 0..peers {
+            self.cut.insert((one, other));
+            self.cut.insert((other, one));
         }
     }
 

@@ -1,9 +1,19 @@
-//! Watches the journals of all groups from outside: who may write each object, and when its versions were made.
+//! Watches the journals of all groups from outside: what each leader appends, what becomes stable, and by that who may
+//! write each object, and when its versions were made.
+//!
+//! What is stable is one sequence for each group, whichever member shows it (R7): every member is compared with the
+//! first who did, entry by entry. Who owns what is judged by stable entries alone, each once. It refuses to look into
+//! consensus beyond terms, positions and watermarks.
 
 use crate::pointer_check::Departures;
-use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Timestamp};
-use driftmesh_object_store::{Entry, Group, Retain, Stability};
+use crate::trace::Trace;
+use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, Micros, ObjectId, Term, Timestamp, codec};
+use driftmesh_object_store::{Entry, Fate, Group, MemberId, State};
+use driftmesh_peer::Receipt;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Most violations that are kept.
+const VIOLATIONS_MAX: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
@@ -11,47 +21,208 @@ enum Place {
     OnTheWay { from: GroupId, to: GroupId, number: u64, epoch: Epoch },
 }
 
+/// Something that a leader has just appended and that is not stable: a good moment for a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opening {
+    /// A commit, whose receipt is out.
+    Commit,
+    /// An object leaves, to this group.
+    Out(GroupId),
+    /// An object arrived, from this group.
+    In(GroupId),
+    /// The first entry of a leader that was elected.
+    Elected,
+    /// The members change in two steps.
+    Joint,
+    /// The group has ended and nobody was told.
+    Retired,
+}
+
+/// One group's journal, as all its members together show it.
+#[derive(Default)]
+struct Journal {
+    /// The stable entries, each with its term: the one at position n is at index n - 1.
+    stable: Vec<(Term, Entry)>,
+    /// What leaders have appended beyond, the newest term's.
+    unstable: BTreeMap<Lsn, (Term, Entry)>,
+    /// Who led each term.
+    leaders: BTreeMap<Term, MemberId>,
+    retired: bool,
+    /// The latest commit that its founder's clock allows, us since the epoch minus the true time.
+    ahead_us: Option<u64>,
+}
+
+impl Journal {
+    fn stable_to(&self) -> Lsn {
+        Lsn::from_u64(self.stable.len() as u64)
+    }
+
+    fn at(&self, lsn: Lsn) -> Option<&(Term, Entry)> {
+        self.stable.get(usize::try_from(lsn.as_u64().checked_sub(1)?).ok()?)
+    }
+}
+
+/// How far one member of one group was looked at.
+#[derive(Clone, Copy, Default)]
+struct Looked {
+    term: Term,
+    tail: Lsn,
+    watermark: Lsn,
+}
+
 /// What the journals have said so far.
 #[derive(Default)]
 pub(crate) struct Observer {
-    places: LookupMap<ObjectId, Place>,
+    places: BTreeMap<ObjectId, Place>,
     newest: LookupMap<ObjectId, Timestamp>,
     on_the_way: BTreeMap<(GroupId, GroupId, u64), ObjectId>,
     refused: BTreeSet<(GroupId, GroupId, u64)>,
-    seen: BTreeMap<GroupId, Lsn>,
+    journals: BTreeMap<GroupId, Journal>,
+    looked: BTreeMap<(MemberId, GroupId), Looked>,
     pub(crate) violations: Vec<String>,
     pub(crate) transfers: u64,
     pub(crate) departures: Departures,
-    /// Peers that came back as somebody new so far.
+    /// Peers that ended so far, in whatever way.
     pub(crate) restarts: usize,
 }
 
+/// Where and when something is looked at.
+pub(crate) struct Look<'a> {
+    pub(crate) trace: &'a mut Trace,
+    pub(crate) now_us: u64,
+    pub(crate) peer: usize,
+    /// The true time, us since the epoch.
+    pub(crate) true_wall_us: u64,
+    /// How far ahead of it a commit of a group founded here may lie, us.
+    pub(crate) ahead_us: u64,
+}
+
 impl Observer {
-    /// Looks at what a group has journalled since the last time. `latest` is the latest time its commits may carry.
-    /// Returns whether anything left the group.
-    pub(crate) fn watch(&mut self, group: &Group, latest: Timestamp) -> bool {
-        let from = self.seen.get(&group.id()).copied().unwrap_or_default();
-        if group.journal().tail() == from {
-            return false;
+    /// Looks at what a member of a group has appended, and what it holds for stable, since the last time. Returns what
+    /// was appended that makes a good moment for a fault, and whether anything has left the group.
+    pub(crate) fn watch(&mut self, group: &Group, is_own: bool, look: &mut Look<'_>) -> (Vec<Opening>, bool) {
+        let me = group.consensus().me();
+        let looked = self.looked.get(&(me, group.id())).copied().unwrap_or_default();
+        let now = Looked { term: group.term(), tail: group.tail(), watermark: group.watermark() };
+        let leads = group.is_leading();
+        if (leads && (now.tail, now.term) != (looked.tail, looked.term)) || now.watermark != looked.watermark {
+            self.looked.insert((me, group.id()), now);
+        } else {
+            return (Vec::new(), false);
         }
+        let mut openings = Vec::new();
+        if leads {
+            let from = if now.term == looked.term { looked.tail } else { Lsn::ZERO };
+            self.appended(group, from, is_own, look, &mut openings);
+        }
+        if now.watermark < looked.watermark {
+            self.wrong(format!(
+                "the watermark of group {} sank from {} to {}",
+                group.id(),
+                looked.watermark,
+                now.watermark
+            ));
+        }
+        let left = self.became_stable(group, looked.watermark, look.true_wall_us);
+        (openings, left)
+    }
+
+    fn appended(&mut self, group: &Group, from: Lsn, is_own: bool, look: &mut Look<'_>, openings: &mut Vec<Opening>) {
+        let (id, term, me) = (group.id(), group.term(), group.consensus().me());
+        let journal = self.journals.entry(id).or_default();
+        if is_own && journal.ahead_us.is_none() {
+            journal.ahead_us = Some(look.ahead_us);
+        }
+        let other = *journal.leaders.entry(term).or_insert(me);
+        let watermark = group.watermark();
+        for (lsn, entry) in group.entries_from(from.next()) {
+            if group.consensus().term_at(lsn) != Some(term) {
+                continue;
+            }
+            let bytes = codec::encode(entry).expect("entries encode");
+            look.trace.note(look.now_us, look.peer, "journal", &bytes);
+            if journal.unstable.get(&lsn).is_none_or(|(held, _)| *held <= term) {
+                journal.unstable.insert(lsn, (term, entry.clone()));
+            }
+            if lsn > watermark {
+                openings.extend(opening(entry, is_own));
+            }
+        }
+        if other != me {
+            self.wrong(format!("group {id} has two leaders in term {term}: {other:?} and {me:?}"));
+        }
+    }
+
+    /// Compares what a member holds for stable with what others do, and judges what nobody has shown before.
+    fn became_stable(&mut self, group: &Group, from: Lsn, true_wall_us: u64) -> bool {
+        let id = group.id();
         let mut left = false;
-        for (lsn, entry) in group.journal().entries_from(from.next()) {
-            self.entry(group.id(), entry, latest);
-            self.seen.insert(group.id(), lsn);
-            left |= matches!(entry, Entry::TransferOut { .. });
+        let base = group.consensus().base();
+        let mut lsn = from;
+        while lsn < group.watermark() {
+            lsn = lsn.next();
+            let here = group.consensus().entry(lsn).zip(group.consensus().term_at(lsn));
+            let journal = self.journals.entry(id).or_default();
+            match (journal.at(lsn), here) {
+                (Some((term, entry)), Some((here, its_term))) => {
+                    if (*term, entry) != (its_term, here) {
+                        let text = format!(
+                            "R7: members of group {id} hold {entry:?} of term {term} and {here:?} of term {its_term} for \
+                             stable at {lsn}"
+                        );
+                        self.wrong(text);
+                        return left;
+                    }
+                }
+                (Some(_), None) => {
+                    if lsn > base {
+                        self.wrong(format!("a member of group {id} holds nothing at {lsn}, below its watermark"));
+                        return left;
+                    }
+                }
+                (None, _) => {
+                    let noted = journal.unstable.remove(&lsn);
+                    let Some((term, entry)) = here.map(|(entry, term)| (term, (**entry).clone())).or(noted) else {
+                        self.wrong(format!("nobody has seen the entry of group {id} at {lsn}, which is stable"));
+                        return left;
+                    };
+                    let first = journal.stable_to();
+                    if first.next() != lsn {
+                        self.wrong(format!("group {id} is stable to {lsn}, but {first} was the last entry seen"));
+                        return left;
+                    }
+                    let latest = journal.ahead_us.map(|ahead| Timestamp::from_wall(Micros(true_wall_us + ahead)));
+                    journal.unstable.remove(&lsn);
+                    journal.stable.push((term, entry.clone()));
+                    self.entry(id, &entry, latest.unwrap_or(Timestamp::MAX));
+                    left |= matches!(entry, Entry::TransferOut { .. });
+                }
+            }
         }
         left
     }
 
+    /// Forgets how far a member was looked at of groups that it has left: it may follow them again, from the beginning.
+    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId]) {
+        let all = (me, GroupId::from_u128(0))..=(me, GroupId::from_u128(u128::MAX));
+        let left = self.looked.range(all).map(|((_, group), _)| *group).find(|group| !groups.contains(group));
+        if let Some(left) = left {
+            self.looked.remove(&(me, left));
+        }
+    }
+
     pub(crate) fn wrong(&mut self, text: String) {
-        if self.violations.len() < 16 {
+        if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(text);
         }
     }
 
     fn entry(&mut self, group: GroupId, entry: &Entry, latest: Timestamp) {
+        if self.is_retired(group) && !matches!(entry, Entry::Members(_) | Entry::TermStart { .. } | Entry::Retired) {
+            self.wrong(format!("group {group} has ended, and goes on with {entry:?}"));
+        }
         match entry {
-            Entry::TermStart { .. } => {}
+            Entry::TermStart { .. } | Entry::Window { .. } | Entry::Members(_) => {}
             Entry::Commit { commit, writes } => {
                 if *commit > latest {
                     self.wrong(format!("group {group} committed at {commit}, far ahead of its own clock"));
@@ -92,10 +263,11 @@ impl Observer {
                     self.wrong(format!("group {group} dropped object {object} before {to} adopted it"));
                 }
             }
-            Entry::Refused { from, number } => {
+            Entry::Refused { from, number, unsettled_from: _ } => {
                 self.refused.insert((*from, group, *number));
             }
             Entry::TakenBack { to, number } => self.taken_back(group, *to, *number),
+            Entry::Retired => self.retired(group),
         }
     }
 
@@ -119,9 +291,11 @@ impl Observer {
     fn taken_back(&mut self, group: GroupId, to: GroupId, number: u64) {
         let Some(object) = self.on_the_way.remove(&(group, to, number)) else { return };
         self.departures.arrived(group, object);
+        // A group that has ended without adopting it has refused it for ever.
+        let is_refused = self.refused.contains(&(group, to, number)) || self.is_retired(to);
         match self.places.get(&object) {
             Some(Place::OnTheWay { from, to: there, epoch, number: sent })
-                if *from == group && *there == to && *sent == number && self.refused.contains(&(group, to, number)) =>
+                if *from == group && *there == to && *sent == number && is_refused =>
             {
                 let epoch = epoch.next();
                 self.places.insert(object, Place::At(group, epoch));
@@ -133,26 +307,89 @@ impl Observer {
             }
         }
     }
+
+    fn retired(&mut self, group: GroupId) {
+        let stands = |place: &Place| match place {
+            Place::At(at, _) => *at == group,
+            Place::OnTheWay { from, .. } => *from == group,
+        };
+        let left = self.places.iter().filter(|(_, place)| stands(place)).count();
+        if left > 0 {
+            self.wrong(format!("group {group} has ended and owned or was sending {left} objects"));
+        }
+        self.journals.entry(group).or_default().retired = true;
+    }
+
+    /// Whether the group has ended, by its journal.
+    pub(crate) fn is_retired(&self, group: GroupId) -> bool {
+        self.journals.get(&group).is_some_and(|journal| journal.retired)
+    }
+
+    /// What became of a receipt, by the stable journal (R22).
+    pub(crate) fn fate(&self, receipt: &Receipt) -> Fate {
+        let Some(journal) = self.journals.get(&receipt.group) else { return Fate::Unknown };
+        let starts = journal.stable.iter().enumerate().filter_map(|(index, (_, entry))| match entry {
+            Entry::TermStart { term } => Some((*term, Lsn::from_u64(index as u64 + 1))),
+            _ => None,
+        });
+        let mut began = false;
+        for (term, start) in starts {
+            began |= term == receipt.term;
+            if term > receipt.term && (start <= receipt.lsn || !began) {
+                return Fate::Lost;
+            }
+        }
+        if began && journal.stable_to() >= receipt.lsn { Fate::Stable } else { Fate::Unknown }
+    }
+
+    /// The state that the stable journal up to a position says.
+    pub(crate) fn state_at(&self, group: GroupId, to: Lsn) -> State {
+        let mut state = State::new();
+        if let Some(journal) = self.journals.get(&group) {
+            let to = usize::try_from(to.as_u64()).unwrap_or(usize::MAX);
+            for (index, (_, entry)) in journal.stable.iter().take(to).enumerate() {
+                state.apply_stable(Lsn::from_u64(index as u64 + 1), entry);
+            }
+        }
+        state
+    }
+
+    /// The end of a group's stable journal.
+    pub(crate) fn stable_to(&self, group: GroupId) -> Lsn {
+        self.journals.get(&group).map_or(Lsn::ZERO, Journal::stable_to)
+    }
+
+    /// Replays the journal of a group up to where a member has applied it, and compares: the state of a member is a
+    /// fold over a prefix of the journal (R7). `None` when it is.
+    pub(crate) fn differs(&self, group: &Group) -> Option<String> {
+        let id = group.id();
+        if let Some(why) = group.halted() {
+            return Some(format!("a member of group {id} has stopped: {why}"));
+        }
+        let applied = group.applied();
+        let mut state = self.state_at(id, applied);
+        for (lsn, entry) in group.entries_from(state.applied().next()) {
+            if lsn <= applied {
+                state.apply(lsn, entry);
+            }
+        }
+        state.same_content(group).err().map(|what| format!("group {id} and its journal differ: {what}"))
+    }
 }
 
-/// Replays a journal from its first entry and compares: the state of a group is a fold over its journal.
-pub(crate) fn replay_differs(group: &Group) -> Option<String> {
-    let mut replayed = Group::found(group.id(), Stability::OnAppend, Retain::Everything);
-    let first = Lsn::ZERO.next();
-    for (_, entry) in group.journal().entries_from(first.next()) {
-        replayed.append(entry.clone());
+fn opening(entry: &Entry, is_own: bool) -> Option<Opening> {
+    match entry {
+        Entry::Commit { .. } => Some(Opening::Commit),
+        Entry::TransferOut { to, .. } => Some(Opening::Out(*to)),
+        Entry::TransferIn { from, .. } => Some(Opening::In(*from)),
+        Entry::TermStart { .. } if !is_own => Some(Opening::Elected),
+        Entry::Members(membership) if membership.incoming.is_some() => Some(Opening::Joint),
+        Entry::Retired => Some(Opening::Retired),
+        Entry::TermStart { .. }
+        | Entry::Members(_)
+        | Entry::Handed { .. }
+        | Entry::Refused { .. }
+        | Entry::TakenBack { .. }
+        | Entry::Window { .. } => None,
     }
-    let count = replayed.owned_count();
-    if count != group.owned_count() || replayed.in_transit_count() != group.in_transit_count() {
-        return Some(format!("group {} owns {} objects, its journal says {count}", group.id(), group.owned_count()));
-    }
-    for (_, stored) in group.owned_from(0) {
-        let same = replayed
-            .owned(stored.object)
-            .is_some_and(|other| other.epoch == stored.epoch && other.chain.newest() == stored.chain.newest());
-        if !same {
-            return Some(format!("group {} and its journal differ in object {}", group.id(), stored.object));
-        }
-    }
-    None
 }

@@ -11,10 +11,47 @@ pub struct Overrides {
     pub peers: Option<usize>,
     /// How many transactions are begun before the faults stop.
     pub steps: Option<u64>,
+    /// Whether peers crash.
+    pub crashes: Option<bool>,
     /// The message with this number is dropped, to show that it matters to the trace.
     pub drop_message: Option<u64>,
     /// The one rule that is broken on purpose; needs the feature `sabotage`.
     pub sabotage: Option<Sabotage>,
+}
+
+/// A moment that faults wait for: something has begun and is not safe yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// A commit was answered, and its entry has not left.
+    Commit,
+    /// An object leaves, and that is not stable.
+    Out,
+    /// An object has arrived, and that is not acknowledged.
+    In,
+    /// A leader was elected, and its first entry is not stable.
+    Election,
+    /// A copy of a state is on its way.
+    Copy,
+    /// The members of a group change in two steps.
+    Joint,
+    /// A group has ended, and nobody was told.
+    Retired,
+}
+
+impl Aim {
+    /// None as often as some.
+    const CHOICES: [Option<Self>; 10] = [
+        None,
+        None,
+        None,
+        Some(Self::Commit),
+        Some(Self::Out),
+        Some(Self::In),
+        Some(Self::Election),
+        Some(Self::Copy),
+        Some(Self::Joint),
+        Some(Self::Retired),
+    ];
 }
 
 /// One run's options. Whole classes of faults are off in many runs: what is always on hides what it causes.
@@ -50,8 +87,30 @@ pub struct Options {
     pub skew_us: u64,
     /// Whether one peer, which owns nothing at first, has a wall clock that is ten minutes ahead.
     pub mad_clock: bool,
-    /// How long a journal entry takes to become stable, us; 0 for at once.
-    pub stable_after_us: u64,
+    /// How many followers each group shall have.
+    pub replicas: usize,
+    /// How long a follower may be out of reach before it is replaced, us.
+    pub replace_after_us: u64,
+    /// How long followers wait for a leader before they elect another one, us.
+    pub election_after_us: u64,
+    /// How many bytes of a journal are kept: beyond, members that lag get copies of the state.
+    pub lag_bytes: u64,
+    /// How long entries wait for others to share their message, us.
+    pub batch_every_us: u64,
+    /// How long an entry may be unstable before commits wait, us.
+    pub unstable_max_us: u64,
+    /// How many groups a peer follows at most.
+    pub followed_max: usize,
+    /// Whether peers crash.
+    pub crashes: bool,
+    /// What most crashes, pauses and partitions wait for, if anything.
+    pub aim: Option<Aim>,
+    /// Whether the next crash comes before all groups are whole again.
+    pub together: bool,
+    /// Whether groups may lose their majority.
+    pub lossy: bool,
+    /// How long a peer stands still at most, us.
+    pub stall_max_us: u64,
     /// Budget of superseded versions, bytes.
     pub version_bytes_max: usize,
     /// Bound of hints and home records.
@@ -89,7 +148,7 @@ impl Options {
     pub fn draw(seed: u64, overrides: &Overrides) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x0D21_F7E5);
         let rng = &mut rng;
-        let peers = rng.usize(2..=5);
+        let peers = rng.usize(2..=7);
         let purses = rng.usize(4..=16);
         let pointers_max = pick(rng, &[1 << 16, 1 << 16, POINTERS_FEW]);
         let drawn = Self {
@@ -108,7 +167,6 @@ impl Options {
             fault_every_us: pick(rng, &[0, 20_000, 100_000, 400_000]),
             skew_us: pick(rng, &[0, 1_000, 60_000, 120_000]),
             mad_clock: rng.u8(..10) == 0,
-            stable_after_us: pick(rng, &[0, 0, 200, 5_000]),
             version_bytes_max: pick(rng, &[1 << 20, 1 << 20, 4_000]),
             records_max: pick(rng, &[1 << 16, 1 << 16, 3]),
             restarts: true,
@@ -121,10 +179,23 @@ impl Options {
             name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
+            replicas: pick(rng, &[0, 1, 2, 2, 2, 2, 3, 4]),
+            replace_after_us: pick(rng, &[300_000, 600_000, 2_000_000]),
+            election_after_us: pick(rng, &[150_000, 400_000]),
+            lag_bytes: pick(rng, &[u64::MAX, u64::MAX, 12_000]),
+            batch_every_us: pick(rng, &[0, 1_000, 1_000, 20_000]),
+            unstable_max_us: pick(rng, &[1_000_000, 1_000_000, 30_000]),
+            followed_max: pick(rng, &[256, 256, 256, 2]),
+            crashes: rng.u8(..4) > 0,
+            aim: pick(rng, &Aim::CHOICES),
+            together: rng.u8(..4) == 0,
+            lossy: rng.u8(..16) == 0,
+            stall_max_us: pick(rng, &[1_500_000, 4_000_000]),
         };
         Self {
             peers: overrides.peers.unwrap_or(drawn.peers).max(1),
             steps: overrides.steps.unwrap_or(drawn.steps),
+            crashes: overrides.crashes.unwrap_or(drawn.crashes),
             mad_clock: drawn.mad_clock && overrides.peers.unwrap_or(drawn.peers) > 2,
             ..drawn
         }
@@ -133,10 +204,26 @@ impl Options {
 
 impl fmt::Display for Options {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lag_bytes, aim, .. } = self;
+        write!(
+            formatter,
+            "replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
+             followed {} crashes {} aim {aim:?} together {} lossy {} stall {} us ",
+            self.replicas,
+            self.replace_after_us,
+            self.election_after_us,
+            self.batch_every_us,
+            self.unstable_max_us,
+            self.followed_max,
+            self.crashes,
+            self.together,
+            self.lossy,
+            self.stall_max_us,
+        )?;
         write!(
             formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
-             delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} stable after {} us \
+             delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} \
              version bytes {} records {} pointers {} grace {} us strangers {} names {} per bucket {}",
             self.seed,
             self.peers,
@@ -153,7 +240,6 @@ impl fmt::Display for Options {
             self.fault_every_us,
             self.skew_us,
             self.mad_clock,
-            self.stable_after_us,
             self.version_bytes_max,
             self.records_max,
             self.pointers_max,

@@ -25,14 +25,17 @@ impl Departures {
     /// What is wrong with the departures of some peers. A restart may have destroyed records, so what left before it
     /// proves nothing.
     pub(crate) fn check(&self, peers: &[SimPeer], which: &[usize], restarts: usize) -> Option<String> {
-        for index in which {
+        for index in which.iter().filter(|index| !peers[**index].gone) {
             let group = peers[*index].host.look(|peer| peer.group().id());
             let of_group = (group, ObjectId::from_u128(0))..=(group, ObjectId::from_u128(u128::MAX));
             for ((_, object), (epoch, _)) in self.open.range(of_group).filter(|(_, (_, then))| *then == restarts) {
                 let pointer = peers[*index].host.look(|peer| peer.pointer(*object));
-                let points = pointer.is_some_and(|record| record.epoch >= *epoch);
+                // It may be back, and that not stable yet.
+                let is_back = peers[*index].host.look(|peer| peer.group().owned(*object).is_some());
+                let points = is_back || pointer.is_some_and(|record| record.epoch >= *epoch);
                 let keeps = |peer: &SimPeer| {
-                    peer.host.look(|peer| peer.kept_record(*object)).is_some_and(|record| record.epoch >= *epoch)
+                    !peer.gone
+                        && peer.host.look(|peer| peer.kept_record(*object)).is_some_and(|record| record.epoch >= *epoch)
                 };
                 if !points && !peers.iter().any(keeps) {
                     return Some(format!(

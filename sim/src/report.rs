@@ -21,6 +21,10 @@ pub struct SeedReport {
     pub aborts: u64,
     /// Faults.
     pub faults: u64,
+    /// Peers that crashed.
+    pub crashes: u64,
+    /// Commits, and snapshots read, that were lost and told so.
+    pub lost: u64,
     /// The hash over all inputs and commands.
     pub trace_hash: String,
     /// Virtual time, us.
@@ -50,6 +54,10 @@ pub struct Report {
     pub aborts: u64,
     /// Faults over all seeds.
     pub faults: u64,
+    /// Crashes over all seeds.
+    pub crashes: u64,
+    /// Commits, and snapshots read, that were lost and told so, over all seeds.
+    pub lost: u64,
     /// Median of commits per seed.
     pub commits_median: u64,
     /// Median of transfers per seed.
@@ -86,6 +94,8 @@ impl Report {
             wounds: sum(|run| run.wounds),
             aborts: sum(|run| run.aborts),
             faults: sum(|run| run.faults),
+            crashes: sum(|run| run.crashes),
+            lost: sum(|run| run.lost),
             commits_median: median(|run| run.commits),
             transfers_median: median(|run| run.transfers),
             trace_hash: match runs {

@@ -4,11 +4,13 @@ use crate::audit;
 use crate::client::{Came, Client, World};
 use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
+use crate::lives::Staff;
 use crate::names::Names;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
+use driftmesh_object_store::Fate;
 use driftmesh_peer::session::{Options as TxnOptions, transact};
 use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,9 +50,10 @@ pub fn run_seeds(from: u64, to: u64, overrides: &Overrides, mut each: impl FnMut
     runs
 }
 
-/// Peers that own objects at first: all but one with a mad clock.
+/// Peers that are up, and own objects at first: all but one with a mad clock.
 fn founders(simulation: &Simulation) -> Vec<usize> {
-    (0..simulation.peers.len()).filter(|index| !simulation.peers[*index].mad).collect()
+    let is_one = |index: &usize| !simulation.peers[*index].mad && !simulation.peers[*index].gone;
+    (0..simulation.peers.len()).filter(is_one).collect()
 }
 
 fn make_world(simulation: &mut Simulation) -> World {
@@ -90,8 +93,8 @@ fn make_world(simulation: &mut Simulation) -> World {
                 }
             })
             .await;
-            log.end(created.is_ok());
             if let Ok(done) = created {
+                log.committed(vec![done.committed.receipt], done.committed.stable);
                 purses.lock().unwrap_or_else(PoisonError::into_inner).push(done.value);
             }
         });
@@ -122,14 +125,10 @@ fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -
 
 fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
     let until = world.recorder.lock().begun + simulation.options.steps;
+    simulation.staff = Some(Staff { world: world.clone(), until, next_session: 2_000 });
     simulation.begin_faults();
-    let mut session = 0;
     for at in 0..simulation.peers.len() {
-        for _ in 0..simulation.options.clients {
-            let client = client(simulation, world, at, session);
-            session += 1;
-            simulation.executor.spawn(at, client.work(until));
-        }
+        simulation.staff_begins(at);
     }
     let limit = simulation.now_us() + FAULTS_MAX_US;
     simulation.run(limit, |_| world.recorder.lock().begun >= until);
@@ -175,7 +174,8 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
 fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
     let settled = |simulation: &Simulation| {
         simulation.executor.unfinished() == 0
-            && simulation.peers.iter().all(|peer| peer.host.look(|peer| peer.is_quiet()))
+            && simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
+            && simulation.all_whole()
     };
     let failed = clash_in_peace(simulation, world);
     for (number, at) in founders(simulation).into_iter().enumerate() {
@@ -201,7 +201,7 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
             (client, came)
         });
     }
-    let mad = simulation.peers.iter().position(|peer| peer.mad);
+    let mad = simulation.peers.iter().position(|peer| peer.mad && !peer.gone);
     if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
         // It has heard the others in peace for long enough by then.
         let pause = simulation.now_us() + 5 * SECOND_US;
@@ -211,9 +211,27 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
     }
     let limit = simulation.now_us() + SETTLE_WITHIN_US;
     if !simulation.run(limit, settled) {
-        wrong.push(format!("not everything settled within {} s of peace", SETTLE_WITHIN_US / SECOND_US));
+        let text = format!("not everything settled within {} s of peace: ", SETTLE_WITHIN_US / SECOND_US);
+        wrong.push(text + &audit::what_is_open(simulation));
     }
+    ask_all_fates(simulation, world);
     wrong.append(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// R22: every receipt is asked for, at some peer, and some at another one too.
+fn ask_all_fates(simulation: &mut Simulation, world: &World) {
+    let receipts: Vec<(usize, usize)> =
+        world.recorder.lock().ledger.receipts().map(|(number, index, _, _)| (number, index)).collect();
+    let alive: Vec<usize> = (0..simulation.peers.len()).filter(|index| !simulation.peers[*index].gone).collect();
+    for (number, index) in receipts {
+        let times = if simulation.rng.u8(..8) == 0 { 2 } else { 1 };
+        for _ in 0..times {
+            let at = alive[simulation.rng.usize(..alive.len())];
+            simulation.ask_fate(number, index, at);
+        }
+    }
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
 }
 
 /// Runs something once for each purse, and notes what did not commit.
@@ -255,15 +273,19 @@ fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: S
         options,
         ..SeedReport::default()
     };
-    for peer in &simulation.peers {
-        peer.host.look(|peer| {
-            let metrics = peer.metrics();
-            report.wounds += metrics.wounds;
-            report.aborts += metrics.aborts;
-            for (event, times) in &metrics.rare {
-                *report.rare.entry(*event).or_default() += times;
-            }
-        });
+    let alive = simulation.peers.iter().filter(|peer| !peer.gone);
+    let present = alive.map(|peer| peer.host.look(|peer| peer.metrics().clone()));
+    for metrics in simulation.former_metrics.iter().cloned().chain(present) {
+        report.wounds += metrics.wounds;
+        report.aborts += metrics.aborts;
+        for (event, times) in metrics.rare {
+            *report.rare.entry(event).or_default() += times;
+        }
+    }
+    report.crashes = simulation.crashes;
+    let ledger = &world.recorder.lock().ledger;
+    for number in 0..ledger.kept.len() {
+        report.lost += u64::from(ledger.fate(number) == Fate::Lost);
     }
     report
 }

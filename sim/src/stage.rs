@@ -2,9 +2,8 @@
 //!
 //! It refuses to know what runs on it; `driftmesh` puts its own handles on top, so that users test what they ship.
 
-use crate::audit::owned_objects;
+use crate::audit::{owned_objects, replicas_differ};
 use crate::host::{Clock, SimHost};
-use crate::observer::replay_differs;
 use crate::options::Options;
 use crate::requests::{Request, Requests};
 use crate::world::Simulation;
@@ -79,7 +78,7 @@ impl Stage {
     /// knows all others, so peers neither restart nor begin as strangers, and no clock is mad.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let options = Options { restarts: false, strangers: false, mad_clock: false, ..options };
+        let options = Options { restarts: false, strangers: false, mad_clock: false, crashes: false, ..options };
         Self { simulation: Simulation::new(options) }
     }
 
@@ -126,10 +125,13 @@ impl Stage {
         let simulation = &mut self.simulation;
         simulation.heal();
         let until = simulation.now_us() + SETTLE_WITHIN_US;
-        simulation.run(until, |simulation| simulation.peers.iter().all(|peer| peer.host.look(|peer| peer.is_quiet())));
+        simulation.run(until, |simulation| {
+            let mut alive = simulation.peers.iter().filter(|peer| !peer.gone);
+            alive.all(|peer| peer.host.look(|peer| peer.is_quiet() && !peer.is_behind()))
+        });
         let mut wrong = std::mem::take(&mut simulation.observer.violations);
         owned_objects(simulation, &mut wrong);
-        wrong.extend(simulation.peers.iter().filter_map(|peer| peer.host.look(|peer| replay_differs(peer.group()))));
+        replicas_differ(simulation, &mut wrong);
         wrong
     }
 

@@ -1,21 +1,22 @@
 //! The event loop: virtual time, messages on their way, timers, faults.
 
 use crate::executor::Executor;
-use crate::host::{Clock, Place, SimHost, now_at};
+use crate::host::{Clock, SimHost};
+use crate::lives::{MadeAt, Staff};
 use crate::network::Network;
-use crate::observer::Observer;
+use crate::observer::{Look, Observer, Opening};
 use crate::options::Options;
 use crate::requests::{Request, Requests};
 use crate::trace::Trace;
 use driftmesh_directory::HomeRing;
 use driftmesh_model::ObjectId;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
-use driftmesh_model::{Incarnation, Lsn, Micros, PeerId, Timestamp, codec};
+use driftmesh_model::{GroupId, PeerId, codec};
+use driftmesh_object_store::Group;
 use driftmesh_peer::session::Host;
-use driftmesh_peer::{Config, Envelope, Peer, Retain, Seek, Stability};
+use driftmesh_peer::{Envelope, Metrics, Peer, Seek};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -23,20 +24,20 @@ use std::task::Waker;
 const POLLS_PER_INSTANT_MAX: u64 = 1_000_000;
 /// With a lower bound of records than this, homes may forget.
 const RECORDS_ENOUGH: usize = 1_000;
+/// How often somebody asks what became of a commit, us.
+const ASK_EVERY_US: u64 = 50_000;
 /// How often the routing lets two peers meet that had not, us.
 const REFRESH_EVERY_US: u64 = 300_000;
-/// How far ahead the mad clock is, us.
-const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
 
-enum Event {
+pub(crate) enum Event {
     Deliver {
         from: usize,
         to: usize,
-        ids: (PeerId, PeerId),
+        /// Which starts of the two it belongs to: a connection ends with either.
+        lives: (u64, u64),
         bytes: Vec<u8>,
     },
     Timer(usize),
-    JournalHeld(usize, Lsn),
     Awake(Waker),
     JobReady(usize),
     Fault,
@@ -48,27 +49,25 @@ enum Event {
     Refresh,
     /// A peer that drains goes as soon as it may, and comes back as somebody new; not after the time.
     Leave(usize, u64),
-}
-
-/// How a peer goes for good.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Going {
-    /// Drained, with a goodbye.
-    Clean,
-    /// Without a word; it had nothing, and nothing was on its way to it.
-    Crash,
+    /// A peer that has crashed is started again, as itself or as somebody new.
+    Return(usize, bool),
+    /// The others find out that a start of a peer is over.
+    Missed(usize, u64),
+    /// Somebody asks what became of a commit.
+    AskFate,
 }
 
 /// One simulated peer.
 pub(crate) struct SimPeer {
     pub(crate) host: SimHost,
     pub(crate) id: PeerId,
+    /// How often it was started.
+    pub(crate) life: u64,
     pub(crate) wall_offset_us: i64,
-    timer_set: Option<u64>,
-    paused_until: u64,
-    journal_hashed: Lsn,
+    pub(crate) timer_set: Option<u64>,
+    pub(crate) paused_until: u64,
     pub(crate) mad: bool,
-    /// It said goodbye and does not come back.
+    /// It is down: it crashed, or said goodbye.
     pub(crate) gone: bool,
 }
 
@@ -82,33 +81,35 @@ pub(crate) struct Simulation {
     pub(crate) rng: Rng,
     pub(crate) faults: u64,
     pub(crate) requests: Requests,
-    network: Network,
+    pub(crate) network: Network,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     messages: u64,
-    trace: Trace,
+    pub(crate) trace: Trace,
     /// Polls since virtual time passed last.
     polls: u64,
     /// Pairs whose connection is down, lower index first.
-    down: Vec<(usize, usize)>,
+    pub(crate) down: Vec<(usize, usize)>,
     /// Pairs that have not met, lower index first.
-    strangers: BTreeSet<(usize, usize)>,
+    pub(crate) strangers: BTreeSet<(usize, usize)>,
+    /// Who begins to work at a peer that is started, if anybody does.
+    pub(crate) staff: Option<Staff>,
+    pub(crate) crashes: u64,
+    /// What peers had counted that ended.
+    pub(crate) former_metrics: Vec<Metrics>,
+    /// Moments that opened at a peer and are good for a fault.
+    pub(crate) moments: Vec<(usize, GroupId, Opening)>,
+    /// Groups that lost the majority of their voters: nobody but an operator could revive them.
+    pub(crate) lost_groups: BTreeSet<GroupId>,
 }
 
 /// The homes of an object among all peers.
 fn true_homes(peers: &[SimPeer], object: ObjectId) -> Vec<PeerId> {
     let mut ring = HomeRing::default();
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| !peer.gone) {
         ring.add(peer.id);
     }
     ring.homes(object)
-}
-
-fn peer_id(seed: u64, index: usize) -> PeerId {
-    let mut hasher = blake3::Hasher::new_derive_key("driftmesh simulator peer v1");
-    hasher.update(&seed.to_be_bytes());
-    hasher.update(&(index as u64).to_be_bytes());
-    PeerId::from_bytes(*hasher.finalize().as_bytes())
 }
 
 impl Simulation {
@@ -117,8 +118,8 @@ impl Simulation {
         let clock = Arc::new(Clock::default());
         let mut rng = Rng::with_seed(options.seed);
         let requests = Requests::default();
-        let place = |index| (index, Arc::clone(&clock), requests.clone());
-        let peers = (0..options.peers).map(|index| new_peer(&options, place(index), &mut rng)).collect();
+        let place = |index| MadeAt { index, clock: Arc::clone(&clock), requests: requests.clone() };
+        let peers = (0..options.peers).map(|index| place(index).first(&options, &mut rng)).collect();
         let mut simulation = Self {
             trace: Trace::new(options.seed),
             options,
@@ -136,6 +137,11 @@ impl Simulation {
             polls: 0,
             down: Vec::new(),
             strangers: BTreeSet::new(),
+            staff: None,
+            crashes: 0,
+            former_metrics: Vec::new(),
+            moments: Vec::new(),
+            lost_groups: BTreeSet::new(),
         };
         for left in 0..simulation.peers.len() {
             for right in left + 1..simulation.peers.len() {
@@ -151,8 +157,11 @@ impl Simulation {
     }
 
     /// Two peers are connected and admit each other.
-    fn meet(&mut self, left: usize, right: usize) {
+    pub(crate) fn meet(&mut self, left: usize, right: usize) {
         self.strangers.remove(&(left.min(right), left.max(right)));
+        if self.peers[left].gone || self.peers[right].gone {
+            return;
+        }
         self.join(left, right);
         self.join(right, left);
     }
@@ -192,7 +201,7 @@ impl Simulation {
         self.polls >= POLLS_PER_INSTANT_MAX
     }
 
-    fn schedule(&mut self, at_us: u64, event: Event) {
+    pub(crate) fn schedule(&mut self, at_us: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((at_us.max(self.now_us()), self.sequence), event);
     }
@@ -203,6 +212,7 @@ impl Simulation {
         if !self.strangers.is_empty() {
             self.schedule(self.now_us() + REFRESH_EVERY_US, Event::Refresh);
         }
+        self.schedule(self.now_us() + ASK_EVERY_US, Event::AskFate);
     }
 
     fn schedule_fault(&mut self) {
@@ -227,9 +237,16 @@ impl Simulation {
             self.peers[index].paused_until = 0;
             // Where leaving is no fault, somebody else's leaving is no business of ours.
             if self.options.restarts {
-                self.peers[index].host.step(|peer, _| peer.stay());
-                self.collect(index, "stay");
+                self.stay(index);
             }
+        }
+    }
+
+    /// A peer stays after all.
+    fn stay(&mut self, index: usize) {
+        if !self.peers[index].gone {
+            self.peers[index].host.step(Peer::stay);
+            self.collect(index, "stay");
         }
     }
 
@@ -320,12 +337,8 @@ impl Simulation {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, ids, bytes } => self.deliver(from, to, ids, bytes),
+            Event::Deliver { from, to, lives, bytes } => self.deliver(from, to, lives, bytes),
             Event::Timer(index) => self.timer(index),
-            Event::JournalHeld(index, lsn) => {
-                self.peers[index].host.step(|peer, now| peer.journal_held(now, lsn));
-                self.collect(index, "held");
-            }
             Event::Awake(waker) => waker.wake(),
             Event::JobReady(job) => self.executor.make_ready(job),
             Event::Fault => {
@@ -352,21 +365,26 @@ impl Simulation {
                     self.schedule(self.now_us() + REFRESH_EVERY_US, Event::Refresh);
                 }
             }
-            Event::Stay(index) => {
-                self.peers[index].host.step(|peer, _| peer.stay());
-                self.collect(index, "stay");
-            }
+            Event::Stay(index) => self.stay(index),
             Event::Leave(index, until) => self.leave(index, until),
+            Event::Return(index, as_itself) => self.begin_life(index, as_itself),
+            Event::Missed(index, life) => self.missed(index, life),
+            Event::AskFate => {
+                if self.network.faulty {
+                    self.ask_some_fate();
+                    self.schedule(self.now_us() + ASK_EVERY_US, Event::AskFate);
+                }
+            }
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, ids: (PeerId, PeerId), bytes: Vec<u8>) {
-        if ids != (self.peers[from].id, self.peers[to].id) {
+    fn deliver(&mut self, from: usize, to: usize, lives: (u64, u64), bytes: Vec<u8>) {
+        if lives != (self.peers[from].life, self.peers[to].life) || self.peers[to].gone {
             // One of the two has gone: its connections went with it.
             return;
         }
         if self.peers[to].paused_until > self.now_us() {
-            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, ids, bytes });
+            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, lives, bytes });
             return;
         }
         if self.down.contains(&(from.min(to), from.max(to))) {
@@ -381,7 +399,7 @@ impl Simulation {
 
     fn timer(&mut self, index: usize) {
         // An earlier timer was set after this one, and has taken its place.
-        if self.peers[index].timer_set != Some(self.now_us()) {
+        if self.peers[index].timer_set != Some(self.now_us()) || self.peers[index].gone {
             return;
         }
         self.peers[index].timer_set = None;
@@ -396,16 +414,15 @@ impl Simulation {
     }
 
     /// Carries out what a peer's steps want done, and watches its journal.
-    fn collect(&mut self, index: usize, what: &str) {
+    pub(crate) fn collect(&mut self, index: usize, what: &str) {
+        if self.peers[index].gone {
+            return;
+        }
         let (steps, commands) = self.peers[index].host.take_commands();
         self.trace.note(self.now_us(), index, what, &steps.to_be_bytes());
         for commands in commands {
             for txn in &commands.wakes {
                 self.trace.note(self.now_us(), index, "wake", &txn.as_u64().to_be_bytes());
-            }
-            if let Some(lsn) = commands.appended {
-                let after = self.rng.u64(0..=2 * self.options.stable_after_us);
-                self.schedule(self.now_us() + after, Event::JournalHeld(index, lsn));
             }
             for (to, envelope) in commands.sends {
                 self.ship(index, to, &envelope);
@@ -415,7 +432,7 @@ impl Simulation {
                 self.schedule(self.now_us() + after, Event::Sought(index, seek));
             }
         }
-        self.hash_journal(index);
+        self.watch_journals(index);
         let next = self.peers[index].host.look(|peer| peer.next_timer());
         if let Some(at) = next.map(|at| at.0.max(self.now_us()))
             && self.peers[index].timer_set.is_none_or(|set| at < set)
@@ -423,6 +440,7 @@ impl Simulation {
             self.peers[index].timer_set = Some(at);
             self.schedule(at, Event::Timer(index));
         }
+        self.use_moments();
     }
 
     fn ship(&mut self, from: usize, to: PeerId, envelope: &Envelope) {
@@ -434,29 +452,32 @@ impl Simulation {
             return;
         }
         for after in self.network.send(&mut self.rng, &self.options, from, to) {
-            let ids = (self.peers[from].id, self.peers[to].id);
-            self.schedule(self.now_us() + after, Event::Deliver { from, to, ids, bytes: bytes.clone() });
+            let lives = (self.peers[from].life, self.peers[to].life);
+            self.schedule(self.now_us() + after, Event::Deliver { from, to, lives, bytes: bytes.clone() });
         }
     }
 
-    fn hash_journal(&mut self, index: usize) {
-        let now_us = self.now_us();
-        let sim_peer = &mut self.peers[index];
-        let (trace, observer) = (&mut self.trace, &mut self.observer);
-        let hashed = sim_peer.journal_hashed;
-        let offset = sim_peer.wall_offset_us.max(0).unsigned_abs();
+    fn watch_journals(&mut self, index: usize) {
         // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
         // from others, and by what those were ahead.
-        let bound = SimHost::true_wall_us(&self.clock) + offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
-        let left = sim_peer.host.look(|peer| {
-            let group = peer.group();
-            for (_, entry) in group.journal().entries_from(hashed.next()) {
-                let bytes = codec::encode(entry).expect("entries encode");
-                trace.note(now_us, index, "journal", &bytes);
+        let offset = self.peers[index].wall_offset_us.max(0).unsigned_abs();
+        let ahead_us = offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
+        let true_wall_us = SimHost::true_wall_us(&self.clock);
+        let mut look =
+            Look { trace: &mut self.trace, now_us: self.clock.now_us(), peer: index, true_wall_us, ahead_us };
+        let (observer, moments) = (&mut self.observer, &mut self.moments);
+        let left = self.peers[index].host.look(|peer| {
+            let own = peer.group().id();
+            let all: Vec<GroupId> = peer.groups().map(Group::id).collect();
+            observer.forget_left(peer.group().consensus().me(), &all);
+            let mut any_left = false;
+            for group in peer.groups() {
+                let (openings, left) = observer.watch(group, group.id() == own, &mut look);
+                any_left |= left && group.id() == own;
+                moments.extend(openings.into_iter().map(|opening| (index, group.id(), opening)));
             }
-            observer.watch(group, Timestamp::from_wall(Micros(bound)))
+            any_left
         });
-        sim_peer.journal_hashed = sim_peer.host.look(|peer| peer.group().journal().tail());
         if left {
             self.check_pointers(&[index]);
         }
@@ -479,81 +500,53 @@ impl Simulation {
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
-        match self.rng.u8(..10) {
+        match self.rng.u8(..12) {
             0..=2 if peers > 1 => self.network.partition(&mut self.rng, peers),
             3..=5 => self.network.mend(),
             6 | 7 if peers > 1 => {
                 let other = (one + self.rng.usize(1..peers)) % peers;
                 self.disconnect(one.min(other), one.max(other));
             }
-            8 if self.options.stalls => self.peers[one].paused_until = now_us + self.rng.u64(1_000..1_500_000),
-            9 if !self.options.restarts => {}
-            9 if self.rng.u8(..4) == 0 && self.has_nothing(one) && self.is_idle(one) => self.go(one, Going::Crash),
-            9 if !self.peers[one].mad => {
-                self.peers[one].host.step(|peer, now| peer.drain(now));
+            8 if self.options.stalls => self.pause(one),
+            9 if self.options.restarts && !self.peers[one].mad && !self.peers[one].gone => {
+                self.peers[one].host.step(Peer::drain);
                 self.collect(one, "drain");
                 if self.rng.bool() {
-                    self.schedule(now_us + 20_000, Event::Leave(one, now_us + 2_000_000));
+                    self.schedule(now_us + 20_000, Event::Leave(one, now_us + 4_000_000));
                 } else {
                     let until = now_us + self.rng.u64(10_000..500_000);
                     self.schedule(until, Event::Stay(one));
                 }
             }
+            10 | 11 => self.crash_if_allowed(one),
             _ => {}
         }
     }
 
+    /// A peer stands still for a while.
+    pub(crate) fn pause(&mut self, index: usize) {
+        self.peers[index].paused_until = self.now_us() + self.rng.u64(1_000..self.options.stall_max_us.max(1_001));
+    }
+
     /// A draining peer goes when it may.
     fn leave(&mut self, index: usize, until: u64) {
-        let may_go = self.peers[index].host.look(|peer| peer.is_drained() && peer.is_quiet());
+        let may_go =
+            !self.peers[index].gone && self.peers[index].host.look(|peer| peer.is_drained() && peer.is_quiet());
         if may_go && self.network.faulty {
-            self.go(index, Going::Clean);
+            self.end_life(index, true);
+            self.begin_life(index, false);
         } else if self.now_us() < until && self.network.faulty {
             self.schedule(self.now_us() + 20_000, Event::Leave(index, until));
         } else {
-            self.peers[index].host.step(|peer, _| peer.stay());
-            self.collect(index, "stay");
-        }
-    }
-
-    /// Whether no client waits for anything at this peer: the simulator keeps them through a restart.
-    fn is_idle(&self, index: usize) -> bool {
-        self.peers[index].host.look(|peer| peer.status(now_at(&self.clock, 0)).transactions == 0)
-    }
-
-    /// Whether a crash of this peer destroys nothing: it owns nothing and nothing is on its way to it.
-    fn has_nothing(&self, index: usize) -> bool {
-        let group = self.peers[index].host.look(|peer| peer.group().id());
-        let empty = |peer: &mut Peer| peer.group().owned_count() + peer.group().in_transit_count() == 0;
-        let sends = |other: &SimPeer| other.host.look(|peer| peer.group().unsettled_to(group).count() > 0);
-        self.peers[index].host.look(empty) && !self.peers.iter().any(sends)
-    }
-
-    /// A peer goes and comes back as somebody new: another id, another incarnation, another group.
-    fn go(&mut self, index: usize, going: Going) {
-        let former = self.peers[index].id;
-        self.down.retain(|(left, right)| *left != index && *right != index);
-        for other in 0..self.peers.len() {
-            if other != index {
-                self.peers[other].host.step(|peer, now| peer.left(now, former, going == Going::Clean));
-                self.collect(other, "gone");
-            }
-        }
-        self.observer.restarts += 1;
-        let id = peer_id(self.options.seed, index + 1_000 * self.observer.restarts);
-        let config = new_config(&self.options, &mut self.rng, id, false);
-        self.peers[index].host.replace(|now| Peer::new(config, now));
-        let peer = &mut self.peers[index];
-        (peer.id, peer.timer_set, peer.journal_hashed) = (id, None, Lsn::ZERO);
-        for other in 0..self.peers.len() {
-            if other != index {
-                self.meet(index, other);
-            }
+            self.stay(index);
         }
     }
 
     fn disconnect(&mut self, left: usize, right: usize) {
         if self.down.contains(&(left, right)) || self.strangers.contains(&(left, right)) {
+            return;
+        }
+        if self.peers[left].gone || self.peers[right].gone {
             return;
         }
         self.down.push((left, right));
@@ -569,36 +562,4 @@ impl Simulation {
     pub(crate) fn trace_hash(&self) -> String {
         self.trace.finish()
     }
-}
-
-fn new_peer(options: &Options, place: (usize, Arc<Clock>, Requests), rng: &mut Rng) -> SimPeer {
-    let (index, clock, requests) = place;
-    let id = peer_id(options.seed, index);
-    let mad = options.mad_clock && index + 1 == options.peers;
-    let skew = i64::try_from(options.skew_us).unwrap_or(0);
-    let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
-    let config = new_config(options, rng, id, index == 0);
-    let place = Place { index, clock, requests, wall_offset_us };
-    let host = SimHost::new(place, |now| Peer::new(config, now));
-    SimPeer { host, id, wall_offset_us, timer_set: None, paused_until: 0, journal_hashed: Lsn::ZERO, mad, gone: false }
-}
-
-fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Config {
-    let mut seed = [0; 32];
-    seed.fill_with(|| rng.u8(..));
-    let incarnation = Incarnation::from_u64(rng.u64(..));
-    let mut config = Config::new(id, incarnation, seed);
-    config.retain = Retain::Everything;
-    config.stability = if options.stable_after_us > 0 { Stability::Reported } else { Stability::OnAppend };
-    config.version_bytes_max = options.version_bytes_max;
-    config.pointers_max = options.pointers_max;
-    config.pointer_grace = Micros(options.pointer_grace_us);
-    config.records_max = NonZeroUsize::new(options.records_max).unwrap_or(NonZeroUsize::MIN);
-    #[cfg(feature = "sabotage")]
-    {
-        config.sabotage = options.sabotage;
-    }
-    config.founder = founder;
-    config.name_bucket_entries_max = options.name_bucket_entries_max;
-    config
 }

@@ -1,0 +1,79 @@
+//! Faults in the moments in which they hurt most: when something has begun and is not safe yet.
+//!
+//! Faults at random times hardly ever meet these. It refuses to judge anything.
+
+use crate::observer::Opening;
+use crate::options::Aim;
+use crate::world::Simulation;
+use driftmesh_model::GroupId;
+
+/// One moment in so many is used.
+const ONE_OF: u8 = 6;
+
+impl Opening {
+    const fn is(self, aim: Aim) -> bool {
+        match self {
+            Self::Commit => matches!(aim, Aim::Commit),
+            Self::Out(_) => matches!(aim, Aim::Out),
+            Self::In(_) => matches!(aim, Aim::In),
+            Self::Elected => matches!(aim, Aim::Election),
+            Self::Joint => matches!(aim, Aim::Joint),
+            Self::Retired => matches!(aim, Aim::Retired),
+        }
+    }
+}
+
+impl Simulation {
+    /// Looks at what has just opened, and strikes now and then.
+    pub(crate) fn use_moments(&mut self) {
+        let moments = std::mem::take(&mut self.moments);
+        if !self.network.faulty {
+            return;
+        }
+        let Some(aim) = self.options.aim else { return };
+        let hits = moments.into_iter().filter(|(_, _, opening)| opening.is(aim)).collect::<Vec<_>>();
+        for (index, group, opening) in hits {
+            // Commits are plenty.
+            let one_of = if aim == Aim::Commit { 30 * ONE_OF } else { ONE_OF };
+            if self.rng.u8(..one_of) == 0 {
+                self.strike(index, group, opening);
+            }
+        }
+        if aim == Aim::Copy {
+            for index in 0..self.peers.len() {
+                let copies = |peer: &mut driftmesh_peer::Peer| peer.groups().any(|group| group.is_copying());
+                if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..30) == 0 {
+                    self.strike(index, GroupId::from_u128(0), Opening::Commit);
+                }
+            }
+        }
+    }
+
+    /// A fault at a peer, or at the other end of a transfer.
+    fn strike(&mut self, index: usize, _group: GroupId, opening: Opening) {
+        let other_end = match opening {
+            Opening::Out(other) | Opening::In(other) => (0..self.peers.len()).find(|index| {
+                !self.peers[*index].gone && self.peers[*index].host.look(|peer| peer.group().id() == other)
+            }),
+            Opening::Commit | Opening::Elected | Opening::Joint | Opening::Retired => None,
+        };
+        let at = if self.rng.u8(..3) == 0 { other_end.unwrap_or(index) } else { index };
+        if self.peers[at].gone {
+            return;
+        }
+        self.faults += 1;
+        match self.rng.u8(..6) {
+            0..=2 => self.crash_if_allowed(at),
+            3 => self.network.isolate(at, self.peers.len()),
+            4 if self.options.stalls => self.pause(at),
+            // Both ends.
+            5 => {
+                if let Some(other) = other_end {
+                    self.crash_if_allowed(at);
+                    self.crash_if_allowed(other);
+                }
+            }
+            _ => {}
+        }
+    }
+}
