@@ -323,10 +323,11 @@ impl<E: LogEntry> Consensus<E> {
         sent.max().unwrap_or_default()
     }
 
-    /// A member that needs a copy of the state, if any does.
+    /// A member that needs a copy of the state, if any does: the one heard last, so that a dead one delays nobody.
     pub fn wants_copy(&self) -> Option<MemberId> {
         let Role::Leading(leadership) = &self.role else { return None };
-        leadership.followers.iter().find(|(_, progress)| progress.needs_copy).map(|(member, _)| *member)
+        let needy = leadership.followers.iter().filter(|(_, progress)| progress.needs_copy);
+        needy.max_by_key(|(_, progress)| progress.heard_at).map(|(member, _)| *member)
     }
 
     /// Whether this member needs a copy of the state.
