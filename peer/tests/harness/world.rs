@@ -523,6 +523,11 @@ impl Mesh {
         self.lock().now(at)
     }
 
+    /// A peer's wall clock is set to so many microseconds off the true one.
+    pub(crate) fn set_wall_offset(&self, at: usize, wall_offset_us: i64) {
+        self.lock().seats[at].wall_offset_us = wall_offset_us;
+    }
+
     /// The time since the start, us.
     pub(crate) fn mono_us(&self) -> u64 {
         self.lock().mono_us
