@@ -351,7 +351,7 @@ impl Peer {
             && self.wakes.is_empty()
             && self.seeks.is_empty()
             && self.dirty.is_empty();
-        !quiet || (self.own_dirty && !self.group.consensus().is_alone())
+        !quiet || self.own_group_has_to_say()
     }
 
     /// Finishes the step and takes what it wants done. Call after every input.

@@ -228,9 +228,18 @@ impl Peer {
         }
     }
 
+    /// Whether the own group took a step that others may have to hear of. A group of one has only former members to
+    /// tell.
+    pub(crate) const fn own_group_has_to_say(&self) -> bool {
+        let consensus = self.group.consensus();
+        self.own_dirty && (!consensus.is_alone() || consensus.has_words())
+    }
+
     /// Sends what the groups that took a step want said.
     pub(crate) fn replicate(&mut self) {
-        if std::mem::take(&mut self.own_dirty) && !self.group.consensus().is_alone() {
+        let has_to_say = self.own_group_has_to_say();
+        self.own_dirty = false;
+        if has_to_say {
             self.replicate_group(self.group.id());
         }
         for id in std::mem::take(&mut self.dirty) {

@@ -307,12 +307,15 @@ impl<E: LogEntry> Consensus<E> {
     /// Whether a message will end this member's lead. What it has acted on beyond the watermark must be rolled back
     /// before the message is handled.
     pub fn would_depose(&self, message: &Message<E>) -> bool {
-        self.is_leading() && message.period() > self.period()
+        self.is_leading() && message.period() > self.period() && Self::can_climb(message.period())
     }
 
     /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
     pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
         let (theirs, ours) = (message.period(), self.period());
+        if !Self::can_climb(theirs) {
+            return;
+        }
         if theirs < ours && !self.takes_lower_terms() {
             // R9: a lower term is refused, and its sender learns of the higher one.
             match message.body {
@@ -363,6 +366,11 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
+    /// Whether this member has something to say besides entries and signs of life.
+    pub const fn has_words(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.
     pub fn take_messages(&mut self, now: Micros, urgent: bool) -> Vec<(MemberId, Message<E>)> {
         if self.is_leading() && !self.alone {
@@ -380,6 +388,11 @@ impl<E: LogEntry> Consensus<E> {
         while self.memberships.len() > 1 && self.memberships[1].0 <= self.watermark {
             self.memberships.pop_front();
         }
+    }
+
+    /// R25: periods beyond are no sound member's: nobody could be elected above them any more.
+    const fn can_climb((generation, term): Period) -> bool {
+        generation.as_u64() < u64::MAX / 2 && term.as_u64() < u64::MAX / 2
     }
 
     const fn period(&self) -> Period {
