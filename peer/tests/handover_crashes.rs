@@ -32,13 +32,6 @@ const STOPS: [Stop; 6] = [
     Stop::Done,
 ];
 
-fn is_last_entry(flight: &Flight, kind: fn(&Entry) -> bool) -> bool {
-    use driftmesh_object_store::{Body, GroupMessage};
-    let Message::Group { message: GroupMessage::Consensus(message), .. } = flight.message() else { return false };
-    let Body::Append { batch, .. } = &message.body else { return false };
-    batch.entries().iter().any(|(_, entry)| kind(entry))
-}
-
 /// The first two are on one machine, so that neither follows the other and both may die.
 fn apart(peers: usize) -> Mesh {
     Mesh::replicated_with(peers, 2, |at, setup| setup.config.domain = at.max(1) as u64)
@@ -49,7 +42,7 @@ fn stopped(stop: Stop, value: Value) -> (Mesh, ObjectId) {
     let mesh = apart(7);
     let object = mesh.create_values(0, &[value])[0];
     mesh.run(200);
-    let hold = |kind: fn(&Entry) -> bool| mesh.rule(Rule::Hold, move |flight| is_last_entry(flight, kind));
+    let hold = |kind: fn(&Entry) -> bool| mesh.rule(Rule::Hold, move |flight| harness::carries(flight, kind));
     match stop {
         Stop::DepartureUnstable => hold(|entry| matches!(entry, Entry::TransferOut { .. })),
         Stop::GrantUnderWay => mesh.rule(Rule::Hold, is_grant),

@@ -103,6 +103,12 @@ pub(crate) fn is_entries(flight: &Flight) -> bool {
     matches!(consensus(flight), Some(Body::Append { batch, .. }) if !batch.entries().is_empty())
 }
 
+/// Whether this carries an entry of a journal that fits.
+pub(crate) fn carries(flight: &Flight, fits: impl Fn(&Entry) -> bool) -> bool {
+    let Some(Body::Append { batch, .. }) = consensus(flight) else { return false };
+    batch.entries().iter().any(|(_, entry)| fits(entry))
+}
+
 /// Whether this says that entries are held.
 pub(crate) fn is_held_word(flight: &Flight) -> bool {
     matches!(consensus(flight), Some(Body::Appended { .. }))
