@@ -217,7 +217,7 @@ impl Peer {
     fn group_ended(&mut self, group: GroupId) {
         self.metrics.note(RareEvent::GroupEnded);
         if group == self.group.id() && self.remains(group).is_none() {
-            // R9: others led it to its end while this peer was out of reach.
+            // R9: others elected a leader while this peer was cut off or stood still, and are done with the group.
             self.own_group_deposed();
         }
         self.drop_followed(group);

@@ -336,11 +336,18 @@ impl Peer {
         group
     }
 
-    /// The peer stays after it had retired its group.
+    /// The peer stays after it had retired its group, whose end may not be stable or told yet.
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
-        self.outbox.forget_group(former.id());
+        let former_id = former.id();
+        if self.groups.ended(former_id).is_none() {
+            self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+            self.dirty.push(former_id);
+            self.begin_caretaking(former_id);
+        } else {
+            self.outbox.forget_group(former_id);
+        }
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {
             self.tell_all_about(&record);
