@@ -380,6 +380,11 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
+    /// Whether this member has something to say besides entries and signs of life.
+    pub const fn has_words(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.
     pub fn take_messages(&mut self, now: Micros, urgent: bool) -> Vec<(MemberId, Message<E>)> {
         if self.is_leading() && !self.alone {
