@@ -10,7 +10,7 @@ use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Micros, ObjectId, PeerId};
+use driftmesh_model::{Epoch, GroupId, Hash, Micros, ObjectId, PeerId};
 use driftmesh_object_store::Entry;
 
 /// Slots of owned objects that one slice looks at, and the pause between slices.
@@ -38,9 +38,13 @@ impl Peer {
         let Some(group) = self.led(id) else { return };
         // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
         let highest = group.highest();
-        let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().map(|(to, number, _)| (to, number)).collect();
+        let generation = group.generation();
+        let unsettled: Vec<(GroupId, u64, ObjectId, Epoch)> =
+            group.all_unsettled().map(|(to, number, transit)| (to, number, transit.object, transit.epoch)).collect();
         self.clock.raise_above(highest);
-        for (to, number) in unsettled {
+        for (to, number, object, epoch) in unsettled {
+            // R3: what is on its way leaves a pointer here too.
+            self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
             self.grants_due.insert((id, to, number), self.now.mono);
             self.timers.set(self.now.mono, Timer::Grant(id, to, number));
         }
@@ -58,6 +62,10 @@ impl Peer {
 
     /// Somebody else leads the group now, or it is no more.
     pub(crate) fn end_caretaking(&mut self, id: GroupId) {
+        if let Some(followed) = self.followed.remove(&id) {
+            self.forget_undone(&followed.group);
+            self.followed.insert(id, followed);
+        }
         self.caretaking.remove(&id);
         self.windows.remove(&id);
         self.outbox.forget_group(id);

@@ -154,7 +154,7 @@ impl Peer {
     }
 
     /// What a home was told, or was to be told, is gone.
-    fn forget_home(&mut self, peer: &PeerId) {
+    pub(crate) fn forget_home(&mut self, peer: &PeerId) {
         self.publisher.forget(peer);
         self.republish.forget(*peer);
         self.pointers.home_gone(peer);
@@ -178,6 +178,7 @@ impl Peer {
             homes,
             everyone,
             someone_missing: self.groups.leaders().any(|(_, leader)| leader.as_ref().is_none_or(out_of_reach))
+                || self.some_group_is_silent()
                 || (self.members.is_empty() && !self.config.founder),
             groups_digest: self.groups.digest(),
             held_here: self
