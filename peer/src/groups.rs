@@ -196,6 +196,12 @@ impl Peer {
         Some(GroupRecord { group, generation: led.generation(), term: led.term(), leader, ended: None })
     }
 
+    /// What remains of a group, if this peer knows that it has ended.
+    #[must_use]
+    pub fn remains_of(&self, group: GroupId) -> Option<&Ended> {
+        self.groups.ended(group)
+    }
+
     /// What remains of a group, if it has ended.
     pub(crate) fn record_of_ended(&self, group: GroupId) -> Option<GroupRecord> {
         let ended = Some(self.groups.ended(group)?.clone());

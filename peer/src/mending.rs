@@ -5,18 +5,20 @@ use crate::Peer;
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A peer that had no room for a group is not asked again for so long.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(10_000);
+/// So many looks ago, one with each heartbeat, the journal ended where a member must be that has caught up.
+const LOOKS_BACK: usize = 4;
 /// A candidate must have been heard within this: longer than members without business wait for a heartbeat.
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What a leader remembers while it mends one group.
 #[derive(Debug, Default)]
 pub(crate) struct Mending {
-    /// The journal's end when it last looked: whoever holds that now has caught up.
-    tail: Lsn,
+    /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
+    tails: VecDeque<Lsn>,
     /// Who had no room, and when that was said.
     refused: BTreeMap<PeerId, Micros>,
 }
@@ -70,7 +72,11 @@ impl Peer {
         let target = self.target_of(group);
         let present = group.consensus().membership();
         let change = target.filter(|target| target != present);
-        self.mending.entry(id).or_default().tail = tail;
+        let tails = &mut self.mending.entry(id).or_default().tails;
+        tails.push_back(tail);
+        if tails.len() > LOOKS_BACK {
+            tails.pop_front();
+        }
         if let Some(target) = change {
             self.metrics.note(RareEvent::MembersChanged);
             // It may not be possible just now; the next look tries again.
@@ -97,11 +103,19 @@ impl Peer {
         let now = self.now.mono;
         let same = self.members.get(&member.peer).filter(|known| known.incarnation == member.incarnation);
         let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
-        same.is_some_and(|known| known.draining == 0) && silent < self.config.replace_after
+        let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
+        same.is_some_and(|known| known.draining == 0) && follows
+    }
+
+    /// Whether a peer said lately that it has no room for a group.
+    fn has_refused(&self, group: GroupId, peer: &PeerId) -> bool {
+        let said = self.mending.get(&group).and_then(|mending| mending.refused.get(peer));
+        said.is_some_and(|at| self.now.mono.since(*at) < ASK_AGAIN_AFTER)
     }
 
     fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
-        let before = self.mending.get(&group.id()).map_or(Lsn::ZERO, |mending| mending.tail);
+        let before =
+            self.mending.get(&group.id()).and_then(|mending| mending.tails.front().copied()).unwrap_or_default();
         let consensus = group.consensus();
         consensus.follower(member, self.now.mono).is_some_and(|(held, _)| held >= before && held > Lsn::ZERO)
             && !consensus.needs_copy(member)
@@ -178,11 +192,6 @@ impl Peer {
         }
         let now = self.now.mono;
         let present = group.consensus().membership();
-        let refused = self.mending.get(&group.id()).map(|mending| &mending.refused);
-        let may = |peer: &PeerId| {
-            let said = refused.and_then(|refused| refused.get(peer));
-            said.is_none_or(|at| now.since(*at) >= ASK_AGAIN_AFTER)
-        };
         let domains: BTreeSet<u64> =
             chosen.iter().filter_map(|member| self.members.get(&member.peer)).map(|member| member.domain).collect();
         let own = self.config.peer;
@@ -190,7 +199,8 @@ impl Peer {
             .members
             .iter()
             .filter(|(peer, member)| {
-                member.connected && member.draining == 0 && may(peer) && now.since(member.heard_at) < HEARD_WITHIN
+                let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
+                is_live && !self.has_refused(group.id(), peer)
             })
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);

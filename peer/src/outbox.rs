@@ -127,9 +127,10 @@ impl Outbox {
         self.held_count = self.held.values().map(Vec::len).sum();
     }
 
-    /// Whether anything waits for a group's journal.
-    pub(crate) fn waits_for(&self, group: GroupId) -> bool {
-        self.held.range((group, Lsn::ZERO)..=(group, Lsn::from_u64(u64::MAX))).next().is_some()
+    /// The last position of a group's journal that anything waits for; zero when nothing does.
+    pub(crate) fn waits_for(&self, group: GroupId) -> Lsn {
+        let held = self.held.range((group, Lsn::ZERO)..=(group, Lsn::from_u64(u64::MAX)));
+        held.map(|((_, lsn), _)| *lsn).next_back().unwrap_or_default()
     }
 
     /// How many messages are held back.

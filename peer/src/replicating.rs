@@ -52,6 +52,11 @@ impl Peer {
         MemberId { peer: self.config.peer, incarnation: self.config.incarnation }
     }
 
+    /// The groups that this peer belongs to, the one it works in first.
+    pub fn member_groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.group).chain(self.followed.values().map(|followed| &followed.group))
+    }
+
     /// A group that this peer belongs to.
     pub(crate) fn group_of(&self, id: GroupId) -> Option<&Group> {
         if self.group.id() == id {
@@ -231,10 +236,11 @@ impl Peer {
 
     fn replicate_group(&mut self, id: GroupId) {
         let now = self.now.mono;
-        // What waits for the barrier does not wait for a batch to fill too.
-        let urgent = self.outbox.waits_for(id);
+        let awaited = self.outbox.waits_for(id);
         let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
         let Some(group) = group else { return };
+        // What the barrier waits for does not wait for a batch to fill too.
+        let urgent = awaited > group.consensus().sent();
         let messages = group.take_messages(now, urgent);
         let next = group.next_tick();
         for (to, message) in messages {

@@ -170,6 +170,11 @@ impl Peer {
             }
             return;
         };
+        if grant.from == grant.to {
+            // R25: what a group has it is not sent by itself.
+            self.metrics.malformed += 1;
+            return;
+        }
         if group.is_retired() {
             // Its last entry is journalled: what it did not answer comes back when its end is told (R19).
             return;

@@ -16,20 +16,21 @@ fn hand(mesh: &Mesh, clock: Timestamp, message: Message) {
     mesh.hand(Flight { from: 1, to: 0, envelope: Envelope { clock, message } });
 }
 
-fn own_of(object: ObjectId, time: Timestamp) -> Message {
-    wire::own(object, TxnTimestamp { time, incarnation: 2, sequence: 1 })
+fn own_of(mesh: &Mesh, object: ObjectId, time: Timestamp) -> Message {
+    wire::own(mesh.group_id(1), object, TxnTimestamp { time, incarnation: 2, sequence: 1 })
 }
 
 #[test]
 fn a_request_501_ms_ahead_is_refused_with_the_receivers_time_and_not_merged() {
-    type Make = fn(ObjectId, Timestamp) -> Message;
-    let scan: Make = |_, snapshot| Message::Scan { snapshot, cursor: 0 };
-    for (make, objects) in [(wire::read as Make, 1), (own_of, 1), (scan, 0)] {
+    type Make = fn(&Mesh, ObjectId, Timestamp) -> Message;
+    let read: Make = |_, object, snapshot| wire::read(object, snapshot);
+    let scan: Make = |_, _, snapshot| Message::Scan { snapshot, cursor: 0 };
+    for (make, objects) in [(read, 1), (own_of as Make, 1), (scan, 0)] {
         let mesh = Mesh::new(2);
         let object = mesh.create_known(0, 1);
         let named = ahead_of(&mesh, 0, 501);
         mesh.clear_log();
-        hand(&mesh, Timestamp::ZERO, make(object, named));
+        hand(&mesh, Timestamp::ZERO, make(&mesh, object, named));
         let refusals = mesh.in_flight(is_clock_ahead);
         assert_eq!(refusals.len(), 1);
         assert_eq!(mesh.sent(|_| true).len(), 1, "nothing else is said");
@@ -50,7 +51,7 @@ fn a_request_499_ms_ahead_is_accepted_and_the_clock_follows_it() {
         hand(&mesh, Timestamp::ZERO, wire::read(object, named));
         assert_eq!(mesh.in_flight(is_read_answer).len(), 1);
         assert!(mesh.put(0, object, 2).receipt.commit > named);
-        hand(&mesh, Timestamp::ZERO, own_of(object, ahead_of(&mesh, 0, millis)));
+        hand(&mesh, Timestamp::ZERO, own_of(&mesh, object, ahead_of(&mesh, 0, millis)));
         assert_eq!(mesh.in_flight(is_grant).len(), 1);
         assert_eq!(mesh.rare(0, RareEvent::ClockRefused), 0);
     }

@@ -10,7 +10,7 @@ use harness::{Mesh, Txn, is_own, ready, small};
 fn ages_asked(mesh: &Mesh) -> Vec<TxnTimestamp> {
     let mut ages = Vec::new();
     for flight in mesh.sent(is_own) {
-        if let Message::Own { requests } = flight.message() {
+        if let Message::Own { requests, .. } = flight.message() {
             ages.extend(requests.iter().map(|request| request.age));
         }
     }

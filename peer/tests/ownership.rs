@@ -5,7 +5,7 @@ mod harness;
 
 use driftmesh_model::{ObjectId, Value};
 use driftmesh_peer::session::{Error, Owned, Ownership};
-use driftmesh_peer::{OWNERSHIP_EVENTS_MAX, OwnershipEvent, SUBSCRIPTIONS_MAX};
+use driftmesh_peer::{OWNERSHIP_EVENTS_MAX, OwnershipEvent, Peer, SUBSCRIPTIONS_MAX};
 use harness::{Gold, Mesh, peer_id, small};
 use std::collections::BTreeSet;
 
@@ -125,6 +125,8 @@ fn a_lost_peer_is_told_once_and_so_is_its_return() {
     mesh.connect(0, 1);
     assert_eq!(taken(&mut subscriber), [OwnershipEvent::Regained { peer: peer_id(1) }]);
     // A clean goodbye of a peer that owns nothing loses nothing.
+    mesh.step(2, |peer, now| peer.drain(now));
+    mesh.run_until("the drain", 2_000, || mesh.look(2, Peer::is_drained));
     mesh.step(0, |peer, now| peer.left(now, peer_id(2), true));
     assert!(taken(&mut subscriber).is_empty());
 }

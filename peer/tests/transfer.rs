@@ -148,7 +148,7 @@ fn what_a_leaving_peer_refuses_is_taken_back_two_epochs_on_and_stays_refused() {
     mesh.hand(grant.clone());
     assert!(mesh.journal(1).iter().any(|entry| matches!(entry, Entry::Refused { .. })));
     // It comes again before the refusal has arrived, and the peer would take objects again: still refused.
-    mesh.step(1, |peer, _| peer.stay());
+    mesh.step(1, |peer, now| peer.stay(now));
     mesh.hand(grant.clone());
     assert_eq!(mesh.in_flight(is_grant_answer).len(), 2);
     mesh.end(txn);

@@ -16,7 +16,8 @@ fn wounded_by(mesh: &Mesh, victim: Txn) -> Option<String> {
         | Cause::CreatedLater { .. }
         | Cause::Waited { .. }
         | Cause::Unavailable { .. }
-        | Cause::ClockAhead { .. } => None,
+        | Cause::ClockAhead { .. }
+        | Cause::Deposed { .. } => None,
     }
 }
 
@@ -33,7 +34,7 @@ fn an_older_one_wounds_a_younger_parked_holder_which_is_woken_and_retried_under_
     ready(mesh.intend(old, &[here])).unwrap();
     assert!(mesh.woken(young));
     assert_eq!(wounded_by(&mesh, young).as_deref(), Some("old"));
-    assert_eq!(mesh.failure(young).unwrap().object(), here);
+    assert_eq!(mesh.failure(young).unwrap().object(), Some(here));
     assert_eq!(mesh.rare(0, RareEvent::WoundOfParkedHolder), 1);
 
     mesh.retry(young).unwrap();

@@ -316,6 +316,13 @@ impl<E: LogEntry> Consensus<E> {
         held.map(|progress| progress.matched).chain(leadership.copied_to).min()
     }
 
+    /// The last position that was sent to some follower.
+    pub fn sent(&self) -> Lsn {
+        let Role::Leading(leadership) = &self.role else { return Lsn::ZERO };
+        let sent = leadership.followers.values().map(|progress| Lsn::from_u64(progress.next.as_u64() - 1));
+        sent.max().unwrap_or_default()
+    }
+
     /// A member that needs a copy of the state, if any does.
     pub fn wants_copy(&self) -> Option<MemberId> {
         let Role::Leading(leadership) = &self.role else { return None };

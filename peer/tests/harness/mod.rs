@@ -13,6 +13,7 @@ pub(crate) use steps::{Txn, ready};
 pub(crate) use world::{Flight, Mesh, Rule, SeatHost, Setup, peer_id};
 
 use driftmesh_model::{Object, Ref, Timestamp, Value, encode_object};
+use driftmesh_object_store::{Body, Entry, GroupMessage};
 use driftmesh_peer::{Message, Seen};
 use serde::{Deserialize, Serialize};
 
@@ -85,3 +86,23 @@ is_message!(is_publish, Message::Publish { .. });
 is_message!(is_published, Message::Published { .. });
 is_message!(is_learned, Message::Learned { .. });
 is_message!(is_clock_ahead, Message::ClockAhead { .. });
+is_message!(is_group, Message::Group { .. });
+is_message!(is_groups, Message::Groups { .. });
+
+/// What consensus says in this message, if it is of consensus.
+fn consensus(flight: &Flight) -> Option<&Body<Entry>> {
+    match flight.message() {
+        Message::Group { message: GroupMessage::Consensus(message), .. } => Some(&message.body),
+        _ => None,
+    }
+}
+
+/// Whether this carries entries of a journal.
+pub(crate) fn is_entries(flight: &Flight) -> bool {
+    matches!(consensus(flight), Some(Body::Append { batch, .. }) if !batch.entries().is_empty())
+}
+
+/// Whether this says that entries are held.
+pub(crate) fn is_held_word(flight: &Flight) -> bool {
+    matches!(consensus(flight), Some(Body::Appended { .. }))
+}

@@ -22,6 +22,11 @@ pub(crate) fn ready<T>(stepped: Stepped<T>) -> Result<T, StepError> {
     }
 }
 
+fn to_write(writes: &[(ObjectId, Option<Value>)]) -> TxnWrites {
+    let write = |(object, value): &(ObjectId, Option<Value>)| Write { object: *object, value: value.clone() };
+    TxnWrites { writes: writes.iter().map(write).collect(), created: Vec::new() }
+}
+
 impl Mesh {
     /// Begins a transaction with 5 s to go.
     pub(crate) fn begin(&self, at: usize, kind: &str) -> Txn {
@@ -64,11 +69,21 @@ impl Mesh {
         self.step(txn.at, |peer, now| peer.end(now, txn.id));
     }
 
-    /// Commits writes of objects that exist.
+    /// Commits writes of objects that exist; fails the test if it has to wait (R10).
     pub(crate) fn commit(&self, txn: Txn, writes: &[(ObjectId, Option<Value>)]) -> Result<Committed, StepError> {
-        let write = |(object, value): &(ObjectId, Option<Value>)| Write { object: *object, value: value.clone() };
-        let writes = TxnWrites { writes: writes.iter().map(write).collect(), created: Vec::new() };
-        self.step(txn.at, |peer, now| peer.commit(now, txn.id, writes))
+        ready(self.try_commit(txn, writes))
+    }
+
+    /// Commits writes of objects that exist, or says "not yet".
+    pub(crate) fn try_commit(&self, txn: Txn, writes: &[(ObjectId, Option<Value>)]) -> Stepped<Committed> {
+        let mut writes = to_write(writes);
+        self.step(txn.at, |peer, now| peer.commit(now, txn.id, &mut writes))
+    }
+
+    /// Commits writes of objects that exist, waiting until it may.
+    pub(crate) fn commit_wait(&self, txn: Txn, writes: &[(ObjectId, Option<Value>)]) -> Result<Committed, StepError> {
+        let mut writes = to_write(writes);
+        self.wait(txn, |peer, now, id| peer.commit(now, id, &mut writes))
     }
 
     /// Commits one number.
@@ -139,6 +154,11 @@ impl Mesh {
 
     /// Creates objects with these values, in one commit.
     pub(crate) fn create_values(&self, at: usize, values: &[Value]) -> Vec<ObjectId> {
+        self.create_with_receipt(at, values).0
+    }
+
+    /// Creates objects with these values, in one commit, and says where that stands.
+    pub(crate) fn create_with_receipt(&self, at: usize, values: &[Value]) -> (Vec<ObjectId>, Committed) {
         let txn = self.begin(at, "create");
         let create =
             |value: &Value| Write { object: self.step(at, |peer, _| peer.new_object_id()), value: Some(value.clone()) };
@@ -146,9 +166,9 @@ impl Mesh {
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
         let mut created = objects.clone();
         created.sort_unstable();
-        let writes = TxnWrites { writes, created };
-        self.step(at, |peer, now| peer.commit(now, txn.id, writes)).expect("nobody else knows the objects");
-        objects
+        let mut writes = TxnWrites { writes, created };
+        let done = self.step(at, |peer, now| peer.commit(now, txn.id, &mut writes));
+        (objects, ready(done).expect("nobody else knows the objects"))
     }
 
     /// Creates an object.
@@ -168,7 +188,7 @@ impl Mesh {
         let txn = self.begin(at, "put");
         let objects: Vec<ObjectId> = writes.iter().map(|(object, _)| *object).collect();
         loop {
-            let done = self.intend_wait(txn, &objects).and_then(|()| self.commit(txn, writes));
+            let done = self.intend_wait(txn, &objects).and_then(|()| self.commit_wait(txn, writes));
             match done {
                 Ok(committed) => return committed,
                 Err(StepError::Failed(_)) => self.retry_wait(txn).expect("within the deadline"),
@@ -189,7 +209,7 @@ impl Mesh {
             let done = self
                 .read_wait(txn, object)
                 .and_then(|read| self.intend_wait(txn, &[object]).map(|()| read.unwrap_or(0)))
-                .and_then(|read| self.commit_amount(txn, object, read + more));
+                .and_then(|read| self.commit_wait(txn, &[(object, Some(small(read + more)))]));
             match done {
                 Ok(committed) => return committed,
                 Err(StepError::Failed(_)) => self.retry_wait(txn).expect("within the deadline"),
@@ -217,7 +237,7 @@ impl Mesh {
     /// The newest number of an object, at its only owner.
     pub(crate) fn newest(&self, object: ObjectId) -> Option<u64> {
         let owner = self.owner_of(object);
-        let newest = |peer: &Peer| peer.group().owned(object).and_then(|stored| stored.chain.newest().value.clone());
-        self.look(owner, newest).as_ref().map(amount)
+        let newest = self.look_at_led(owner, |group| Some(group.owned(object)?.chain.newest().value.clone()));
+        newest.into_iter().flatten().next().flatten().as_ref().map(amount)
     }
 }

@@ -1,6 +1,6 @@
 //! Messages made from nothing, as a peer of another make would: by their form on the wire.
 
-use driftmesh_model::{Epoch, GroupId, Hash, Micros, ObjectId, Timestamp, TxnTimestamp, Value, codec};
+use driftmesh_model::{Epoch, GroupId, Hash, Lsn, Micros, ObjectId, Term, Timestamp, TxnTimestamp, Value, codec};
 use driftmesh_peer::{Message, Seen};
 use serde::Serialize;
 
@@ -16,6 +16,28 @@ pub(crate) enum Wire {
         unsettled: u64,
         heard_draining: u64,
         your_offset: Option<i64>,
+        group: GroupId,
+        groups_digest: u64,
+    },
+    Group {
+        group: GroupId,
+        message: driftmesh_object_store::GroupMessage,
+    },
+    NoRoom {
+        group: GroupId,
+    },
+    Groups {
+        records: Vec<driftmesh_peer::GroupRecord>,
+    },
+    AskFate {
+        ask: u64,
+        group: GroupId,
+        term: Term,
+        lsn: Lsn,
+    },
+    Fate {
+        ask: u64,
+        fate: driftmesh_peer::FateTold,
     },
     Read {
         snapshot: Timestamp,
@@ -23,9 +45,11 @@ pub(crate) enum Wire {
     },
     ReadAnswers {
         snapshot: Timestamp,
+        group: GroupId,
         answers: Vec<WireAnswer>,
     },
     Own {
+        group: GroupId,
         requests: Vec<WireOwn>,
     },
     Queued {
@@ -172,14 +196,31 @@ pub(crate) fn read(object: ObjectId, snapshot: Timestamp) -> Message {
     Wire::Read { snapshot, objects: vec![WireRead { object, epoch: Epoch::ZERO }] }.message()
 }
 
-/// A request for one object.
-pub(crate) fn own(object: ObjectId, age: TxnTimestamp) -> Message {
+/// A request for one object, to be sent to a group.
+pub(crate) fn own(group: GroupId, object: ObjectId, age: TxnTimestamp) -> Message {
     let request = WireOwn { object, epoch: Epoch::ZERO, age, kind: "forged".to_owned(), have: None };
-    Wire::Own { requests: vec![request] }.message()
+    Wire::Own { group, requests: vec![request] }.message()
 }
 
-/// A heartbeat of a peer that stays.
-pub(crate) fn heartbeat(wall: Micros, oldest_snapshot: Option<Timestamp>, owned: u64, sequence: u64) -> Wire {
-    let (draining, unsettled, heard_draining) = (0, 0, 0);
-    Wire::Heartbeat { wall, oldest_snapshot, owned, sequence, draining, unsettled, heard_draining, your_offset: None }
+/// A heartbeat of a peer that stays and works in this group.
+pub(crate) fn heartbeat(
+    group: GroupId,
+    wall: Micros,
+    oldest_snapshot: Option<Timestamp>,
+    owned: u64,
+    sequence: u64,
+) -> Wire {
+    let (draining, unsettled, heard_draining, your_offset, groups_digest) = (0, 0, 0, None, 0);
+    Wire::Heartbeat {
+        wall,
+        oldest_snapshot,
+        owned,
+        sequence,
+        draining,
+        unsettled,
+        heard_draining,
+        your_offset,
+        group,
+        groups_digest,
+    }
 }

@@ -1,11 +1,11 @@
 //! The peers, the clock, and the messages in flight.
 
 use super::jobs::Jobs;
-use driftmesh_model::{Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
-use driftmesh_object_store::Entry;
+use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
+use driftmesh_object_store::{Entry, Group};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Retain};
-use std::collections::{BTreeSet, VecDeque};
+use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Status};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -36,6 +36,8 @@ pub(crate) enum Rule {
     Drop,
     /// Kept aside until `release`.
     Hold,
+    /// Under way for so many microseconds.
+    Delay(u64),
 }
 
 type Predicate = Box<dyn Fn(&Flight) -> bool + Send>;
@@ -47,12 +49,21 @@ pub(crate) struct Setup {
     pub(crate) wall_offset_us: i64,
 }
 
+/// Whether a peer runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SeatState {
+    Runs,
+    /// It stands still: messages for it wait.
+    Paused,
+    Dead,
+}
+
 struct Seat {
     peer: Peer,
     wall_offset_us: i64,
     wakers: Wakers,
     woken: BTreeSet<TxnId>,
-    appended: Vec<Lsn>,
+    state: SeatState,
 }
 
 pub(super) struct World {
@@ -60,6 +71,11 @@ pub(super) struct World {
     mono_us: u64,
     flight: VecDeque<Flight>,
     held: Vec<Flight>,
+    /// What arrives later, by when and in which order.
+    delayed: BTreeMap<(u64, u64), Flight>,
+    delays: u64,
+    /// What arrived at peers that stand still.
+    unheard: Vec<Flight>,
     rules: Vec<(Rule, Predicate)>,
     /// Everything ever sent, heartbeats excepted.
     log: Vec<Flight>,
@@ -97,7 +113,9 @@ fn config_of(index: usize, incarnation: u64) -> Config {
     seed[0] = u8::try_from(index).expect("few peers");
     seed[1..9].copy_from_slice(&incarnation.to_be_bytes());
     let mut config = Config::new(peer_id(index), Incarnation::from_u64(incarnation), seed);
-    config.retain = Retain::Everything;
+    // Unless a test says otherwise each group is one peer, whose journal is stable at once and kept as a whole.
+    config.replicas = 0;
+    config.journal.keep_bytes = u64::MAX;
     // A founder begins with the directory buckets, which most tests have no use for.
     config.founder = false;
     config
@@ -116,7 +134,6 @@ impl World {
             seat.woken.insert(txn);
             wakers.append(&mut seat.wakers.take(txn));
         }
-        seat.appended.extend(commands.appended);
         for (to, envelope) in commands.sends {
             self.send(Flight { from, to: index_of(&to), envelope });
         }
@@ -134,7 +151,39 @@ impl World {
             None => self.flight.push_back(flight),
             Some((Rule::Hold, _)) => self.held.push(flight),
             Some((Rule::Drop, _)) => {}
+            Some((Rule::Delay(micros), _)) => {
+                self.delays += 1;
+                self.delayed.insert((self.mono_us + micros, self.delays), flight);
+            }
         }
+    }
+
+    fn runs(&self, at: usize) -> bool {
+        self.seats[at].state == SeatState::Runs
+    }
+
+    /// Takes the next message that has arrived at a peer that runs.
+    fn next_arrival(&mut self) -> Option<Flight> {
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= self.mono_us) {
+            let flight = first.remove();
+            self.flight.push_back(flight);
+        }
+        while let Some(flight) = self.flight.pop_front() {
+            match self.seats[flight.to].state {
+                SeatState::Runs => return Some(flight),
+                SeatState::Paused => self.unheard.push(flight),
+                SeatState::Dead => {}
+            }
+        }
+        None
+    }
+
+    fn lose(&mut self, one: usize, other: usize) {
+        self.disconnected.extend([(one, other), (other, one)]);
+        let lost = |flight: &Flight| [(one, other), (other, one)].contains(&(flight.from, flight.to));
+        self.flight.retain(|flight| !lost(flight));
+        self.unheard.retain(|flight| !lost(flight));
+        self.delayed.retain(|_, flight| !lost(flight));
     }
 }
 
@@ -144,6 +193,46 @@ impl Mesh {
         Self::with(peers, |_, _| {})
     }
 
+    /// So many peers, each on a machine of its own, whose groups have `replicas` followers, or as many as there can be.
+    pub(crate) fn replicated(peers: usize, replicas: usize) -> Self {
+        Self::replicated_with(peers, replicas, |_, _| {})
+    }
+
+    /// The same, each set up by the test.
+    pub(crate) fn replicated_with(peers: usize, replicas: usize, mut set_up: impl FnMut(usize, &mut Setup)) -> Self {
+        let mesh = Self::with(peers, |at, setup| {
+            setup.config.replicas = replicas;
+            setup.config.domain = at as u64;
+            set_up(at, setup);
+        });
+        mesh.run_until("all groups are whole", 10_000, || mesh.all_whole());
+        mesh.run(100);
+        mesh
+    }
+
+    /// Whether every group that a living peer leads has all members that it can have.
+    pub(crate) fn all_whole(&self) -> bool {
+        self.alive().into_iter().all(|at| {
+            self.status(at).groups.iter().filter(|group| self.leads(at, group.group)).all(|group| group.is_whole)
+        })
+    }
+
+    /// Whether a peer leads a group.
+    pub(crate) fn leads(&self, at: usize, id: GroupId) -> bool {
+        self.look_at_group(at, id, Group::is_leading) == Some(true)
+    }
+
+    /// What a peer says of itself.
+    pub(crate) fn status(&self, at: usize) -> Status {
+        let now = self.now(at);
+        self.look(at, |peer| peer.status(now))
+    }
+
+    /// Entries of a peer's own journal reach nobody from now on; its signs of life do.
+    pub(crate) fn hold_entries(&self, at: usize) {
+        self.rule(Rule::Hold, move |flight| flight.from == at && super::is_entries(flight));
+    }
+
     /// So many peers, each set up by the test.
     pub(crate) fn with(peers: usize, mut set_up: impl FnMut(usize, &mut Setup)) -> Self {
         let world = World {
@@ -151,6 +240,9 @@ impl Mesh {
             mono_us: MONO_START_US,
             flight: VecDeque::new(),
             held: Vec::new(),
+            delayed: BTreeMap::new(),
+            delays: 0,
+            unheard: Vec::new(),
             rules: Vec::new(),
             log: Vec::new(),
             sleepers: Vec::new(),
@@ -180,7 +272,7 @@ impl Mesh {
             wall_offset_us: setup.wall_offset_us,
             wakers: Wakers::default(),
             woken: BTreeSet::new(),
-            appended: Vec::new(),
+            state: SeatState::Runs,
         };
         match at {
             Some(at) => world.seats[at] = seat,
@@ -253,28 +345,88 @@ impl Mesh {
 
     /// Messages between two peers are lost from now on; neither knows.
     pub(crate) fn cut(&self, one: usize, other: usize) {
+        self.lock().lose(one, other);
+    }
+
+    /// Two peers that were cut off from each other can reach each other again; neither knew.
+    pub(crate) fn heal(&self, one: usize, other: usize) {
         let mut world = self.lock();
-        world.disconnected.extend([(one, other), (other, one)]);
-        let lost = |flight: &Flight| [(one, other), (other, one)].contains(&(flight.from, flight.to));
-        world.flight.retain(|flight| !lost(flight));
+        world.disconnected.remove(&(one, other));
+        world.disconnected.remove(&(other, one));
     }
 
     /// A peer dies: all others see its connections end.
     pub(crate) fn kill(&self, dead: usize) {
-        for other in (0..self.len()).filter(|other| *other != dead) {
-            self.cut(dead, other);
-            self.step(other, |peer, now| peer.left(now, peer_id(dead), false));
+        self.kill_all(&[dead]);
+    }
+
+    /// Peers die together: all others see their connections end.
+    pub(crate) fn kill_all(&self, dead: &[usize]) {
+        for at in dead {
+            self.lock().seats[*at].state = SeatState::Dead;
         }
+        for at in dead {
+            for other in (0..self.len()).filter(|other| other != at) {
+                self.cut(*at, other);
+                if self.lives(other) {
+                    self.step(other, |peer, now| peer.left(now, peer_id(*at), false));
+                }
+            }
+        }
+    }
+
+    /// Whether a peer has not died.
+    pub(crate) fn lives(&self, at: usize) -> bool {
+        self.lock().seats[at].state != SeatState::Dead
+    }
+
+    /// The peers that have not died.
+    pub(crate) fn alive(&self) -> Vec<usize> {
+        (0..self.len()).filter(|at| self.lives(*at)).collect()
+    }
+
+    /// A peer stands still: it does nothing, and what is sent to it waits. Nobody is told.
+    pub(crate) fn pause(&self, at: usize) {
+        self.lock().seats[at].state = SeatState::Paused;
+    }
+
+    /// It goes on: what was sent to it has arrived, and its timers are late.
+    pub(crate) fn resume(&self, at: usize) {
+        let mut world = self.lock();
+        world.seats[at].state = SeatState::Runs;
+        let (arrived, left) = std::mem::take(&mut world.unheard).into_iter().partition(|flight| flight.to == at);
+        world.unheard = left;
+        let arrived: Vec<Flight> = arrived;
+        world.flight.extend(arrived);
     }
 
     /// A dead peer starts again, as another incarnation that knows nothing, and is admitted by all.
     pub(crate) fn restart(&self, at: usize) {
-        let incarnation = 1_000 + at as u64;
+        self.restart_with(at, |_| {});
+    }
+
+    /// The same, set up by the test.
+    pub(crate) fn restart_with(&self, at: usize, set_up: impl FnOnce(&mut Setup)) {
+        let former = self.look(at, |peer| peer.introduction().incarnation.as_u64());
         let wall_offset_us = self.lock().seats[at].wall_offset_us;
-        self.seat(Some(at), Setup { config: config_of(at, incarnation), wall_offset_us });
-        for other in (0..self.len()).filter(|other| *other != at) {
+        let mut setup = Setup { config: config_of(at, former + 1_000), wall_offset_us };
+        set_up(&mut setup);
+        self.seat(Some(at), setup);
+        for other in self.alive().into_iter().filter(|other| *other != at) {
             self.connect(at, other);
         }
+    }
+
+    /// One more peer comes, and is admitted by all. Returns its number.
+    pub(crate) fn join(&self, set_up: impl FnOnce(&mut Setup)) -> usize {
+        let at = self.len();
+        let mut setup = Setup { config: config_of(at, at as u64 + 1), wall_offset_us: 0 };
+        set_up(&mut setup);
+        self.seat(None, setup);
+        for other in self.alive().into_iter().filter(|other| *other != at) {
+            self.connect(at, other);
+        }
+        at
     }
 
     // Messages.
@@ -362,8 +514,10 @@ impl Mesh {
     /// The earliest timer or sleeper.
     fn next_event(&self) -> Option<u64> {
         let world = self.lock();
-        let timers = world.seats.iter().filter_map(|seat| seat.peer.next_timer()).map(|at| at.0);
-        timers.chain(world.sleepers.iter().map(|(until, _)| *until)).min()
+        let runs = world.seats.iter().filter(|seat| seat.state == SeatState::Runs);
+        let timers = runs.filter_map(|seat| seat.peer.next_timer()).map(|at| at.0);
+        let arrivals = world.delayed.keys().map(|(at, _)| *at);
+        timers.chain(arrivals).chain(world.sleepers.iter().map(|(until, _)| *until)).min()
     }
 
     fn fire_due(&self) -> bool {
@@ -371,7 +525,7 @@ impl Mesh {
         for at in 0..self.len() {
             let due = {
                 let world = self.lock();
-                world.seats[at].peer.next_timer().is_some_and(|timer| timer.0 <= world.mono_us)
+                world.runs(at) && world.seats[at].peer.next_timer().is_some_and(|timer| timer.0 <= world.mono_us)
             };
             if due {
                 self.step(at, |peer, now| peer.timers_due(now));
@@ -399,7 +553,7 @@ impl Mesh {
             if self.fire_due() || self.run_jobs() {
                 continue;
             }
-            let Some(flight) = self.lock().flight.pop_front() else { return };
+            let Some(flight) = self.lock().next_arrival() else { return };
             self.hand(flight);
         }
         panic!("the mesh does not come to rest");
@@ -466,39 +620,53 @@ impl Mesh {
 
     // What can be seen of the peers.
 
+    /// Looks at every group that a peer leads: its own, and those of dead founders.
+    pub(crate) fn look_at_led<R>(&self, at: usize, look: impl Fn(&Group) -> R) -> Vec<R> {
+        self.look(at, |peer| peer.member_groups().filter(|group| group.is_leading()).map(look).collect())
+    }
+
+    /// Looks at one group as one of its members sees it; `None` if the peer does not belong to it.
+    pub(crate) fn look_at_group<R>(&self, at: usize, id: GroupId, look: impl FnOnce(&Group) -> R) -> Option<R> {
+        self.look(at, |peer| peer.member_groups().find(|group| group.id() == id).map(look))
+    }
+
+    /// The id of the group that a peer works in.
+    pub(crate) fn group_id(&self, at: usize) -> GroupId {
+        self.look(at, |peer| peer.group().id())
+    }
+
+    /// The living peers that lead a group which owns an object.
+    pub(crate) fn owners_of(&self, object: ObjectId) -> Vec<usize> {
+        let owns = |at: &usize| self.look_at_led(*at, |group| group.owned(object).is_some()).contains(&true);
+        self.alive().into_iter().filter(owns).collect()
+    }
+
     /// The only owner of an object; fails the test if there is none, or more than one.
     pub(crate) fn owner_of(&self, object: ObjectId) -> usize {
-        let owners: Vec<usize> =
-            (0..self.len()).filter(|at| self.look(*at, |peer| peer.group().owned(object).is_some())).collect();
+        let owners = self.owners_of(object);
         assert_eq!(owners.len(), 1, "owners of {object}: {owners:?}");
         owners[0]
     }
 
     /// The epoch of an object at its owner.
     pub(crate) fn epoch_of(&self, object: ObjectId) -> u64 {
-        let owner = self.owner_of(object);
-        self.look(owner, |peer| peer.group().owned(object).map_or(0, |stored| stored.epoch.as_u64()))
+        let epochs = self.look_at_led(self.owner_of(object), |group| group.owned(object).map(|stored| stored.epoch));
+        epochs.into_iter().flatten().next().map_or(0, |epoch| epoch.as_u64())
     }
 
-    /// A peer's whole journal.
+    /// The whole journal of a peer's own group.
     pub(crate) fn journal(&self, at: usize) -> Vec<Entry> {
-        self.look(at, |peer| peer.group().journal().entries_from(Lsn::ZERO).map(|(_, entry)| entry.clone()).collect())
+        self.look(at, |peer| peer.group().entries_from(Lsn::ZERO).map(|(_, entry)| entry.clone()).collect())
     }
 
-    /// The end of a peer's journal.
+    /// The end of a peer's own journal.
     pub(crate) fn tail(&self, at: usize) -> Lsn {
-        self.look(at, |peer| peer.group().journal().tail())
+        self.look(at, |peer| peer.group().tail())
     }
 
-    /// Up to where a peer has said that its journal has grown, in the order it said so.
-    pub(crate) fn appended(&self, at: usize) -> Vec<Lsn> {
-        self.lock().seats[at].appended.clone()
-    }
-
-    /// Reports that all of a peer's journal is held.
-    pub(crate) fn hold_journal(&self, at: usize) {
-        let tail = self.tail(at);
-        self.step(at, |peer, now| peer.journal_held(now, tail));
+    /// Up to where a peer's own journal is stable.
+    pub(crate) fn watermark(&self, at: usize) -> Lsn {
+        self.look(at, |peer| peer.group().watermark())
     }
 
     /// A peer's counters.

@@ -1,0 +1,131 @@
+//! R7, R11: groups form with the members of the table in `docs/architecture.md`, and followers hold what is stable.
+
+mod harness;
+
+use driftmesh_model::Lsn;
+use harness::{Mesh, Rule, amount, is_entries};
+
+/// Voters and learners of a peer's own group.
+fn members(mesh: &Mesh, at: usize) -> (usize, usize) {
+    let status = mesh.status(at);
+    (status.groups[0].voters, status.groups[0].learners)
+}
+
+#[test]
+fn groups_form_as_the_table_says() {
+    for (peers, replicas, voters, learners) in [
+        (1, 2, 1, 0),
+        (2, 1, 1, 1),
+        (2, 2, 1, 1),
+        (3, 0, 1, 0),
+        (3, 1, 1, 1),
+        (3, 2, 3, 0),
+        (4, 2, 3, 0),
+        (4, 3, 3, 1),
+        (4, 4, 3, 1),
+        (5, 2, 3, 0),
+        (5, 4, 5, 0),
+        (6, 4, 5, 0),
+        (7, 6, 7, 0),
+    ] {
+        let mesh = Mesh::replicated(peers, replicas);
+        mesh.run(2_000);
+        for at in 0..peers {
+            assert_eq!(members(&mesh, at), (voters, learners), "{peers} peers, {replicas} replicas, peer {at}");
+            let may_lose = mesh.status(at).groups[0].may_lose_one;
+            assert_eq!(may_lose, voters > 1, "{peers} peers, {replicas} replicas, peer {at}");
+        }
+    }
+}
+
+#[test]
+fn groups_grow_as_peers_join_and_stay_as_they_are_when_nearer_ones_do() {
+    let mesh = Mesh::replicated(1, 2);
+    let object = mesh.create(0, 1);
+    let mut joined = vec![0];
+    for (voters, learners) in [(1, 1), (3, 0), (3, 0), (3, 0)] {
+        joined.push(mesh.join(|setup| {
+            setup.config.replicas = 2;
+            setup.config.domain = 77 + setup.config.incarnation.as_u64();
+        }));
+        mesh.run(2_000);
+        for at in &joined {
+            assert_eq!(members(&mesh, *at), (voters, learners), "{} peers, peer {at}", joined.len());
+        }
+    }
+    let group = mesh.group_id(0);
+    let followers: Vec<usize> = (1..5).filter(|at| mesh.look_at_group(*at, group, |_| ()).is_some()).collect();
+    assert_eq!(followers, [1, 2], "who came first stays");
+    assert_eq!(mesh.get(4, object), Some(1));
+}
+
+#[test]
+fn followers_are_chosen_on_other_machines_first_and_then_by_distance() {
+    let mesh = Mesh::replicated_with(6, 2, |at, setup| setup.config.domain = [1, 1, 1, 1, 2, 3][at]);
+    for at in 0..4 {
+        let group = mesh.group_id(at);
+        for follower in [4, 5] {
+            assert!(mesh.look_at_group(follower, group, |_| ()).is_some(), "{follower} follows {at}");
+        }
+    }
+    // Two others on the same machine are nearer by id, and not chosen: peer 4 takes one of machine 1 and the peer on 3.
+    let fifth = mesh.group_id(4);
+    assert!(mesh.look_at_group(5, fifth, |_| ()).is_some());
+}
+
+#[test]
+fn a_follower_holds_the_leaders_state_once_it_is_stable_and_never_what_is_not() {
+    let mesh = Mesh::replicated(3, 2);
+    mesh.rule(Rule::Delay(3_000), is_entries);
+    let objects: Vec<_> = (0..20).map(|number| mesh.create(0, number)).collect();
+    let group = mesh.group_id(0);
+    for round in 0..200_u64 {
+        mesh.put(0, objects[usize::try_from(round % 20).unwrap()], 1_000 + round);
+        mesh.run(1);
+        let stable = mesh.watermark(0);
+        for follower in [1, 2] {
+            let applied = mesh.look_at_group(follower, group, |group| group.applied()).unwrap();
+            assert!(applied <= stable, "follower {follower} shows {applied}, stable is {stable}");
+        }
+    }
+    mesh.run(200);
+    assert!(mesh.watermark(0) > Lsn::from_u64(200));
+    for follower in [1, 2] {
+        for (number, object) in objects.iter().enumerate() {
+            let value = mesh.look_at_group(follower, group, |group| group.owned(*object)?.chain.newest().value.clone());
+            assert_eq!(value.flatten().as_ref().map(amount), Some(1_180 + number as u64));
+        }
+    }
+}
+
+#[test]
+fn who_has_no_room_says_so_and_somebody_else_is_asked() {
+    let mesh = Mesh::with(5, |at, setup| {
+        setup.config.replicas = 2;
+        setup.config.domain = at as u64;
+        // The two that are nearest to the first peer take nobody.
+        setup.config.followed_max = if [1, 2].contains(&at) { 0 } else { 16 };
+    });
+    mesh.run(5_000);
+    let group = mesh.group_id(0);
+    for (at, follows) in [(1, false), (2, false), (3, true), (4, true)] {
+        assert_eq!(mesh.look_at_group(at, group, |_| ()).is_some(), follows, "peer {at}");
+    }
+    assert_eq!(members(&mesh, 0), (3, 0));
+    assert!(mesh.rare(0, driftmesh_peer::RareEvent::NoRoom) >= 2);
+}
+
+#[test]
+fn when_nobody_has_room_the_group_works_on_alone_and_asks_now_and_then() {
+    let mesh = Mesh::with(3, |_, setup| {
+        setup.config.replicas = 2;
+        setup.config.followed_max = 0;
+    });
+    mesh.run(5_000);
+    let object = mesh.create(0, 1);
+    mesh.clear_log();
+    mesh.run(60_000);
+    assert!(mesh.put(0, object, 2).stable, "there is nobody to wait for");
+    let asked = mesh.sent(|flight| flight.from == 0 && harness::is_group(flight)).len();
+    assert!(asked < 60, "{asked} messages to who has no room");
+}
