@@ -244,6 +244,7 @@ impl Peer {
             self.own_group_deposed();
         }
         self.drop_followed(group);
+        self.dropped.remove(&group);
         self.settle_grants_to_ended(group);
         self.wake_fates(group);
         self.forget_members_of(group);

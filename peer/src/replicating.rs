@@ -16,6 +16,9 @@ const LOOK_AGAIN_AFTER: Micros = Micros(200);
 /// A follower that nobody leads and nobody counts on is dropped after so long.
 const STRAY_FOR: Micros = Micros::from_millis(10_000);
 
+/// Most groups of which is remembered what this peer owes them (R24); it follows far fewer at once.
+const DROPPED_MAX: usize = 1 << 16;
+
 /// A group that this peer follows, or leads in place of a founder that is gone.
 #[derive(Debug)]
 pub(crate) struct Followed {
@@ -151,7 +154,9 @@ impl Peer {
             return false;
         }
         let seed = self.draw_seed();
-        let group = Group::join(id, self.me(), self.config.journal, seed, self.now.mono);
+        // R11: what this incarnation ever acknowledged or voted binds it, though it has dropped the journal.
+        let promises = self.dropped.get(&id).copied().unwrap_or_default();
+        let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
         self.followed.insert(id, Followed { group, seen_at: self.now.mono });
@@ -261,6 +266,9 @@ impl Peer {
     /// This peer does not belong to a group any more.
     pub(crate) fn drop_followed(&mut self, id: GroupId) {
         if let Some(followed) = self.followed.remove(&id) {
+            if self.groups.ended(id).is_none() && self.dropped.len() < DROPPED_MAX {
+                self.dropped.insert(id, followed.group.consensus().promises());
+            }
             if followed.group.is_leading() {
                 self.end_caretaking(id);
             }
