@@ -85,7 +85,7 @@ impl Peer {
                 self.tell_all_about(&record);
                 return;
             }
-        } else if let Some(to) = self.caretaking_target(founder) {
+        } else if let Some(to) = self.caretaking_target(id, founder) {
             let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
             let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
             let mut all_left = true;
@@ -103,22 +103,23 @@ impl Peer {
     }
 
     /// Where objects go that nobody asks for.
-    fn caretaking_target(&self, founder: Option<PeerId>) -> Option<GroupId> {
+    fn caretaking_target(&self, id: GroupId, founder: Option<PeerId>) -> Option<GroupId> {
         let lives = |peer: &PeerId| *peer != self.config.peer && self.is_connected(peer);
         let back = founder.filter(lives).and_then(|peer| self.members.get(&peer)).map(|member| member.group);
-        if let Some(back) = back.filter(|back| self.takes_objects(*back)) {
+        if let Some(back) = back.filter(|back| *back != id && self.takes_objects(*back)) {
             return Some(back);
         }
         if !self.draining {
             return Some(self.group.id());
         }
-        self.trusted_groups().first().copied()
+        self.trusted_groups().into_iter().find(|group| *group != id)
     }
 
     /// Begins to transfer an object of a group that this peer leads for another. Returns whether it did, or the object
     /// is not there any more.
     pub(crate) fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
-        if !self.has_pointer_room(object) {
+        // R19: a founder that has not heard yet that it was deposed asks for its former group.
+        if to == id || !self.has_pointer_room(object) {
             return false;
         }
         let floor = self.clock.now(self.now.wall);

@@ -225,11 +225,12 @@ impl Peer {
 
     /// A heartbeat told whether its sender knows the same of all groups.
     pub(crate) fn compare_groups(&mut self, from: PeerId, digest: u64) {
+        let now = self.now.mono;
+        let Some(member) = self.members.get_mut(&from) else { return };
+        member.groups_digest = Some(digest);
         if digest == self.groups.digest() {
             return;
         }
-        let now = self.now.mono;
-        let Some(member) = self.members.get_mut(&from) else { return };
         if now.since(member.told_groups_at) >= TELL_AGAIN_AFTER {
             member.told_groups_at = now;
             self.tell_groups(from);

@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) unsettled_to_us: Option<u64>,
     /// What fails together with it.
     pub(crate) domain: u64,
+    /// What it knows of groups, as its last heartbeat said.
+    pub(crate) groups_digest: Option<u64>,
     /// When it was last told all that this peer knows of groups.
     pub(crate) told_groups_at: Micros,
 }
@@ -85,6 +87,7 @@ impl Peer {
             used_at: now.mono,
             unsettled_to_us: None,
             domain: introduction.domain,
+            groups_digest: None,
             told_groups_at: now.mono,
         };
         let former = self.members.insert(peer, member);
