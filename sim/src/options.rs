@@ -193,6 +193,8 @@ impl Options {
             stall_max_us: pick(rng, &[1_500_000, 4_000_000]),
         };
         Self {
+            // Below that a follower cannot be replaced.
+            followed_max: drawn.followed_max.max(drawn.replicas + 1),
             peers: overrides.peers.unwrap_or(drawn.peers).max(1),
             steps: overrides.steps.unwrap_or(drawn.steps),
             crashes: overrides.crashes.unwrap_or(drawn.crashes),
