@@ -159,9 +159,10 @@ impl Observer {
     /// an entry waits for the one of another group that it follows from.
     pub(crate) fn judge(&mut self) {
         while let Some(first) = self.fresh.keys().next().copied() {
-            let ready = self.fresh.iter().find(|(group, entries)| {
-                entries.front().is_some_and(|(entry, _)| self.follows(**group, entry))
-            });
+            let ready = self
+                .fresh
+                .iter()
+                .find(|(group, entries)| entries.front().is_some_and(|(entry, _)| self.follows(**group, entry)));
             let group = ready.map(|(group, _)| *group);
             let group = group.unwrap_or(first);
             let Some(entries) = self.fresh.get_mut(&group) else { return };

@@ -17,7 +17,8 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        if !self.may_be_needed() {
+        // R11: nor does it ask for votes before it holds again what it held.
+        if !self.may_be_needed() || (self.log.tail_term(), self.log.tail()) < self.promised {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -83,7 +84,9 @@ impl<E: LogEntry> Consensus<E> {
             return;
         }
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        let up_to_date = last >= (self.log.tail_term(), self.log.tail()) || self.breaks(BrokenRule::UpToDate);
+        // R11: that holds for entries too that it had before it dropped the journal.
+        let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
         let granted = up_to_date && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
         if granted && !trial {
             self.voted_for = Some(from);

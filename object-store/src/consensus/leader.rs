@@ -333,9 +333,8 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &self.role else { return false };
         let patience = Micros(self.settings.election_after.0.saturating_mul(2));
         let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
-        self.membership().is_majority(|member| {
-            *member == self.me || leadership.followers.get(member).is_some_and(heard)
-        })
+        self.membership()
+            .is_majority(|member| *member == self.me || leadership.followers.get(member).is_some_and(heard))
     }
 
     /// A follower said something, whatever it was.

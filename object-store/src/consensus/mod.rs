@@ -100,6 +100,16 @@ enum Role<E> {
     Leading(Leadership),
 }
 
+/// What a member owes to its group even after it has dropped the journal: that it held entries up to somewhere, and
+/// whom it voted for. Whoever follows the same group again as the same incarnation begins with it (R11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promises {
+    period: Period,
+    voted_for: Option<MemberId>,
+    /// The term and position of the last entry that it ever acknowledged.
+    last: (Term, Lsn),
+}
+
 /// A part of the journal that another leader's entries took the place of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Overwritten {
@@ -134,6 +144,8 @@ pub struct Consensus<E> {
     generation: Generation,
     term: Term,
     voted_for: Option<MemberId>,
+    /// The last entry that it held before it dropped the journal, if it did.
+    promised: (Term, Lsn),
     role: Role<E>,
     log: Log<E>,
     watermark: Lsn,
@@ -181,6 +193,22 @@ impl<E: LogEntry> Consensus<E> {
         Self::empty(me, settings, seed, now)
     }
 
+    /// As [`Consensus::join`], for a member that has belonged to the group before and dropped its journal.
+    #[must_use]
+    pub fn join_again(me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
+        let mut this = Self::empty(me, settings, seed, now);
+        (this.generation, this.term) = promises.period;
+        this.voted_for = promises.voted_for;
+        this.promised = promises.last;
+        this
+    }
+
+    /// What this member goes on owing to its group when it drops the journal.
+    pub fn promises(&self) -> Promises {
+        let last = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        Promises { period: self.period(), voted_for: self.voted_for, last }
+    }
+
     fn empty(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
         let mut this = Self {
             me,
@@ -188,6 +216,7 @@ impl<E: LogEntry> Consensus<E> {
             generation: Generation::ZERO,
             term: Term::ZERO,
             voted_for: None,
+            promised: (Term::ZERO, Lsn::ZERO),
             role: Role::Following(Following::new(now, now, Lsn::ZERO)),
             log: Log::new(),
             watermark: Lsn::ZERO,

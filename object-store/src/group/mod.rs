@@ -8,7 +8,7 @@ mod copying;
 
 pub use copying::{CopyDone, CopySlice, GroupMessage};
 
-use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Settings};
+use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Promises, Settings};
 use crate::state::State;
 use crate::{Entry, Fate};
 use copying::{CopyIn, CopyOut};
@@ -59,6 +59,19 @@ impl Group {
     #[must_use]
     pub fn join(id: GroupId, me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
         Self::with(id, Consensus::join(me, settings, seed, now))
+    }
+
+    /// As [`Group::join`], for a group that this incarnation has followed before.
+    #[must_use]
+    pub fn join_again(
+        id: GroupId,
+        me: MemberId,
+        settings: Settings,
+        seed: u64,
+        now: Micros,
+        promises: Promises,
+    ) -> Self {
+        Self::with(id, Consensus::join_again(me, settings, seed, now, promises))
     }
 
     fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
