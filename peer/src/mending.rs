@@ -2,6 +2,7 @@
 //! and made voters when they hold everything (R11; sizes as in `docs/architecture.md`, "Replica groups").
 
 use crate::Peer;
+use crate::membership::CLOCK_NEAR;
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
@@ -200,7 +201,9 @@ impl Peer {
             .iter()
             .filter(|(peer, member)| {
                 let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
-                is_live && !self.has_refused(group.id(), peer)
+                // R18: who may be elected must not have a clock that is wrong.
+                let near = member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0);
+                is_live && near && !self.has_refused(group.id(), peer)
             })
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);

@@ -16,10 +16,12 @@ mod leader;
 mod log;
 mod membership;
 mod message;
+mod sabotage;
 
 pub use batch::Batch;
 pub use membership::{MemberId, Membership};
 pub use message::{Body, Message};
+pub use sabotage::BrokenRule;
 
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use election::Election;
@@ -84,6 +86,9 @@ impl Default for Settings {
     }
 }
 
+/// No generation, term or position of a sound member is so high (R25).
+const PERIOD_END: u64 = u64::MAX / 2;
+
 /// A lead, counted over generations: a higher one outranks (design: generation orders before term).
 type Period = (Generation, Term);
 
@@ -126,6 +131,9 @@ pub enum CannotChange {
     /// A group without voters could never agree on anything again.
     #[error("a group needs a voter")]
     NoVoters,
+    /// A new member counts only after full catch-up (R11).
+    #[error("somebody who would count lacks too much of the journal")]
+    NotCaughtUp,
 }
 
 /// One member's part in a group's consensus.
@@ -151,7 +159,7 @@ pub struct Consensus<E> {
     out: Vec<(MemberId, Message<E>)>,
     random: u64,
     #[cfg(feature = "sabotage")]
-    pub(crate) broken: Option<crate::BrokenRule>,
+    broken: Option<BrokenRule>,
 }
 
 impl<E: LogEntry> fmt::Debug for Consensus<E> {
@@ -308,12 +316,12 @@ impl<E: LogEntry> Consensus<E> {
     /// How many members hold an entry at least, if it is stable.
     pub fn copies(&self, lsn: Lsn) -> usize {
         let membership = self.membership();
-        let others = self.others();
         if self.is_leading() {
             let holds = |member: &&MemberId| self.follower(member, Micros(0)).is_some_and(|(held, _)| held >= lsn);
-            return 1 + others.iter().filter(holds).count();
+            // A leader that hands its group over does not count any more.
+            return usize::from(membership.contains(&self.me)) + self.others().iter().filter(holds).count();
         }
-        // A follower knows no more than that it takes a majority.
+        // A follower knows no more than that it took a majority.
         membership.voters.len() / 2 + 1
     }
 
@@ -336,13 +344,19 @@ impl<E: LogEntry> Consensus<E> {
     /// Whether a message will end this member's lead. What it has acted on beyond the watermark must be rolled back
     /// before the message is handled.
     pub fn would_depose(&self, message: &Message<E>) -> bool {
-        self.is_leading() && message.period() > self.period()
+        let (generation, term) = message.period();
+        let is_sound = generation.as_u64() < PERIOD_END && term.as_u64() < PERIOD_END;
+        self.is_leading() && is_sound && message.period() > self.period()
     }
 
     /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
     pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
         let (theirs, ours) = (message.period(), self.period());
-        if theirs < ours && !self.takes_lower_terms() {
+        if theirs.0.as_u64() >= PERIOD_END || theirs.1.as_u64() >= PERIOD_END {
+            // R25: no group comes so far, and none could go on from there.
+            return;
+        }
+        if theirs < ours && !self.breaks(BrokenRule::Fence) {
             // R9: a lower term is refused, and its sender learns of the higher one.
             match message.body {
                 Body::Append { .. } => self.say(from, Body::Refused { hint: Lsn::ZERO }),
@@ -365,8 +379,11 @@ impl<E: LogEntry> Consensus<E> {
             Body::Vote { last, last_term, trial } => self.vote_asked(now, from, (last_term, last), trial),
             Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
             Body::Excluded { since } => {
-                // R11: only what is newer than what this member knows can exclude it.
-                if self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
+                // R11: only what is as new as what this member knows can exclude it, and who leads it knows best. One
+                // that never heard that it belongs has yet to catch up to where it was added.
+                let may_know = self.leader() == Some(from) || !self.hears_a_leader(now);
+                let belonged = self.memberships.iter().any(|(_, membership)| membership.contains(&self.me));
+                if may_know && belonged && self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn) {
                     self.excluded = true;
                 }
             }
@@ -404,7 +421,9 @@ impl<E: LogEntry> Consensus<E> {
     pub fn trim(&mut self, applied: Lsn) {
         let done = applied.min(self.watermark);
         let needed = self.needed_by_followers().unwrap_or(done).min(done);
-        self.log.trim(needed, self.settings.keep_bytes);
+        // Who is alone keeps nothing for others, but for a host that wants to see everything.
+        let keep = if self.alone && self.settings.keep_bytes != u64::MAX { 0 } else { self.settings.keep_bytes };
+        self.log.trim(needed, keep);
         self.log.trim(done, self.settings.lag_bytes);
         while self.memberships.len() > 1 && self.memberships[1].0 <= self.watermark {
             self.memberships.pop_front();
@@ -413,10 +432,6 @@ impl<E: LogEntry> Consensus<E> {
 
     const fn period(&self) -> Period {
         (self.generation, self.term)
-    }
-
-    fn is_voter(&self) -> bool {
-        self.membership().is_voter(&self.me)
     }
 
     fn say(&mut self, to: MemberId, body: Body<E>) {
@@ -466,16 +481,5 @@ impl<E: LogEntry> Consensus<E> {
         let mut members = self.membership().members();
         members.remove(&self.me);
         members
-    }
-
-    #[cfg(feature = "sabotage")]
-    fn takes_lower_terms(&self) -> bool {
-        self.broken == Some(crate::BrokenRule::Fence)
-    }
-
-    #[cfg(not(feature = "sabotage"))]
-    #[expect(clippy::unused_self, reason = "the same call in both builds")]
-    const fn takes_lower_terms(&self) -> bool {
-        false
     }
 }

@@ -181,14 +181,17 @@ impl Group {
         if self.halted.is_some() || !self.is_leading() {
             return;
         }
+        // A copy of what is stable: it may take this very member to make more stable.
+        self.roll_back();
         self.state.begin_copy();
         let at = self.state.applied();
+        self.apply_on();
         self.consensus.keep_after(Some(at));
         self.copy_out = Some(CopyOut {
             to,
             at,
             at_term: self.consensus.term_at(at).unwrap_or_default(),
-            membership: self.consensus.newest_membership().clone(),
+            membership: self.consensus.stable_membership().clone(),
             under_way: VecDeque::new(),
             made: 0,
             all_made: false,

@@ -154,6 +154,15 @@ impl Group {
             self.roll_back();
             self.end_copy_out();
         }
+        self.apply_on();
+        let applied = self.state.applied();
+        self.state.stable(self.consensus.watermark().min(applied));
+        self.consensus.trim(applied);
+        self.copy_on(now);
+    }
+
+    /// Applies what the journal holds: all of it at a leader, else what is stable.
+    pub(crate) fn apply_on(&mut self) {
         let limit = if self.consensus.is_leading() { self.consensus.tail() } else { self.consensus.watermark() };
         while self.state.applied() < limit && self.halted.is_none() {
             let next = self.state.applied().next();
@@ -165,14 +174,10 @@ impl Group {
             }
             self.state.apply(next, &entry);
         }
-        let applied = self.state.applied();
-        self.state.stable(self.consensus.watermark().min(applied));
-        self.consensus.trim(applied);
-        self.copy_on(now);
     }
 
     /// Undoes what is not stable, newest first.
-    fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         while self.state.applied() > self.consensus.watermark() {
             let last = self.state.applied();
             let Some(entry) = self.consensus.entry(last).cloned() else { return };
