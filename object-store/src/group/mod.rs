@@ -105,7 +105,7 @@ impl Group {
             GroupMessage::CopyDone(done) => self.copy_done(now, from, done),
             GroupMessage::SliceTaken { at, number } => {
                 if let Some(copy) = &mut self.copy_out {
-                    copy.taken(from, at, number);
+                    copy.taken(now, from, at, number);
                 }
             }
         }
