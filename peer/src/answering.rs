@@ -194,6 +194,10 @@ impl Peer {
             }
             return;
         }
+        if group == self.group.id() {
+            // It has come here meanwhile, out of a group that this peer leads for another; who waited for it goes on.
+            return;
+        }
         let by = Other { timestamp: request.age, kind: request.kind.clone() };
         let expires = self.now.mono.plus(QUEUED_FOR);
         let waiter = RemoteWaiter { group, kind: request.kind, have: request.have, expires };
