@@ -303,8 +303,9 @@ impl Peer {
         self.recent_commits.clear();
         self.drain_from = 0;
         let founded = self.found_group();
-        let former = std::mem::replace(&mut self.group, founded);
-        self.forget_undone(&former);
+        let mut former = std::mem::replace(&mut self.group, founded);
+        former.give_up();
+        self.forget_undone(&mut former);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
         self.dirty.push(former_id);
         self.wake_fates(former_id);
@@ -319,25 +320,11 @@ impl Peer {
 
     /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
     /// what it was about to tell the homes.
-    pub(crate) fn forget_undone(&mut self, former: &Group) {
+    pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
         let (id, generation) = (former.id(), former.generation());
-        let back = former.owned_from(0).map(|(_, stored)| (stored.object, stored.epoch.next()));
-        let unstable = former.entries_from(former.watermark().next());
-        let left = unstable.filter_map(|(_, entry)| match entry {
-            Entry::TransferOut { object, epoch, .. } => Some((*object, *epoch)),
-            Entry::TermStart { .. }
-            | Entry::Commit { .. }
-            | Entry::TransferIn { .. }
-            | Entry::Handed { .. }
-            | Entry::Refused { .. }
-            | Entry::TakenBack { .. }
-            | Entry::Window { .. }
-            | Entry::Members(_)
-            | Entry::Retired => None,
-        });
-        for (object, epoch) in back.chain(left).collect::<Vec<_>>() {
+        for (object, epoch) in former.take_undone() {
             let claim = Record { object, group: id, generation, epoch };
             let is_it = |record: Option<Record>| record.is_some_and(|record| record.epoch == epoch);
             if is_it(self.pointers.get(object)) {
