@@ -323,18 +323,16 @@ impl Peer {
     pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
-        let (id, generation) = (former.id(), former.generation());
-        for (object, epoch) in former.take_undone() {
-            let claim = Record { object, group: id, generation, epoch };
-            let is_it = |record: Option<Record>| record.is_some_and(|record| record.epoch == epoch);
+        let generation = former.generation();
+        for (object, group, epoch) in former.take_undone() {
+            let claim = Record { object, group, generation, epoch };
+            let is_it =
+                |record: Option<Record>| record.is_some_and(|record| (record.group, record.epoch) == (group, epoch));
             if is_it(self.pointers.get(object)) {
                 self.pointers.forget_up_to(&claim);
             }
             if is_it(self.hints.get(object)) {
                 self.hints.forget_up_to(&claim);
-            }
-            if is_it(self.homes.get(object)) {
-                self.homes.forget_up_to(&claim);
             }
         }
         for peer in self.members.keys().copied().collect::<Vec<_>>() {

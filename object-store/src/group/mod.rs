@@ -23,8 +23,8 @@ pub struct Group {
     state: State,
     copy_out: Option<CopyOut>,
     copy_in: Option<CopyIn>,
-    /// What was said of places by entries that were rolled back: each object with the epoch.
-    undone: Vec<(ObjectId, Epoch)>,
+    /// What was said of places by entries that were rolled back: each object with the group and the epoch.
+    undone: Vec<(ObjectId, GroupId, Epoch)>,
     /// Why this member applies nothing any more.
     halted: Option<String>,
 }
@@ -190,12 +190,11 @@ impl Group {
 
     fn note_undone(&mut self, entry: &Entry) {
         match entry {
-            Entry::TransferOut { object, epoch, .. } | Entry::TransferIn { object, epoch, .. } => {
-                self.undone.push((*object, *epoch));
-            }
+            Entry::TransferOut { object, epoch, to, .. } => self.undone.push((*object, *to, *epoch)),
+            Entry::TransferIn { object, epoch, .. } => self.undone.push((*object, self.id, *epoch)),
             Entry::TakenBack { to, number } => {
                 let transit = self.state.unsettled(*to, *number);
-                self.undone.extend(transit.map(|transit| (transit.object, transit.epoch.next())));
+                self.undone.extend(transit.map(|transit| (transit.object, self.id, transit.epoch.next())));
             }
             Entry::TermStart { .. }
             | Entry::Commit { .. }
@@ -212,8 +211,9 @@ impl Group {
         self.roll_back();
     }
 
-    /// Takes what entries that were rolled back had said of places: objects, each with the epoch that is not true.
-    pub fn take_undone(&mut self) -> Vec<(ObjectId, Epoch)> {
+    /// Takes what entries that were rolled back had said of places: objects, each with the group and the epoch that are
+    /// not true.
+    pub fn take_undone(&mut self) -> Vec<(ObjectId, GroupId, Epoch)> {
         std::mem::take(&mut self.undone)
     }
 
