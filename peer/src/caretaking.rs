@@ -69,6 +69,7 @@ impl Peer {
         self.caretaking.remove(&id);
         self.windows.remove(&id);
         self.outbox.forget_group(id);
+        self.forget_departures(id);
         self.grants_due.retain(|(from, _, _), _| *from != id);
     }
 
@@ -128,9 +129,13 @@ impl Peer {
         let Some(number) = group.next_grant(to).filter(|_| group.consensus().is_confirmed()) else { return false };
         group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
         let generation = group.generation();
-        self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
+        let record = Record { object, group: to, generation, epoch };
+        let lsn = self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.handed_out += 1;
-        self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
+        self.pointers.set(record, self.now.mono);
+        if let Some(lsn) = lsn {
+            self.note_departure(id, lsn, record);
+        }
         self.send_grant(id, to, number, have);
         true
     }

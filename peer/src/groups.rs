@@ -56,7 +56,11 @@ impl Groups {
         if self.ended.contains_key(&record.group) {
             return Change::Nothing;
         }
+        let is_full = self.known.len() + self.ended.len() >= GROUPS_MAX;
         if let Some(ended) = &record.ended {
+            if is_full && !self.known.contains_key(&record.group) {
+                return Change::Nothing;
+            }
             if let Some(known) = self.known.remove(&record.group) {
                 self.digest ^= digest_of(record.group, (known.generation, known.term), false);
             }
@@ -68,7 +72,7 @@ impl Groups {
         let former = self.known.get(&record.group).copied();
         // R2: a record is replaced by a higher one only.
         let better = match former {
-            None => self.known.len() + self.ended.len() < GROUPS_MAX,
+            None => !is_full,
             Some(former) => {
                 let held = (former.generation, former.term);
                 period > held || (period == held && former.leader.is_none() && record.leader.is_some())

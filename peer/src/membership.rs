@@ -141,9 +141,10 @@ impl Peer {
         for id in self.followed.keys().copied().collect::<Vec<_>>() {
             self.with_group(id, |group, now| group.member_is_gone(now, gone));
         }
-        if clean && self.groups.ended(group).is_some() {
+        if self.groups.ended(group).is_some() {
+            // What it led has ended: nothing of it can come any more.
             self.members.remove(&peer);
-        } else if was_connected {
+        } else if was_connected && !clean {
             self.tell_lost(peer, owned);
         }
         let stalled = self.stalled.remove(&group).unwrap_or_default().take();
@@ -288,6 +289,9 @@ impl Peer {
 
     /// Whether a group can be sent an object: its leader is in reach and stays.
     pub(crate) fn takes_objects(&self, group: GroupId) -> bool {
+        if group == self.group.id() {
+            return !self.draining;
+        }
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
         member.is_some_and(|member| member.draining == 0)
     }

@@ -3,6 +3,7 @@
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::collecting::Stalled;
+use crate::departures::Departures;
 use crate::fates::Fates;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
@@ -92,8 +93,11 @@ pub struct Peer {
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
+    pub(crate) departures: Departures,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
+    /// Fixed snapshots that have read from this peer's own group.
+    pub(crate) snapshots_here: BTreeSet<TxnId>,
     /// How often this incarnation founded a group.
     pub(crate) foundings: u64,
     /// What was counted with groups that this peer does not lead any more.
@@ -174,7 +178,9 @@ impl Peer {
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             fates: Fates::default(),
+            departures: Departures::default(),
             held_commits: BTreeSet::new(),
+            snapshots_here: BTreeSet::new(),
             foundings: 0,
             moves_base: 0,
             grants_due: BTreeMap::new(),
@@ -348,7 +354,7 @@ impl Peer {
             && self.wakes.is_empty()
             && self.seeks.is_empty()
             && self.dirty.is_empty();
-        !quiet || (self.own_dirty && !self.group.consensus().is_alone())
+        !quiet || self.own_group_has_to_say()
     }
 
     /// Finishes the step and takes what it wants done. Call after every input.

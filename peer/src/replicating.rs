@@ -208,6 +208,7 @@ impl Peer {
 
     /// More of a journal is stable: what waited for it may leave, and go on.
     pub(crate) fn watermark_moved(&mut self, id: GroupId, watermark: Lsn) {
+        self.departures_stable(id, watermark);
         let (own, followed) = (&self.group, &self.followed);
         self.outbox.release(id, watermark, |group, lsn| is_stable_in(own, followed, group, lsn));
         if id == self.group.id() {
@@ -218,6 +219,10 @@ impl Peer {
     }
 
     pub(crate) fn group_due(&mut self, id: GroupId) {
+        if self.armed.get(&id).is_some_and(|armed| self.now.mono < *armed) {
+            // A timer that an earlier one has overtaken.
+            return;
+        }
         self.armed.remove(&id);
         self.with_group(id, Group::tick);
         let now = self.now.mono;
@@ -230,9 +235,18 @@ impl Peer {
         }
     }
 
+    /// Whether the own group took a step that others may have to hear of. A group of one has only former members to
+    /// tell.
+    pub(crate) const fn own_group_has_to_say(&self) -> bool {
+        let consensus = self.group.consensus();
+        self.own_dirty && (!consensus.is_alone() || consensus.has_words())
+    }
+
     /// Sends what the groups that took a step want said.
     pub(crate) fn replicate(&mut self) {
-        if std::mem::take(&mut self.own_dirty) && !self.group.consensus().is_alone() {
+        let has_to_say = self.own_group_has_to_say();
+        self.own_dirty = false;
+        if has_to_say {
             self.replicate_group(self.group.id());
         }
         for id in std::mem::take(&mut self.dirty) {
@@ -293,11 +307,16 @@ impl Peer {
                 txn.pins.clear();
             }
         }
+        // R16: what a fixed snapshot saw here may be lost, and what it would see elsewhere now knows nothing of it.
+        for id in std::mem::take(&mut self.snapshots_here) {
+            self.expire(id);
+        }
         self.locks = LockTable::default();
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
         self.outbox.forget_group(former_id);
+        self.forget_departures(former_id);
         self.windows.remove(&former_id);
         self.grants_due.retain(|(from, _, _), _| *from != former_id);
         self.recent_commits.clear();

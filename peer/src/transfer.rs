@@ -46,11 +46,12 @@ impl Peer {
             self.clock.now(self.now.wall)
         };
         self.tell_leaving(object, to);
-        self.journal(Entry::TransferOut { object, epoch, to, number, floor });
+        let lsn = self.journal(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
         if !self.broken(Sabotage::Pointers) {
             self.pointers.set(record, self.now.mono);
+            self.note_departure(self.group.id(), lsn, record);
         }
         self.send_grant(self.group.id(), to, number, waiter.have);
         self.redirect_waiters(object, record);
@@ -170,8 +171,9 @@ impl Peer {
             }
             return;
         };
-        if grant.from == grant.to {
-            // R25: what a group has it is not sent by itself.
+        let is_numbered = grant.number > 0 && grant.unsettled_from <= grant.number;
+        if grant.from == grant.to || !is_numbered {
+            // R25: no sound group says so, and no answer to it could be journalled.
             self.metrics.malformed += 1;
             return;
         }

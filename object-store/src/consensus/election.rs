@@ -17,7 +17,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        // Nor does it ask for votes before it holds again what it held.
+        // R11: nor does it ask for votes before it holds again what it held.
         if !self.may_be_needed() || self.is_short() {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,

@@ -254,7 +254,7 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &mut self.role else { return };
         for progress in leadership.followers.values_mut() {
             let waits = progress.next.as_u64() > progress.matched.as_u64() + 1;
-            if waits && now.since(progress.moved_at) >= settings.resend_after && progress.matched > Lsn::ZERO {
+            if waits && now.since(progress.moved_at) >= settings.resend_unasked_after && progress.matched > Lsn::ZERO {
                 (progress.next, progress.moved_at) = (progress.matched.next(), now);
             }
         }
@@ -368,7 +368,7 @@ impl<E: LogEntry> Consensus<E> {
         let due = |progress: &Progress| {
             let mut due = progress.sent_at.plus(settings.heartbeat);
             if progress.next.as_u64() > progress.matched.as_u64() + 1 && progress.matched > Lsn::ZERO {
-                due = due.min(progress.moved_at.plus(settings.resend_after));
+                due = due.min(progress.moved_at.plus(settings.resend_unasked_after));
             }
             let previous = Lsn::from_u64(progress.next.as_u64() - 1);
             let room = || {

@@ -59,8 +59,11 @@ pub struct Settings {
     pub batch_bytes: u64,
     /// How many bytes may be under way to one follower (R24).
     pub in_flight_bytes: u64,
-    /// What was sent and not acknowledged is sent again after this.
+    /// What a follower says that it lacks is sent again, but not more often than this.
     pub resend_after: Micros,
+    /// What was sent and not acknowledged is sent again after this, though nobody misses it: a follower that only is
+    /// slow must not be given more to do.
+    pub resend_unasked_after: Micros,
     /// A learner that is silent for so long leaves the sync set of a single voter.
     pub sync_grace: Micros,
     /// Stable entries kept for members that lag a little, bytes.
@@ -79,6 +82,7 @@ impl Default for Settings {
             batch_bytes: 32 << 10,
             in_flight_bytes: 4 << 20,
             resend_after: Micros::from_millis(100),
+            resend_unasked_after: Micros::from_millis(1_000),
             sync_grace: Micros::from_millis(1_000),
             keep_bytes: 1 << 20,
             lag_bytes: 64 << 20,
@@ -407,6 +411,11 @@ impl<E: LogEntry> Consensus<E> {
             Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
             Role::Electing(election) => Some(election.again_at),
         }
+    }
+
+    /// Whether this member has something to say besides entries and signs of life.
+    pub const fn has_words(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.

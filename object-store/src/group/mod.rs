@@ -108,6 +108,7 @@ impl Group {
             GroupMessage::SliceTaken { at, number } => {
                 if let Some(copy) = &mut self.copy_out {
                     copy.taken(now, from, at, number);
+                    self.copy_on(now);
                 }
             }
         }
