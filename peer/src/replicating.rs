@@ -1,10 +1,10 @@
 //! The groups that this peer belongs to: their messages, their timers, and what follows when a lead begins or ends.
 
-use crate::Peer;
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use crate::outbox::Needs;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TxnId};
 use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
@@ -156,7 +156,8 @@ impl Peer {
         }
         let seed = self.draw_seed();
         // R11: what this incarnation ever acknowledged or voted binds it, though it has dropped the journal.
-        let promises = self.dropped.get(&id).copied().unwrap_or_default();
+        let promises = if self.broken(Sabotage::Promises) { None } else { self.dropped.get(&id).copied() };
+        let promises = promises.unwrap_or_default();
         let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
@@ -301,7 +302,8 @@ impl Peer {
         self.metrics.deposed += 1;
         let former_id = self.group.id();
         let running: Vec<TxnId> = self.txns.iter().filter(|txn| !txn.read_only).map(|txn| txn.id).collect();
-        for id in running {
+        let goes_on = self.broken(Sabotage::OneWriter);
+        for id in running.into_iter().filter(|_| !goes_on) {
             self.fail(id, Cause::Deposed { group: former_id });
             if let Some(txn) = self.txns.get_mut(id) {
                 txn.pins.clear();
@@ -311,7 +313,9 @@ impl Peer {
         for id in std::mem::take(&mut self.snapshots_here) {
             self.expire(id);
         }
-        self.locks = LockTable::default();
+        if !goes_on {
+            self.locks = LockTable::default();
+        }
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();

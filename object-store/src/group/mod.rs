@@ -80,6 +80,12 @@ impl Group {
         Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, undone: Vec::new(), halted: None }
     }
 
+    /// Breaks a rule of consensus from now on.
+    #[cfg(feature = "sabotage")]
+    pub const fn sabotage(&mut self, rule: crate::BrokenRule) {
+        self.consensus.sabotage(rule);
+    }
+
     /// Appends an entry to the journal and applies it. Returns its position.
     ///
     /// # Panics
