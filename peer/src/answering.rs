@@ -113,7 +113,7 @@ impl Peer {
     }
 
     /// Whether a group led here is sending the object.
-    fn is_sending(&self, object: ObjectId) -> bool {
+    pub(crate) fn is_sending(&self, object: ObjectId) -> bool {
         self.led_groups().any(|group| group.in_transit(object).is_some())
     }
 
