@@ -24,7 +24,7 @@ use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source
 use driftmesh_model::{
     GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, Group, MemberId};
+use driftmesh_object_store::{Entry, Group, MemberId, Promises};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,6 +77,8 @@ pub struct Peer {
     pub(crate) members: BTreeMap<PeerId, Member>,
     /// The other groups that this peer belongs to.
     pub(crate) followed: BTreeMap<GroupId, Followed>,
+    /// What this incarnation owes to groups that it followed and does not any more (R11).
+    pub(crate) dropped: BTreeMap<GroupId, Promises>,
     /// Those of them that it leads in place of their founders.
     pub(crate) caretaking: BTreeMap<GroupId, Caretaking>,
     pub(crate) mending: BTreeMap<GroupId, Mending>,
@@ -166,6 +168,7 @@ impl Peer {
             republish,
             members: BTreeMap::new(),
             followed: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
             groups: Groups::default(),

@@ -374,7 +374,15 @@ impl Peer {
     /// the homes know what its forwarding pointers say (R3), and what remains of its group is known to the others.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining && self.has_nothing_left() && self.groups.ended(self.group.id()).is_some()
+        // Who goes takes what it alone knows of groups with it.
+        let all_know = self
+            .members
+            .values()
+            .filter(|member| member.connected)
+            .all(|member| member.groups_digest == Some(self.groups.digest()));
+        let somebody_knows = self.members.is_empty() || !self.connected_members().is_empty();
+        let is_told = somebody_knows && all_know && self.groups.ended(self.group.id()).is_some();
+        self.draining && self.has_nothing_left() && is_told
     }
 
     fn has_nothing_left(&self) -> bool {

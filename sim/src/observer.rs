@@ -159,9 +159,10 @@ impl Observer {
     /// an entry waits for the one of another group that it follows from.
     pub(crate) fn judge(&mut self) {
         while let Some(first) = self.fresh.keys().next().copied() {
-            let ready = self.fresh.iter().find(|(group, entries)| {
-                entries.front().is_some_and(|(entry, _)| self.follows(**group, entry))
-            });
+            let ready = self
+                .fresh
+                .iter()
+                .find(|(group, entries)| entries.front().is_some_and(|(entry, _)| self.follows(**group, entry)));
             let group = ready.map(|(group, _)| *group);
             let group = group.unwrap_or(first);
             let Some(entries) = self.fresh.get_mut(&group) else { return };
@@ -252,11 +253,16 @@ impl Observer {
     }
 
     /// Forgets how far a member was looked at of groups that it has left: it may follow them again, from the beginning.
-    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId]) {
+    /// A leader that ends a group may drop it in the step in which it journals the last entry: then nobody ever sees
+    /// that, and its word counts.
+    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId], has_ended: impl Fn(GroupId) -> bool) {
         let all = (me, GroupId::from_u128(0))..=(me, GroupId::from_u128(u128::MAX));
         let left = self.looked.range(all).map(|((_, group), _)| *group).find(|group| !groups.contains(group));
         if let Some(left) = left {
             self.looked.remove(&(me, left));
+            if has_ended(left) {
+                self.journals.entry(left).or_default().retired = true;
+            }
         }
     }
 

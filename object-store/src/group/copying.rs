@@ -94,7 +94,8 @@ impl CopyOut {
         }
         while self.under_way.front().is_some_and(|slice| slice.number < number) {
             self.under_way.pop_front();
-            self.moved_at = now;
+            // The next step of the copy is due at once.
+            (self.moved_at, self.sent_at) = (now, Micros(0));
         }
     }
 
@@ -180,14 +181,17 @@ impl Group {
         if self.halted.is_some() || !self.is_leading() {
             return;
         }
+        // A copy of what is stable: it may take this very member to make more stable.
+        self.roll_back();
         self.state.begin_copy();
         let at = self.state.applied();
+        self.apply_on();
         self.consensus.keep_after(Some(at));
         self.copy_out = Some(CopyOut {
             to,
             at,
             at_term: self.consensus.term_at(at).unwrap_or_default(),
-            membership: self.consensus.newest_membership().clone(),
+            membership: self.consensus.stable_membership().clone(),
             under_way: VecDeque::new(),
             made: 0,
             all_made: false,
