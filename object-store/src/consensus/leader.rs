@@ -18,6 +18,11 @@ struct Progress {
     moved_at: Micros,
     /// It lacks entries that are not kept any more: it needs a copy of the state.
     needs_copy: bool,
+    /// Where its journal agrees is being found out: one message at a time, until one is acknowledged. Else each of many
+    /// under way that does not fit would make all of them go out again.
+    probing: bool,
+    /// That message is under way.
+    probed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +96,8 @@ impl<E: LogEntry> Consensus<E> {
                 heard_at: now,
                 moved_at: now,
                 needs_copy: false,
+                probing: true,
+                probed: false,
             };
             leadership.followers.entry(member).or_insert(fresh);
         }
@@ -211,6 +218,7 @@ impl<E: LogEntry> Consensus<E> {
         if matched > tail {
             return;
         }
+        progress.probing = false;
         if matched > progress.matched {
             progress.matched = matched;
             progress.moved_at = now;
@@ -227,9 +235,10 @@ impl<E: LogEntry> Consensus<E> {
         progress.heard_at = now;
         let next = progress.matched.max(hint.min(Lsn::from_u64(progress.next.as_u64().saturating_sub(2)))).next();
         // Messages that overtook each other are refused too: what follows the gap is not sent again at each.
-        let settled = progress.matched > Lsn::ZERO && now.since(progress.moved_at) < resend_after;
+        let settled = !progress.probing && now.since(progress.moved_at) < resend_after;
         if next < progress.next && !settled {
             (progress.next, progress.moved_at) = (next, now);
+            (progress.probing, progress.probed) = (true, false);
         }
     }
 
@@ -246,6 +255,7 @@ impl<E: LogEntry> Consensus<E> {
             let waits = progress.next.as_u64() > progress.matched.as_u64() + 1;
             if waits && now.since(progress.moved_at) >= settings.resend_after && progress.matched > Lsn::ZERO {
                 (progress.next, progress.moved_at) = (progress.matched.next(), now);
+                (progress.probing, progress.probed) = (true, false);
             }
         }
         self.drop_silent_learners(now);
@@ -253,13 +263,15 @@ impl<E: LogEntry> Consensus<E> {
 
     fn drop_silent_learners(&mut self, now: Micros) {
         let grace = self.settings.sync_grace;
+        // A leader of a single voter decides alone who is in the sync set, also while nothing becomes stable: that is what
+        // for.
         let present = self.membership();
-        if present.voters.len() != 1 || !self.may_change_sync() {
+        if present.voters.len() != 1 || present.incoming.is_some() {
             return;
         }
         let Role::Leading(leadership) = &self.role else { return };
         let silent = |member: &MemberId| {
-            leadership.followers.get(member).is_none_or(|progress| now.since(progress.heard_at) >= grace)
+            leadership.followers.get(member).is_some_and(|progress| now.since(progress.heard_at) >= grace)
         };
         let mut target = present.clone();
         for (learner, in_sync) in &mut target.learners {
@@ -268,11 +280,6 @@ impl<E: LogEntry> Consensus<E> {
         if target != *present {
             self.append(now, E::members(target));
         }
-    }
-
-    /// A single voter decides alone who is in its sync set, also while nothing becomes stable: that is what for.
-    fn may_change_sync(&self) -> bool {
-        self.is_leading() && self.membership().incoming.is_none() && self.membership().voters.contains(&self.me)
     }
 
     /// Sends what followers lack, and signs of life.
@@ -293,7 +300,7 @@ impl<E: LogEntry> Consensus<E> {
             if progress.next <= base {
                 progress.needs_copy = true;
             }
-            while may_batch && !progress.needs_copy && progress.next <= tail {
+            while may_batch && !progress.needs_copy && progress.next <= tail && !(progress.probing && progress.probed) {
                 let previous = Lsn::from_u64(progress.next.as_u64() - 1);
                 if self.log.bytes_between(progress.matched.max(base), previous) > settings.in_flight_bytes {
                     break;
@@ -310,14 +317,14 @@ impl<E: LogEntry> Consensus<E> {
                 if progress.matched.next() > previous {
                     progress.moved_at = now;
                 }
-                progress.sent_at = now;
+                (progress.sent_at, progress.probed) = (now, true);
                 leadership.batch_at = now;
                 let previous_term = self.log.term_at(previous).unwrap_or_default();
                 let body = Body::Append { previous, previous_term, batch, watermark: self.watermark };
                 self.out.push((*member, Message { generation: self.generation, term: self.term, body }));
             }
             if now.since(progress.sent_at) >= settings.heartbeat {
-                progress.sent_at = now;
+                (progress.sent_at, progress.probed) = (now, false);
                 let previous = if progress.needs_copy { Lsn::ZERO } else { Lsn::from_u64(progress.next.as_u64() - 1) };
                 let previous_term = self.log.term_at(previous).unwrap_or_default();
                 let batch = Batch::new(Vec::new());
@@ -333,9 +340,8 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &self.role else { return false };
         let patience = Micros(self.settings.election_after.0.saturating_mul(2));
         let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
-        self.membership().is_majority(|member| {
-            *member == self.me || leadership.followers.get(member).is_some_and(heard)
-        })
+        self.membership()
+            .is_majority(|member| *member == self.me || leadership.followers.get(member).is_some_and(heard))
     }
 
     /// A follower said something, whatever it was.
@@ -366,7 +372,8 @@ impl<E: LogEntry> Consensus<E> {
                 let under_way = self.log.bytes_between(progress.matched.max(self.log.base()), previous);
                 under_way <= settings.in_flight_bytes
             };
-            if !progress.needs_copy && progress.next <= tail && room() {
+            let probed = progress.probing && progress.probed;
+            if !progress.needs_copy && progress.next <= tail && !probed && room() {
                 due = due.min(leadership.batch_at.plus(settings.batch_every));
             }
             due
