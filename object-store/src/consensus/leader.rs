@@ -36,7 +36,7 @@ pub(super) struct Leadership {
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
-    /// So few answer that it says nothing, for others to notice and elect somebody who is answered.
+    /// So few answer that it hardly says anything, for others to notice and elect somebody who is answered.
     silent: bool,
     /// Former members that are told so when it is stable.
     leaving: BTreeSet<MemberId>,
@@ -186,15 +186,16 @@ impl<E: LogEntry> Consensus<E> {
         Ok(())
     }
 
-    /// R11: whether somebody new would count for what is stable who lacks more of the journal than may be under way.
+    /// R11: whether somebody new would count who lacks more of the journal than may be under way, or has yet to hear that
+    /// it belongs.
     fn counts_too_early(&self, target: &Membership) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
-        let present = self.membership();
+        let (since, present) = self.newest_membership();
         let counted = |member: &MemberId| present.is_voter(member) || present.learners.get(member) == Some(&true);
         let lacks = |member: &MemberId| {
             let Some(progress) = leadership.followers.get(member) else { return *member != self.me };
             let behind = self.log.bytes_between(progress.matched.max(self.log.base()), self.log.tail());
-            progress.needs_copy || progress.matched == Lsn::ZERO || behind > self.settings.in_flight_bytes
+            progress.needs_copy || progress.matched < *since || behind > self.settings.in_flight_bytes
         };
         let in_sync = target.learners.iter().filter(|(_, in_sync)| **in_sync).map(|(learner, _)| learner);
         target.voters.iter().chain(in_sync).any(|member| !counted(member) && lacks(member))
@@ -290,10 +291,8 @@ impl<E: LogEntry> Consensus<E> {
         let is_answered = self.is_answered(now);
         let Role::Leading(leadership) = &mut self.role else { return };
         leadership.silent = !is_answered;
-        if leadership.silent {
-            return;
-        }
-        let may_batch = urgent || now >= leadership.batch_at.plus(settings.batch_every);
+        let heartbeat = settings.sign_of_life(leadership.silent);
+        let may_batch = !leadership.silent && (urgent || now >= leadership.batch_at.plus(settings.batch_every));
         // Followers that lack the same entries get the same batch.
         let mut made: Vec<(Lsn, Batch<E>)> = Vec::new();
         for (member, progress) in &mut leadership.followers {
@@ -323,7 +322,7 @@ impl<E: LogEntry> Consensus<E> {
                 let body = Body::Append { previous, previous_term, batch, watermark: self.watermark };
                 self.out.push((*member, Message { generation: self.generation, term: self.term, body }));
             }
-            if now.since(progress.sent_at) >= settings.heartbeat {
+            if now.since(progress.sent_at) >= heartbeat {
                 (progress.sent_at, progress.probed) = (now, false);
                 let previous = if progress.needs_copy { Lsn::ZERO } else { Lsn::from_u64(progress.next.as_u64() - 1) };
                 let previous_term = self.log.term_at(previous).unwrap_or_default();
@@ -338,7 +337,7 @@ impl<E: LogEntry> Consensus<E> {
     /// and nothing would become stable.
     fn is_answered(&self, now: Micros) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
-        let patience = Micros(self.settings.election_after.0.saturating_mul(2));
+        let patience = self.settings.election_after.plus(self.settings.election_after);
         let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
         self.membership()
             .is_majority(|member| *member == self.me || leadership.followers.get(member).is_some_and(heard))
@@ -357,13 +356,11 @@ impl<E: LogEntry> Consensus<E> {
         if self.is_done() {
             return Some(Micros(0));
         }
-        if leadership.silent {
-            return None;
-        }
         let settings = &self.settings;
+        let heartbeat = settings.sign_of_life(leadership.silent);
         let tail = self.log.tail();
         let due = |progress: &Progress| {
-            let mut due = progress.sent_at.plus(settings.heartbeat);
+            let mut due = progress.sent_at.plus(heartbeat);
             if progress.next.as_u64() > progress.matched.as_u64() + 1 && progress.matched > Lsn::ZERO {
                 due = due.min(progress.moved_at.plus(settings.resend_after));
             }
@@ -373,7 +370,7 @@ impl<E: LogEntry> Consensus<E> {
                 under_way <= settings.in_flight_bytes
             };
             let probed = progress.probing && progress.probed;
-            if !progress.needs_copy && progress.next <= tail && !probed && room() {
+            if !leadership.silent && !progress.needs_copy && progress.next <= tail && !probed && room() {
                 due = due.min(leadership.batch_at.plus(settings.batch_every));
             }
             due

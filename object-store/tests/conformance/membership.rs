@@ -60,9 +60,10 @@ impl Mending {
         let present = world.port(leader).membership();
         let able: Vec<MemberId> = chosen.iter().filter(|member| caught_up.contains(member)).copied().collect();
         let mut count = (able.len() + 1).min(self.wanted);
-        count -= usize::from(count % 2 == 0);
+        count -= usize::from(count.is_multiple_of(2));
         // Deaths never make a group smaller, but to an odd number.
-        if count + usize::from(present.voters.len() % 2 == 0) < present.voters.len() {
+        let all_answer = present.voters.iter().all(|voter| caught_up.contains(voter));
+        if count + usize::from(present.voters.len().is_multiple_of(2)) < present.voters.len() && !all_answer {
             return false;
         }
         let voters: BTreeSet<_> = std::iter::once(leader).chain(able.iter().copied()).take(count).collect();

@@ -122,8 +122,7 @@ fn a_crash_at_any_moment_of_a_change_leaves_a_group_that_goes_on() {
 
 #[test]
 fn the_journal_stays_bounded_while_a_member_is_dead_and_who_replaces_it_gets_a_copy() {
-    let mut settings = Settings::default();
-    (settings.keep_bytes, settings.lag_bytes) = (2_000, 20_000);
+    let settings = Settings { keep_bytes: 2_000, lag_bytes: 20_000, ..Settings::default() };
     let (mut world, members) = group::<Ours>(3, settings, Quality::GOOD);
     world.crash(members[2]);
     let mut most = 0;
@@ -145,8 +144,7 @@ fn the_journal_stays_bounded_while_a_member_is_dead_and_who_replaces_it_gets_a_c
 
 #[test]
 fn a_copy_helps_even_when_nothing_becomes_stable_without_its_receiver() {
-    let mut settings = Settings::default();
-    (settings.keep_bytes, settings.lag_bytes) = (1_000, 2_000);
+    let settings = Settings { keep_bytes: 1_000, lag_bytes: 2_000, ..Settings::default() };
     let (mut world, members) = group::<Ours>(3, settings, Quality::GOOD);
     world.network.cut_both(members[0], members[2]);
     world.network.cut_both(members[1], members[2]);
@@ -164,8 +162,7 @@ fn a_copy_helps_even_when_nothing_becomes_stable_without_its_receiver() {
 
 #[test]
 fn a_dead_member_that_needs_a_copy_keeps_nobody_from_theirs() {
-    let mut settings = Settings::default();
-    (settings.keep_bytes, settings.lag_bytes) = (1_000, 2_000);
+    let settings = Settings { keep_bytes: 1_000, lag_bytes: 2_000, ..Settings::default() };
     let (mut world, members) = group::<Ours>(5, settings, Quality::GOOD);
     world.crash(members[1]);
     for other in world.live() {

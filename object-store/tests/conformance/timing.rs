@@ -45,8 +45,8 @@ fn followers_that_lack_the_same_get_the_same_batch() {
 
 #[test]
 fn no_more_is_under_way_than_the_settings_say() {
-    let mut settings = Settings::default();
-    (settings.in_flight_bytes, settings.batch_bytes, settings.resend_after) = (50_000, 5_000, millis(10_000));
+    let settings =
+        Settings { in_flight_bytes: 50_000, batch_bytes: 5_000, resend_after: millis(10_000), ..Settings::default() };
     let (mut world, members) = group::<Ours>(3, settings, Quality::GOOD);
     world.network.cut(members[1], members[0]);
     let before = world.traffic.bytes;
@@ -84,8 +84,7 @@ fn what_is_lost_is_sent_again_and_little_else() {
     // Streams between peers lose and reorder only where one ends and the next begins.
     let rough = Quality { jitter: Micros(2_000), lost: 2, doubled: 2, ..Quality::GOOD };
     for (quality, most) in [(Quality::GOOD, 101), (rough, 400)] {
-        let mut settings = Settings::default();
-        settings.batch_bytes = 1_000;
+        let settings = Settings { batch_bytes: 1_000, ..Settings::default() };
         let (mut world, members) = group::<Ours>(3, settings, Quality::GOOD);
         world.network.quality = quality;
         let before = world.traffic;
@@ -104,8 +103,7 @@ fn what_is_lost_is_sent_again_and_little_else() {
 #[test]
 fn a_newcomer_does_not_start_a_storm() {
     for quality in [Quality::GOOD, Quality { lost: 0, ..Quality::BAD }] {
-        let mut settings = Settings::default();
-        (settings.batch_bytes, settings.keep_bytes) = (1_000, u64::MAX);
+        let settings = Settings { batch_bytes: 1_000, keep_bytes: u64::MAX, ..Settings::default() };
         let (mut world, members) = group::<Ours>(1, settings, Quality::GOOD);
         world.append_many(members[0], 5_000);
         world.network.quality = quality;

@@ -173,6 +173,23 @@ impl<P: Port> World<P> {
         &self.members.get(&me).expect("it lives").port
     }
 
+    /// How a member stands, in words.
+    pub(crate) fn standing(&self, me: MemberId) -> String {
+        let port = self.port(me);
+        let others: Vec<_> = self.members.keys().map(|other| (other, port.held_by(other, self.now))).collect();
+        format!(
+            "{me:?} keeps {}..{}, stable {}, in {:?} of {:?}, {:?}, next {:?} at {:?}, {others:?}",
+            port.base(),
+            port.tail(),
+            port.watermark(),
+            port.period(),
+            port.leader(),
+            port.newest_membership(),
+            port.next_tick(),
+            self.now,
+        )
+    }
+
     /// Who leads, the newest lead first.
     pub(crate) fn leaders(&self) -> Vec<MemberId> {
         let mut leading: Vec<_> =
