@@ -90,6 +90,13 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// How often a leader is heard at least: seldom if few answer it, so that others stand for election in between.
+    const fn sign_of_life(&self, silent: bool) -> Micros {
+        if silent { Micros(self.election_after.0.saturating_mul(4)) } else { self.heartbeat }
+    }
+}
+
 /// No generation, term or position of a sound member is so high (R25).
 const PERIOD_END: u64 = u64::MAX / 2;
 
