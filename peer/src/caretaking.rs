@@ -41,8 +41,7 @@ impl Peer {
         let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().map(|(to, number, _)| (to, number)).collect();
         self.clock.raise_above(highest);
         for (to, number) in unsettled {
-            self.grants_due.insert((id, to, number), self.now.mono);
-            self.timers.set(self.now.mono, Timer::Grant(id, to, number));
+            self.grant_is_due(id, to, number, self.now.mono);
         }
         self.windows.remove(&id);
         self.caretaking.insert(id, Caretaking { founder, from: 0 });

@@ -1,6 +1,7 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
+use crate::operating::Standing;
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
@@ -306,6 +307,22 @@ pub enum Message {
         ask: u64,
         /// The answer.
         fate: FateTold,
+    },
+    /// Asks what the receiver holds of a group and has from it: an operator wants to do something about it.
+    AskStanding {
+        /// Comes back with the answer.
+        ask: u64,
+        /// The group.
+        group: GroupId,
+    },
+    /// Says that.
+    Standing {
+        /// The question.
+        ask: u64,
+        /// The group.
+        group: GroupId,
+        /// The answer.
+        standing: Box<Standing>,
     },
     /// Reads at one snapshot.
     Read {

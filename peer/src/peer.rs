@@ -10,6 +10,7 @@ use crate::membership::Member;
 use crate::mending::Mending;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
+use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
@@ -90,6 +91,7 @@ pub struct Peer {
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
+    pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// How often this incarnation founded a group.
@@ -171,6 +173,7 @@ impl Peer {
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             fates: Fates::default(),
+            surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             foundings: 0,
             moves_base: 0,
@@ -279,6 +282,8 @@ impl Peer {
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
             Message::Fate { ask, fate } => self.fate_told(ask, fate),
+            Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
+            Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
             Message::Own { group, requests } => self.own_asked(from, group, requests),

@@ -112,6 +112,8 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         Wire::ClockAhead { objects: vec![object], receiver: mesh.now(1).wall },
         Wire::Scan { snapshot: now, cursor: 0 },
         Wire::ScanPage(page),
+        Wire::AskStanding { ask: 1, group: ours },
+        Wire::Standing { ask: 1, group: ours, standing: driftmesh_peer::Standing::default() },
     ]
     .iter()
     .map(Wire::message)

@@ -17,7 +17,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        if !self.is_voter() {
+        if !self.is_voter() || self.is_of_the_past() {
             if let Role::Following(following) = &mut self.role {
                 following.election_due = again_at;
             }
@@ -68,7 +68,9 @@ impl<E: LogEntry> Consensus<E> {
         }
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
         let up_to_date = last >= (self.log.tail_term(), self.log.tail());
-        let granted = up_to_date && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
+        let granted = up_to_date
+            && !self.is_of_the_past()
+            && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
         if granted && !trial {
             self.voted_for = Some(from);
             let due = self.election_due(now);

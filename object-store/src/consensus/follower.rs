@@ -51,7 +51,7 @@ impl<E: LogEntry> Consensus<E> {
         if end.is_none_or(|end| end >= u64::MAX / 2) {
             return;
         }
-        if let Err(hint) = self.take_batch(now, previous, batch) {
+        if let Err(hint) = self.check_generation(now, previous).and_then(|()| self.take_batch(now, previous, batch)) {
             self.keep_early(previous, batch);
             self.say(from, Body::Refused { hint });
             return;
@@ -140,6 +140,7 @@ impl<E: LogEntry> Consensus<E> {
         self.log = super::Log::after(at, term);
         self.memberships = [membership].into();
         self.renew_alone();
+        self.held = self.generation;
         self.watermark = at;
         let Role::Following(following) = &mut self.role else { return };
         following.verified = at;

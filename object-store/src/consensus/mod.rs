@@ -16,6 +16,7 @@ mod leader;
 mod log;
 mod membership;
 mod message;
+mod refound;
 
 pub use batch::Batch;
 pub use membership::{MemberId, Membership};
@@ -136,6 +137,10 @@ pub struct Consensus<E> {
     /// Told by a voter that the group goes on without this member.
     excluded: bool,
     overwritten: Option<Overwritten>,
+    /// The generation that the journal is known to be of. While a higher one is known this member counts for nothing.
+    held: Generation,
+    /// Everything held was of a former generation and is gone since this was asked last.
+    emptied: bool,
     out: Vec<(MemberId, Message<E>)>,
     random: u64,
     #[cfg(feature = "sabotage")]
@@ -187,6 +192,8 @@ impl<E: LogEntry> Consensus<E> {
             alone: false,
             excluded: false,
             overwritten: None,
+            held: Generation::ZERO,
+            emptied: false,
             out: Vec::new(),
             random: seed,
             #[cfg(feature = "sabotage")]
@@ -337,7 +344,7 @@ impl<E: LogEntry> Consensus<E> {
             Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
             Body::Excluded { since } => {
                 // R11: only what is newer than what this member knows can exclude it.
-                if self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
+                if self.is_of_the_past() || self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
                     self.excluded = true;
                 }
             }

@@ -39,6 +39,15 @@ pub(crate) enum Wire {
         ask: u64,
         fate: driftmesh_peer::FateTold,
     },
+    AskStanding {
+        ask: u64,
+        group: GroupId,
+    },
+    Standing {
+        ask: u64,
+        group: GroupId,
+        standing: driftmesh_peer::Standing,
+    },
     Read {
         snapshot: Timestamp,
         objects: Vec<WireRead>,
