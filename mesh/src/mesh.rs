@@ -34,9 +34,12 @@ pub struct Mesh {
 pub struct Left {
     /// Objects that other members took over.
     pub handed_over: usize,
-    /// Objects that went down with this peer, or of which it is not known whether another has them: all of them when
-    /// it was the last peer. Deleted objects that are not forgotten yet count.
+    /// Objects that were not handed over, or of which it is not known whether another has them: all of them when it was
+    /// the last peer. Deleted objects that are not forgotten yet count.
     pub stayed: usize,
+    /// Those of them that nobody else in reach holds. The others have copies of the rest, and serve it when they have
+    /// agreed on who leads.
+    pub lost: usize,
 }
 
 impl Mesh {
@@ -259,8 +262,9 @@ impl Mesh {
         }
         stays.disarm();
         shared.say_goodbye().await;
-        let stayed = shared.step(|peer, _| holds(peer));
-        Left { handed_over: before.saturating_sub(stayed), stayed }
+        let (stayed, has_copies) = shared.step(|peer, _| (holds(peer), peer.has_copies()));
+        let lost = if has_copies { 0 } else { stayed };
+        Left { handed_over: before.saturating_sub(stayed), stayed, lost }
     }
 
     /// Stops without handing anything over: says goodbye and lets go of the ports, 2 s at most. Later transactions

@@ -31,6 +31,9 @@ struct Line {
     /// The id of the object that `explain` is about.
     #[serde(default)]
     object: Option<String>,
+    /// How long `drain` may take, seconds.
+    #[serde(default)]
+    limit: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -39,6 +42,7 @@ enum Command {
     Status,
     Explain,
     Leave,
+    Drain,
     Stop,
 }
 
@@ -47,6 +51,8 @@ enum Command {
 pub(super) enum Ask {
     /// Hand everything over, then end.
     Leave,
+    /// The same, in so long at most.
+    Drain(Duration),
     /// End without handing over.
     Stop,
 }
@@ -194,9 +200,13 @@ async fn answer_line(
             return status.unwrap_or_else(|error| json!({ "error": error.to_string() }));
         }
         Ok(Command::Leave) => Ask::Leave,
+        Ok(Command::Drain) => {
+            let limit = line.as_ref().ok().and_then(|line| line.limit).unwrap_or(super::operators::DRAIN_SECONDS);
+            Ask::Drain(Duration::from_secs(limit))
+        }
         Ok(Command::Stop) => Ask::Stop,
         Err(error) => {
-            return json!({ "error": format!("{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"leave\" or \"stop\"") });
+            return json!({ "error": format!("{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"drain\", \"leave\" or \"stop\"") });
         }
     };
     let (answer, answered) = oneshot::channel();

@@ -90,7 +90,8 @@ impl From<StartError> for Failure {
             | StartError::EmptySecret
             | StartError::NewAndJoin
             | StartError::OneWayToFound
-            | StartError::Expect { .. } => Exit::Usage,
+            | StartError::Expect { .. }
+            | StartError::Replicas { .. } => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
             StartError::Unreachable { .. } | StartError::NotFounded { .. } => Exit::Unreachable,
             _ => Exit::Other,

@@ -4,6 +4,7 @@ mod client;
 mod control;
 mod exit;
 mod locate;
+mod operators;
 mod out;
 mod peer;
 mod socket;
@@ -28,6 +29,8 @@ enum Command {
     Peer(PeerArgs),
     /// Shows a running peer of this machine: its peers, groups, objects and lag.
     Status(StatusArgs),
+    /// Lets a running peer hand everything over and end, and says what was moved, left and lost.
+    Drain(DrainArgs),
     /// Says which peer owns an object now.
     Where(LocateArgs),
     /// Says which peer owns an object now, and how a running peer found it: by which steps, over which peers, at
@@ -71,9 +74,12 @@ struct PeerArgs {
     /// Does not look for peers of the same network by mDNS, and is not found by it.
     #[arg(long)]
     no_mdns: bool,
-    /// The failure domain of this peer, shown in its status.
+    /// The failure domain of this peer: copies are kept in other ones where there are any. Default: the machine.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
+    /// How many other peers hold copies of what this one owns: 0 to 6. Fewer where there are fewer peers.
+    #[arg(long, value_name = "K", default_value_t = driftmesh::REPLICAS)]
+    replicas: usize,
     /// Where to put the control socket. Default: a directory of its own in $XDG_RUNTIME_DIR or the temporary
     /// directory.
     #[arg(long, value_name = "PATH")]
@@ -92,6 +98,16 @@ struct StatusArgs {
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Which peer to drain, and how long that may take.
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// How long handing over may take, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = operators::DRAIN_SECONDS)]
+    limit: u64,
+    #[command(flatten)]
+    asked: StatusArgs,
 }
 
 /// Which object to find, and which peer to ask.
@@ -116,6 +132,7 @@ pub(crate) fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Peer(args) => start_logging(&args.log).and_then(|()| run_peer(args)),
         Command::Status(args) => client::status(args.control.as_deref(), args.json).map(|()| Exit::Success),
+        Command::Drain(args) => operators::drain(args.asked.control.as_deref(), args.limit, args.asked.json),
         Command::Where(args) => args.show(false),
         Command::Explain(args) => args.show(true),
     };
