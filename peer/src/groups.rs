@@ -252,8 +252,9 @@ impl Peer {
     /// A group is no more: what it answered is known, and nobody waits for it.
     fn group_ended(&mut self, group: GroupId) {
         self.metrics.note(RareEvent::GroupEnded);
-        if group == self.group.id() && !self.group.is_retired() {
-            self.own_group_ended();
+        if group == self.group.id() && self.remains(group).is_none() {
+            // R9: others elected a leader while this peer was cut off or stood still, and are done with the group.
+            self.own_group_deposed();
         }
         self.drop_followed(group);
         self.settle_grants_to_ended(group);

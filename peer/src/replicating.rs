@@ -272,25 +272,7 @@ impl Peer {
 
     /// R9: another member leads this peer's group now. What runs here ends, what is not stable is unknown until the
     /// term table says (R22), and this peer founds another group for what it does from now on. See decision 0017.
-    fn own_group_deposed(&mut self) {
-        let former = self.begin_anew();
-        let former_id = former.id();
-        self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
-        self.dirty.push(former_id);
-        self.tell_of_new_group(former_id);
-    }
-
-    /// The others have ended this peer's group while it stood still or was out of reach: they moved what it owned, or an
-    /// operator gave it up. Nothing of it counts any more.
-    pub(crate) fn own_group_ended(&mut self) {
-        let former = self.begin_anew().id();
-        self.armed.remove(&former);
-        self.moves_base = self.moves_base.wrapping_add(1 << 40);
-        self.tell_of_new_group(former);
-    }
-
-    /// Ends what runs in this peer's group and founds another one. Returns the former one.
-    fn begin_anew(&mut self) -> Group {
+    pub(crate) fn own_group_deposed(&mut self) {
         self.metrics.note(RareEvent::Deposed);
         self.metrics.deposed += 1;
         let former_id = self.group.id();
@@ -311,11 +293,10 @@ impl Peer {
         self.recent_commits.clear();
         self.drain_from = 0;
         let founded = self.found_group();
-        std::mem::replace(&mut self.group, founded)
-    }
-
-    fn tell_of_new_group(&mut self, former: GroupId) {
-        self.wake_fates(former);
+        let former = std::mem::replace(&mut self.group, founded);
+        self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+        self.dirty.push(former_id);
+        self.wake_fates(former_id);
         self.wakes.extend(std::mem::take(&mut self.held_commits));
         self.tell_missed();
         let own = self.group.id();
@@ -336,11 +317,18 @@ impl Peer {
         group
     }
 
-    /// The peer stays after it had retired its group.
+    /// The peer stays after it had retired its group, whose end may not be stable or told yet.
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
-        self.outbox.forget_group(former.id());
+        let former_id = former.id();
+        if self.groups.ended(former_id).is_none() {
+            self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+            self.dirty.push(former_id);
+            self.begin_caretaking(former_id);
+        } else {
+            self.outbox.forget_group(former_id);
+        }
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {
             self.tell_all_about(&record);

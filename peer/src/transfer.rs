@@ -191,6 +191,10 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
+        if group.is_retired() {
+            // Its last entry is journalled: what it did not answer comes back when its end is told (R19).
+            return;
+        }
         let is_own = grant.to == self.group.id();
         // R20: a number is answered once; a late duplicate gets the same answer again.
         let seen = group.grant_seen(grant.from, grant.number);

@@ -478,6 +478,7 @@ impl Simulation {
             }
             any_left
         });
+        self.observer.judge();
         if left {
             self.check_pointers(&[index]);
         }
