@@ -3,8 +3,10 @@
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
-use crate::{Builder, Error, Fate, Metrics, Owned, Ownership, Receipt, Result, Snapshot, StartError, Tx};
-use driftmesh_model::{Micros, Object, ObjectId, PeerId};
+use crate::{
+    Builder, Error, Fate, Metrics, OperatorError, Owned, Ownership, Promoted, Receipt, Result, Snapshot, StartError, Tx,
+};
+use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use futures::TryFutureExt;
@@ -184,6 +186,27 @@ impl Mesh {
     /// `Busy`, `Leaving`, or `Deadline` when nothing conclusive was heard within 5 s.
     pub async fn explain(&self, object: ObjectId) -> Result<Found> {
         session::explain(self.host.clone(), object, EXPLAIN_MAX).await
+    }
+
+    /// Founds a group anew, as its next generation, from what this peer holds of it: for a group that has lost its
+    /// majority for good, by an operator's decision. Members that come back later give way. Cancel safe: dropped before it
+    /// is ready, it may have happened.
+    ///
+    /// # Errors
+    /// Why it cannot be; `AskPeer` names who holds more; `Beyond`, without `accept_loss`, what others have seen of the group
+    /// that is not left. Nothing has changed then.
+    pub async fn promote(&self, group: GroupId, accept_loss: bool) -> Result<Promoted, OperatorError> {
+        session::promote(self.host.clone(), group, accept_loss).await
+    }
+
+    /// Gives up a group whose members are all gone for good, by an operator's decision: its objects answer `ObjectLost`
+    /// from then on, and its receipts end as lost. A member that comes back begins anew. `force` does it although somebody
+    /// in reach holds a copy. Cancel safe: dropped before it is ready, it may have happened.
+    ///
+    /// # Errors
+    /// Why it is refused. Nothing has changed then.
+    pub async fn forget(&self, group: GroupId, force: bool) -> Result<(), OperatorError> {
+        session::forget(self.host.clone(), group, force).await
     }
 
     /// How long a bare round trip to another member takes now: over the same connection as everything else, past what

@@ -52,6 +52,7 @@ pub use operating::{AdoptedGrant, Beyond, Held, OperatorError, Promoted, Standin
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
 pub use sabotage::Sabotage;
+pub use scanning::ARRIVALS_FROM;
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};

@@ -15,7 +15,7 @@ use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
 use crate::replicating::Followed;
-use crate::scanning::ScanPages;
+use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::timers::{Timer, Timers};
 use crate::windows::{EarlyRead, Windows};
@@ -24,7 +24,7 @@ use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source
 use driftmesh_model::{
     GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, Group, MemberId};
+use driftmesh_object_store::{Entry, Group, MemberId, Write};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -122,6 +122,7 @@ pub struct Peer {
     pub(crate) copies: Copies,
     pub(crate) recent_commits: VecDeque<RecentCommit>,
     pub(crate) scans: ScanPages,
+    pub(crate) arrivals: Arrivals,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) draining: bool,
     pub(crate) ids_drawn: u64,
@@ -195,6 +196,7 @@ impl Peer {
             copies: Copies::default(),
             recent_commits: VecDeque::new(),
             scans: ScanPages::default(),
+            arrivals: Arrivals::default(),
             subscriptions: Subscriptions::default(),
             draining: false,
             ids_drawn: 0,
@@ -221,6 +223,22 @@ impl Peer {
         for bucket in crate::session::NameBucket::of_genesis() {
             self.publish(bucket);
         }
+    }
+
+    /// Fills a mesh that this peer has just founded and nobody has joined yet with objects from elsewhere: their ids are
+    /// kept, and what genesis made is overwritten. Each object once, and no more than a transaction may write.
+    ///
+    /// Returns `false`, and does nothing, once another peer is known or if this one did not found the mesh.
+    pub fn import(&mut self, now: Now, writes: Vec<Write>) -> bool {
+        self.now = now;
+        if !self.config.founder || !self.members.is_empty() {
+            return false;
+        }
+        let commit = self.clock.tick(now.wall);
+        let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
+        self.journal(Entry::Commit { commit, writes });
+        objects.into_iter().for_each(|object| self.publish(object));
+        true
     }
 
     #[cfg(feature = "sabotage")]

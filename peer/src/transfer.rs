@@ -286,6 +286,7 @@ impl Peer {
 
     /// The object is owned here at this record's epoch: older claims go, homes are told, waiters go on.
     fn settled_here(&mut self, record: Record) {
+        self.arrivals.push(record.object);
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);

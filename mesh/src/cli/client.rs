@@ -37,15 +37,20 @@ pub(super) fn chosen(control: Option<&Path>) -> Result<PathBuf, Failure> {
 /// # Errors
 /// When it does not answer, or answers with an error.
 pub(super) fn ask(path: &Path, request: &Value) -> Result<(String, Value), Failure> {
-    ask_for(path, request, ANSWER_MAX)
+    ask_for(path, request, ANSWER_MAX, &mut |_| {})
 }
 
-/// As `ask`, of something that may take so long.
+/// As `ask`, of something that may take so long, or so long from one word of progress to the next.
 ///
 /// # Errors
 /// As `ask`.
-pub(super) fn ask_for(path: &Path, request: &Value, limit: Duration) -> Result<(String, Value), Failure> {
-    let line = exchange(path, request, limit).map_err(|error| {
+pub(super) fn ask_for(
+    path: &Path,
+    request: &Value,
+    limit: Duration,
+    progress: &mut dyn FnMut(&Value),
+) -> Result<(String, Value), Failure> {
+    let line = exchange(path, request, limit, progress).map_err(|error| {
         let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
         Failure::new(Exit::Control, message)
     })?;
@@ -77,7 +82,13 @@ fn the_one_running() -> Result<PathBuf, Failure> {
     }
 }
 
-fn exchange(path: &Path, request: &Value, limit: Duration) -> std::io::Result<String> {
+/// Says something and takes the answer; lines before it that tell of progress go to `progress`.
+fn exchange(
+    path: &Path,
+    request: &Value,
+    limit: Duration,
+    progress: &mut dyn FnMut(&Value),
+) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
@@ -86,9 +97,15 @@ fn exchange(path: &Path, request: &Value, limit: Duration) -> std::io::Result<St
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written?,
     }
-    let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
-    Ok(line)
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        (&mut reader).take(ANSWER_BYTES_MAX).read_line(&mut line)?;
+        match serde_json::from_str::<Value>(&line) {
+            Ok(told) if told["progress"].is_object() => progress(&told["progress"]),
+            Ok(_) | Err(_) => return Ok(line),
+        }
+    }
 }
 
 /// Text of a value, without quotes.

@@ -15,6 +15,7 @@ Exit codes:
   5  no peer of the mesh could be reached, or no mesh was founded, in time
   6  the control socket cannot be created, or no peer answers there
   7  the object was not found
+  8  the peer refuses the command, and nothing has changed
   130  ended at once by a second Ctrl-C";
 
 /// Why the program ended.
@@ -36,6 +37,8 @@ pub(super) enum Exit {
     Control,
     /// The object was not found.
     NotFound,
+    /// The peer refuses the command, and nothing has changed.
+    Declined,
     /// Ended at once by a second Ctrl-C.
     Interrupted,
 }
@@ -51,6 +54,7 @@ impl From<Exit> for ExitCode {
             Exit::Unreachable => 5,
             Exit::Control => 6,
             Exit::NotFound => 7,
+            Exit::Declined => 8,
             Exit::Interrupted => 130,
         })
     }
@@ -91,7 +95,8 @@ impl From<StartError> for Failure {
             | StartError::NewAndJoin
             | StartError::OneWayToFound
             | StartError::Expect { .. }
-            | StartError::Replicas { .. } => Exit::Usage,
+            | StartError::Replicas { .. }
+            | StartError::ImportWithoutNew => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
             StartError::Unreachable { .. } | StartError::NotFounded { .. } => Exit::Unreachable,
             _ => Exit::Other,

@@ -31,6 +31,13 @@ enum Command {
     Status(StatusArgs),
     /// Lets a running peer hand everything over and end, and says what was moved, left and lost.
     Drain(DrainArgs),
+    /// Founds a group anew from what is left of it, when most of its members are gone for good. What they had beyond that
+    /// is lost. See `leaderless` in the status.
+    Promote(PromoteArgs),
+    /// Gives up a group whose members are all gone for good: its objects and receipts are lost.
+    Forget(ForgetArgs),
+    /// Writes one consistent snapshot of the whole mesh to a file, while it runs. See `peer --new --import`.
+    Export(ExportArgs),
     /// Says which peer owns an object now.
     Where(LocateArgs),
     /// Says which peer owns an object now, and how a running peer found it: by which steps, over which peers, at
@@ -44,6 +51,9 @@ struct PeerArgs {
     /// Founds a new mesh. Without this, --expect and --join the peer looks for a mesh and never founds one.
     #[arg(long)]
     new: bool,
+    /// Begins the new mesh with what `driftmesh export` wrote to FILE.
+    #[arg(long, value_name = "FILE", requires = "new")]
+    import: Option<PathBuf>,
     /// Joins any mesh within reach, else founds one once N peers have found each other and agreed. The same N at all
     /// peers, more than half of those planned; 1 to 128.
     #[arg(long, value_name = "N")]
@@ -110,6 +120,45 @@ struct DrainArgs {
     asked: StatusArgs,
 }
 
+/// Which group to found anew.
+#[derive(Debug, Args)]
+struct PromoteArgs {
+    /// The group, as the status names it.
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Says that the members that are missing will not come back. Without this nothing happens.
+    #[arg(long, required = true)]
+    force: bool,
+    /// Goes on although others have seen more of the group than is left.
+    #[arg(long)]
+    accept_loss: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+/// Which group to give up.
+#[derive(Debug, Args)]
+struct ForgetArgs {
+    /// The group, as the status names it.
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Gives it up although somebody in reach holds a copy, or leads it.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+/// Where to write a snapshot.
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The file, which must not exist. The peer that is asked writes it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
 /// Which object to find, and which peer to ask.
 #[derive(Debug, Args)]
 struct LocateArgs {
@@ -133,6 +182,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Peer(args) => start_logging(&args.log).and_then(|()| run_peer(args)),
         Command::Status(args) => client::status(args.control.as_deref(), args.json).map(|()| Exit::Success),
         Command::Drain(args) => operators::drain(args.asked.control.as_deref(), args.limit, args.asked.json),
+        Command::Promote(args) => operators::promote(&args),
+        Command::Forget(args) => operators::forget(&args),
+        Command::Export(args) => operators::export(&args),
         Command::Where(args) => args.show(false),
         Command::Explain(args) => args.show(true),
     };

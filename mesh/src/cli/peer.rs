@@ -52,6 +52,9 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
+    if let Some(file) = &args.import {
+        say(&format!("imported {}: {}", file.display(), counted(mesh.status().owned, "object")));
+    }
     let waiting = Waiting::new(&args);
     let mut running = Running {
         mesh,
@@ -98,6 +101,9 @@ fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
     builder = args.advertise.iter().fold(builder, |builder, address| builder.advertise(address));
     if let Some(path) = &args.secret {
         builder = builder.secret(read_secret(path)?);
+    }
+    if let Some(file) = &args.import {
+        builder = builder.import(file);
     }
     if let Some(zone) = &args.zone {
         builder = builder.zone(zone);

@@ -190,6 +190,11 @@ pub(crate) struct WirePage {
     pub(crate) next: Option<u64>,
     pub(crate) objects: Vec<WireScanned>,
     pub(crate) in_transit: u64,
+    pub(crate) group: GroupId,
+    pub(crate) caretaken: u64,
+    pub(crate) arrivals: u64,
+    pub(crate) moving: Vec<ObjectId>,
+    pub(crate) whole: bool,
 }
 
 impl Wire {
