@@ -162,7 +162,7 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     let (code, shown) = place.run(&["status", "--control", control.to_str().unwrap()]);
     assert_eq!(code, 0, "{shown}");
     let id = joiner.line("peer ").replace("peer ", "");
-    for part in ["mesh      default", "64 owned", "lag 0", "zone      here", "connected", "group", &id] {
+    for part in ["mesh       default", "64 owned", "lag 0", "zone       here", "connected", "group", &id] {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     let (_, json) = place.run(&["status", "--json", "--control", control.to_str().unwrap()]);
