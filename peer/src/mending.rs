@@ -2,9 +2,10 @@
 //! and made voters when they hold everything (R11; sizes as in `docs/architecture.md`, "Replica groups").
 
 use crate::Peer;
+use crate::membership::Member;
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
-use driftmesh_object_store::{Group, MemberId, Membership};
+use driftmesh_object_store::{Entry, Group, MemberId, Membership};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A peer that had no room for a group is not asked again for so long.
@@ -30,7 +31,7 @@ pub(crate) struct Wholeness {
     pub(crate) whole: usize,
     /// How many there shall be.
     pub(crate) wanted: usize,
-    /// Whether no change of the members is under way.
+    /// Whether no change of the members is under way, or due.
     pub(crate) is_settled: bool,
     /// Whether any one member may crash and the group goes on without an operator.
     pub(crate) may_lose_one: bool,
@@ -79,6 +80,11 @@ impl Peer {
         }
         if let Some(target) = change {
             self.metrics.note(RareEvent::MembersChanged);
+            if self.led(id).is_some_and(|group| group.consensus().is_alone()) {
+                // R8: what was promised while nobody else could ever lead the group lies below this end.
+                let until = self.clock.now(self.now.wall);
+                self.journal_of(id, Entry::Window { until });
+            }
             // It may not be possible just now; the next look tries again.
             let _ = self.with_group(id, |group, now| group.propose(now, target));
         }
@@ -101,10 +107,12 @@ impl Peer {
     /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
     fn is_alive(&self, group: &Group, member: &MemberId) -> bool {
         let now = self.now.mono;
-        let same = self.members.get(&member.peer).filter(|known| known.incarnation == member.incarnation);
+        // One that is not known any more may only be out of reach: its silence counts.
+        let stays = |known: &Member| known.incarnation == member.incarnation && known.draining == 0;
+        let stays = self.members.get(&member.peer).is_none_or(stays);
         let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
         let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
-        same.is_some_and(|known| known.draining == 0) && follows
+        stays && follows
     }
 
     /// Whether a peer said lately that it has no room for a group.
@@ -231,9 +239,10 @@ impl Peer {
             .into_iter()
             .filter(|member| *member == me || (self.is_alive(group, member) && self.has_caught_up(group, member)))
             .collect();
-        let is_settled = consensus.may_change();
+        let may_change = consensus.may_change();
+        let is_settled = may_change && self.target_of(group).is_none_or(|target| target == *present);
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
-        let may_lose_one = is_settled && present.voters.len() > 1 && present.members().iter().all(survives);
+        let may_lose_one = may_change && present.voters.len() > 1 && present.members().iter().all(survives);
         let wanted = 1 + self.followers_wanted(group).min(self.live_members());
         Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one }
     }

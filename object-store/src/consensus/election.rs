@@ -1,6 +1,6 @@
 //! Elections: a trial first, so that a member who is merely cut off does not unseat a leader; then one vote a term.
 
-use super::{Body, Consensus, LogEntry, MemberId, Role};
+use super::{Body, BrokenRule, Consensus, LogEntry, MemberId, Membership, Role};
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::BTreeSet;
 
@@ -17,15 +17,24 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        if !self.is_voter() || self.is_of_the_past() {
-            if let Role::Following(following) = &mut self.role {
-                following.election_due = again_at;
+        // R11: nor does it ask for votes before it holds again what it held.
+        if !self.may_be_needed() || self.is_of_the_past() || (self.log.tail_term(), self.log.tail()) < self.promised {
+            match &mut self.role {
+                Role::Following(following) => following.election_due = again_at,
+                Role::Electing(_) => self.follow(now, None),
+                Role::Leading(_) => {}
             }
             // R11: who hears nothing may belong no more. Voters that know so say so to whoever asks for a trial.
             self.send_vote_requests(true);
             return;
         }
         self.ask_for_votes(now, again_at, true);
+    }
+
+    /// Whether this member may have to lead. One that votes no longer by its newest entry may be the only one that has
+    /// this entry, and is needed until it is stable (Ongaro's thesis, 4.2.2); its own vote does not count then.
+    fn may_be_needed(&self) -> bool {
+        self.membership().is_voter(&self.me) || self.stable_membership().1.is_voter(&self.me)
     }
 
     fn send_vote_requests(&mut self, trial: bool) {
@@ -43,9 +52,16 @@ impl<E: LogEntry> Consensus<E> {
         self.count_votes(now);
     }
 
+    fn is_majority(&self, has: impl Fn(&MemberId) -> bool) -> bool {
+        if self.breaks(BrokenRule::Joint) {
+            return Membership { incoming: None, ..self.membership().clone() }.is_majority(has);
+        }
+        self.membership().is_majority(has)
+    }
+
     fn count_votes(&mut self, now: Micros) {
         let Role::Electing(election) = &self.role else { return };
-        if !self.membership().is_majority(|member| election.votes.contains(member)) {
+        if !self.is_majority(|member| election.votes.contains(member)) {
             return;
         }
         if election.trial {
@@ -59,6 +75,7 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
+        self.hear(now, &from);
         let (since, membership) = self.stable_membership();
         if trial && !membership.contains(&from) && !membership.voters.is_empty() && !self.membership().contains(&from) {
             // R11: who was replaced while it could not be told learns it now.
@@ -67,7 +84,9 @@ impl<E: LogEntry> Consensus<E> {
             return;
         }
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        let up_to_date = last >= (self.log.tail_term(), self.log.tail());
+        // R11: that holds for entries too that it had before it dropped the journal.
+        let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
         let granted = up_to_date
             && !self.is_of_the_past()
             && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
@@ -79,10 +98,22 @@ impl<E: LogEntry> Consensus<E> {
             }
         }
         self.say(from, Body::Voted { granted, trial });
+        if trial && !up_to_date && matches!(self.role, Role::Following(_)) && !self.hears_a_leader(now) {
+            self.stand_in(now);
+        }
+    }
+
+    /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change
+    /// that it does not know, it leads for as long as it takes until the voters have it.
+    fn stand_in(&mut self, now: Micros) {
+        if !self.may_be_needed() {
+            let again_at = self.election_due(now);
+            self.ask_for_votes(now, again_at, true);
+        }
     }
 
     /// Whether there is a leader, as far as this member can tell: then nobody else is needed.
-    fn hears_a_leader(&self, now: Micros) -> bool {
+    pub(super) fn hears_a_leader(&self, now: Micros) -> bool {
         match &self.role {
             Role::Leading(_) => true,
             Role::Electing(_) => false,
@@ -93,10 +124,16 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     fn may_vote_for(&self, candidate: MemberId) -> bool {
-        self.voted_for.is_none_or(|voted| voted == candidate) && !self.is_leading()
+        if self.breaks(BrokenRule::OneVote) {
+            return true;
+        }
+        // R11: who knows nothing of the group is no voter yet, or was one before it lost its memory.
+        let knows = !self.membership().voters.is_empty();
+        knows && self.voted_for.is_none_or(|voted| voted == candidate) && !self.is_leading()
     }
 
     pub(super) fn voted(&mut self, now: Micros, from: MemberId, granted: bool, trial: bool) {
+        let from = self.counted_as(from);
         let Role::Electing(election) = &mut self.role else { return };
         if granted && trial == election.trial {
             election.votes.insert(from);

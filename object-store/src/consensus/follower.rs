@@ -1,6 +1,6 @@
 //! A follower: takes the leader's entries in order, and nobody else's.
 
-use super::{Batch, Body, Consensus, LogEntry, MemberId, Overwritten, Role};
+use super::{Batch, Body, BrokenRule, Consensus, LogEntry, MemberId, Overwritten, Role};
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::BTreeMap;
 
@@ -42,13 +42,15 @@ impl<E: LogEntry> Consensus<E> {
         let known = matches!(&self.role, Role::Following(following) if following.leader == Some(from));
         if !known {
             self.follow(now, Some(from));
+            // R9: the term has its leader; nobody else gets a vote in it.
+            self.voted_for = Some(from);
         }
         let due = self.election_due(now);
         let Role::Following(following) = &mut self.role else { return };
         (following.heard_at, following.election_due) = (now, due);
         following.stable = following.stable.max(watermark);
         let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
-        if end.is_none_or(|end| end >= u64::MAX / 2) {
+        if end.is_none_or(|end| end >= super::PERIOD_END) {
             return;
         }
         if let Err(hint) = self.check_generation(now, previous).and_then(|()| self.take_batch(now, previous, batch)) {
@@ -71,9 +73,12 @@ impl<E: LogEntry> Consensus<E> {
         if let Role::Following(following) = &mut self.role
             && previous.0 > tail
             && !batch.entries().is_empty()
-            && following.early.len() < EARLY_MAX
         {
             following.early.insert(previous.0, (previous.1, batch.clone()));
+            if following.early.len() > EARLY_MAX {
+                // What is needed last makes room.
+                following.early.pop_last();
+            }
         }
     }
 
@@ -96,7 +101,7 @@ impl<E: LogEntry> Consensus<E> {
         if previous > self.watermark {
             match self.log.term_at(previous) {
                 None => return Err(self.log.tail()),
-                Some(term) if term != previous_term => {
+                Some(term) if term != previous_term && !self.breaks(BrokenRule::Prefix) => {
                     let first = self.log.first_of_term_at(previous);
                     return Err(Lsn::from_u64(first.as_u64() - 1).max(self.watermark));
                 }
@@ -137,16 +142,28 @@ impl<E: LogEntry> Consensus<E> {
         if self.is_leading() || at <= self.watermark {
             return;
         }
-        self.log = super::Log::after(at, term);
-        self.memberships = [membership].into();
+        if self.log.term_at(at) == Some(term) {
+            // This journal holds that entry. What follows it may have been acknowledged, and stays.
+            self.log.trim(at, 0);
+            self.memberships.retain(|(lsn, _)| *lsn > at);
+        } else {
+            // Whether what lies before was overwritten cannot be told any more: the copied term table says.
+            if self.log.tail() > at {
+                self.overwrite_from(at.next());
+            }
+            self.log = super::Log::after(at, term);
+            self.memberships.clear();
+        }
+        self.memberships.push_front(membership);
         self.renew_alone();
         self.held = self.generation;
         self.watermark = at;
         let Role::Following(following) = &mut self.role else { return };
-        following.verified = at;
+        following.verified = following.verified.max(at);
         following.heard_at = now;
+        let matched = following.verified;
         if let Some(leader) = following.leader {
-            self.say(leader, Body::Appended { matched: at });
+            self.say(leader, Body::Appended { matched });
         }
     }
 

@@ -1,6 +1,6 @@
 //! A leader: appends without waiting, sends what its followers lack, and learns what is stable.
 
-use super::{Batch, Body, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
+use super::{Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Role};
 use driftmesh_model::{Lsn, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) struct Leadership {
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
+    /// So few answer that it says nothing, for others to notice and elect somebody who is answered.
+    silent: bool,
     /// Former members that are told so when it is stable.
     leaving: BTreeSet<MemberId>,
 }
@@ -48,6 +50,7 @@ impl<E: LogEntry> Consensus<E> {
             looked_at: now,
             copied_to: None,
             target: None,
+            silent: false,
             leaving: BTreeSet::new(),
         });
         self.renew_followers(now);
@@ -61,8 +64,8 @@ impl<E: LogEntry> Consensus<E> {
     /// When this member does not lead: callers look first.
     pub fn append(&mut self, now: Micros, entry: E) -> Lsn {
         assert!(self.is_leading(), "only a leader appends");
-        if self.alone && self.settings.keep_bytes != u64::MAX && entry.membership().is_none() {
-            // Stable at once and wanted by nobody.
+        if self.alone && self.log.is_empty() && self.settings.keep_bytes != u64::MAX && entry.membership().is_none() {
+            // Stable at once and wanted by nobody; nor is anything before it.
             let lsn = self.log.pass(self.term);
             self.watermark = lsn;
             return lsn;
@@ -100,14 +103,22 @@ impl<E: LogEntry> Consensus<E> {
     fn renew_watermark(&mut self, now: Micros) {
         let Role::Leading(leadership) = &self.role else { return };
         let tail = self.log.tail();
-        let reached = self.membership().reached(|member| {
+        let holds = |member: &MemberId| {
             if *member == self.me {
                 return tail;
             }
             leadership.followers.get(member).map_or(Lsn::ZERO, |progress| progress.matched)
-        });
+        };
+        let reached = if self.breaks(BrokenRule::Stable) {
+            Some(tail)
+        } else if self.breaks(BrokenRule::Joint) {
+            Membership { incoming: None, ..self.membership().clone() }.reached(holds)
+        } else {
+            self.membership().reached(holds)
+        };
         // Raft 5.4.2: only an entry of the present term becomes stable by being counted.
-        let Some(reached) = reached.filter(|reached| *reached >= leadership.first) else { return };
+        let counts = |reached: &Lsn| *reached >= leadership.first || self.breaks(BrokenRule::FormerTerms);
+        let Some(reached) = reached.filter(counts) else { return };
         if reached > self.watermark {
             self.watermark = reached;
             self.go_on_changing(now);
@@ -117,36 +128,39 @@ impl<E: LogEntry> Consensus<E> {
     /// The first step of a change of the members is stable: the second one follows.
     fn go_on_changing(&mut self, now: Micros) {
         let (lsn, membership) = self.memberships.back().expect("there is always one");
-        if *lsn > self.watermark {
+        let Role::Leading(leadership) = &mut self.role else { return };
+        if *lsn > self.watermark || (membership.incoming.is_none() && leadership.leaving.is_empty()) {
             return;
         }
         let (since, membership) = (*lsn, membership.clone());
-        let Role::Leading(leadership) = &mut self.role else { return };
         for member in std::mem::take(&mut leadership.leaving) {
             // One that does not hear this asks when it hears nothing more.
             if !membership.contains(&member) {
                 self.say(member, Body::Excluded { since });
             }
         }
-        if let Some(incoming) = &membership.incoming {
-            let voters = incoming.clone();
-            let learners = membership.learners.clone();
-            let Role::Leading(leadership) = &mut self.role else { return };
-            let target = leadership.target.take().filter(|target| target.voters == voters);
-            let last = target.unwrap_or(Membership { voters, incoming: None, learners });
-            self.append(now, E::members(last));
-        } else if !membership.contains(&self.me) {
-            // The group goes on without this member, and knows it.
-            self.excluded = true;
-            self.follow(now, None);
-        }
+        let Some(voters) = membership.incoming else { return };
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let target = leadership.target.take().filter(|target| target.voters == voters);
+        let last = target.unwrap_or(Membership { voters, incoming: None, learners: membership.learners });
+        self.append(now, E::members(last));
+    }
+
+    /// Whether the group goes on with another leader, and all that it takes is stable. Then this one ends its lead at
+    /// its next tick, with its journal whole.
+    fn is_done(&self) -> bool {
+        let (lsn, membership) = self.memberships.back().expect("there is always one");
+        *lsn <= self.watermark && self.is_confirmed() && !membership.is_voter(&self.me)
     }
 
     /// Proposes who shall belong to the group. Voters change by a joint step in between.
     ///
     /// # Errors
-    /// When this member does not lead, or the last change is not stable yet (R11).
+    /// When this member does not lead, the last change is not stable yet, or somebody would count too early (R11).
     pub fn propose(&mut self, now: Micros, target: Membership) -> Result<(), CannotChange> {
+        if self.counts_too_early(&target) && !self.breaks(BrokenRule::Members) {
+            return Err(CannotChange::NotCaughtUp);
+        }
         let Role::Leading(leadership) = &mut self.role else { return Err(CannotChange::NotLeading) };
         let (lsn, present) = self.memberships.back().expect("there is always one");
         if *lsn > self.watermark || leadership.first > self.watermark || present.incoming.is_some() {
@@ -168,6 +182,20 @@ impl<E: LogEntry> Consensus<E> {
         Ok(())
     }
 
+    /// R11: whether somebody new would count for what is stable who lacks more of the journal than may be under way.
+    fn counts_too_early(&self, target: &Membership) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        let present = self.membership();
+        let counted = |member: &MemberId| present.is_voter(member) || present.learners.get(member) == Some(&true);
+        let lacks = |member: &MemberId| {
+            let Some(progress) = leadership.followers.get(member) else { return *member != self.me };
+            let behind = self.log.bytes_between(progress.matched.max(self.log.base()), self.log.tail());
+            progress.needs_copy || progress.matched == Lsn::ZERO || behind > self.settings.in_flight_bytes
+        };
+        let in_sync = target.learners.iter().filter(|(_, in_sync)| **in_sync).map(|(learner, _)| learner);
+        target.voters.iter().chain(in_sync).any(|member| !counted(member) && lacks(member))
+    }
+
     /// Whether a change of the members may be proposed now.
     pub fn may_change(&self) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
@@ -178,6 +206,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn appended(&mut self, now: Micros, from: MemberId, matched: Lsn) {
         let tail = self.log.tail();
         let base = self.log.base();
+        let from = self.counted_as(from);
         let Role::Leading(leadership) = &mut self.role else { return };
         // R11: whoever does not belong to the group does not count.
         let Some(progress) = leadership.followers.get_mut(&from) else { return };
@@ -209,6 +238,11 @@ impl<E: LogEntry> Consensus<E> {
 
     /// Due work of a leader: what was not acknowledged is sent again; silent learners leave the sync set.
     pub(super) fn lead_on(&mut self, now: Micros) {
+        if self.is_done() {
+            self.excluded = !self.membership().contains(&self.me);
+            self.follow(now, None);
+            return;
+        }
         let settings = self.settings;
         let Role::Leading(leadership) = &mut self.role else { return };
         let stood_still = now.since(leadership.looked_at).0 >= settings.sync_grace.0 / 2;
@@ -255,7 +289,12 @@ impl<E: LogEntry> Consensus<E> {
         let settings = self.settings;
         let tail = self.log.tail();
         let base = self.log.base();
+        let is_answered = self.is_answered(now);
         let Role::Leading(leadership) = &mut self.role else { return };
+        leadership.silent = !is_answered;
+        if leadership.silent {
+            return;
+        }
         let may_batch = urgent || now >= leadership.batch_at.plus(settings.batch_every);
         // Followers that lack the same entries get the same batch.
         let mut made: Vec<(Lsn, Batch<E>)> = Vec::new();
@@ -297,7 +336,32 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
+    /// Whether a majority was heard lately. A leader whose words arrive while no answer does would else lead for ever,
+    /// and nothing would become stable.
+    fn is_answered(&self, now: Micros) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        let patience = Micros(self.settings.election_after.0.saturating_mul(2));
+        let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
+        self.membership()
+            .is_majority(|member| *member == self.me || leadership.followers.get(member).is_some_and(heard))
+    }
+
+    /// A follower said something, whatever it was.
+    pub(super) fn hear(&mut self, now: Micros, from: &MemberId) {
+        if let Role::Leading(leadership) = &mut self.role
+            && let Some(progress) = leadership.followers.get_mut(from)
+        {
+            progress.heard_at = now;
+        }
+    }
+
     pub(super) fn next_of_leader(&self, leadership: &Leadership) -> Option<Micros> {
+        if self.is_done() {
+            return Some(Micros(0));
+        }
+        if leadership.silent {
+            return None;
+        }
         let settings = &self.settings;
         let tail = self.log.tail();
         let due = |progress: &Progress| {
@@ -332,10 +396,12 @@ impl<E: LogEntry> Consensus<E> {
         sent.max().unwrap_or_default()
     }
 
-    /// A member that needs a copy of the state, if any does.
+    /// A member that needs a copy of the state, if any does: of several the one that was heard last, for others may be
+    /// dead.
     pub fn wants_copy(&self) -> Option<MemberId> {
         let Role::Leading(leadership) = &self.role else { return None };
-        leadership.followers.iter().find(|(_, progress)| progress.needs_copy).map(|(member, _)| *member)
+        let wanting = leadership.followers.iter().filter(|(_, progress)| progress.needs_copy);
+        wanting.max_by_key(|(_, progress)| progress.heard_at).map(|(member, _)| *member)
     }
 
     /// Whether this member needs a copy of the state.

@@ -1,6 +1,7 @@
 //! The entries of a replicated log that a member keeps: contiguous, each with its term, from a base position on.
 
 use super::LogEntry;
+use super::batch::BATCH_ENTRIES_MAX;
 use driftmesh_model::{Lsn, Micros, Term};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,11 @@ impl<E: LogEntry> Log<E> {
     /// The position before the first kept entry.
     pub(super) const fn base(&self) -> Lsn {
         self.base
+    }
+
+    /// Whether no entry is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn tail(&self) -> Lsn {
@@ -80,10 +86,9 @@ impl<E: LogEntry> Log<E> {
         self.tail()
     }
 
-    /// Counts an entry that is stable at once and wanted by nobody.
+    /// Counts an entry that is stable at once and wanted by nobody. No entry is kept.
     pub(super) fn pass(&mut self, term: Term) -> Lsn {
-        self.base = self.tail().next();
-        self.entries.clear();
+        self.base = self.base.next();
         self.base_term = term;
         self.base
     }
@@ -122,7 +127,7 @@ impl<E: LogEntry> Log<E> {
         let before = self.sum_at(Lsn::from_u64(first.as_u64() - 1));
         let mut taken = Vec::new();
         for logged in self.entries.range(index..) {
-            if !taken.is_empty() && logged.sum - before > bytes {
+            if taken.len() >= BATCH_ENTRIES_MAX || (!taken.is_empty() && logged.sum - before > bytes) {
                 break;
             }
             taken.push((logged.term, Arc::clone(&logged.entry)));

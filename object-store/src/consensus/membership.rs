@@ -82,7 +82,7 @@ impl Membership {
         if let Some(incoming) = &self.incoming {
             least = least.min(most(incoming)?);
         }
-        if self.voters.len() == 1 {
+        if self.voters.len() == 1 && self.incoming.is_none() {
             for (learner, in_sync) in &self.learners {
                 if *in_sync {
                     least = least.min(reached(learner));

@@ -17,10 +17,12 @@ mod log;
 mod membership;
 mod message;
 mod refound;
+mod sabotage;
 
 pub use batch::Batch;
 pub use membership::{MemberId, Membership};
 pub use message::{Body, Message};
+pub use sabotage::BrokenRule;
 
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use election::Election;
@@ -85,6 +87,9 @@ impl Default for Settings {
     }
 }
 
+/// No generation, term or position of a sound member is so high (R25).
+const PERIOD_END: u64 = u64::MAX / 2;
+
 /// A lead, counted over generations: a higher one outranks (design: generation orders before term).
 type Period = (Generation, Term);
 
@@ -94,6 +99,16 @@ enum Role<E> {
     Following(Following<E>),
     Electing(Election),
     Leading(Leadership),
+}
+
+/// What a member owes to its group even after it has dropped the journal: that it held entries up to somewhere, and
+/// whom it voted for. Whoever follows the same group again as the same incarnation begins with it (R11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promises {
+    period: Period,
+    voted_for: Option<MemberId>,
+    /// The term and position of the last entry that it ever acknowledged.
+    last: (Term, Lsn),
 }
 
 /// A part of the journal that another leader's entries took the place of.
@@ -117,6 +132,9 @@ pub enum CannotChange {
     /// A group without voters could never agree on anything again.
     #[error("a group needs a voter")]
     NoVoters,
+    /// A new member counts only after full catch-up (R11).
+    #[error("somebody who would count lacks too much of the journal")]
+    NotCaughtUp,
 }
 
 /// One member's part in a group's consensus.
@@ -127,6 +145,8 @@ pub struct Consensus<E> {
     generation: Generation,
     term: Term,
     voted_for: Option<MemberId>,
+    /// The last entry that it held before it dropped the journal, if it did.
+    promised: (Term, Lsn),
     role: Role<E>,
     log: Log<E>,
     watermark: Lsn,
@@ -144,7 +164,7 @@ pub struct Consensus<E> {
     out: Vec<(MemberId, Message<E>)>,
     random: u64,
     #[cfg(feature = "sabotage")]
-    pub(crate) broken: Option<crate::BrokenRule>,
+    broken: Option<BrokenRule>,
 }
 
 impl<E: LogEntry> fmt::Debug for Consensus<E> {
@@ -178,6 +198,22 @@ impl<E: LogEntry> Consensus<E> {
         Self::empty(me, settings, seed, now)
     }
 
+    /// As [`Consensus::join`], for a member that has belonged to the group before and dropped its journal.
+    #[must_use]
+    pub fn join_again(me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
+        let mut this = Self::empty(me, settings, seed, now);
+        (this.generation, this.term) = promises.period;
+        this.voted_for = promises.voted_for;
+        this.promised = promises.last;
+        this
+    }
+
+    /// What this member goes on owing to its group when it drops the journal.
+    pub fn promises(&self) -> Promises {
+        let last = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        Promises { period: self.period(), voted_for: self.voted_for, last }
+    }
+
     fn empty(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
         let mut this = Self {
             me,
@@ -185,6 +221,7 @@ impl<E: LogEntry> Consensus<E> {
             generation: Generation::ZERO,
             term: Term::ZERO,
             voted_for: None,
+            promised: (Term::ZERO, Lsn::ZERO),
             role: Role::Following(Following::new(now, now, Lsn::ZERO)),
             log: Log::new(),
             watermark: Lsn::ZERO,
@@ -286,12 +323,12 @@ impl<E: LogEntry> Consensus<E> {
     /// How many members hold an entry at least, if it is stable.
     pub fn copies(&self, lsn: Lsn) -> usize {
         let membership = self.membership();
-        let others = self.others();
         if self.is_leading() {
             let holds = |member: &&MemberId| self.follower(member, Micros(0)).is_some_and(|(held, _)| held >= lsn);
-            return 1 + others.iter().filter(holds).count();
+            // A leader that hands its group over does not count any more.
+            return usize::from(membership.contains(&self.me)) + self.others().iter().filter(holds).count();
         }
-        // A follower knows no more than that it takes a majority.
+        // A follower knows no more than that it took a majority.
         membership.voters.len() / 2 + 1
     }
 
@@ -314,13 +351,19 @@ impl<E: LogEntry> Consensus<E> {
     /// Whether a message will end this member's lead. What it has acted on beyond the watermark must be rolled back
     /// before the message is handled.
     pub fn would_depose(&self, message: &Message<E>) -> bool {
-        self.is_leading() && message.period() > self.period()
+        let (generation, term) = message.period();
+        let is_sound = generation.as_u64() < PERIOD_END && term.as_u64() < PERIOD_END;
+        self.is_leading() && is_sound && message.period() > self.period()
     }
 
     /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
     pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
         let (theirs, ours) = (message.period(), self.period());
-        if theirs < ours && !self.takes_lower_terms() {
+        if theirs.0.as_u64() >= PERIOD_END || theirs.1.as_u64() >= PERIOD_END {
+            // R25: no group comes so far, and none could go on from there.
+            return;
+        }
+        if theirs < ours && !self.breaks(BrokenRule::Fence) {
             // R9: a lower term is refused, and its sender learns of the higher one.
             match message.body {
                 Body::Append { .. } => self.say(from, Body::Refused { hint: Lsn::ZERO }),
@@ -343,8 +386,12 @@ impl<E: LogEntry> Consensus<E> {
             Body::Vote { last, last_term, trial } => self.vote_asked(now, from, (last_term, last), trial),
             Body::Voted { granted, trial } => self.voted(now, from, granted, trial),
             Body::Excluded { since } => {
-                // R11: only what is newer than what this member knows can exclude it.
-                if self.is_of_the_past() || self.memberships.back().is_some_and(|(lsn, _)| since > *lsn) {
+                // R11: only what is as new as what this member knows can exclude it, and who leads it knows best. One
+                // that never heard that it belongs has yet to catch up to where it was added.
+                let may_know = self.leader() == Some(from) || !self.hears_a_leader(now);
+                let belonged = self.memberships.iter().any(|(_, membership)| membership.contains(&self.me));
+                let is_news = self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn);
+                if may_know && (self.is_of_the_past() || (belonged && is_news)) {
                     self.excluded = true;
                 }
             }
@@ -370,6 +417,11 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
+    /// Whether this member has something to say besides entries and signs of life.
+    pub const fn has_words(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.
     pub fn take_messages(&mut self, now: Micros, urgent: bool) -> Vec<(MemberId, Message<E>)> {
         if self.is_leading() && !self.alone {
@@ -382,7 +434,9 @@ impl<E: LogEntry> Consensus<E> {
     pub fn trim(&mut self, applied: Lsn) {
         let done = applied.min(self.watermark);
         let needed = self.needed_by_followers().unwrap_or(done).min(done);
-        self.log.trim(needed, self.settings.keep_bytes);
+        // Who is alone keeps nothing for others, but for a host that wants to see everything.
+        let keep = if self.alone && self.settings.keep_bytes != u64::MAX { 0 } else { self.settings.keep_bytes };
+        self.log.trim(needed, keep);
         self.log.trim(done, self.settings.lag_bytes);
         while self.memberships.len() > 1 && self.memberships[1].0 <= self.watermark {
             self.memberships.pop_front();
@@ -391,10 +445,6 @@ impl<E: LogEntry> Consensus<E> {
 
     const fn period(&self) -> Period {
         (self.generation, self.term)
-    }
-
-    fn is_voter(&self) -> bool {
-        self.membership().is_voter(&self.me)
     }
 
     fn say(&mut self, to: MemberId, body: Body<E>) {
@@ -444,16 +494,5 @@ impl<E: LogEntry> Consensus<E> {
         let mut members = self.membership().members();
         members.remove(&self.me);
         members
-    }
-
-    #[cfg(feature = "sabotage")]
-    fn takes_lower_terms(&self) -> bool {
-        self.broken == Some(crate::BrokenRule::Fence)
-    }
-
-    #[cfg(not(feature = "sabotage"))]
-    #[expect(clippy::unused_self, reason = "the same call in both builds")]
-    const fn takes_lower_terms(&self) -> bool {
-        false
     }
 }

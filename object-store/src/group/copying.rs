@@ -88,14 +88,13 @@ pub(crate) struct CopyOut {
 }
 
 impl CopyOut {
-    pub(crate) fn taken(&mut self, from: MemberId, at: Lsn, number: u64) {
+    pub(crate) fn taken(&mut self, now: Micros, from: MemberId, at: Lsn, number: u64) {
         if (from, at) != (self.to, self.at) {
             return;
         }
         while self.under_way.front().is_some_and(|slice| slice.number < number) {
             self.under_way.pop_front();
-            // The next step of the copy is due at once.
-            (self.moved_at, self.sent_at) = (self.sent_at, Micros(0));
+            self.moved_at = now;
         }
     }
 
@@ -181,14 +180,17 @@ impl Group {
         if self.halted.is_some() || !self.is_leading() {
             return;
         }
+        // A copy of what is stable: it may take this very member to make more stable.
+        self.roll_back();
         self.state.begin_copy();
         let at = self.state.applied();
+        self.apply_on();
         self.consensus.keep_after(Some(at));
         self.copy_out = Some(CopyOut {
             to,
             at,
             at_term: self.consensus.term_at(at).unwrap_or_default(),
-            membership: self.consensus.newest_membership().clone(),
+            membership: self.consensus.stable_membership().clone(),
             under_way: VecDeque::new(),
             made: 0,
             all_made: false,
