@@ -593,3 +593,30 @@ async fn a_group_that_is_gone_is_given_up_and_the_peer_drained() {
     let mut second = second;
     assert_eq!(second.wait().code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_is_exported_and_another_one_begins_with_it() {
+    let place = Place::new("export");
+    let first = place.start(&["peer", "--new"]);
+    let players = give(&first.address(), 200).await;
+    let control = first.control();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| place.run(arguments));
+    // The name is that of the caller's directory.
+    let (code, said) = run(&["export", "mesh.export", "--control", control.to_str().unwrap()]);
+    assert!(code == 0 && said.contains("264 objects") && place.0.join("mesh.export").exists(), "{code}: {said}");
+    let (code, said) = run(&["export", "mesh.export", "--control", control.to_str().unwrap()]);
+    assert!(code == 8 && said.contains("exists already"), "{code}: {said}");
+    let second = place.start(&["peer", "--new", "--import", "mesh.export"]);
+    second.line("imported mesh.export: 264 objects");
+    assert_eq!(sum(&second.address(), &players).await, 199 * 200 / 2);
+
+    let file = place.0.join("mesh.export");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.pop();
+    std::fs::write(&file, bytes).unwrap();
+    let (code, said) = run(&["peer", "--new", "--import", "mesh.export"]);
+    assert!(code == 2 && said.contains("ends too early"), "{code}: {said}");
+    std::fs::remove_file(file).unwrap();
+    let (code, said) = run(&["peer", "--import", "mesh.export"]);
+    assert!(code == 2 && said.contains("--new"), "{code}: {said}");
+}

@@ -9,7 +9,7 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0  ended as asked
   1  failed for another reason
-  2  the command line, the secret file or an address is wrong
+  2  the command line, the secret file, the file to import or an address is wrong
   3  the port is taken, or cannot be listened at
   4  the mesh refused this peer: name, secret, genesis or protocol version
   5  no peer of the mesh could be reached, or no mesh was founded, in time
@@ -96,6 +96,7 @@ impl From<StartError> for Failure {
             | StartError::OneWayToFound
             | StartError::Expect { .. }
             | StartError::Replicas { .. }
+            | StartError::Import(_)
             | StartError::ImportWithoutNew => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
             StartError::Unreachable { .. } | StartError::NotFounded { .. } => Exit::Unreachable,
