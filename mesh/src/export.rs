@@ -224,8 +224,12 @@ impl Mesh {
         if self.everybody() != peers {
             return Err(again("peers have come or gone meanwhile"));
         }
-        let exported = tokio::task::block_in_place(|| output.finish(file))?;
-        Ok(exported)
+        let named = file.to_owned();
+        let finished = tokio::task::spawn_blocking(move || output.finish(&named)).await;
+        Ok(finished.map_err(|error| {
+            let error = std::io::Error::other(error);
+            ExportError::Unwritable { file: file.to_owned(), error }
+        })??)
     }
 
     fn everybody(&self) -> BTreeSet<PeerId> {
@@ -269,7 +273,6 @@ fn records(page: ScanPage) -> Result<Vec<Record>, Trouble> {
 }
 
 /// What the snapshot sees of an object that is wherever it is now.
-#[expect(clippy::wildcard_enum_match_arm, reason = "every other error is worth another snapshot")]
 async fn read(snapshot: &Snapshot, object: ObjectId) -> Result<Option<Record>, Trouble> {
     match snapshot.value(object).await {
         Ok(value) => Ok(value.map(|value| Record { object, epoch: Epoch::ZERO, value })),

@@ -169,11 +169,14 @@ impl<R: Read> Reader<R> {
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), ImportError> {
-        let read = self.from.read_exact(bytes);
-        read.map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => ImportError::Truncated { file: self.file.clone() },
-            _ => ImportError::Unreadable { file: self.file.clone(), error: error.to_string() },
-        })?;
+        if let Err(error) = self.from.read_exact(bytes) {
+            let file = self.file.clone();
+            return Err(if error.kind() == ErrorKind::UnexpectedEof {
+                ImportError::Truncated { file }
+            } else {
+                ImportError::Unreadable { file, error: error.to_string() }
+            });
+        }
         self.hasher.update(bytes);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A group that is founded anew from what one member holds (R11, R22): members of the former generation count for nothing
 //! until they have what the new one has, whatever they hold as stable.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
 use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
