@@ -15,7 +15,7 @@ const IN_USE_FOR: Micros = Micros::from_millis(2_000);
 /// Any other member hears one of so many.
 const IDLE_HEARTBEATS: u64 = 10;
 /// A member whose clock is further from ours is not given objects that it did not ask for.
-const CLOCK_NEAR: Micros = Micros::from_millis(250);
+pub(crate) const CLOCK_NEAR: Micros = Micros::from_millis(250);
 /// Objects looked at for pruning with each heartbeat.
 const PRUNE_STEPS: usize = 2_048;
 

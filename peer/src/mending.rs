@@ -2,7 +2,7 @@
 //! and made voters when they hold everything (R11; sizes as in `docs/architecture.md`, "Replica groups").
 
 use crate::Peer;
-use crate::membership::Member;
+use crate::membership::{CLOCK_NEAR, Member};
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
 use driftmesh_object_store::{Entry, Group, MemberId, Membership};
@@ -42,6 +42,11 @@ impl Wholeness {
     pub(crate) const fn is_whole(self) -> bool {
         self.is_settled && self.whole >= self.wanted
     }
+}
+
+/// R18: who may be elected must not have a clock that is wrong.
+fn has_near_clock(member: &Member) -> bool {
+    member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
 }
 
 impl Peer {
@@ -101,7 +106,8 @@ impl Peer {
 
     /// How many other peers could be followers.
     fn live_members(&self) -> usize {
-        self.members.values().filter(|member| member.connected && member.draining == 0).count()
+        let may = |member: &&Member| member.connected && member.draining == 0 && has_near_clock(member);
+        self.members.values().filter(may).count()
     }
 
     /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
@@ -208,7 +214,7 @@ impl Peer {
             .iter()
             .filter(|(peer, member)| {
                 let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
-                is_live && !self.has_refused(group.id(), peer)
+                is_live && has_near_clock(member) && !self.has_refused(group.id(), peer)
             })
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);

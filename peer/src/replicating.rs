@@ -148,7 +148,8 @@ impl Peer {
         if !leads {
             return false;
         }
-        if self.draining || self.followed.len() >= self.config.followed_max {
+        // R18: nor does a peer whose clock is wrong lead anything in the end.
+        if self.draining || self.clock_off_us().is_some() || self.followed.len() >= self.config.followed_max {
             // R24: early and typed; the leader asks somebody else.
             self.send_now(from, Message::NoRoom { group: id });
             return false;

@@ -253,11 +253,16 @@ impl Observer {
     }
 
     /// Forgets how far a member was looked at of groups that it has left: it may follow them again, from the beginning.
-    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId]) {
+    /// A leader that ends a group may drop it in the step in which it journals the last entry: then nobody ever sees
+    /// that, and its word counts.
+    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId], has_ended: impl Fn(GroupId) -> bool) {
         let all = (me, GroupId::from_u128(0))..=(me, GroupId::from_u128(u128::MAX));
         let left = self.looked.range(all).map(|((_, group), _)| *group).find(|group| !groups.contains(group));
         if let Some(left) = left {
             self.looked.remove(&(me, left));
+            if has_ended(left) {
+                self.journals.entry(left).or_default().retired = true;
+            }
         }
     }
 

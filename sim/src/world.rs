@@ -505,7 +505,7 @@ impl Simulation {
             }
             let own = peer.group().id();
             let all: Vec<GroupId> = peer.groups().map(Group::id).collect();
-            observer.forget_left(peer.group().consensus().me(), &all);
+            observer.forget_left(peer.group().consensus().me(), &all, |group| peer.has_ended(group));
             let mut any_left = false;
             for group in peer.groups() {
                 let (openings, left) = observer.watch(group, group.id() == own, &mut look);

@@ -18,7 +18,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
         // R11: nor does it ask for votes before it holds again what it held.
-        if !self.may_be_needed() || self.is_of_the_past() || (self.log.tail_term(), self.log.tail()) < self.promised {
+        if !self.may_be_needed() || self.is_of_the_past() || self.is_short() {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -35,6 +35,11 @@ impl<E: LogEntry> Consensus<E> {
     /// this entry, and is needed until it is stable (Ongaro's thesis, 4.2.2); its own vote does not count then.
     fn may_be_needed(&self) -> bool {
         self.membership().is_voter(&self.me) || self.stable_membership().1.is_voter(&self.me)
+    }
+
+    /// Whether it held more before it dropped the journal.
+    fn is_short(&self) -> bool {
+        (self.log.tail_term(), self.log.tail()) < self.promised
     }
 
     fn send_vote_requests(&mut self, trial: bool) {
@@ -106,7 +111,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change
     /// that it does not know, it leads for as long as it takes until the voters have it.
     fn stand_in(&mut self, now: Micros) {
-        if !self.may_be_needed() {
+        if !self.may_be_needed() && !self.is_short() {
             let again_at = self.election_due(now);
             self.ask_for_votes(now, again_at, true);
         }

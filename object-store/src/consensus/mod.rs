@@ -60,8 +60,11 @@ pub struct Settings {
     pub batch_bytes: u64,
     /// How many bytes may be under way to one follower (R24).
     pub in_flight_bytes: u64,
-    /// What was sent and not acknowledged is sent again after this.
+    /// What a follower says that it lacks is sent again, but not more often than this.
     pub resend_after: Micros,
+    /// What was sent and not acknowledged is sent again after this, though nobody misses it: a follower that only is
+    /// slow must not be given more to do.
+    pub resend_unasked_after: Micros,
     /// A learner that is silent for so long leaves the sync set of a single voter.
     pub sync_grace: Micros,
     /// Stable entries kept for members that lag a little, bytes.
@@ -80,6 +83,7 @@ impl Default for Settings {
             batch_bytes: 32 << 10,
             in_flight_bytes: 4 << 20,
             resend_after: Micros::from_millis(100),
+            resend_unasked_after: Micros::from_millis(1_000),
             sync_grace: Micros::from_millis(1_000),
             keep_bytes: 1 << 20,
             lag_bytes: 64 << 20,

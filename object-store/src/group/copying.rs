@@ -94,7 +94,8 @@ impl CopyOut {
         }
         while self.under_way.front().is_some_and(|slice| slice.number < number) {
             self.under_way.pop_front();
-            self.moved_at = now;
+            // The next step of the copy is due at once.
+            (self.moved_at, self.sent_at) = (now, Micros(0));
         }
     }
 
