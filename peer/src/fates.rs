@@ -123,6 +123,7 @@ impl Peer {
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.remove(&waiter.as_u64());
+        self.forget_survey(waiter);
         self.fates.forget(waiter);
         self.wakes.push(waiter);
     }
@@ -189,7 +190,7 @@ impl Peer {
                 self.timers.set(now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
                 Poll::Pending
             }
-            answer => answer,
+            answer @ (Poll::Ready(_) | Poll::Pending) => answer,
         }
     }
 
