@@ -211,6 +211,14 @@ impl Peer {
         self.groups().any(unknown) || self.groups.leaders().any(nobody)
     }
 
+    /// R4: whether the best record of an object that is looked for names a group of which nothing else is known: somebody
+    /// had it, and cannot be asked.
+    pub(crate) fn names_unknown_group(&self, object: ObjectId) -> bool {
+        let best = self.fetches.get(&object).and_then(|fetch| fetch.lookup.best());
+        let is_unknown = |group| self.groups.period(group).is_none() && self.groups.ended(group).is_none();
+        best.is_some_and(|best| is_unknown(best.group))
+    }
+
     /// What peers compare to know whether they know the same of all groups, for those who look for an object.
     pub(crate) fn digest_for_search(&self) -> u64 {
         // What somebody cannot answer for, nobody may declare absent.

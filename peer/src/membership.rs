@@ -183,6 +183,7 @@ impl Peer {
             everyone,
             someone_missing: self.groups.leaders().any(|(_, leader)| leader.as_ref().is_none_or(out_of_reach))
                 || self.some_group_is_silent()
+                || self.names_unknown_group(object)
                 || (self.members.is_empty() && !self.config.founder),
             groups_digest: self.groups.digest(),
             held_here: self

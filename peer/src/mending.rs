@@ -140,7 +140,10 @@ impl Peer {
         let me = self.me();
         let present = group.consensus().membership();
         let others: Vec<MemberId> = present.members().into_iter().filter(|member| *member != me).collect();
-        let (alive, gone): (Vec<_>, Vec<_>) = others.into_iter().partition(|member| self.is_alive(group, member));
+        let (alive, mut gone): (Vec<_>, Vec<_>) = others.into_iter().partition(|member| self.is_alive(group, member));
+        // Who was heard last may be back first.
+        let silence = |member: &MemberId| group.consensus().follower(member, self.now.mono).map(|(_, silent)| silent);
+        gone.sort_by_key(silence);
         let wanted = self.followers_wanted(group);
         let mut chosen = alive;
         // Voters stay first; a member is never replaced because a nearer peer joined.
