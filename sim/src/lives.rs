@@ -135,7 +135,7 @@ impl Simulation {
     }
 
     /// Groups that have members and no majority of voters that live, were this peer to crash now.
-    fn lost_with(&self, victim: usize) -> BTreeSet<GroupId> {
+    pub(crate) fn lost_with(&self, victim: usize) -> BTreeSet<GroupId> {
         let mut alive = BTreeSet::new();
         let mut newest: BTreeMap<GroupId, Vec<Membership>> = BTreeMap::new();
         for (index, peer) in self.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {

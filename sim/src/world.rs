@@ -248,6 +248,11 @@ impl Simulation {
     /// No faults from now on, and everything is mended.
     pub(crate) fn heal(&mut self) {
         self.network.faulty = false;
+        if self.options.together || self.options.lossy {
+            // Crashes that came together with changes of the members may have left too few.
+            let lost = self.lost_with(usize::MAX);
+            self.lost_groups.extend(lost);
+        }
         self.network.mend();
         let now_us = self.now_us();
         for (left, right) in self.down.clone() {
