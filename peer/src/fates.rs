@@ -186,7 +186,7 @@ impl Peer {
                 self.timers.set(now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
                 Poll::Pending
             }
-            answer => answer,
+            answer @ (Poll::Ready(_) | Poll::Pending) => answer,
         }
     }
 
