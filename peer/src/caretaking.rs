@@ -62,8 +62,8 @@ impl Peer {
 
     /// Somebody else leads the group now, or it is no more.
     pub(crate) fn end_caretaking(&mut self, id: GroupId) {
-        if let Some(followed) = self.followed.remove(&id) {
-            self.forget_undone(&followed.group);
+        if let Some(mut followed) = self.followed.remove(&id) {
+            self.forget_undone(&mut followed.group);
             self.followed.insert(id, followed);
         }
         self.caretaking.remove(&id);

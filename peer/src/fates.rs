@@ -1,10 +1,10 @@
 //! What became of commits: stable, lost, or not decided yet, for whoever holds a receipt (R22).
 
-use crate::Peer;
 use crate::message::{FateTold, Message};
 use crate::metrics::RareEvent;
 use crate::steps::Receipt;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, PeerId, Term, TxnId};
 use driftmesh_object_store::Fate;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +76,9 @@ impl Peer {
             };
         }
         let Some(of) = self.group_of(group) else { return FateTold::Unknown };
+        if self.broken(Sabotage::Fates) && !of.is_leading() && lsn > of.watermark() {
+            return FateTold::Lost;
+        }
         match of.fate(term, lsn) {
             Fate::Stable => {
                 let copies = of.consensus().copies(lsn);

@@ -231,6 +231,7 @@ impl Peer {
 
     #[cfg(feature = "sabotage")]
     fn apply_sabotage(&mut self) {
+        self.group = self.sabotaged(self.group.clone());
         if self.broken(Sabotage::Climb) {
             self.hints.sabotage_climb();
             self.homes.sabotage_climb();

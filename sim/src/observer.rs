@@ -380,6 +380,11 @@ impl Observer {
         self.journals.get(&group).is_some_and(|journal| journal.retired)
     }
 
+    /// All groups that ever appended anything.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.journals.keys().copied()
+    }
+
     /// What became of a receipt, by the stable journal (R22).
     pub(crate) fn fate(&self, receipt: &Receipt) -> Fate {
         let Some(journal) = self.journals.get(&receipt.group) else { return Fate::Unknown };
