@@ -45,8 +45,7 @@ impl Peer {
         for (to, number, object, epoch) in unsettled {
             // R3: what is on its way leaves a pointer here too.
             self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
-            self.grants_due.insert((id, to, number), self.now.mono);
-            self.timers.set(self.now.mono, Timer::Grant(id, to, number));
+            self.grant_is_due(id, to, number, self.now.mono);
         }
         self.windows.remove(&id);
         self.caretaking.insert(id, Caretaking { founder, from: 0 });

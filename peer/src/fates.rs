@@ -123,6 +123,7 @@ impl Peer {
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.remove(&waiter.as_u64());
+        self.forget_survey(waiter);
         self.fates.forget(waiter);
         self.wakes.push(waiter);
     }

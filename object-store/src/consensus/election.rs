@@ -18,7 +18,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
         // R11: nor does it ask for votes before it holds again what it held.
-        if !self.may_be_needed() || self.is_short() {
+        if !self.may_be_needed() || self.is_of_the_past() || self.is_short() {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -81,18 +81,19 @@ impl<E: LogEntry> Consensus<E> {
 
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
         self.hear(now, &from);
-        let (since, membership) = self.stable_membership();
-        if trial && !membership.contains(&from) && !membership.voters.is_empty() && !self.membership().contains(&from) {
+        // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote. R11: nor one that it had
+        // before it dropped the journal.
+        let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
+        if trial && !up_to_date && self.is_gone(&from) {
             // R11: who was replaced while it could not be told learns it now.
-            let since = *since;
+            let since = self.stable_membership().0;
             self.say(from, Body::Excluded { since });
             return;
         }
-        // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        // R11: that holds for entries too that it had before it dropped the journal.
-        let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
-        let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
-        let granted = up_to_date && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
+        let granted = up_to_date
+            && !self.is_of_the_past()
+            && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
         if granted && !trial {
             self.voted_for = Some(from);
             let due = self.election_due(now);
@@ -104,6 +105,13 @@ impl<E: LogEntry> Consensus<E> {
         if trial && !up_to_date && matches!(self.role, Role::Following(_)) && !self.hears_a_leader(now) {
             self.stand_in(now);
         }
+    }
+
+    /// Whether somebody belongs to the group neither by the newest stable entry nor by a later one. One that has more of
+    /// the journal may know better.
+    fn is_gone(&self, member: &MemberId) -> bool {
+        let (_, stable) = self.stable_membership();
+        !stable.voters.is_empty() && !stable.contains(member) && !self.membership().contains(member)
     }
 
     /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change

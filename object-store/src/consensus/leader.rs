@@ -23,6 +23,11 @@ struct Progress {
     moved_at: Micros,
     /// It lacks entries that are not kept any more: it needs a copy of the state.
     needs_copy: bool,
+    /// Where its journal agrees is being found out: one message at a time, until one is acknowledged. Else each of many
+    /// under way that does not fit would make all of them go out again.
+    probing: bool,
+    /// That message is under way.
+    probed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,11 +37,13 @@ pub(super) struct Leadership {
     first: Lsn,
     /// When entries were last sent.
     batch_at: Micros,
+    /// When it last did what was due.
+    looked_at: Micros,
     /// Entries after this one are kept, because a copy of the state is on its way that they follow.
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
     target: Option<Membership>,
-    /// So few answer that it says nothing, for others to notice and elect somebody who is answered.
+    /// So few answer that it hardly says anything, for others to notice and elect somebody who is answered.
     silent: bool,
     /// Former members that are told so when it is stable.
     leaving: BTreeSet<MemberId>,
@@ -50,6 +57,7 @@ impl<E: LogEntry> Consensus<E> {
             followers: BTreeMap::new(),
             first,
             batch_at: Micros(0),
+            looked_at: now,
             copied_to: None,
             target: None,
             silent: false,
@@ -97,6 +105,8 @@ impl<E: LogEntry> Consensus<E> {
                 acked_at: now,
                 moved_at: now,
                 needs_copy: false,
+                probing: true,
+                probed: false,
             };
             leadership.followers.entry(member).or_insert(fresh);
         }
@@ -185,15 +195,16 @@ impl<E: LogEntry> Consensus<E> {
         Ok(())
     }
 
-    /// R11: whether somebody new would count for what is stable who lacks more of the journal than may be under way.
+    /// R11: whether somebody new would count who lacks more of the journal than may be under way, or has yet to hear that
+    /// it belongs.
     fn counts_too_early(&self, target: &Membership) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
-        let present = self.membership();
+        let (since, present) = self.newest_membership();
         let counted = |member: &MemberId| present.is_voter(member) || present.learners.get(member) == Some(&true);
         let lacks = |member: &MemberId| {
             let Some(progress) = leadership.followers.get(member) else { return *member != self.me };
             let behind = self.log.bytes_between(progress.matched.max(self.log.base()), self.log.tail());
-            progress.needs_copy || progress.matched == Lsn::ZERO || behind > self.settings.in_flight_bytes
+            progress.needs_copy || progress.matched < *since || behind > self.settings.in_flight_bytes
         };
         let in_sync = target.learners.iter().filter(|(_, in_sync)| **in_sync).map(|(learner, _)| learner);
         target.voters.iter().chain(in_sync).any(|member| !counted(member) && lacks(member))
@@ -217,6 +228,7 @@ impl<E: LogEntry> Consensus<E> {
         if matched > tail {
             return;
         }
+        progress.probing = false;
         if matched > progress.matched {
             progress.matched = matched;
             progress.moved_at = now;
@@ -237,9 +249,10 @@ impl<E: LogEntry> Consensus<E> {
         }
         let next = progress.matched.max(hint.min(Lsn::from_u64(progress.next.as_u64().saturating_sub(2)))).next();
         // Messages that overtook each other are refused too: what follows the gap is not sent again at each.
-        let settled = progress.matched > Lsn::ZERO && now.since(progress.moved_at) < resend_after;
+        let settled = !progress.probing && now.since(progress.moved_at) < resend_after;
         if next < progress.next && !settled {
             (progress.next, progress.moved_at) = (next, now);
+            (progress.probing, progress.probed) = (true, false);
         }
     }
 
@@ -252,10 +265,17 @@ impl<E: LogEntry> Consensus<E> {
         }
         let settings = self.settings;
         let Role::Leading(leadership) = &mut self.role else { return };
+        let stood_still = now.since(leadership.looked_at).0 >= settings.sync_grace.0 / 2;
+        leadership.looked_at = now;
         for progress in leadership.followers.values_mut() {
+            if stood_still {
+                // Nobody was silent: this leader did not listen. The group may have gone on without it.
+                progress.heard_at = now;
+            }
             let waits = progress.next.as_u64() > progress.matched.as_u64() + 1;
             if waits && now.since(progress.moved_at) >= settings.resend_unasked_after && progress.matched > Lsn::ZERO {
                 (progress.next, progress.moved_at) = (progress.matched.next(), now);
+                (progress.probing, progress.probed) = (true, false);
             }
         }
         self.drop_silent_learners(now);
@@ -263,13 +283,15 @@ impl<E: LogEntry> Consensus<E> {
 
     fn drop_silent_learners(&mut self, now: Micros) {
         let grace = self.settings.sync_grace;
+        // A leader of a single voter decides alone who is in the sync set, also while nothing becomes stable: that is what
+        // for.
         let present = self.membership();
-        if present.voters.len() != 1 || !self.may_change_sync() {
+        if present.voters.len() != 1 || present.incoming.is_some() {
             return;
         }
         let Role::Leading(leadership) = &self.role else { return };
         let silent = |member: &MemberId| {
-            leadership.followers.get(member).is_none_or(|progress| now.since(progress.heard_at) >= grace)
+            leadership.followers.get(member).is_some_and(|progress| now.since(progress.heard_at) >= grace)
         };
         let mut target = present.clone();
         for (learner, in_sync) in &mut target.learners {
@@ -280,11 +302,6 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
-    /// A single voter decides alone who is in its sync set, also while nothing becomes stable: that is what for.
-    fn may_change_sync(&self) -> bool {
-        self.is_leading() && self.membership().incoming.is_none() && self.membership().voters.contains(&self.me)
-    }
-
     /// Sends what followers lack, and signs of life.
     pub(super) fn send_entries(&mut self, now: Micros, urgent: bool) {
         let settings = self.settings;
@@ -293,17 +310,15 @@ impl<E: LogEntry> Consensus<E> {
         let is_answered = self.is_answered(now);
         let Role::Leading(leadership) = &mut self.role else { return };
         leadership.silent = !is_answered;
-        if leadership.silent {
-            return;
-        }
-        let may_batch = urgent || now >= leadership.batch_at.plus(settings.batch_every);
+        let heartbeat = settings.sign_of_life(leadership.silent);
+        let may_batch = !leadership.silent && (urgent || now >= leadership.batch_at.plus(settings.batch_every));
         // Followers that lack the same entries get the same batch.
         let mut made: Vec<(Lsn, Batch<E>)> = Vec::new();
         for (member, progress) in &mut leadership.followers {
             if progress.next <= base {
                 progress.needs_copy = true;
             }
-            while may_batch && !progress.needs_copy && progress.next <= tail {
+            while may_batch && !progress.needs_copy && progress.next <= tail && !(progress.probing && progress.probed) {
                 let previous = Lsn::from_u64(progress.next.as_u64() - 1);
                 if self.log.bytes_between(progress.matched.max(base), previous) > settings.in_flight_bytes {
                     break;
@@ -320,14 +335,14 @@ impl<E: LogEntry> Consensus<E> {
                 if progress.matched.next() > previous {
                     progress.moved_at = now;
                 }
-                progress.sent_at = now;
+                (progress.sent_at, progress.probed) = (now, true);
                 leadership.batch_at = now;
                 let previous_term = self.log.term_at(previous).unwrap_or_default();
                 let body = Body::Append { previous, previous_term, batch, watermark: self.watermark };
                 self.out.push((*member, Message { generation: self.generation, term: self.term, body }));
             }
-            if now.since(progress.sent_at) >= settings.heartbeat {
-                progress.sent_at = now;
+            if now.since(progress.sent_at) >= heartbeat {
+                (progress.sent_at, progress.probed) = (now, false);
                 let previous = if progress.needs_copy { Lsn::ZERO } else { Lsn::from_u64(progress.next.as_u64() - 1) };
                 let previous_term = self.log.term_at(previous).unwrap_or_default();
                 let batch = Batch::new(Vec::new());
@@ -341,7 +356,7 @@ impl<E: LogEntry> Consensus<E> {
     /// and nothing would become stable.
     fn is_answered(&self, now: Micros) -> bool {
         let Role::Leading(leadership) = &self.role else { return false };
-        let patience = Micros(self.settings.election_after.0.saturating_mul(2));
+        let patience = self.settings.election_after.plus(self.settings.election_after);
         let heard = |progress: &Progress| now.since(progress.heard_at) < patience;
         self.membership()
             .is_majority(|member| *member == self.me || leadership.followers.get(member).is_some_and(heard))
@@ -360,13 +375,11 @@ impl<E: LogEntry> Consensus<E> {
         if self.is_done() {
             return Some(Micros(0));
         }
-        if leadership.silent {
-            return None;
-        }
         let settings = &self.settings;
+        let heartbeat = settings.sign_of_life(leadership.silent);
         let tail = self.log.tail();
         let due = |progress: &Progress| {
-            let mut due = progress.sent_at.plus(settings.heartbeat);
+            let mut due = progress.sent_at.plus(heartbeat);
             if progress.next.as_u64() > progress.matched.as_u64() + 1 && progress.matched > Lsn::ZERO {
                 due = due.min(progress.moved_at.plus(settings.resend_unasked_after));
             }
@@ -375,7 +388,8 @@ impl<E: LogEntry> Consensus<E> {
                 let under_way = self.log.bytes_between(progress.matched.max(self.log.base()), previous);
                 under_way <= settings.in_flight_bytes
             };
-            if !progress.needs_copy && progress.next <= tail && room() {
+            let probed = progress.probing && progress.probed;
+            if !leadership.silent && !progress.needs_copy && progress.next <= tail && !probed && room() {
                 due = due.min(leadership.batch_at.plus(settings.batch_every));
             }
             due

@@ -129,6 +129,13 @@ impl Group {
         self.settle(now);
     }
 
+    /// Founds the group anew from what this member holds, which must not be halted; see [`Consensus::refound`].
+    pub fn refound(&mut self, now: Micros, membership: Membership) {
+        self.copy_in = None;
+        self.consensus.refound(now, membership);
+        self.settle(now);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Micros) {
         self.consensus.tick(now);
@@ -158,6 +165,11 @@ impl Group {
 
     /// Brings the state to where consensus stands.
     fn settle(&mut self, now: Micros) {
+        if self.consensus.take_emptied() {
+            self.state = State::new();
+            self.copy_in = None;
+            self.halted = None;
+        }
         if !self.consensus.is_leading() {
             // R7: a state never holds more than what is stable, unless its member leads.
             self.roll_back();

@@ -8,13 +8,17 @@
 //! `CONFORMANCE_SEEDS=20000 cargo test --package driftmesh-object-store --test conformance` looks further.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod lone;
 mod membership;
 mod network;
 mod ours;
 mod port;
 mod random;
+mod replacing;
 mod rng;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod stories;
+mod timing;
 mod watch;
 mod world;

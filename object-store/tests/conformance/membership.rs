@@ -4,7 +4,7 @@ use crate::port::Port;
 use crate::world::{World, member};
 use driftmesh_model::{Lsn, Micros};
 use driftmesh_object_store::{MemberId, Membership};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A follower that its leader did not hear for this long counts as dead.
 const DEAD_AFTER: Micros = Micros::from_millis(400);
@@ -16,29 +16,25 @@ pub(crate) struct Mending {
     pub(crate) wanted: usize,
     /// How many peers there are.
     pub(crate) peers: u8,
-    /// The incarnation that each peer is in.
-    incarnations: BTreeMap<u8, u64>,
 }
 
 impl Mending {
-    /// The founder is the first peer's first incarnation.
-    pub(crate) fn new(wanted: usize, peers: u8) -> Self {
-        Self { wanted, peers, incarnations: BTreeMap::from([(0, 0)]) }
+    pub(crate) const fn new(wanted: usize, peers: u8) -> Self {
+        Self { wanted, peers }
     }
 
     /// Somebody who never belonged: a peer that is not running starts again.
-    fn newcomer<P: Port>(&mut self, world: &mut World<P>) -> Option<MemberId> {
+    fn newcomer<P: Port>(&self, world: &mut World<P>) -> Option<MemberId> {
         let running: BTreeSet<_> = world.live().into_iter().map(|live| live.peer).collect();
         let free: Vec<u8> = (0..self.peers).filter(|peer| !running.contains(&member(*peer, 0).peer)).collect();
         let peer = *world.rng.pick(&free)?;
-        let incarnation = self.incarnations.entry(peer).and_modify(|number| *number += 1).or_default();
-        let fresh = member(peer, *incarnation);
+        let fresh = (0..).map(|incarnation| member(peer, incarnation)).find(|fresh| !world.has_lived(fresh))?;
         world.join(fresh);
         Some(fresh)
     }
 
     /// Proposes the next step towards a whole group, at one leader. Whether it proposed anything.
-    pub(crate) fn mend<P: Port>(&mut self, world: &mut World<P>, leader: MemberId) -> bool {
+    pub(crate) fn mend<P: Port>(&self, world: &mut World<P>, leader: MemberId) -> bool {
         if !world.port(leader).may_change() {
             return false;
         }
@@ -64,9 +60,10 @@ impl Mending {
         let present = world.port(leader).membership();
         let able: Vec<MemberId> = chosen.iter().filter(|member| caught_up.contains(member)).copied().collect();
         let mut count = (able.len() + 1).min(self.wanted);
-        count -= usize::from(count % 2 == 0);
+        count -= usize::from(count.is_multiple_of(2));
         // Deaths never make a group smaller, but to an odd number.
-        if count + usize::from(present.voters.len() % 2 == 0) < present.voters.len() {
+        let all_answer = present.voters.iter().all(|voter| caught_up.contains(voter));
+        if count + usize::from(present.voters.len().is_multiple_of(2)) < present.voters.len() && !all_answer {
             return false;
         }
         let voters: BTreeSet<_> = std::iter::once(leader).chain(able.iter().copied()).take(count).collect();
@@ -77,7 +74,7 @@ impl Mending {
     }
 
     /// Proposes any change that leaves a group able to go on.
-    pub(crate) fn meddle<P: Port>(&mut self, world: &mut World<P>, leader: MemberId) -> bool {
+    pub(crate) fn meddle<P: Port>(&self, world: &mut World<P>, leader: MemberId) -> bool {
         if !world.port(leader).may_change() {
             return false;
         }
@@ -102,7 +99,7 @@ impl Mending {
 /// Members that answer, voters first; and those who hold enough to count.
 fn chosen<P: Port>(world: &World<P>, leader: MemberId, present: &Membership) -> (Vec<MemberId>, BTreeSet<MemberId>) {
     let port = world.port(leader);
-    let watermark = port.watermark();
+    let nearly_all = Lsn::from_u64(port.watermark().as_u64().saturating_sub(50));
     let mut answering = Vec::new();
     let mut caught_up = BTreeSet::from([leader]);
     for other in present.members().into_iter().filter(|other| *other != leader) {
@@ -110,7 +107,7 @@ fn chosen<P: Port>(world: &World<P>, leader: MemberId, present: &Membership) -> 
         // The suite must not lose a majority by its own doing: a change is proposed with members that do live.
         if silent < DEAD_AFTER && world.is_live(&other) {
             answering.push(other);
-            if held >= watermark && held > Lsn::ZERO && !port.needs_copy(&other) {
+            if held >= nearly_all && held > Lsn::ZERO && !port.needs_copy(&other) {
                 caught_up.insert(other);
             }
         }

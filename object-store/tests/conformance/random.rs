@@ -12,7 +12,7 @@ use driftmesh_object_store::{MemberId, Settings};
 
 /// How a run goes, drawn from its seed.
 #[derive(Clone, Debug)]
-struct Plan {
+pub(crate) struct Plan {
     settings: Settings,
     quality: Quality,
     mending: Mending,
@@ -32,11 +32,13 @@ struct Plan {
 
 impl Plan {
     fn draw(rng: &mut Rng) -> Self {
-        let mut settings = Settings::default();
-        settings.batch_bytes = *rng.pick(&[1, 500, 4_000, 32 << 10]).unwrap();
-        settings.in_flight_bytes = *rng.pick(&[2_000, 100_000, 4 << 20]).unwrap();
-        settings.keep_bytes = *rng.pick(&[0, 1_000, 20_000, 1 << 20, u64::MAX]).unwrap();
-        settings.lag_bytes = *rng.pick(&[2_000, 20_000, 64 << 20]).unwrap();
+        let settings = Settings {
+            batch_bytes: *rng.pick(&[1, 500, 4_000, 32 << 10]).unwrap(),
+            in_flight_bytes: *rng.pick(&[2_000, 100_000, 4 << 20]).unwrap(),
+            keep_bytes: *rng.pick(&[0, 1_000, 20_000, 1 << 20, u64::MAX]).unwrap(),
+            lag_bytes: *rng.pick(&[2_000, 20_000, 64 << 20]).unwrap(),
+            ..Settings::default()
+        };
         let bad = |rng: &mut Rng, most: u64| if rng.often(400) { 0 } else { rng.below(most + 1) };
         let quality = Quality {
             delay: Micros(rng.between(50, 2_000)),
@@ -65,6 +67,9 @@ impl Plan {
 /// What came of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    pub(crate) plan: Plan,
+    /// How the living stand at the end.
+    pub(crate) standing: Vec<String>,
     pub(crate) broken: Option<String>,
     pub(crate) trace: u64,
     pub(crate) stable: u64,
@@ -94,33 +99,10 @@ pub(crate) fn run<P: Port>(seed: u64, prepare: fn(&mut P)) -> Outcome {
     run.grow();
     run.go_wrong();
     run.come_right();
-    if std::env::var("CONFORMANCE_SEED").is_ok() {
-        println!("{:#?}", run.plan);
-        for me in run.world.live() {
-            let port = run.world.port(me);
-            println!(
-                "{me:?} base {} tail {} stable {} leads {} in {:?} follows {:?} {:?} next {:?} now {}",
-                port.base(),
-                port.tail(),
-                port.watermark(),
-                port.is_leading(),
-                port.period(),
-                port.leader(),
-                port.newest_membership(),
-                port.next_tick(),
-                run.world.now.0
-            );
-            for other in run.world.live().into_iter().filter(|_| port.is_leading()) {
-                println!(
-                    "    {other:?} {:?} needs copy {}",
-                    port.held_by(&other, run.world.now),
-                    port.needs_copy(&other)
-                );
-            }
-        }
-    }
-    let Run { world, crashed, .. } = run;
+    let Run { world, crashed, plan, .. } = run;
     Outcome {
+        standing: world.live().into_iter().map(|me| world.standing(me)).collect(),
+        plan,
         trace: world.trace,
         stable: world.watch.stable_end().as_u64(),
         leads: world.watch.leads(),
@@ -290,7 +272,7 @@ impl<P: Port> Run<P> {
             }
         }
         let wanted = self.plan.mending.wanted;
-        let voters = wanted - usize::from(wanted % 2 == 0);
+        let voters = wanted - usize::from(wanted.is_multiple_of(2));
         if membership.voters.len() != voters || membership.members().len() != wanted {
             return Err(format!("{wanted} members were wanted, and there are {membership:?}"));
         }
@@ -304,14 +286,13 @@ fn seeds() -> u64 {
 
 #[test]
 fn random_runs_keep_every_promise() {
-    let (mut stable, mut leads, mut overwritten, mut copies, mut crashed, mut values) = (0, 0, 0, 0, 0, 0);
+    let (mut leads, mut overwritten, mut copies, mut crashed, mut values) = (0, 0, 0, 0, 0);
     let mut failed = Vec::new();
     for seed in 0..seeds() {
         let outcome = run::<Ours>(seed, |_| ());
         if let Some(broken) = outcome.broken {
-            failed.push(format!("seed {seed}: {broken}"));
+            failed.push(format!("seed {seed}: {broken}\n{:?}\n{:#?}", outcome.plan, outcome.standing));
         }
-        stable += outcome.stable;
         leads += outcome.leads;
         overwritten += outcome.overwritten;
         copies += outcome.copies;
@@ -319,17 +300,13 @@ fn random_runs_keep_every_promise() {
         values += outcome.values;
     }
     println!(
-        "{stable} stable entries, {values} values; {leads} leads, {crashed} crashes, {overwritten} overwritten, \
-         {copies} copies"
+        "{values} stable values, {leads} leads, {crashed} crashes, {copies} copies, {overwritten} times something was \
+         overwritten"
     );
-    assert!(
-        failed.is_empty(),
-        "{} failed:\n{}",
-        failed.len(),
-        failed[..failed.len().min(if std::env::var("ALL").is_ok() { 9999 } else { 20 })].join("\n")
-    );
+    assert!(failed.is_empty(), "{} of {} failed, such as {}", failed.len(), seeds(), failed[0]);
     // The runs are worth something.
-    assert!(leads > 1_500 && overwritten > 150 && copies > 1_000 && crashed > 800, "too little went wrong");
+    let all = usize::try_from(seeds()).unwrap();
+    assert!(leads > all && copies > seeds() && crashed > seeds() / 2 && overwritten > seeds() / 10);
 }
 
 #[test]

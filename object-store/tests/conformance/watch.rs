@@ -271,11 +271,6 @@ impl Watch {
         }
         Ok(())
     }
-
-    /// How far somebody's journal reaches, dead or alive.
-    pub(crate) fn tail_of(&self, member: &MemberId) -> Lsn {
-        self.seen.get(member).map_or(Lsn::ZERO, Seen::tail)
-    }
 }
 
 /// How long after the last fault a group is given to be whole again.

@@ -68,6 +68,10 @@ pub(crate) struct World<P: Port> {
     pub(crate) traffic: Traffic,
     /// Messages are encoded and decoded this often, of a thousand.
     pub(crate) encoded: u64,
+    /// Messages need not wait for others this often, of a thousand.
+    pub(crate) urgent: u64,
+    /// Everything that was said, if it is to be kept.
+    pub(crate) said: Option<Vec<(MemberId, MemberId, P::Message)>>,
     /// What is done to every member when it begins.
     pub(crate) prepare: fn(&mut P),
     settings: Settings,
@@ -91,6 +95,8 @@ impl<P: Port> World<P> {
             trace: seed,
             traffic: Traffic::default(),
             encoded: 50,
+            urgent: 100,
+            said: None,
             prepare: |_| (),
             settings,
             events: BTreeMap::new(),
@@ -159,8 +165,29 @@ impl<P: Port> World<P> {
         self.members.contains_key(me)
     }
 
+    pub(crate) fn has_lived(&self, me: &MemberId) -> bool {
+        self.members.contains_key(me) || self.dead.contains_key(me)
+    }
+
     pub(crate) fn port(&self, me: MemberId) -> &P {
         &self.members.get(&me).expect("it lives").port
+    }
+
+    /// How a member stands, in words.
+    pub(crate) fn standing(&self, me: MemberId) -> String {
+        let port = self.port(me);
+        let others: Vec<_> = self.members.keys().map(|other| (other, port.held_by(other, self.now))).collect();
+        format!(
+            "{me:?} keeps {}..{}, stable {}, in {:?} of {:?}, {:?}, next {:?} at {:?}, {others:?}",
+            port.base(),
+            port.tail(),
+            port.watermark(),
+            port.period(),
+            port.leader(),
+            port.newest_membership(),
+            port.next_tick(),
+            self.now,
+        )
     }
 
     /// Who leads, the newest lead first.
@@ -202,16 +229,6 @@ impl<P: Port> World<P> {
         self.note(looked);
         self.settle(me, false);
         proposed
-    }
-
-    /// Does something to a member.
-    pub(crate) fn with(&mut self, me: MemberId, act: impl FnOnce(&mut P, Micros)) {
-        let now = self.now;
-        let member = self.members.get_mut(&me).expect("it lives");
-        act(&mut member.port, now);
-        let looked = self.watch.look(me, &mut member.port, None, None);
-        self.note(looked);
-        self.settle(me, false);
     }
 
     /// Delivers a message out of thin air.
@@ -328,7 +345,7 @@ impl<P: Port> World<P> {
             if due {
                 member.port.tick(now);
             }
-            let urgent = self.rng.often(100);
+            let urgent = self.rng.often(self.urgent);
             let messages = member.port.take_messages(now, urgent);
             let watermark = member.port.watermark();
             member.port.trim(watermark);
@@ -364,6 +381,9 @@ impl<P: Port> World<P> {
             self.traffic.messages += 1;
             self.traffic.entries += entries as u64;
             self.traffic.bytes += weight;
+            if let Some(said) = &mut self.said {
+                said.push((from, to, message.clone()));
+            }
             if from == to {
                 self.note(Err(format!("{from:?} talks to itself")));
             }
