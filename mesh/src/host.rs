@@ -303,8 +303,9 @@ impl Shared {
     fn send(&self, live: &Live, to: PeerId, envelope: &Envelope) {
         debug_assert!(to != self.identity.peer, "the core never sends to itself");
         let Some(transport) = live.transport.get() else { return };
-        let sent = match codec::encode(envelope) {
-            Ok(payload) => transport.send(to, payload),
+        let mut payload = Vec::with_capacity(envelope.about_bytes());
+        let sent = match codec::encode_into(&mut payload, envelope) {
+            Ok(()) => transport.send(to, payload),
             Err(error) => {
                 if count_and_should_log(&self.counters.unsendable) {
                     tracing::error!(%to, %error, "a message does not encode");

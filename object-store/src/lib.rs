@@ -14,7 +14,8 @@ mod term_table;
 
 pub use chain::{Chain, ReadAt, Version};
 pub use consensus::{
-    Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Settings,
+    Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Promises,
+    Settings,
 };
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};

@@ -285,7 +285,7 @@ impl Peer {
         let record = self.best_record(object).map(|(_, record)| record);
         let leader = record.and_then(|record| self.groups.leader(record.group));
         let moves = self.moves_near(object);
-        let groups_digest = self.groups.digest();
+        let groups_digest = self.digest_for_search();
         self.outbox.located(to, Located { object, holds, record, leader, moves, round, groups_digest });
     }
 }

@@ -10,7 +10,7 @@ use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Micros, ObjectId, PeerId};
+use driftmesh_model::{Epoch, GroupId, Hash, Micros, ObjectId, PeerId};
 use driftmesh_object_store::Entry;
 
 /// Slots of owned objects that one slice looks at, and the pause between slices.
@@ -38,9 +38,13 @@ impl Peer {
         let Some(group) = self.led(id) else { return };
         // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
         let highest = group.highest();
-        let unsettled: Vec<(GroupId, u64)> = group.all_unsettled().map(|(to, number, _)| (to, number)).collect();
+        let generation = group.generation();
+        let unsettled: Vec<(GroupId, u64, ObjectId, Epoch)> =
+            group.all_unsettled().map(|(to, number, transit)| (to, number, transit.object, transit.epoch)).collect();
         self.clock.raise_above(highest);
-        for (to, number) in unsettled {
+        for (to, number, object, epoch) in unsettled {
+            // R3: what is on its way leaves a pointer here too.
+            self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
             self.grants_due.insert((id, to, number), self.now.mono);
             self.timers.set(self.now.mono, Timer::Grant(id, to, number));
         }
@@ -58,9 +62,14 @@ impl Peer {
 
     /// Somebody else leads the group now, or it is no more.
     pub(crate) fn end_caretaking(&mut self, id: GroupId) {
+        if let Some(followed) = self.followed.remove(&id) {
+            self.forget_undone(&followed.group);
+            self.followed.insert(id, followed);
+        }
         self.caretaking.remove(&id);
         self.windows.remove(&id);
         self.outbox.forget_group(id);
+        self.forget_departures(id);
         self.grants_due.retain(|(from, _, _), _| *from != id);
     }
 
@@ -77,7 +86,7 @@ impl Peer {
                 self.tell_all_about(&record);
                 return;
             }
-        } else if let Some(to) = self.caretaking_target(founder) {
+        } else if let Some(to) = self.caretaking_target(id, founder) {
             let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
             let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
             let mut all_left = true;
@@ -95,22 +104,23 @@ impl Peer {
     }
 
     /// Where objects go that nobody asks for.
-    fn caretaking_target(&self, founder: Option<PeerId>) -> Option<GroupId> {
+    fn caretaking_target(&self, id: GroupId, founder: Option<PeerId>) -> Option<GroupId> {
         let lives = |peer: &PeerId| *peer != self.config.peer && self.is_connected(peer);
         let back = founder.filter(lives).and_then(|peer| self.members.get(&peer)).map(|member| member.group);
-        if let Some(back) = back.filter(|back| self.takes_objects(*back)) {
+        if let Some(back) = back.filter(|back| *back != id && self.takes_objects(*back)) {
             return Some(back);
         }
         if !self.draining {
             return Some(self.group.id());
         }
-        self.trusted_groups().first().copied()
+        self.trusted_groups().into_iter().find(|group| *group != id)
     }
 
     /// Begins to transfer an object of a group that this peer leads for another. Returns whether it did, or the object
     /// is not there any more.
     pub(crate) fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
-        if !self.has_pointer_room(object) {
+        // R19: a founder that has not heard yet that it was deposed asks for its former group.
+        if to == id || !self.has_pointer_room(object) {
             return false;
         }
         let floor = self.clock.now(self.now.wall);
@@ -119,9 +129,13 @@ impl Peer {
         let Some(number) = group.next_grant(to).filter(|_| group.consensus().is_confirmed()) else { return false };
         group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
         let generation = group.generation();
-        self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
+        let record = Record { object, group: to, generation, epoch };
+        let lsn = self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.handed_out += 1;
-        self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
+        self.pointers.set(record, self.now.mono);
+        if let Some(lsn) = lsn {
+            self.note_departure(id, lsn, record);
+        }
         self.send_grant(id, to, number, have);
         true
     }

@@ -7,7 +7,7 @@ use crate::steps::Receipt;
 use crate::timers::Timer;
 use driftmesh_model::{GroupId, Lsn, Micros, Now, PeerId, Term, TxnId};
 use driftmesh_object_store::Fate;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;
 
 /// How long others are given to answer; then the fate is unknown for now.
@@ -32,8 +32,24 @@ struct Question {
 pub(crate) struct Fates {
     questions: BTreeMap<u64, Question>,
     last: u64,
-    /// Who waits for this peer's own journal.
-    stable: BTreeMap<Lsn, Vec<TxnId>>,
+    /// Who waits for this peer's own journal, each once.
+    stable: BTreeSet<(Lsn, TxnId)>,
+    waiting: BTreeMap<TxnId, Lsn>,
+}
+
+impl Fates {
+    /// Somebody waits until this peer's own journal is stable up to here.
+    pub(crate) fn wait_for_stable(&mut self, lsn: Lsn, waiter: TxnId) {
+        self.forget(waiter);
+        self.stable.insert((lsn, waiter));
+        self.waiting.insert(waiter, lsn);
+    }
+
+    pub(crate) fn forget(&mut self, waiter: TxnId) {
+        if let Some(lsn) = self.waiting.remove(&waiter) {
+            self.stable.remove(&(lsn, waiter));
+        }
+    }
 }
 
 /// Ids of those who wait begin here: far above those of transactions.
@@ -104,6 +120,7 @@ impl Peer {
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.remove(&waiter.as_u64());
+        self.fates.forget(waiter);
         self.wakes.push(waiter);
     }
 
@@ -139,18 +156,15 @@ impl Peer {
     pub(crate) fn wake_fates(&mut self, group: GroupId) {
         let asked = self.fates.questions.iter().filter(|(_, question)| question.group == group);
         self.wakes.extend(asked.map(|(number, _)| TxnId::from_u64(*number)));
-        for waiters in std::mem::take(&mut self.fates.stable).into_values() {
-            self.wakes.extend(waiters);
-        }
+        self.fates.stable.clear();
+        self.wakes.extend(std::mem::take(&mut self.fates.waiting).into_keys());
     }
 
     /// This peer's journal is stable up to here.
     pub(crate) fn wake_stable(&mut self, watermark: Lsn) {
-        while let Some(first) = self.fates.stable.first_entry() {
-            if *first.key() > watermark {
-                return;
-            }
-            self.wakes.append(&mut first.remove());
+        while let Some((_, waiter)) = self.fates.stable.first().filter(|(lsn, _)| *lsn <= watermark).copied() {
+            self.fates.forget(waiter);
+            self.wakes.push(waiter);
         }
     }
 
@@ -164,7 +178,7 @@ impl Peer {
         }
         if receipt.group == self.group.id() {
             self.own_dirty = true;
-            self.fates.stable.entry(receipt.lsn).or_default().push(waiter);
+            self.fates.wait_for_stable(receipt.lsn, waiter);
             return Poll::Pending;
         }
         match self.fate(now, waiter, receipt) {

@@ -7,6 +7,7 @@ use crate::Peer;
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use driftmesh_model::{Generation, GroupId, Micros, PeerId, Term};
+use driftmesh_object_store::Group;
 use std::collections::BTreeMap;
 
 /// Most records in one message.
@@ -55,7 +56,11 @@ impl Groups {
         if self.ended.contains_key(&record.group) {
             return Change::Nothing;
         }
+        let is_full = self.known.len() + self.ended.len() >= GROUPS_MAX;
         if let Some(ended) = &record.ended {
+            if is_full && !self.known.contains_key(&record.group) {
+                return Change::Nothing;
+            }
             if let Some(known) = self.known.remove(&record.group) {
                 self.digest ^= digest_of(record.group, (known.generation, known.term), false);
             }
@@ -67,7 +72,7 @@ impl Groups {
         let former = self.known.get(&record.group).copied();
         // R2: a record is replaced by a higher one only.
         let better = match former {
-            None => self.known.len() + self.ended.len() < GROUPS_MAX,
+            None => !is_full,
             Some(former) => {
                 let held = (former.generation, former.term);
                 period > held || (period == held && former.leader.is_none() && record.leader.is_some())
@@ -95,6 +100,11 @@ impl Groups {
         if let Some(known) = self.known.get_mut(&group) {
             known.leader = None;
         }
+    }
+
+    /// The newest leadership period that is known of a group that lives.
+    fn period(&self, group: GroupId) -> Option<(Generation, Term)> {
+        self.known.get(&group).map(|known| (known.generation, known.term))
     }
 
     /// What remains of a group that has ended.
@@ -142,6 +152,27 @@ impl Peer {
     #[must_use]
     pub fn has_ended(&self, group: GroupId) -> bool {
         self.groups.ended(group).is_some()
+    }
+
+    /// R4: whether a group may have objects that nobody answers for: it has no leader that this peer knows of, or one
+    /// that does not promise anything yet, or more is going on in it than was told to all.
+    pub(crate) fn some_group_is_silent(&self) -> bool {
+        let unknown = |group: &Group| {
+            let period = (group.generation(), group.term());
+            let told = self.groups.ended(group.id()).is_some() || self.groups.period(group.id()) >= Some(period);
+            !told || (group.is_leading() && !group.consensus().is_confirmed())
+        };
+        let nobody = |(group, leader): (GroupId, Option<PeerId>)| match leader {
+            None => true,
+            Some(leader) => leader == self.config.peer && self.led(group).is_none(),
+        };
+        self.groups().any(unknown) || self.groups.leaders().any(nobody)
+    }
+
+    /// What peers compare to know whether they know the same of all groups, for those who look for an object.
+    pub(crate) fn digest_for_search(&self) -> u64 {
+        // What somebody cannot answer for, nobody may declare absent.
+        if self.some_group_is_silent() { !self.groups.digest() } else { self.groups.digest() }
     }
 
     /// Takes in what is known of a group.
@@ -198,11 +229,12 @@ impl Peer {
 
     /// A heartbeat told whether its sender knows the same of all groups.
     pub(crate) fn compare_groups(&mut self, from: PeerId, digest: u64) {
+        let now = self.now.mono;
+        let Some(member) = self.members.get_mut(&from) else { return };
+        member.groups_digest = Some(digest);
         if digest == self.groups.digest() {
             return;
         }
-        let now = self.now.mono;
-        let Some(member) = self.members.get_mut(&from) else { return };
         if now.since(member.told_groups_at) >= TELL_AGAIN_AFTER {
             member.told_groups_at = now;
             self.tell_groups(from);
@@ -212,7 +244,12 @@ impl Peer {
     /// A group is no more: what it answered is known, and nobody waits for it.
     fn group_ended(&mut self, group: GroupId) {
         self.metrics.note(RareEvent::GroupEnded);
+        if group == self.group.id() && self.remains(group).is_none() {
+            // R9: others elected a leader while this peer was cut off or stood still, and are done with the group.
+            self.own_group_deposed();
+        }
         self.drop_followed(group);
+        self.dropped.remove(&group);
         self.settle_grants_to_ended(group);
         self.wake_fates(group);
         self.forget_members_of(group);

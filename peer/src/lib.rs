@@ -14,6 +14,7 @@ mod caretaking;
 mod clock_watch;
 mod collecting;
 mod config;
+mod departures;
 mod explaining;
 mod fates;
 mod fetching;

@@ -15,7 +15,7 @@ const IN_USE_FOR: Micros = Micros::from_millis(2_000);
 /// Any other member hears one of so many.
 const IDLE_HEARTBEATS: u64 = 10;
 /// A member whose clock is further from ours is not given objects that it did not ask for.
-const CLOCK_NEAR: Micros = Micros::from_millis(250);
+pub(crate) const CLOCK_NEAR: Micros = Micros::from_millis(250);
 /// Objects looked at for pruning with each heartbeat.
 const PRUNE_STEPS: usize = 2_048;
 
@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) unsettled_to_us: Option<u64>,
     /// What fails together with it.
     pub(crate) domain: u64,
+    /// What it knows of groups, as its last heartbeat said.
+    pub(crate) groups_digest: Option<u64>,
     /// When it was last told all that this peer knows of groups.
     pub(crate) told_groups_at: Micros,
 }
@@ -85,6 +87,7 @@ impl Peer {
             used_at: now.mono,
             unsettled_to_us: None,
             domain: introduction.domain,
+            groups_digest: None,
             told_groups_at: now.mono,
         };
         let former = self.members.insert(peer, member);
@@ -138,9 +141,10 @@ impl Peer {
         for id in self.followed.keys().copied().collect::<Vec<_>>() {
             self.with_group(id, |group, now| group.member_is_gone(now, gone));
         }
-        if clean && self.groups.ended(group).is_some() {
+        if self.groups.ended(group).is_some() {
+            // What it led has ended: nothing of it can come any more.
             self.members.remove(&peer);
-        } else if was_connected {
+        } else if was_connected && !clean {
             self.tell_lost(peer, owned);
         }
         let stalled = self.stalled.remove(&group).unwrap_or_default().take();
@@ -154,7 +158,7 @@ impl Peer {
     }
 
     /// What a home was told, or was to be told, is gone.
-    fn forget_home(&mut self, peer: &PeerId) {
+    pub(crate) fn forget_home(&mut self, peer: &PeerId) {
         self.publisher.forget(peer);
         self.republish.forget(*peer);
         self.pointers.home_gone(peer);
@@ -178,6 +182,7 @@ impl Peer {
             homes,
             everyone,
             someone_missing: self.groups.leaders().any(|(_, leader)| leader.as_ref().is_none_or(out_of_reach))
+                || self.some_group_is_silent()
                 || (self.members.is_empty() && !self.config.founder),
             groups_digest: self.groups.digest(),
             held_here: self
@@ -284,6 +289,9 @@ impl Peer {
 
     /// Whether a group can be sent an object: its leader is in reach and stays.
     pub(crate) fn takes_objects(&self, group: GroupId) -> bool {
+        if group == self.group.id() {
+            return !self.draining;
+        }
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
         member.is_some_and(|member| member.draining == 0)
     }

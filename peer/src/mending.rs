@@ -2,9 +2,10 @@
 //! and made voters when they hold everything (R11; sizes as in `docs/architecture.md`, "Replica groups").
 
 use crate::Peer;
+use crate::membership::{CLOCK_NEAR, Member};
 use crate::metrics::RareEvent;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId};
-use driftmesh_object_store::{Group, MemberId, Membership};
+use driftmesh_object_store::{Entry, Group, MemberId, Membership};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A peer that had no room for a group is not asked again for so long.
@@ -30,7 +31,7 @@ pub(crate) struct Wholeness {
     pub(crate) whole: usize,
     /// How many there shall be.
     pub(crate) wanted: usize,
-    /// Whether no change of the members is under way.
+    /// Whether no change of the members is under way, or due.
     pub(crate) is_settled: bool,
     /// Whether any one member may crash and the group goes on without an operator.
     pub(crate) may_lose_one: bool,
@@ -41,6 +42,11 @@ impl Wholeness {
     pub(crate) const fn is_whole(self) -> bool {
         self.is_settled && self.whole >= self.wanted
     }
+}
+
+/// R18: who may be elected must not have a clock that is wrong.
+fn has_near_clock(member: &Member) -> bool {
+    member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
 }
 
 impl Peer {
@@ -79,6 +85,11 @@ impl Peer {
         }
         if let Some(target) = change {
             self.metrics.note(RareEvent::MembersChanged);
+            if self.led(id).is_some_and(|group| group.consensus().is_alone()) {
+                // R8: what was promised while nobody else could ever lead the group lies below this end.
+                let until = self.clock.now(self.now.wall);
+                self.journal_of(id, Entry::Window { until });
+            }
             // It may not be possible just now; the next look tries again.
             let _ = self.with_group(id, |group, now| group.propose(now, target));
         }
@@ -95,16 +106,19 @@ impl Peer {
 
     /// How many other peers could be followers.
     fn live_members(&self) -> usize {
-        self.members.values().filter(|member| member.connected && member.draining == 0).count()
+        let may = |member: &&Member| member.connected && member.draining == 0 && has_near_clock(member);
+        self.members.values().filter(may).count()
     }
 
     /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
     fn is_alive(&self, group: &Group, member: &MemberId) -> bool {
         let now = self.now.mono;
-        let same = self.members.get(&member.peer).filter(|known| known.incarnation == member.incarnation);
+        // One that is not known any more may only be out of reach: its silence counts.
+        let stays = |known: &Member| known.incarnation == member.incarnation && known.draining == 0;
+        let stays = self.members.get(&member.peer).is_none_or(stays);
         let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
         let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
-        same.is_some_and(|known| known.draining == 0) && follows
+        stays && follows
     }
 
     /// Whether a peer said lately that it has no room for a group.
@@ -200,7 +214,7 @@ impl Peer {
             .iter()
             .filter(|(peer, member)| {
                 let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
-                is_live && !self.has_refused(group.id(), peer)
+                is_live && has_near_clock(member) && !self.has_refused(group.id(), peer)
             })
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);
@@ -223,9 +237,10 @@ impl Peer {
             .into_iter()
             .filter(|member| *member == me || (self.is_alive(group, member) && self.has_caught_up(group, member)))
             .collect();
-        let is_settled = consensus.may_change();
+        let may_change = consensus.may_change();
+        let is_settled = may_change && self.target_of(group).is_none_or(|target| target == *present);
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
-        let may_lose_one = is_settled && present.voters.len() > 1 && present.members().iter().all(survives);
+        let may_lose_one = may_change && present.voters.len() > 1 && present.members().iter().all(survives);
         let wanted = 1 + self.followers_wanted(group).min(self.live_members());
         Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one }
     }

@@ -5,7 +5,7 @@ use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{GrantLog, GroupMessage, TermTable};
+use driftmesh_object_store::{Body, GrantLog, GroupMessage, TermTable};
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,17 @@ pub struct Envelope {
     pub clock: Timestamp,
     /// What is said.
     pub message: Message,
+}
+
+impl Envelope {
+    /// About how many bytes it takes when encoded: only as good as an allocation needs it.
+    #[must_use]
+    pub fn about_bytes(&self) -> usize {
+        const SMALL: usize = 192;
+        let Message::Group { message: GroupMessage::Consensus(message), .. } = &self.message else { return SMALL };
+        let Body::Append { batch, .. } = &message.body else { return SMALL };
+        SMALL + batch.about_bytes()
+    }
 }
 
 /// How a peer introduces itself when it is admitted.

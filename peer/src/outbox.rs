@@ -120,6 +120,12 @@ impl Outbox {
 
     /// R9: a group that is led by somebody else says nothing more of what it held back.
     pub(crate) fn forget_group(&mut self, group: GroupId) {
+        for gathered in self.gathered.values_mut() {
+            // What was gathered in this very step has not been held back yet. Whoever asked asks again.
+            gathered.answers.retain(|(_, of, needs), _| *of != group || *needs == Lsn::ZERO);
+            gathered.located.clear();
+            gathered.queued.clear();
+        }
         for held in self.held.values_mut() {
             held.retain(|held| held.others.iter().all(|(other, _)| *other != group));
         }

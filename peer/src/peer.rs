@@ -3,6 +3,7 @@
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::collecting::Stalled;
+use crate::departures::Departures;
 use crate::fates::Fates;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
@@ -23,7 +24,7 @@ use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source
 use driftmesh_model::{
     GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, Group, MemberId};
+use driftmesh_object_store::{Entry, Group, MemberId, Promises};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -76,6 +77,8 @@ pub struct Peer {
     pub(crate) members: BTreeMap<PeerId, Member>,
     /// The other groups that this peer belongs to.
     pub(crate) followed: BTreeMap<GroupId, Followed>,
+    /// What this incarnation owes to groups that it followed and does not any more (R11).
+    pub(crate) dropped: BTreeMap<GroupId, Promises>,
     /// Those of them that it leads in place of their founders.
     pub(crate) caretaking: BTreeMap<GroupId, Caretaking>,
     pub(crate) mending: BTreeMap<GroupId, Mending>,
@@ -90,8 +93,11 @@ pub struct Peer {
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
+    pub(crate) departures: Departures,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
+    /// Fixed snapshots that have read from this peer's own group.
+    pub(crate) snapshots_here: BTreeSet<TxnId>,
     /// How often this incarnation founded a group.
     pub(crate) foundings: u64,
     /// What was counted with groups that this peer does not lead any more.
@@ -162,6 +168,7 @@ impl Peer {
             republish,
             members: BTreeMap::new(),
             followed: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
             groups: Groups::default(),
@@ -171,7 +178,9 @@ impl Peer {
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             fates: Fates::default(),
+            departures: Departures::default(),
             held_commits: BTreeSet::new(),
+            snapshots_here: BTreeSet::new(),
             foundings: 0,
             moves_base: 0,
             grants_due: BTreeMap::new(),
@@ -345,7 +354,7 @@ impl Peer {
             && self.wakes.is_empty()
             && self.seeks.is_empty()
             && self.dirty.is_empty();
-        !quiet || (self.own_dirty && !self.group.consensus().is_alone())
+        !quiet || self.own_group_has_to_say()
     }
 
     /// Finishes the step and takes what it wants done. Call after every input.

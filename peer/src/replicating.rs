@@ -5,6 +5,7 @@ use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use crate::outbox::Needs;
 use crate::timers::Timer;
+use driftmesh_directory::Record;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TxnId};
 use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
 use driftmesh_txn::{Cause, LockTable};
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 const LOOK_AGAIN_AFTER: Micros = Micros(200);
 /// A follower that nobody leads and nobody counts on is dropped after so long.
 const STRAY_FOR: Micros = Micros::from_millis(10_000);
+
+/// Most groups of which is remembered what this peer owes them (R24); it follows far fewer at once.
+const DROPPED_MAX: usize = 1 << 16;
 
 /// A group that this peer follows, or leads in place of a founder that is gone.
 #[derive(Debug)]
@@ -144,13 +148,16 @@ impl Peer {
         if !leads {
             return false;
         }
-        if self.draining || self.followed.len() >= self.config.followed_max {
+        // R18: nor does a peer whose clock is wrong lead anything in the end.
+        if self.draining || self.clock_off_us().is_some() || self.followed.len() >= self.config.followed_max {
             // R24: early and typed; the leader asks somebody else.
             self.send_now(from, Message::NoRoom { group: id });
             return false;
         }
         let seed = self.draw_seed();
-        let group = Group::join(id, self.me(), self.config.journal, seed, self.now.mono);
+        // R11: what this incarnation ever acknowledged or voted binds it, though it has dropped the journal.
+        let promises = self.dropped.get(&id).copied().unwrap_or_default();
+        let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
         self.followed.insert(id, Followed { group, seen_at: self.now.mono });
@@ -201,6 +208,7 @@ impl Peer {
 
     /// More of a journal is stable: what waited for it may leave, and go on.
     pub(crate) fn watermark_moved(&mut self, id: GroupId, watermark: Lsn) {
+        self.departures_stable(id, watermark);
         let (own, followed) = (&self.group, &self.followed);
         self.outbox.release(id, watermark, |group, lsn| is_stable_in(own, followed, group, lsn));
         if id == self.group.id() {
@@ -211,6 +219,10 @@ impl Peer {
     }
 
     pub(crate) fn group_due(&mut self, id: GroupId) {
+        if self.armed.get(&id).is_some_and(|armed| self.now.mono < *armed) {
+            // A timer that an earlier one has overtaken.
+            return;
+        }
         self.armed.remove(&id);
         self.with_group(id, Group::tick);
         let now = self.now.mono;
@@ -223,9 +235,18 @@ impl Peer {
         }
     }
 
+    /// Whether the own group took a step that others may have to hear of. A group of one has only former members to
+    /// tell.
+    pub(crate) const fn own_group_has_to_say(&self) -> bool {
+        let consensus = self.group.consensus();
+        self.own_dirty && (!consensus.is_alone() || consensus.has_words())
+    }
+
     /// Sends what the groups that took a step want said.
     pub(crate) fn replicate(&mut self) {
-        if std::mem::take(&mut self.own_dirty) && !self.group.consensus().is_alone() {
+        let has_to_say = self.own_group_has_to_say();
+        self.own_dirty = false;
+        if has_to_say {
             self.replicate_group(self.group.id());
         }
         for id in std::mem::take(&mut self.dirty) {
@@ -260,6 +281,9 @@ impl Peer {
     /// This peer does not belong to a group any more.
     pub(crate) fn drop_followed(&mut self, id: GroupId) {
         if let Some(followed) = self.followed.remove(&id) {
+            if self.groups.ended(id).is_none() && self.dropped.len() < DROPPED_MAX {
+                self.dropped.insert(id, followed.group.consensus().promises());
+            }
             if followed.group.is_leading() {
                 self.end_caretaking(id);
             }
@@ -272,7 +296,7 @@ impl Peer {
 
     /// R9: another member leads this peer's group now. What runs here ends, what is not stable is unknown until the
     /// term table says (R22), and this peer founds another group for what it does from now on. See decision 0017.
-    fn own_group_deposed(&mut self) {
+    pub(crate) fn own_group_deposed(&mut self) {
         self.metrics.note(RareEvent::Deposed);
         self.metrics.deposed += 1;
         let former_id = self.group.id();
@@ -283,17 +307,23 @@ impl Peer {
                 txn.pins.clear();
             }
         }
+        // R16: what a fixed snapshot saw here may be lost, and what it would see elsewhere now knows nothing of it.
+        for id in std::mem::take(&mut self.snapshots_here) {
+            self.expire(id);
+        }
         self.locks = LockTable::default();
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
         self.outbox.forget_group(former_id);
+        self.forget_departures(former_id);
         self.windows.remove(&former_id);
         self.grants_due.retain(|(from, _, _), _| *from != former_id);
         self.recent_commits.clear();
         self.drain_from = 0;
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
+        self.forget_undone(&former);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
         self.dirty.push(former_id);
         self.wake_fates(former_id);
@@ -304,6 +334,45 @@ impl Peer {
             self.tell_all_about(&record);
         }
         self.send_heartbeats(true);
+    }
+
+    /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
+    /// what it was about to tell the homes.
+    pub(crate) fn forget_undone(&mut self, former: &Group) {
+        // A search must not take what is not counted any more for "nothing moved".
+        self.moves_base = self.moves_base.wrapping_add(1 << 40);
+        let (id, generation) = (former.id(), former.generation());
+        let back = former.owned_from(0).map(|(_, stored)| (stored.object, stored.epoch.next()));
+        let unstable = former.entries_from(former.watermark().next());
+        let left = unstable.filter_map(|(_, entry)| match entry {
+            Entry::TransferOut { object, epoch, .. } => Some((*object, *epoch)),
+            Entry::TermStart { .. }
+            | Entry::Commit { .. }
+            | Entry::TransferIn { .. }
+            | Entry::Handed { .. }
+            | Entry::Refused { .. }
+            | Entry::TakenBack { .. }
+            | Entry::Window { .. }
+            | Entry::Members(_)
+            | Entry::Retired => None,
+        });
+        for (object, epoch) in back.chain(left).collect::<Vec<_>>() {
+            let claim = Record { object, group: id, generation, epoch };
+            let is_it = |record: Option<Record>| record.is_some_and(|record| record.epoch == epoch);
+            if is_it(self.pointers.get(object)) {
+                self.pointers.forget_up_to(&claim);
+            }
+            if is_it(self.hints.get(object)) {
+                self.hints.forget_up_to(&claim);
+            }
+            if is_it(self.homes.get(object)) {
+                self.homes.forget_up_to(&claim);
+            }
+        }
+        for peer in self.members.keys().copied().collect::<Vec<_>>() {
+            self.forget_home(&peer);
+        }
+        self.begin_republishing();
     }
 
     /// A group for what this peer owns from now on.
@@ -317,11 +386,18 @@ impl Peer {
         group
     }
 
-    /// The peer stays after it had retired its group.
+    /// The peer stays after it had retired its group, whose end may not be stable or told yet.
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
-        self.outbox.forget_group(former.id());
+        let former_id = former.id();
+        if self.groups.ended(former_id).is_none() {
+            self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+            self.dirty.push(former_id);
+            self.begin_caretaking(former_id);
+        } else {
+            self.outbox.forget_group(former_id);
+        }
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {
             self.tell_all_about(&record);

@@ -44,6 +44,11 @@ impl Peer {
         let open = self.txns.get(id).filter(|txn| txn.status != Status::Expired);
         let Some(snapshot) = open.map(|txn| txn.snapshot) else { return Poll::Ready(None) };
         if owner == self.config.peer {
+            if !self.own_window_covers(snapshot, id) {
+                self.watch_deadline(id);
+                return Poll::Pending;
+            }
+            self.snapshots_here.insert(id);
             return Poll::Ready(Some(self.page(snapshot, cursor)));
         }
         if !self.is_connected(&owner) {

@@ -271,7 +271,7 @@ impl Peer {
     fn try_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
-        let snapshot = txn.snapshot;
+        let (snapshot, read_only) = (txn.snapshot, txn.read_only);
         // What is locked cannot change any more; the lock is what keeps the read repeatable.
         if txn.intents.get(&object) == Some(&Intent::Checked)
             && let Some(stored) = self.group.owned(object)
@@ -293,6 +293,13 @@ impl Peer {
             self.read_elsewhere(id, object, snapshot);
             return Ok(None);
         };
+        if read_only {
+            if !self.own_window_covers(snapshot, id) {
+                self.watch_deadline(id);
+                return Ok(None);
+            }
+            self.snapshots_here.insert(id);
+        }
         let read = match read {
             Ok(read) => read,
             Err(cause) => {
@@ -479,7 +486,25 @@ impl Peer {
                 return Ok(None);
             }
         }
+        if txn_writes.writes.is_empty() && !self.may_stand_together(id) {
+            return Ok(None);
+        }
         self.commit_now(id, std::mem::take(txn_writes)).map(Some)
+    }
+
+    /// R8: what a transaction that only read saw here and what it saw elsewhere. A window that covers its snapshot is
+    /// journalled, and its receipt says up to there: if this peer leads no more, it is lost as the window is.
+    fn may_stand_together(&mut self, id: TxnId) -> bool {
+        let Some(txn) = self.txns.get(id) else { return true };
+        let elsewhere = txn.reads.values().any(|read| read.remote.is_some());
+        let here = !txn.intents.is_empty() || txn.reads.values().any(|read| read.remote.is_none());
+        let snapshot = txn.snapshot;
+        if txn.read_only || !elsewhere || !here || self.window_needs(self.group.id(), snapshot).is_some() {
+            return true;
+        }
+        self.timers.set(self.now.mono.plus(RETRY_PAUSE), Timer::Wake(id));
+        self.watch_deadline(id);
+        false
     }
 
     /// R10: what a crash may lose is bounded in time and bytes.
@@ -615,6 +640,9 @@ impl Peer {
     /// Returns whether it was open.
     fn remove_transaction(&mut self, id: TxnId) -> bool {
         self.give_up_everything(id);
+        self.held_commits.remove(&id);
+        self.snapshots_here.remove(&id);
+        self.fates.forget(id);
         let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
             self.locks.unpin(*object, &txn.timestamp);
@@ -662,7 +690,7 @@ impl Peer {
     }
 
     /// The deadline of a transaction passed: what it held is free, whether or not anybody polls it.
-    fn expire(&mut self, id: TxnId) {
+    pub(crate) fn expire(&mut self, id: TxnId) {
         let waited = self.waits_for(id);
         self.give_up_everything(id);
         self.metrics.expired += 1;

@@ -46,11 +46,12 @@ impl Peer {
             self.clock.now(self.now.wall)
         };
         self.tell_leaving(object, to);
-        self.journal(Entry::TransferOut { object, epoch, to, number, floor });
+        let lsn = self.journal(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
         if !self.broken(Sabotage::Pointers) {
             self.pointers.set(record, self.now.mono);
+            self.note_departure(self.group.id(), lsn, record);
         }
         self.send_grant(self.group.id(), to, number, waiter.have);
         self.redirect_waiters(object, record);
@@ -170,9 +171,14 @@ impl Peer {
             }
             return;
         };
-        if grant.from == grant.to {
-            // R25: what a group has it is not sent by itself.
+        let is_numbered = grant.number > 0 && grant.unsettled_from <= grant.number;
+        if grant.from == grant.to || !is_numbered {
+            // R25: no sound group says so, and no answer to it could be journalled.
             self.metrics.malformed += 1;
+            return;
+        }
+        if group.is_retired() {
+            // Its last entry is journalled: what it did not answer comes back when its end is told (R19).
             return;
         }
         let is_own = grant.to == self.group.id();
@@ -368,7 +374,15 @@ impl Peer {
     /// the homes know what its forwarding pointers say (R3), and what remains of its group is known to the others.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining && self.has_nothing_left() && self.groups.ended(self.group.id()).is_some()
+        // Who goes takes what it alone knows of groups with it.
+        let all_know = self
+            .members
+            .values()
+            .filter(|member| member.connected)
+            .all(|member| member.groups_digest == Some(self.groups.digest()));
+        let somebody_knows = self.members.is_empty() || !self.connected_members().is_empty();
+        let is_told = somebody_knows && all_know && self.groups.ended(self.group.id()).is_some();
+        self.draining && self.has_nothing_left() && is_told
     }
 
     fn has_nothing_left(&self) -> bool {

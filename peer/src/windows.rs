@@ -7,7 +7,7 @@ use crate::Peer;
 use crate::message::ReadRequest;
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
-use driftmesh_model::{GroupId, Lsn, Micros, PeerId, Timestamp};
+use driftmesh_model::{GroupId, Lsn, Micros, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::Entry;
 use std::collections::VecDeque;
 
@@ -48,7 +48,8 @@ impl Peer {
         }
         let covering = windows.iter().find(|(_, until)| *until >= snapshot).copied();
         let farthest = windows.back().map_or(Timestamp::ZERO, |(_, until)| *until);
-        let until = Timestamp::from_wall(wall.plus(WINDOW_AHEAD));
+        // R18: no farther than the asker's time needs, so that the windows of a clock that is ahead carry nobody along.
+        let until = Timestamp::from_wall(wall.min(snapshot.wall()).plus(WINDOW_AHEAD));
         let soon = Timestamp::from_wall(snapshot.wall().plus(EXTEND_BEFORE));
         let mut needed = covering.map(|(lsn, _)| lsn);
         if farthest < soon && until > farthest && until >= snapshot {
@@ -61,6 +62,23 @@ impl Peer {
             self.metrics.note(RareEvent::ReadTooEarly);
         }
         needed.map(|lsn| if lsn <= watermark { Lsn::ZERO } else { lsn })
+    }
+
+    /// Whether what this peer's own group says at a snapshot may stand beside what others say at it: a stable window
+    /// covers it (R8). Else a leader that does not know yet that it is deposed would show its past beside their present.
+    /// If not, `waiter` is woken to look again.
+    pub(crate) fn own_window_covers(&mut self, snapshot: Timestamp, waiter: TxnId) -> bool {
+        match self.window_needs(self.group.id(), snapshot) {
+            Some(Lsn::ZERO) => true,
+            Some(lsn) => {
+                self.fates.wait_for_stable(lsn, waiter);
+                false
+            }
+            None => {
+                self.timers.set(self.now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
+                false
+            }
+        }
     }
 
     /// Lets a read wait until this peer's clock has come near its snapshot.

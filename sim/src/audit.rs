@@ -8,7 +8,7 @@ use crate::host::now_at;
 use crate::name_audit;
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
-use driftmesh_object_store::{Fate, State};
+use driftmesh_object_store::{Fate, Group, State};
 use driftmesh_peer::session::NameBucket;
 use std::collections::BTreeMap;
 
@@ -87,8 +87,14 @@ pub(crate) fn what_is_open(simulation: &Simulation) -> String {
             if peer.is_quiet() && status.may_stop {
                 return;
             }
+            let led = peer.groups().filter(|group| group.is_leading());
+            let of = |group: &Group| {
+                group.all_unsettled().map(|(to, number, _)| (group.id(), to, number)).collect::<Vec<_>>()
+            };
+            let unsettled: Vec<_> = led.flat_map(of).collect();
             words.push(format!(
-                "peer {index}: quiet {} fetching {} transactions {} in transit {} leaderless {:?} groups {:?}",
+                "peer {index} ({}): unsettled {unsettled:?} quiet {} fetching {} transactions {} in transit {} leaderless {:?} groups {:?}",
+                peer.id(),
                 peer.is_quiet(),
                 status.fetching,
                 status.transactions,

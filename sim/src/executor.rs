@@ -27,6 +27,7 @@ impl Wake for JobWaker {
 #[derive(Default)]
 pub(crate) struct Executor {
     jobs: Vec<(Option<usize>, Option<Job>)>,
+    unfinished: usize,
     ready: Ready,
 }
 
@@ -39,6 +40,7 @@ impl Executor {
     /// Adds a job that belongs to a peer, or to none.
     pub(crate) fn spawn_boxed(&mut self, peer: Option<usize>, job: Job) {
         self.jobs.push((peer, Some(job)));
+        self.unfinished += 1;
         self.make_ready(self.jobs.len() - 1);
     }
 
@@ -63,6 +65,7 @@ impl Executor {
             && future.as_mut().poll(&mut Context::from_waker(&waker)) == Poll::Ready(())
         {
             *slot = None;
+            self.unfinished -= 1;
         }
     }
 
@@ -70,13 +73,13 @@ impl Executor {
     pub(crate) fn kill(&mut self, peer: usize) {
         for (at, job) in &mut self.jobs {
             if *at == Some(peer) {
-                drop(job.take());
+                self.unfinished -= usize::from(job.take().is_some());
             }
         }
     }
 
     /// How many jobs have not ended.
-    pub(crate) fn unfinished(&self) -> usize {
-        self.jobs.iter().filter(|(_, job)| job.is_some()).count()
+    pub(crate) const fn unfinished(&self) -> usize {
+        self.unfinished
     }
 }

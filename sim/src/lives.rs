@@ -53,7 +53,7 @@ impl MadeAt {
         let skew = i64::try_from(options.skew_us).unwrap_or(0);
         let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
         let host = self.host(new_config(options, rng, id, index == 0), wall_offset_us);
-        SimPeer { host, id, life: 1, wall_offset_us, timer_set: None, paused_until: 0, mad, gone: false }
+        SimPeer { host, id, life: 1, wall_offset_us, timer_set: None, paused_until: 0, journals: 0, mad, gone: false }
     }
 
     fn host(self, config: Config, wall_offset_us: i64) -> SimHost {
@@ -73,7 +73,7 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
     config.journal = Settings {
         election_after: Micros(options.election_after_us),
         election_spread: Micros(options.election_after_us / 2),
-        heartbeat: Micros(options.election_after_us / 6),
+        heartbeat: Micros(options.election_after_us / 4),
         batch_every: Micros(options.batch_every_us),
         keep_bytes: u64::MAX,
         lag_bytes: options.lag_bytes,

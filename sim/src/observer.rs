@@ -10,7 +10,7 @@ use crate::trace::Trace;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, Micros, ObjectId, Term, Timestamp, codec};
 use driftmesh_object_store::{Entry, Fate, Group, MemberId, State};
 use driftmesh_peer::Receipt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most violations that are kept.
 const VIOLATIONS_MAX: usize = 16;
@@ -82,6 +82,8 @@ pub(crate) struct Observer {
     pub(crate) violations: Vec<String>,
     pub(crate) transfers: u64,
     pub(crate) departures: Departures,
+    /// Entries that became stable in the present step of a peer, and that were not judged yet.
+    fresh: BTreeMap<GroupId, VecDeque<(Entry, Timestamp)>>,
     /// Peers that ended so far, in whatever way.
     pub(crate) restarts: usize,
 }
@@ -153,6 +155,53 @@ impl Observer {
         }
     }
 
+    /// Judges what became stable in a step. One step may move an object through several groups that one peer leads, so
+    /// an entry waits for the one of another group that it follows from.
+    pub(crate) fn judge(&mut self) {
+        while let Some(first) = self.fresh.keys().next().copied() {
+            let ready = self
+                .fresh
+                .iter()
+                .find(|(group, entries)| entries.front().is_some_and(|(entry, _)| self.follows(**group, entry)));
+            let group = ready.map(|(group, _)| *group);
+            let group = group.unwrap_or(first);
+            let Some(entries) = self.fresh.get_mut(&group) else { return };
+            let next = entries.pop_front();
+            if entries.is_empty() {
+                self.fresh.remove(&group);
+            }
+            if let Some((entry, latest)) = next {
+                self.entry(group, &entry, latest);
+            }
+        }
+    }
+
+    /// Whether what an entry follows from in another group's journal has been judged.
+    fn follows(&self, group: GroupId, entry: &Entry) -> bool {
+        match entry {
+            Entry::TransferIn { object, epoch, from, number, .. } => {
+                let expected = Place::OnTheWay { from: *from, to: group, number: *number, epoch: *epoch };
+                self.places.get(object) == Some(&expected)
+            }
+            Entry::Handed { to, number } => {
+                let object = self.on_the_way.get(&(group, *to, *number));
+                let is_there = |object| {
+                    matches!(self.places.get(object), Some(Place::OnTheWay { from, to: there, number: sent, .. })
+                        if *from == group && there == to && sent == number)
+                };
+                !object.is_some_and(is_there)
+            }
+            Entry::TakenBack { to, number } => self.refused.contains(&(group, *to, *number)) || self.is_retired(*to),
+            Entry::TermStart { .. }
+            | Entry::Window { .. }
+            | Entry::Members(_)
+            | Entry::Commit { .. }
+            | Entry::TransferOut { .. }
+            | Entry::Refused { .. }
+            | Entry::Retired => true,
+        }
+    }
+
     /// Compares what a member holds for stable with what others do, and judges what nobody has shown before.
     fn became_stable(&mut self, group: &Group, from: Lsn, true_wall_us: u64) -> bool {
         let id = group.id();
@@ -194,7 +243,8 @@ impl Observer {
                     let latest = journal.ahead_us.map(|ahead| Timestamp::from_wall(Micros(true_wall_us + ahead)));
                     journal.unstable.remove(&lsn);
                     journal.stable.push((term, entry.clone()));
-                    self.entry(id, &entry, latest.unwrap_or(Timestamp::MAX));
+                    let latest = latest.unwrap_or(Timestamp::MAX);
+                    self.fresh.entry(id).or_default().push_back((entry.clone(), latest));
                     left |= matches!(entry, Entry::TransferOut { .. });
                 }
             }
@@ -203,11 +253,16 @@ impl Observer {
     }
 
     /// Forgets how far a member was looked at of groups that it has left: it may follow them again, from the beginning.
-    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId]) {
+    /// A leader that ends a group may drop it in the step in which it journals the last entry: then nobody ever sees
+    /// that, and its word counts.
+    pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId], has_ended: impl Fn(GroupId) -> bool) {
         let all = (me, GroupId::from_u128(0))..=(me, GroupId::from_u128(u128::MAX));
         let left = self.looked.range(all).map(|((_, group), _)| *group).find(|group| !groups.contains(group));
         if let Some(left) = left {
             self.looked.remove(&(me, left));
+            if has_ended(left) {
+                self.journals.entry(left).or_default().retired = true;
+            }
         }
     }
 

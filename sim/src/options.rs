@@ -148,7 +148,7 @@ impl Options {
     pub fn draw(seed: u64, overrides: &Overrides) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x0D21_F7E5);
         let rng = &mut rng;
-        let peers = rng.usize(2..=7);
+        let peers = pick(rng, &[2, 3, 3, 3, 4, 4, 5, 5, 6, 7]);
         let purses = rng.usize(4..=16);
         let pointers_max = pick(rng, &[1 << 16, 1 << 16, POINTERS_FEW]);
         let drawn = Self {
@@ -181,7 +181,7 @@ impl Options {
             sabotage: overrides.sabotage,
             replicas: pick(rng, &[0, 1, 2, 2, 2, 2, 3, 4]),
             replace_after_us: pick(rng, &[300_000, 600_000, 2_000_000]),
-            election_after_us: pick(rng, &[150_000, 400_000]),
+            election_after_us: pick(rng, &[200_000, 400_000, 1_000_000]),
             lag_bytes: pick(rng, &[u64::MAX, u64::MAX, 12_000]),
             batch_every_us: pick(rng, &[0, 1_000, 1_000, 20_000]),
             unstable_max_us: pick(rng, &[1_000_000, 1_000_000, 30_000]),
@@ -193,6 +193,8 @@ impl Options {
             stall_max_us: pick(rng, &[1_500_000, 4_000_000]),
         };
         Self {
+            // Below that a follower cannot be replaced.
+            followed_max: drawn.followed_max.max(drawn.replicas + 1),
             peers: overrides.peers.unwrap_or(drawn.peers).max(1),
             steps: overrides.steps.unwrap_or(drawn.steps),
             crashes: overrides.crashes.unwrap_or(drawn.crashes),

@@ -20,6 +20,10 @@ const SECOND_US: u64 = 1_000_000;
 const FAULTS_MAX_US: u64 = 60 * SECOND_US;
 /// Once faults stop, everything that runs must end within this: a transaction's deadline, and a bit.
 const END_WITHIN_US: u64 = 8 * SECOND_US;
+/// A fate that is unknown is asked for again so often.
+const ASKED_AGAIN: u64 = 4;
+/// How often is looked whether everything has settled, us.
+const LOOK_EVERY_US: u64 = 20_000;
 /// Clients at each peer that want the same objects once the faults have stopped.
 const CLASHING_CLIENTS: usize = 3;
 /// And everything must have settled within this.
@@ -172,9 +176,13 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
 
 /// R4: once faults stop, every peer finds every owner, and can write every object.
 fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
+    let mut look_at = 0;
     let settled = |simulation: &Simulation| {
-        simulation.executor.unfinished() == 0
-            && simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
+        if simulation.executor.unfinished() > 0 || simulation.now_us() < look_at {
+            return false;
+        }
+        look_at = simulation.now_us() + LOOK_EVERY_US;
+        simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
             && simulation.all_whole()
     };
     let failed = clash_in_peace(simulation, world);
@@ -220,8 +228,24 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
 
 /// R22: every receipt is asked for, at some peer, and some at another one too.
 fn ask_all_fates(simulation: &mut Simulation, world: &World) {
-    let receipts: Vec<(usize, usize)> =
-        world.recorder.lock().ledger.receipts().map(|(number, index, _, _)| (number, index)).collect();
+    for round in 0..ASKED_AGAIN {
+        ask_fates(simulation, world, round);
+    }
+}
+
+/// Asks for all receipts, and then again for those that were not decided.
+fn ask_fates(simulation: &mut Simulation, world: &World, round: u64) {
+    let receipts: Vec<(usize, usize)> = world
+        .recorder
+        .lock()
+        .ledger
+        .receipts()
+        .filter(|(_, _, _, told)| round == 0 || told.is_none())
+        .map(|(number, index, _, _)| (number, index))
+        .collect();
+    if receipts.is_empty() {
+        return;
+    }
     let alive: Vec<usize> = (0..simulation.peers.len()).filter(|index| !simulation.peers[*index].gone).collect();
     for (number, index) in receipts {
         let times = if simulation.rng.u8(..8) == 0 { 2 } else { 1 };
@@ -232,6 +256,8 @@ fn ask_all_fates(simulation: &mut Simulation, world: &World) {
     }
     let limit = simulation.now_us() + SETTLE_WITHIN_US;
     simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
+    let pause = simulation.now_us() + SECOND_US / 5;
+    simulation.run(pause, |_| false);
 }
 
 /// Runs something once for each purse, and notes what did not commit.

@@ -24,6 +24,8 @@ use std::task::Waker;
 const POLLS_PER_INSTANT_MAX: u64 = 1_000_000;
 /// With a lower bound of records than this, homes may forget.
 const RECORDS_ENOUGH: usize = 1_000;
+/// In one of so many seeds messages travel as bytes.
+const SEEDS_PER_DECODED: u64 = 4;
 /// How often somebody asks what became of a commit, us.
 const ASK_EVERY_US: u64 = 50_000;
 /// How often the routing lets two peers meet that had not, us.
@@ -35,7 +37,9 @@ pub(crate) enum Event {
         to: usize,
         /// Which starts of the two it belongs to: a connection ends with either.
         lives: (u64, u64),
-        bytes: Vec<u8>,
+        /// Its number among all messages.
+        number: u64,
+        envelope: Shipped,
     },
     Timer(usize),
     Awake(Waker),
@@ -57,6 +61,15 @@ pub(crate) enum Event {
     AskFate,
 }
 
+/// A message on its way.
+#[derive(Clone)]
+pub(crate) enum Shipped {
+    /// As what it says. Decoding is most of the work, so this is what most seeds do.
+    Said(Arc<Envelope>),
+    /// As its bytes, which are decoded when it arrives.
+    Bytes(Arc<Vec<u8>>),
+}
+
 /// One simulated peer.
 pub(crate) struct SimPeer {
     pub(crate) host: SimHost,
@@ -66,6 +79,8 @@ pub(crate) struct SimPeer {
     pub(crate) wall_offset_us: i64,
     pub(crate) timer_set: Option<u64>,
     pub(crate) paused_until: u64,
+    /// A number that stands for where all its journals were when they were looked at last.
+    pub(crate) journals: u64,
     pub(crate) mad: bool,
     /// It is down: it crashed, or said goodbye.
     pub(crate) gone: bool,
@@ -101,6 +116,14 @@ pub(crate) struct Simulation {
     pub(crate) moments: Vec<(usize, GroupId, Opening)>,
     /// Groups that lost the majority of their voters: nobody but an operator could revive them.
     pub(crate) lost_groups: BTreeSet<GroupId>,
+}
+
+/// A number that changes when any journal of a peer does.
+fn journals_of(peer: &Peer) -> u64 {
+    peer.groups().fold(1, |sum, group| {
+        let places = [group.term().as_u64(), group.tail().as_u64(), group.watermark().as_u64()];
+        places.into_iter().fold(sum, |sum: u64, place| sum.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(place + 1))
+    })
 }
 
 /// The homes of an object among all peers.
@@ -337,7 +360,7 @@ impl Simulation {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, lives, bytes } => self.deliver(from, to, lives, bytes),
+            Event::Deliver { from, to, lives, number, envelope } => self.deliver(from, to, lives, number, envelope),
             Event::Timer(index) => self.timer(index),
             Event::Awake(waker) => waker.wake(),
             Event::JobReady(job) => self.executor.make_ready(job),
@@ -378,20 +401,24 @@ impl Simulation {
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, lives: (u64, u64), bytes: Vec<u8>) {
+    fn deliver(&mut self, from: usize, to: usize, lives: (u64, u64), number: u64, envelope: Shipped) {
         if lives != (self.peers[from].life, self.peers[to].life) || self.peers[to].gone {
             // One of the two has gone: its connections went with it.
             return;
         }
         if self.peers[to].paused_until > self.now_us() {
-            self.schedule(self.peers[to].paused_until, Event::Deliver { from, to, lives, bytes });
+            let again = Event::Deliver { from, to, lives, number, envelope };
+            self.schedule(self.peers[to].paused_until, again);
             return;
         }
         if self.down.contains(&(from.min(to), from.max(to))) {
             return;
         }
-        self.trace.note(self.now_us(), to, "received", &bytes);
-        let envelope: Envelope = codec::decode(&bytes).expect("what a peer encodes decodes");
+        self.trace.note(self.now_us(), to, "received", &number.to_be_bytes());
+        let envelope = match envelope {
+            Shipped::Said(envelope) => Arc::unwrap_or_clone(envelope),
+            Shipped::Bytes(bytes) => codec::decode(&bytes).expect("what a peer encodes decodes"),
+        };
         let id = self.peers[from].id;
         self.peers[to].host.step(|peer, now| peer.received(now, id, envelope));
         self.collect(to, "after received");
@@ -425,7 +452,7 @@ impl Simulation {
                 self.trace.note(self.now_us(), index, "wake", &txn.as_u64().to_be_bytes());
             }
             for (to, envelope) in commands.sends {
-                self.ship(index, to, &envelope);
+                self.ship(index, to, envelope);
             }
             for seek in commands.seeks {
                 let after = self.rng.u64(1_000..1_000_000);
@@ -443,17 +470,20 @@ impl Simulation {
         self.use_moments();
     }
 
-    fn ship(&mut self, from: usize, to: PeerId, envelope: &Envelope) {
-        let bytes = codec::encode(envelope).expect("messages encode");
+    fn ship(&mut self, from: usize, to: PeerId, envelope: Envelope) {
+        let bytes = codec::encode(&envelope).expect("messages encode");
         self.messages += 1;
         self.trace.note(self.now_us(), from, "send", &bytes);
         let Some(to) = self.peers.iter().position(|peer| peer.id == to) else { return };
         if self.options.drop_message == Some(self.messages) {
             return;
         }
+        let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
+        let shipped = if as_bytes { Shipped::Bytes(Arc::new(bytes)) } else { Shipped::Said(Arc::new(envelope)) };
         for after in self.network.send(&mut self.rng, &self.options, from, to) {
             let lives = (self.peers[from].life, self.peers[to].life);
-            self.schedule(self.now_us() + after, Event::Deliver { from, to, lives, bytes: bytes.clone() });
+            let (number, envelope) = (self.messages, shipped.clone());
+            self.schedule(self.now_us() + after, Event::Deliver { from, to, lives, number, envelope });
         }
     }
 
@@ -466,10 +496,16 @@ impl Simulation {
         let mut look =
             Look { trace: &mut self.trace, now_us: self.clock.now_us(), peer: index, true_wall_us, ahead_us };
         let (observer, moments) = (&mut self.observer, &mut self.moments);
+        let former = self.peers[index].journals;
+        let mut present = 0;
         let left = self.peers[index].host.look(|peer| {
+            present = journals_of(peer);
+            if present == former {
+                return false;
+            }
             let own = peer.group().id();
             let all: Vec<GroupId> = peer.groups().map(Group::id).collect();
-            observer.forget_left(peer.group().consensus().me(), &all);
+            observer.forget_left(peer.group().consensus().me(), &all, |group| peer.has_ended(group));
             let mut any_left = false;
             for group in peer.groups() {
                 let (openings, left) = observer.watch(group, group.id() == own, &mut look);
@@ -478,6 +514,8 @@ impl Simulation {
             }
             any_left
         });
+        self.peers[index].journals = present;
+        self.observer.judge();
         if left {
             self.check_pointers(&[index]);
         }

@@ -170,7 +170,7 @@ async fn kill(peers: &mut Peers, peer: usize, hold: Option<Duration>) -> Result<
 /// Lets nothing of the victim reach other peers while its callers are still answered. It is killed before that ends.
 async fn hold_traffic(victim: &mut Child, hold: Duration) -> Result<()> {
     let ms = u64::try_from((hold + HOLD_MARGIN).as_millis()).unwrap_or(u64::MAX);
-    victim.order(&Order::HoldTraffic { ms })?;
+    victim.order(&Order::HoldTraffic { ms }).await?;
     victim.take(HOLD_LIMIT, |answer| matches!(answer, Answer::Holding).then_some(())).await?;
     tokio::time::sleep(hold).await;
     Ok(())

@@ -5,13 +5,15 @@
 use crate::exchange::Exchange;
 use crate::frames::{self, Kind};
 use crate::protocol::{Answer, Order};
+use crate::way_in::{WayIn, frame_of};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::VecDeque;
+use std::io::PipeReader;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{ChildStderr, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -29,8 +31,7 @@ const READ_BYTES: usize = 64 << 10;
 pub(crate) struct Child {
     number: usize,
     process: tokio::process::Child,
-    outgoing: Option<UnboundedSender<Vec<u8>>>,
-    writer: JoinHandle<()>,
+    way_in: Arc<WayIn>,
     answers: UnboundedReceiver<Result<Answer>>,
     errors: Arc<Mutex<VecDeque<String>>>,
     error_reader: JoinHandle<()>,
@@ -42,26 +43,27 @@ impl Child {
     pub(crate) fn start(exchange: &Arc<Exchange>) -> Result<Self> {
         let executable = std::env::current_exe().context("cannot find the own executable")?;
         let mut command = Command::new(executable);
-        command.arg(PEER_PROCESS).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Plain pipes, read and written by plain threads: a batch of trades then costs one wake-up on either side.
+        let (input, way_in) = std::io::pipe().context("cannot make a pipe")?;
+        let (output, answers_in) = std::io::pipe().context("cannot make a pipe")?;
+        command.arg(PEER_PROCESS).stdin(input).stdout(answers_in).stderr(Stdio::piped());
         command.kill_on_drop(true);
         // Ctrl-C at the terminal reaches only the orchestrator, which ends its children in order. And the system wakes
         // a stopped process, to end it, when the orchestrator has died: its group is orphaned then.
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn().context("cannot start a peer process")?;
-        let (input, output, errors) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-        let (Some(input), Some(output), Some(error_output)) = (input, output, errors) else {
-            bail!("a peer process has no pipes");
-        };
-        let (outgoing, frames) = unbounded_channel();
-        let number = exchange.add_seat(outgoing.clone());
-        let writer = tokio::spawn(write(input, frames));
+        // Its ends of the pipes go with this, so that the end of the process is the end of its output.
+        drop(command);
+        let error_output = process.stderr.take().context("a peer process has no error output")?;
+        let way_in = Arc::new(WayIn::new(way_in));
+        let number = exchange.add_seat(Arc::clone(&way_in));
         let (sender, answers) = unbounded_channel();
-        tokio::spawn(listen(output, number, Arc::clone(exchange), sender));
+        let listened = Arc::clone(exchange);
+        std::thread::spawn(move || listen(output, number, &listened, &sender));
         let errors = Arc::default();
         let error_reader = tokio::spawn(collect(error_output, Arc::clone(&errors)));
-        let outgoing = Some(outgoing);
-        Ok(Self { number, process, outgoing, writer, answers, errors, error_reader, is_stopped: false })
+        Ok(Self { number, process, way_in, answers, errors, error_reader, is_stopped: false })
     }
 
     /// Its number.
@@ -70,12 +72,10 @@ impl Child {
     }
 
     /// Gives an order. A process that has ended takes it too; then there is no answer.
-    pub(crate) fn order(&self, order: &Order) -> Result<()> {
-        let mut frame = Vec::new();
-        frames::append(&mut frame, Kind::Control, &serde_json::to_vec(order)?)?;
-        let outgoing = self.outgoing.as_ref().context("the peer process was told to end")?;
-        let _ = outgoing.send(frame);
-        Ok(())
+    pub(crate) async fn order(&self, order: &Order) -> Result<()> {
+        let (frame, way_in) = (frame_of(order)?, Arc::clone(&self.way_in));
+        // A list of a million players is longer than the pipe: the process has to read meanwhile.
+        Ok(tokio::task::spawn_blocking(move || way_in.send(&frame)).await?)
     }
 
     /// Waits for the next answer, and takes from it what is wanted.
@@ -141,9 +141,7 @@ impl Child {
 
     /// Asks the process to end, by closing its input.
     pub(crate) fn hang_up(&mut self) {
-        self.outgoing = None;
-        // The exchange may still have a way to write: the task that holds the input must go.
-        self.writer.abort();
+        self.way_in.close();
         // A stopped process would not see it. One that is dead is not stopped any more.
         let _ = self.go_on();
     }
@@ -181,24 +179,12 @@ fn signal(_: &tokio::process::Child, _: Signal) -> Result<()> {
     bail!("this system cannot stop processes")
 }
 
-/// Writes frames to a process until there is nobody who sends any, or it has gone.
-async fn write(mut input: ChildStdin, mut frames: UnboundedReceiver<Vec<u8>>) {
-    while let Some(mut frame) = frames.recv().await {
-        while let Ok(mut next) = frames.try_recv() {
-            frame.append(&mut next);
-        }
-        if input.write_all(&frame).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Takes all that a process says, until it ends.
-async fn listen(output: ChildStdout, number: usize, exchange: Arc<Exchange>, answers: UnboundedSender<Result<Answer>>) {
-    let mut output = BufReader::with_capacity(READ_BYTES, output);
+fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &UnboundedSender<Result<Answer>>) {
+    let mut output = std::io::BufReader::with_capacity(READ_BYTES, output);
     let mut body = Vec::new();
     // A process that is killed may leave a part of a frame behind, and then the end.
-    while let Ok(Some(kind)) = frames::read_async(&mut output, &mut body).await {
+    while let Ok(Some(kind)) = frames::read(&mut output, &mut body) {
         match kind {
             Kind::Trades => exchange.take_answers(number, &body),
             Kind::Control => match serde_json::from_slice(&body) {
@@ -211,7 +197,6 @@ async fn listen(output: ChildStdout, number: usize, exchange: Arc<Exchange>, ans
             },
         }
     }
-    drop(answers);
     exchange.gone(number);
 }
 

@@ -9,12 +9,12 @@ use crate::ledger::{Ledger, Named};
 use crate::protocol::PeerStatus;
 use crate::records::{Said, TradeAnswer};
 use crate::recovery::Recovered;
-use crate::seats::{Life, Row, Seat, Traded};
+use crate::seats::{Life, Outgoing, Row, Seat, Traded};
+use crate::way_in::WayIn;
 use anyhow::{Context, Result};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// How often each peer is asked for its status.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 struct Inner {
     seats: Vec<Seat>,
+    /// What is sent once the lock is released.
+    outgoing: Vec<Outgoing>,
     bots: Bots,
     ledger: Ledger,
     /// Whether bots give orders.
@@ -90,6 +92,7 @@ impl Exchange {
         let now = Instant::now();
         let inner = Inner {
             seats: Vec::new(),
+            outgoing: Vec::new(),
             bots: Bots::new(&[], 1.0, 0),
             ledger: Ledger::default(),
             is_open: false,
@@ -115,23 +118,23 @@ impl Exchange {
     }
 
     /// Adds a process that is starting; returns its number.
-    pub(crate) fn add_seat(&self, outgoing: UnboundedSender<Vec<u8>>) -> usize {
+    pub(crate) fn add_seat(&self, way_in: Arc<WayIn>) -> usize {
         let mut inner = self.lock();
-        inner.seats.push(Seat::new(outgoing));
+        inner.seats.push(Seat::new(way_in));
         inner.seats.len() - 1
     }
 
     /// Lets the bots begin, in a world of which each peer has so many players.
     pub(crate) fn open(&self, shares: &[usize], locality: f64, seed: u64) -> Result<()> {
-        let mut inner = self.lock();
-        inner.bots = Bots::new(shares, locality, seed);
-        inner.ledger = Ledger::new(shares.iter().sum());
-        inner.is_open = true;
-        inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
-        inner.begun = Instant::now();
-        (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
-        let bots = (0..inner.bots.len()).collect();
-        inner.give_orders(bots)
+        self.work_with(|inner| {
+            inner.bots = Bots::new(shares, locality, seed);
+            inner.ledger = Ledger::new(shares.iter().sum());
+            inner.is_open = true;
+            inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
+            inner.begun = Instant::now();
+            (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
+            inner.wake_idle()
+        })
     }
 
     /// Lets no bot give another order.
@@ -224,12 +227,14 @@ impl Exchange {
 
     /// To be called every few milliseconds: asks for statuses, and lets bots that found nobody look again.
     pub(crate) fn tick(&self) -> Result<()> {
-        let mut inner = self.lock();
-        if inner.statuses_asked.elapsed() >= STATUS_EVERY {
-            inner.ask_statuses()?;
-        }
-        let idle = std::mem::take(&mut inner.idle);
-        inner.give_orders(idle)
+        self.work_with(|inner| {
+            if inner.statuses_asked.elapsed() >= STATUS_EVERY {
+                inner.statuses_asked = Instant::now();
+                inner.ask_statuses(inner.statuses_asked)?;
+            }
+            let idle = std::mem::take(&mut inner.idle);
+            inner.give_orders(idle)
+        })
     }
 
     /// Waits until the run cannot go on. Cancel safe.
@@ -256,25 +261,31 @@ impl Exchange {
     /// Whether every group has all its members, as the peers said since the last change: all of them live, see each
     /// other and nobody else.
     pub(crate) fn is_whole(&self) -> bool {
-        let inner = self.lock();
-        let live = inner.live();
-        let since = inner.last_change.max(Instant::now().checked_sub(STATUS_AGE_MAX).unwrap_or(inner.last_change));
-        let is_whole = |number: &usize| {
-            let status = inner.seats[*number].status_since(since);
-            status.is_some_and(|status| status.whole && status.connected + 1 == live.len() as u64)
-        };
-        let is_settled = |seat: &Seat| matches!(seat.life, Life::Live | Life::Dead);
-        inner.seats.iter().all(is_settled) && live.iter().all(is_whole)
+        self.not_whole().is_empty()
     }
 
-    /// Whether every live peer has told its status since then; asks them.
-    pub(crate) fn have_told_since(&self, since: Instant) -> Result<bool> {
+    /// What keeps the groups from being whole: which peers, and why.
+    pub(crate) fn not_whole(&self) -> Vec<(usize, &'static str)> {
         let inner = self.lock();
-        let live = inner.live();
-        let silent =
-            || live.iter().map(|number| &inner.seats[*number]).filter(|seat| seat.status_since(since).is_none());
-        silent().try_for_each(Seat::ask_status)?;
-        Ok(silent().next().is_none())
+        let others = (inner.live().len() as u64).saturating_sub(1);
+        let since = inner.last_change.max(Instant::now().checked_sub(STATUS_AGE_MAX).unwrap_or(inner.last_change));
+        let why = |seat: &Seat| match (seat.life, seat.status_since(since)) {
+            (Life::Dead, _) => None,
+            (Life::Starting | Life::Paused, _) => Some("takes no trades"),
+            (Life::Live, None) => Some("has not told how it stands"),
+            (Life::Live, Some(status)) if status.connected != others => Some("does not see just the live peers"),
+            (Life::Live, Some(status)) if !status.whole => Some("knows a group that is not whole"),
+            (Life::Live, Some(_)) => None,
+        };
+        inner.seats.iter().enumerate().filter_map(|(number, seat)| Some((number, why(seat)?))).collect()
+    }
+
+    /// Whether every live peer has told its status since then; asks those who have not.
+    pub(crate) fn have_told_since(&self, since: Instant) -> Result<bool> {
+        self.work_with(|inner| {
+            inner.ask_statuses(since)?;
+            Ok(inner.outgoing.is_empty())
+        })
     }
 
     /// How many orders are under way at live peers.
@@ -330,12 +341,20 @@ impl Exchange {
         work
     }
 
+    /// Does some work, and sends what it wants sent: without the lock, so that the others need not wait for that.
+    fn work_with<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
+        let mut inner = self.lock();
+        let done = work(&mut inner);
+        let outgoing = std::mem::take(&mut inner.outgoing);
+        drop(inner);
+        outgoing.iter().for_each(|(way_in, frame)| way_in.send(frame));
+        done
+    }
+
     /// Does some work; an error of it ends the run.
     fn or_trouble(&self, number: usize, work: impl FnOnce(&mut Inner) -> Result<()>) {
-        let mut inner = self.lock();
-        if let Err(error) = work(&mut inner) {
-            inner.trouble = Some(Trouble { number, error: Some(error) });
-            drop(inner);
+        if let Err(error) = self.work_with(work) {
+            self.lock().trouble = Some(Trouble { number, error: Some(error) });
             self.trouble.notify_one();
         }
     }
@@ -402,7 +421,10 @@ impl Inner {
                 None => self.idle.push(bot),
             }
         }
-        self.seats.iter_mut().try_for_each(Seat::send)
+        for seat in &mut self.seats {
+            self.outgoing.extend(seat.frame()?);
+        }
+        Ok(())
     }
 
     fn wake_idle(&mut self) -> Result<()> {
@@ -410,8 +432,13 @@ impl Inner {
         self.give_orders((0..self.bots.len()).collect())
     }
 
-    fn ask_statuses(&mut self) -> Result<()> {
-        self.statuses_asked = Instant::now();
-        self.seats.iter().filter(|seat| seat.life == Life::Live).try_for_each(Seat::ask_status)
+    /// Asks the live peers that have not told their status since then.
+    fn ask_statuses(&mut self, since: Instant) -> Result<()> {
+        for seat in &self.seats {
+            if seat.life == Life::Live && seat.status_since(since).is_none() {
+                self.outgoing.push(seat.status_order()?);
+            }
+        }
+        Ok(())
     }
 }

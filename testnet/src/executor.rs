@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Answers that wait for others, so that many go in one write.
@@ -35,24 +36,25 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
+    runtime: Handle,
     /// The task of each bot that ever sent an order here. A bot has one order under way, so these queues are short.
     bots: BTreeMap<u32, UnboundedSender<TradeOrder>>,
 }
 
 impl Executor {
-    /// Runs trades among the players of this world, named by their places in it.
+    /// Runs trades among the players of this world, named by their places in it, on the current runtime.
     pub(crate) fn new(mesh: Mesh, world: Arc<[ObjectId]>, answers: Arc<Answers>) -> Self {
         let shared = Shared { mesh, world, answers, waiting: AtomicUsize::new(0) };
-        Self { shared: Arc::new(shared), bots: BTreeMap::new() }
+        Self { shared: Arc::new(shared), runtime: Handle::current(), bots: BTreeMap::new() }
     }
 
-    /// Begins trades.
+    /// Begins trades. May be called from any thread.
     pub(crate) fn begin(&mut self, orders: Vec<TradeOrder>) {
         self.shared.waiting.fetch_add(orders.len(), Ordering::Relaxed);
         for order in orders {
             let bot = self.bots.entry(order.bot).or_insert_with(|| {
                 let (sender, receiver) = unbounded_channel();
-                tokio::spawn(run_all(Arc::clone(&self.shared), receiver));
+                self.runtime.spawn(run_all(Arc::clone(&self.shared), receiver));
                 sender
             });
             // Its task ends only with this sender, or when the runtime shuts down.

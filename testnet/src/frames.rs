@@ -3,7 +3,6 @@
 //! It refuses bodies beyond a bound before it makes room for them, and knows nothing of what they say.
 
 use std::io::{self, ErrorKind, Read};
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Longest body, bytes: the list of a million players is about 32 MB.
 const BODY_MAX: usize = 128 << 20;
@@ -49,17 +48,6 @@ pub(crate) fn read(input: &mut impl Read, body: &mut Vec<u8>) -> io::Result<Opti
     input.read_exact(body).map_or_else(none_at_end, |()| Ok(Some(kind)))
 }
 
-/// As [`read`]. Not cancel safe.
-pub(crate) async fn read_async<R: AsyncRead + Unpin>(input: &mut R, body: &mut Vec<u8>) -> io::Result<Option<Kind>> {
-    let mut header = [0; HEADER];
-    if let Err(error) = input.read_exact(&mut header).await {
-        return none_at_end(error);
-    }
-    let (length, kind) = parse(header)?;
-    body.resize(length, 0);
-    input.read_exact(body).await.map_or_else(none_at_end, |_| Ok(Some(kind)))
-}
-
 fn none_at_end(error: io::Error) -> io::Result<Option<Kind>> {
     if error.kind() == ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) }
 }
@@ -82,8 +70,8 @@ fn parse(header: [u8; HEADER]) -> io::Result<(usize, Kind)> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn frames_survive_both_ways_of_reading() {
+    #[test]
+    fn frames_survive() {
         let mut written = Vec::new();
         append(&mut written, Kind::Control, b"{}\n").unwrap();
         append(&mut written, Kind::Trades, &[]).unwrap();
@@ -93,9 +81,6 @@ mod tests {
         assert_eq!(read(&mut input, &mut body).unwrap(), Some(Kind::Trades));
         assert!(body.is_empty());
         assert_eq!(read(&mut input, &mut body).unwrap(), None);
-        let mut input = written.as_slice();
-        assert_eq!(read_async(&mut input, &mut body).await.unwrap(), Some(Kind::Control));
-        assert_eq!(body, b"{}\n");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod seats;
 mod simulate;
 mod testnet;
 mod trade;
+mod way_in;
 mod world;
 
 use anyhow::Result;

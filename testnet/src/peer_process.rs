@@ -11,10 +11,10 @@ use crate::records::TradeOrder;
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
 use driftmesh::Mesh;
-use std::io::{BufReader, Read};
-use std::sync::Arc;
+use std::io::BufReader;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 /// How long a peer waits for the others.
@@ -24,24 +24,18 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// How often it looks.
 const SETTLE_TICK: Duration = Duration::from_millis(10);
 
-/// What comes in.
-enum Input {
-    Order(Order),
-    Trades(Vec<TradeOrder>),
-}
-
 /// Runs until the orchestrator closes the standard input.
 pub(crate) fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut inputs = read_inputs();
-        let mut process = Process { answers: Arc::new(Answers::on_standard_output()?), mesh: None, executor: None };
-        while let Some(input) = inputs.recv().await {
-            let obeyed = match input {
-                Input::Order(order) => process.obey(order).await,
-                Input::Trades(trades) => process.trade(trades),
-            };
-            if let Err(error) = obeyed {
+        let answers = Arc::new(Answers::on_standard_output()?);
+        let executor = Arc::default();
+        let (sender, mut orders) = unbounded_channel();
+        let input = Input { orders: sender, executor: Arc::clone(&executor), answers: Arc::clone(&answers) };
+        std::thread::spawn(move || input.read());
+        let mut process = Process { answers, mesh: None, executor };
+        while let Some(order) = orders.recv().await {
+            if let Err(error) = process.obey(order).await {
                 process.answers.tell(&Answer::Failed { error: format!("{error:#}") });
                 bail!(error);
             }
@@ -50,45 +44,51 @@ pub(crate) fn run() -> Result<()> {
     })
 }
 
-/// Reads on a thread of its own, so that the end of the orchestrator is seen however busy this process is.
-fn read_inputs() -> UnboundedReceiver<Input> {
-    let (sender, receiver) = unbounded_channel();
-    std::thread::spawn(move || {
+/// What comes in. It is read on a thread of its own, so that the end of the orchestrator is seen however busy this
+/// process is, and that trades need not pass through another task.
+struct Input {
+    orders: UnboundedSender<Order>,
+    executor: Arc<OnceLock<Mutex<Executor>>>,
+    answers: Arc<Answers>,
+}
+
+impl Input {
+    fn read(&self) {
         let mut input = BufReader::new(std::io::stdin());
         let mut body = Vec::new();
-        while let Ok(Some(next)) = read_input(&mut input, &mut body) {
-            if sender.send(next).is_err() {
+        while let Ok(Some(kind)) = frames::read(&mut input, &mut body) {
+            if let Err(error) = self.take(kind, &body) {
+                self.answers.tell(&Answer::Failed { error: format!("{error:#}") });
                 break;
             }
         }
         std::process::exit(ORPHANED);
-    });
-    receiver
-}
+    }
 
-fn read_input(input: &mut impl Read, body: &mut Vec<u8>) -> Result<Option<Input>> {
-    Ok(match frames::read(input, body)? {
-        None => None,
-        Some(Kind::Control) => Some(Input::Order(serde_json::from_slice(body)?)),
-        Some(Kind::Trades) => Some(Input::Trades(TradeOrder::read_all(body)?)),
-    })
+    fn take(&self, kind: Kind, body: &[u8]) -> Result<()> {
+        match kind {
+            // The receiver ends with the process.
+            Kind::Control => drop(self.orders.send(serde_json::from_slice(body)?)),
+            Kind::Trades => {
+                let executor = self.executor.get().context("the world is not known yet")?;
+                let trades = TradeOrder::read_all(body)?;
+                executor.lock().unwrap_or_else(PoisonError::into_inner).begin(trades);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
 struct Process {
     answers: Arc<Answers>,
     mesh: Option<Mesh>,
-    executor: Option<Executor>,
+    executor: Arc<OnceLock<Mutex<Executor>>>,
 }
 
 impl Process {
     fn mesh(&self) -> Result<&Mesh> {
         self.mesh.as_ref().context("the peer is not started yet")
-    }
-
-    fn trade(&mut self, trades: Vec<TradeOrder>) -> Result<()> {
-        self.executor.as_mut().context("the world is not known yet")?.begin(trades);
-        Ok(())
     }
 
     async fn obey(&mut self, order: Order) -> Result<()> {
@@ -144,7 +144,10 @@ impl Process {
         for share in shares {
             world.append(&mut unpack(share)?);
         }
-        self.executor = Some(Executor::new(self.mesh()?.clone(), world.into(), Arc::clone(&self.answers)));
+        let executor = Executor::new(self.mesh()?.clone(), world.into(), Arc::clone(&self.answers));
+        if self.executor.set(Mutex::new(executor)).is_err() {
+            bail!("the world is known already");
+        }
         Ok(Answer::Ready)
     }
 

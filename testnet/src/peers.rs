@@ -99,7 +99,7 @@ impl Peers {
         let Meeting { mesh, secret, replicas, .. } = &self.meeting;
         let start = Order::Start { mesh: mesh.clone(), secret: secret.clone(), join, replicas: *replicas };
         let child = &mut self.children[number];
-        child.order(&start)?;
+        child.order(&start).await?;
         let started = child.take(ORDER_LIMIT, |answer| {
             if let Answer::Started { peer, address } = answer { Some((peer.clone(), address.clone())) } else { None }
         });
@@ -138,7 +138,7 @@ impl Peers {
         let count = self.children.len();
         let mut sizes = Vec::with_capacity(count);
         for (number, child) in (0..).zip(&self.children) {
-            child.order(&Order::Create { number, players: share(players, count as u64, number) })?;
+            child.order(&Order::Create { number, players: share(players, count as u64, number) }).await?;
         }
         for child in &mut self.children {
             let created =
@@ -234,7 +234,7 @@ impl Peers {
     async fn fates(&mut self, peer: usize, receipts: impl Iterator<Item = &Receipt>) -> Result<Vec<Fate>> {
         let receipts = receipts.map(pack_receipt).collect::<Result<Vec<_>>>()?;
         let child = self.child(peer)?;
-        child.order(&Order::Fates { receipts })?;
+        child.order(&Order::Fates { receipts }).await?;
         child
             .take(ORDER_LIMIT, |answer| if let Answer::Fates { fates } = answer { Some(fates.clone()) } else { None })
             .await
@@ -248,7 +248,7 @@ impl Peers {
         wanted: impl Fn(&Answer) -> Option<T>,
     ) -> Result<Vec<T>> {
         for peer in peers {
-            self.child(*peer)?.order(order)?;
+            self.child(*peer)?.order(order).await?;
         }
         let mut taken = Vec::new();
         for peer in peers {

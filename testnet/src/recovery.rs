@@ -1,7 +1,8 @@
 //! How long the players of a killed peer are out of reach, as their bots see it.
 //!
-//! A player counts whom the dead peer owned for all that was known outside, and whom a bot tried since. He is back with
-//! the first commit of his that another peer answers. It refuses to count who had left before the kill.
+//! A player counts whom the dead peer owned for all that was known outside, and whom a bot tried within a second of the
+//! kill: one who is tried later would add the time in which nobody wanted him. He is back with the first commit of his
+//! that another peer answers. It refuses to count who had left before the kill.
 
 use crate::places::index;
 use std::time::{Duration, Instant};
@@ -9,13 +10,16 @@ use std::time::{Duration, Instant};
 /// Share of the tried players who must be back.
 const MOST: f64 = 0.99;
 
+/// Who is tried later after a kill does not count.
+const TRIED_WITHIN: Duration = Duration::from_secs(1);
+
 /// What is watched after each kill.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     kills: Vec<Kill>,
     /// For each player who is not back yet, the kill since which he is watched, counted from 1.
     watched: Vec<u32>,
-    /// Who of them was tried.
+    /// Who of them was tried in time.
     tried: Vec<bool>,
 }
 
@@ -58,21 +62,27 @@ impl Recovery {
         }
     }
 
-    /// A bot sent an order that names a player.
-    pub(crate) fn tried(&mut self, player: u32) {
-        let was_tried = std::mem::replace(&mut self.tried[index(player)], true);
-        if let Some(kill) = self.kill_of(player).filter(|_| !was_tried) {
+    /// A bot sends an order that names a player.
+    pub(crate) fn tried(&mut self, player: u32, now: impl FnOnce() -> Instant) {
+        let was_tried = self.tried[index(player)];
+        if let Some(kill) = self.kill_of(player).filter(|_| !was_tried)
+            && now() - kill.at <= TRIED_WITHIN
+        {
             kill.missed += 1;
+            self.tried[index(player)] = true;
         }
     }
 
     /// A peer answered a commit of a player.
     pub(crate) fn committed(&mut self, player: u32, peer: usize, now: Instant) {
+        let was_tried = self.tried[index(player)];
         if let Some(kill) = self.kill_of(player)
             && kill.peer != peer
         {
-            kill.back.push(now - kill.at);
-            kill.missed = kill.missed.saturating_sub(1);
+            if was_tried {
+                kill.back.push(now - kill.at);
+                kill.missed = kill.missed.saturating_sub(1);
+            }
             self.watched[index(player)] = 0;
         }
     }
@@ -109,25 +119,39 @@ mod tests {
         let at = Instant::now();
         let after = |millis| at + Duration::from_millis(millis);
         let mut recovery = Recovery::new(300);
-        recovery.tried(5);
+        recovery.tried(5, || at);
         recovery.killed(0, 0..200, at);
         // What the dead peer had answered before is no recovery, and who was elsewhere does not count.
         recovery.committed(7, 0, after(1));
+        recovery.tried(250, || after(1));
         recovery.committed(250, 1, after(1));
         assert_eq!(recovery.results(), [Recovered { first: None, most: None, missed: 0 }]);
         for player in 0..100 {
-            recovery.tried(player);
-            recovery.tried(player);
+            recovery.tried(player, || after(1));
+            recovery.tried(player, || after(2));
             recovery.committed(player, 1, after(100 + u64::from(player)));
         }
         recovery.committed(0, 2, after(900));
         let found = recovery.results()[0];
         assert_eq!(found.first, Some(Duration::from_millis(100)));
         assert_eq!((found.most, found.missed), (Some(Duration::from_millis(198)), 0));
-        recovery.tried(100);
-        recovery.tried(101);
+        recovery.tried(100, || after(900));
+        recovery.tried(101, || after(900));
         assert_eq!(recovery.results()[0].most, None);
         assert_eq!(recovery.results()[0].missed, 2);
+    }
+
+    #[test]
+    fn who_is_tried_late_does_not_count() {
+        let at = Instant::now();
+        let after = |millis| at + Duration::from_millis(millis);
+        let mut recovery = Recovery::new(2);
+        recovery.killed(0, 0..2, at);
+        recovery.tried(0, || after(500));
+        recovery.tried(1, || after(3_000));
+        recovery.committed(0, 1, after(800));
+        recovery.committed(1, 1, after(3_001));
+        assert_eq!(recovery.results()[0].most, Some(Duration::from_millis(800)));
     }
 
     #[test]
@@ -136,7 +160,7 @@ mod tests {
         let mut recovery = Recovery::new(2);
         recovery.killed(0, 0..1, at);
         recovery.killed(1, 0..2, at + Duration::from_millis(10));
-        recovery.tried(0);
+        recovery.tried(0, || at + Duration::from_millis(20));
         recovery.committed(0, 2, at + Duration::from_millis(30));
         let found = recovery.results();
         assert_eq!((found[0].first, found[1].first), (Some(Duration::from_millis(30)), None));

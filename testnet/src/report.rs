@@ -126,7 +126,7 @@ pub(crate) struct Report {
     /// From a kill to the first commit of a player of the dead peer, milliseconds; the longest of all kills. `None`
     /// without kills, and when there was no such commit.
     pub(crate) recovery_first_ms: Option<f64>,
-    /// From a kill until 99 % of those players of the dead peer that bots tried were back.
+    /// From a kill until 99 % of those players of the dead peer that bots tried within a second were back.
     pub(crate) recovery_99_ms: Option<f64>,
     /// From the answer of a commit until it was stable, milliseconds: the median of those watched.
     pub(crate) stable_p50_ms: f64,
@@ -321,10 +321,11 @@ impl Report {
     pub(crate) fn faults_line(&self) -> Option<String> {
         let time =
             |millis: Option<f64>| millis.map_or_else(|| "never".to_owned(), |millis| format!("after {millis} ms"));
+        let times = format!("; first player back {}, 99 % {}", time(self.recovery_first_ms), time(self.recovery_99_ms));
         (self.kills + self.pauses > 0).then(|| {
             format!(
                 "{} killed ({} after a hold), {} paused, {} restarted; lost {}, untold {}, present {}, unknown {}, \
-                 unaccounted {}, within {} ms; first player back {}, 99 % {}",
+                 unaccounted {}, within {} ms{}",
                 self.kills,
                 self.holds,
                 self.pauses,
@@ -335,8 +336,7 @@ impl Report {
                 grouped(self.unknown),
                 grouped(self.unaccounted),
                 self.lost_window_ms,
-                time(self.recovery_first_ms),
-                time(self.recovery_99_ms),
+                if self.kills > 0 { &times } else { "" },
             )
         })
     }

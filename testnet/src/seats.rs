@@ -6,9 +6,13 @@ use crate::frames::{self, Kind};
 use crate::latency::Latencies;
 use crate::protocol::{Order, PeerStatus};
 use crate::records::{Commit, TradeOrder};
+use crate::way_in::{WayIn, frame_of};
 use anyhow::Result;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
+
+/// A frame, and where it is to go.
+pub(crate) type Outgoing = (Arc<WayIn>, Vec<u8>);
 
 /// How a peer process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +75,7 @@ pub(crate) struct Row {
 /// A peer process.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    outgoing: UnboundedSender<Vec<u8>>,
+    way_in: Arc<WayIn>,
     pub(crate) life: Life,
     /// What it said last of itself, and when.
     status: Option<(PeerStatus, Instant)>,
@@ -87,9 +91,9 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// A process that is starting, reached by this way.
-    pub(crate) fn new(outgoing: UnboundedSender<Vec<u8>>) -> Self {
+    pub(crate) fn new(way_in: Arc<WayIn>) -> Self {
         Self {
-            outgoing,
+            way_in,
             life: Life::Starting,
             status: None,
             first: None,
@@ -100,28 +104,26 @@ impl Seat {
         }
     }
 
-    /// Adds an order to those that the next [`Seat::send`] sends.
+    /// Adds an order to those that [`Seat::frame`] takes.
     pub(crate) fn add(&mut self, order: &TradeOrder) {
         order.append(&mut self.orders);
     }
 
-    /// Sends the orders that were added. A process that has gone takes them too: they stay unanswered.
-    pub(crate) fn send(&mut self) -> Result<()> {
-        if !self.orders.is_empty() {
-            let mut frame = Vec::with_capacity(self.orders.len() + 8);
-            frames::append(&mut frame, Kind::Trades, &self.orders)?;
-            self.orders.clear();
-            let _ = self.outgoing.send(frame);
+    /// Takes the orders that were added as a frame, and by which way it goes. A process that has gone takes it too: they
+    /// stay unanswered.
+    pub(crate) fn frame(&mut self) -> Result<Option<Outgoing>> {
+        if self.orders.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let mut frame = Vec::with_capacity(self.orders.len() + 8);
+        frames::append(&mut frame, Kind::Trades, &self.orders)?;
+        self.orders.clear();
+        Ok(Some((Arc::clone(&self.way_in), frame)))
     }
 
-    /// Asks for its status.
-    pub(crate) fn ask_status(&self) -> Result<()> {
-        let mut frame = Vec::new();
-        frames::append(&mut frame, Kind::Control, &serde_json::to_vec(&Order::Status)?)?;
-        let _ = self.outgoing.send(frame);
-        Ok(())
+    /// The question for its status.
+    pub(crate) fn status_order(&self) -> Result<Outgoing> {
+        Ok((Arc::clone(&self.way_in), frame_of(&Order::Status)?))
     }
 
     /// Takes its status.

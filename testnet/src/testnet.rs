@@ -165,7 +165,8 @@ async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result
     let begun = Instant::now();
     while !exchange.is_whole() {
         if begun.elapsed() > WHOLE_LIMIT {
-            troubles.push(format!("not all groups were whole again within {} s", WHOLE_LIMIT.as_secs()));
+            let told = |(peer, why)| format!("within {} s: {} {why}", WHOLE_LIMIT.as_secs(), number_of(peer));
+            troubles.extend(exchange.not_whole().into_iter().map(told));
             break;
         }
         exchange.tick()?;

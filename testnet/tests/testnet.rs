@@ -232,7 +232,7 @@ mod processes {
     }
 
     fn a_signal_ends_everything(name: &str, code: i32, options: &[&str], until: &str) {
-        let file = Scratch::new(&format!("{name}-{}", until.replace(' ', "-").replace('/', "-")));
+        let file = Scratch::new(&format!("{name}-{}", until.replace([' ', '/'], "-")));
         let (mut testnet, children) = start(&file, options, until);
         signal(name, testnet.id());
         assert_eq!(testnet.wait().unwrap().code(), Some(code));

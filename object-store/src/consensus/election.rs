@@ -17,7 +17,8 @@ impl<E: LogEntry> Consensus<E> {
     /// Asks all voters whether they would vote for this member.
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
-        if !self.may_be_needed() {
+        // R11: nor does it ask for votes before it holds again what it held.
+        if !self.may_be_needed() || self.is_short() {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -34,6 +35,11 @@ impl<E: LogEntry> Consensus<E> {
     /// this entry, and is needed until it is stable (Ongaro's thesis, 4.2.2); its own vote does not count then.
     fn may_be_needed(&self) -> bool {
         self.membership().is_voter(&self.me) || self.stable_membership().1.is_voter(&self.me)
+    }
+
+    /// Whether it held more before it dropped the journal.
+    fn is_short(&self) -> bool {
+        (self.log.tail_term(), self.log.tail()) < self.promised
     }
 
     fn send_vote_requests(&mut self, trial: bool) {
@@ -76,7 +82,9 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
         self.hear(now, &from);
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        let up_to_date = last >= (self.log.tail_term(), self.log.tail()) || self.breaks(BrokenRule::UpToDate);
+        // R11: that holds for entries too that it had before it dropped the journal.
+        let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
         if trial && !up_to_date && self.is_gone(&from) {
             // R11: who was replaced while it could not be told learns it now.
             let since = self.stable_membership().0;
@@ -107,7 +115,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change
     /// that it does not know, it leads for as long as it takes until the voters have it.
     fn stand_in(&mut self, now: Micros) {
-        if !self.may_be_needed() {
+        if !self.may_be_needed() && !self.is_short() {
             let again_at = self.election_due(now);
             self.ask_for_votes(now, again_at, true);
         }

@@ -5,6 +5,9 @@ use driftmesh_model::{Lsn, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// A follower that acknowledges nothing for this long, and lacks what it once held, has lost it.
+const FORGOTTEN_AFTER: Micros = Micros::from_millis(500);
+
 /// What a leader knows of one follower.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
@@ -14,6 +17,8 @@ struct Progress {
     next: Lsn,
     sent_at: Micros,
     heard_at: Micros,
+    /// When it last acknowledged anything.
+    acked_at: Micros,
     /// When its journal last grew, or it was last sent something again.
     moved_at: Micros,
     /// It lacks entries that are not kept any more: it needs a copy of the state.
@@ -94,6 +99,7 @@ impl<E: LogEntry> Consensus<E> {
                 next,
                 sent_at: Micros(0),
                 heard_at: now,
+                acked_at: now,
                 moved_at: now,
                 needs_copy: false,
                 probing: true,
@@ -215,7 +221,7 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &mut self.role else { return };
         // R11: whoever does not belong to the group does not count.
         let Some(progress) = leadership.followers.get_mut(&from) else { return };
-        progress.heard_at = now;
+        (progress.heard_at, progress.acked_at) = (now, now);
         if matched > tail {
             return;
         }
@@ -234,6 +240,10 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &mut self.role else { return };
         let Some(progress) = leadership.followers.get_mut(&from) else { return };
         progress.heard_at = now;
+        if hint < progress.matched && now.since(progress.acked_at) >= FORGOTTEN_AFTER {
+            // It dropped its journal and follows again from the beginning; what is stable stays so.
+            (progress.matched, progress.acked_at) = (Lsn::ZERO, now);
+        }
         let next = progress.matched.max(hint.min(Lsn::from_u64(progress.next.as_u64().saturating_sub(2)))).next();
         // Messages that overtook each other are refused too: what follows the gap is not sent again at each.
         let settled = !progress.probing && now.since(progress.moved_at) < resend_after;
@@ -254,7 +264,7 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &mut self.role else { return };
         for progress in leadership.followers.values_mut() {
             let waits = progress.next.as_u64() > progress.matched.as_u64() + 1;
-            if waits && now.since(progress.moved_at) >= settings.resend_after && progress.matched > Lsn::ZERO {
+            if waits && now.since(progress.moved_at) >= settings.resend_unasked_after && progress.matched > Lsn::ZERO {
                 (progress.next, progress.moved_at) = (progress.matched.next(), now);
                 (progress.probing, progress.probed) = (true, false);
             }
@@ -362,7 +372,7 @@ impl<E: LogEntry> Consensus<E> {
         let due = |progress: &Progress| {
             let mut due = progress.sent_at.plus(heartbeat);
             if progress.next.as_u64() > progress.matched.as_u64() + 1 && progress.matched > Lsn::ZERO {
-                due = due.min(progress.moved_at.plus(settings.resend_after));
+                due = due.min(progress.moved_at.plus(settings.resend_unasked_after));
             }
             let previous = Lsn::from_u64(progress.next.as_u64() - 1);
             let room = || {

@@ -1,13 +1,13 @@
 //! What the members of a group say to each other.
 
-use super::Batch;
+use super::{Batch, LogEntry};
 use driftmesh_model::{Generation, Lsn, Term};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// A message of one member to another, with the sender's generation and term.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(bound(serialize = "E: Serialize", deserialize = "E: DeserializeOwned"))]
+#[serde(bound(serialize = "E: Serialize + LogEntry", deserialize = "E: DeserializeOwned"))]
 pub struct Message<E> {
     /// The group's generation, as the sender knows it.
     pub generation: Generation,
@@ -27,7 +27,7 @@ impl<E> Message<E> {
 
 /// What is said.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(bound(serialize = "E: Serialize", deserialize = "E: DeserializeOwned"))]
+#[serde(bound(serialize = "E: Serialize + LogEntry", deserialize = "E: DeserializeOwned"))]
 pub enum Body<E> {
     /// The leader's entries after a position, or none as a sign of life.
     Append {

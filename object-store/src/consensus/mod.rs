@@ -59,8 +59,11 @@ pub struct Settings {
     pub batch_bytes: u64,
     /// How many bytes may be under way to one follower (R24).
     pub in_flight_bytes: u64,
-    /// What was sent and not acknowledged is sent again after this.
+    /// What a follower says that it lacks is sent again, but not more often than this.
     pub resend_after: Micros,
+    /// What was sent and not acknowledged is sent again after this, though nobody misses it: a follower that only is
+    /// slow must not be given more to do.
+    pub resend_unasked_after: Micros,
     /// A learner that is silent for so long leaves the sync set of a single voter.
     pub sync_grace: Micros,
     /// Stable entries kept for members that lag a little, bytes.
@@ -79,6 +82,7 @@ impl Default for Settings {
             batch_bytes: 32 << 10,
             in_flight_bytes: 4 << 20,
             resend_after: Micros::from_millis(100),
+            resend_unasked_after: Micros::from_millis(1_000),
             sync_grace: Micros::from_millis(1_000),
             keep_bytes: 1 << 20,
             lag_bytes: 64 << 20,
@@ -105,6 +109,16 @@ enum Role<E> {
     Following(Following<E>),
     Electing(Election),
     Leading(Leadership),
+}
+
+/// What a member owes to its group even after it has dropped the journal: that it held entries up to somewhere, and
+/// whom it voted for. Whoever follows the same group again as the same incarnation begins with it (R11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promises {
+    period: Period,
+    voted_for: Option<MemberId>,
+    /// The term and position of the last entry that it ever acknowledged.
+    last: (Term, Lsn),
 }
 
 /// A part of the journal that another leader's entries took the place of.
@@ -141,6 +155,8 @@ pub struct Consensus<E> {
     generation: Generation,
     term: Term,
     voted_for: Option<MemberId>,
+    /// The last entry that it held before it dropped the journal, if it did.
+    promised: (Term, Lsn),
     role: Role<E>,
     log: Log<E>,
     watermark: Lsn,
@@ -188,6 +204,22 @@ impl<E: LogEntry> Consensus<E> {
         Self::empty(me, settings, seed, now)
     }
 
+    /// As [`Consensus::join`], for a member that has belonged to the group before and dropped its journal.
+    #[must_use]
+    pub fn join_again(me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
+        let mut this = Self::empty(me, settings, seed, now);
+        (this.generation, this.term) = promises.period;
+        this.voted_for = promises.voted_for;
+        this.promised = promises.last;
+        this
+    }
+
+    /// What this member goes on owing to its group when it drops the journal.
+    pub fn promises(&self) -> Promises {
+        let last = (self.log.tail_term(), self.log.tail()).max(self.promised);
+        Promises { period: self.period(), voted_for: self.voted_for, last }
+    }
+
     fn empty(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
         let mut this = Self {
             me,
@@ -195,6 +227,7 @@ impl<E: LogEntry> Consensus<E> {
             generation: Generation::ZERO,
             term: Term::ZERO,
             voted_for: None,
+            promised: (Term::ZERO, Lsn::ZERO),
             role: Role::Following(Following::new(now, now, Lsn::ZERO)),
             log: Log::new(),
             watermark: Lsn::ZERO,
@@ -343,7 +376,7 @@ impl<E: LogEntry> Consensus<E> {
             }
             return;
         }
-        if theirs > ours {
+        if theirs > ours || (theirs < ours && self.breaks(BrokenRule::Fence) && !self.is_leading()) {
             (self.generation, self.term) = theirs;
             self.voted_for = None;
             self.follow(now, None);
@@ -385,6 +418,11 @@ impl<E: LogEntry> Consensus<E> {
             Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
             Role::Electing(election) => Some(election.again_at),
         }
+    }
+
+    /// Whether this member has something to say besides entries and signs of life.
+    pub const fn has_words(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Takes what this member wants said to others. Entries wait for the batching interval, unless `urgent`.

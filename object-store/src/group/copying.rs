@@ -88,14 +88,14 @@ pub(crate) struct CopyOut {
 }
 
 impl CopyOut {
-    pub(crate) fn taken(&mut self, from: MemberId, at: Lsn, number: u64) {
+    pub(crate) fn taken(&mut self, now: Micros, from: MemberId, at: Lsn, number: u64) {
         if (from, at) != (self.to, self.at) {
             return;
         }
         while self.under_way.front().is_some_and(|slice| slice.number < number) {
             self.under_way.pop_front();
             // The next step of the copy is due at once.
-            (self.moved_at, self.sent_at) = (self.sent_at, Micros(0));
+            (self.moved_at, self.sent_at) = (now, Micros(0));
         }
     }
 

@@ -8,7 +8,7 @@ mod copying;
 
 pub use copying::{CopyDone, CopySlice, GroupMessage};
 
-use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Settings};
+use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Promises, Settings};
 use crate::state::State;
 use crate::{Entry, Fate};
 use copying::{CopyIn, CopyOut};
@@ -61,6 +61,19 @@ impl Group {
         Self::with(id, Consensus::join(me, settings, seed, now))
     }
 
+    /// As [`Group::join`], for a group that this incarnation has followed before.
+    #[must_use]
+    pub fn join_again(
+        id: GroupId,
+        me: MemberId,
+        settings: Settings,
+        seed: u64,
+        now: Micros,
+        promises: Promises,
+    ) -> Self {
+        Self::with(id, Consensus::join_again(me, settings, seed, now, promises))
+    }
+
     fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
         Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, halted: None }
     }
@@ -92,7 +105,8 @@ impl Group {
             GroupMessage::CopyDone(done) => self.copy_done(now, from, done),
             GroupMessage::SliceTaken { at, number } => {
                 if let Some(copy) = &mut self.copy_out {
-                    copy.taken(from, at, number);
+                    copy.taken(now, from, at, number);
+                    self.copy_on(now);
                 }
             }
         }

@@ -34,7 +34,8 @@ impl Plan {
     fn draw(rng: &mut Rng) -> Self {
         let settings = Settings {
             batch_bytes: *rng.pick(&[1, 500, 4_000, 32 << 10]).unwrap(),
-            in_flight_bytes: *rng.pick(&[2_000, 100_000, 4 << 20]).unwrap(),
+            in_flight_bytes: *rng.pick(&[300, 2_000, 100_000, 4 << 20]).unwrap(),
+            resend_unasked_after: Micros::from_millis(*rng.pick(&[100, 1_000]).unwrap()),
             keep_bytes: *rng.pick(&[0, 1_000, 20_000, 1 << 20, u64::MAX]).unwrap(),
             lag_bytes: *rng.pick(&[2_000, 20_000, 64 << 20]).unwrap(),
             ..Settings::default()

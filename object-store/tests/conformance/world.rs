@@ -68,6 +68,8 @@ pub(crate) struct World<P: Port> {
     pub(crate) traffic: Traffic,
     /// Messages are encoded and decoded this often, of a thousand.
     pub(crate) encoded: u64,
+    /// Messages with entries are lost, others not.
+    pub(crate) starved: bool,
     /// Messages need not wait for others this often, of a thousand.
     pub(crate) urgent: u64,
     /// Everything that was said, if it is to be kept.
@@ -95,6 +97,7 @@ impl<P: Port> World<P> {
             trace: seed,
             traffic: Traffic::default(),
             encoded: 50,
+            starved: false,
             urgent: 100,
             said: None,
             prepare: |_| (),
@@ -386,6 +389,9 @@ impl<P: Port> World<P> {
             }
             if from == to {
                 self.note(Err(format!("{from:?} talks to itself")));
+            }
+            if self.starved && entries > 0 {
+                continue;
             }
             for takes in self.network.carry(&mut self.rng, from, to, weight) {
                 let message = if self.rng.often(self.encoded) { P::carried(&message) } else { message.clone() };

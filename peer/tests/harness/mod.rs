@@ -3,6 +3,7 @@
 //! A message takes no time: it lies in flight until it is delivered. Time passes only when a test says so.
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of it")]
 
+mod fates;
 mod jobs;
 mod steps;
 pub(crate) mod wire;
@@ -100,6 +101,12 @@ fn consensus(flight: &Flight) -> Option<&Body<Entry>> {
 /// Whether this carries entries of a journal.
 pub(crate) fn is_entries(flight: &Flight) -> bool {
     matches!(consensus(flight), Some(Body::Append { batch, .. }) if !batch.entries().is_empty())
+}
+
+/// Whether this carries an entry of a journal that fits.
+pub(crate) fn carries(flight: &Flight, fits: impl Fn(&Entry) -> bool) -> bool {
+    let Some(Body::Append { batch, .. }) = consensus(flight) else { return false };
+    batch.entries().iter().any(|(_, entry)| fits(entry))
 }
 
 /// Whether this says that entries are held.

@@ -429,7 +429,24 @@ impl Mesh {
         at
     }
 
+    /// The same, but all that has arrived is taken in as one step, before anything is sent.
+    pub(crate) fn resume_in_one_step(&self, at: usize) {
+        self.resume(at);
+        let arrived = self.intercept(|flight| flight.to == at);
+        self.step(at, |peer, now| {
+            for flight in arrived {
+                peer.received(now, peer_id(flight.from), flight.envelope);
+            }
+        });
+    }
+
     // Messages.
+
+    /// Says something in a peer's name, which arrives after all that is in flight.
+    pub(crate) fn forge_later(&self, from: usize, to: usize, message: Message) {
+        let clock = Timestamp::from_wall(self.now(from).wall);
+        self.lock().send(Flight { from, to, envelope: Envelope { clock, message } });
+    }
 
     /// What is in flight.
     pub(crate) fn in_flight(&self, fits: impl Fn(&Flight) -> bool) -> Vec<Flight> {
@@ -504,6 +521,11 @@ impl Mesh {
     /// The time at a peer.
     pub(crate) fn now(&self, at: usize) -> Now {
         self.lock().now(at)
+    }
+
+    /// A peer's wall clock is set to so many microseconds off the true one.
+    pub(crate) fn set_wall_offset(&self, at: usize, wall_offset_us: i64) {
+        self.lock().seats[at].wall_offset_us = wall_offset_us;
     }
 
     /// The time since the start, us.

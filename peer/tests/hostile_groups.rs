@@ -1,0 +1,292 @@
+//! R25 for what members of groups say: whatever comes, nothing panics, and the peer that hears it works on.
+
+mod harness;
+
+use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, PeerId, Term, Timestamp, codec};
+use driftmesh_object_store::{Batch, Body, Entry, GroupMessage, MemberId, Membership, Write};
+use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message};
+use harness::wire::{Wire, WireGrant, WireValue, WireVersion};
+use harness::{Flight, Mesh, is_grant_answer, small};
+use proptest::prelude::*;
+use serde::{Serialize, Serializer};
+use std::sync::OnceLock;
+
+/// Entries as they lie on the wire: bytes in bytes.
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+fn batch(entries: &[(Term, Entry)]) -> Batch<Entry> {
+    let inner = codec::encode(&entries).unwrap();
+    codec::decode(&codec::encode(&Bytes(inner)).unwrap()).unwrap()
+}
+
+fn said(group: GroupId, term: u64, body: Body<Entry>) -> Message {
+    let message = driftmesh_object_store::Message { generation: Generation::ZERO, term: Term::from_u64(term), body };
+    Message::Group { group, message: GroupMessage::Consensus(message) }
+}
+
+fn append(group: GroupId, term: u64, previous: u64, entries: &[(Term, Entry)], watermark: u64) -> Message {
+    let body = Body::Append {
+        previous: Lsn::from_u64(previous),
+        previous_term: Term::from_u64(term),
+        batch: batch(entries),
+        watermark: Lsn::from_u64(watermark),
+    };
+    said(group, term, body)
+}
+
+/// The peer works: what it makes is soon stable, and others see it.
+fn works_on(mesh: &Mesh, at: usize) {
+    mesh.run(3_000);
+    let object = mesh.create(at, 1);
+    let kept = mesh.put(at, object, 2).receipt;
+    mesh.run(500);
+    assert!(mesh.is_kept(at, &kept));
+    for other in mesh.alive() {
+        assert_eq!(mesh.get(other, object), Some(2));
+    }
+}
+
+#[test]
+fn numbers_at_the_end_of_their_range_stop_no_group() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 5);
+    mesh.run(100);
+    let group = mesh.group_id(0);
+    let follower = mesh.followers(group)[0];
+    let most = Lsn::from_u64(u64::MAX);
+    for at in [0, follower] {
+        for term in [1, u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {
+            for body in [
+                Body::Appended { matched: most },
+                Body::Refused { hint: most },
+                Body::Vote { last: most, last_term: Term::from_u64(u64::MAX), trial: true },
+                Body::Vote { last: most, last_term: Term::from_u64(u64::MAX), trial: false },
+                Body::Voted { granted: true, trial: true },
+                Body::Voted { granted: true, trial: false },
+                Body::Excluded { since: Lsn::ZERO },
+                Body::Append {
+                    previous: most,
+                    previous_term: Term::from_u64(u64::MAX),
+                    batch: batch(&[]),
+                    watermark: most,
+                },
+            ] {
+                mesh.forge(3, at, said(group, term, body));
+                mesh.settle();
+            }
+            mesh.forge(3, at, append(group, term, u64::MAX - 1, &[(Term::from_u64(1), Entry::Retired)], u64::MAX));
+            mesh.settle();
+        }
+    }
+    for at in [0, follower] {
+        let term = mesh.look_at_group(at, group, |group| group.term());
+        assert!(term.is_none_or(|term| term.as_u64() < 100), "{term:?}");
+    }
+    mesh.run(2_000);
+    assert_eq!(mesh.get(3, object), Some(5));
+    mesh.kill(0);
+    mesh.run(3_000);
+    assert_eq!(mesh.get(3, object), Some(5), "the group can still elect somebody");
+    works_on(&mesh, follower);
+}
+
+#[test]
+fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
+    let mesh = Mesh::replicated(4, 2);
+    let forged = GroupId::from_u128(0xbad);
+    let me = MemberId { peer: harness::peer_id(0), incarnation: Incarnation::from_u64(1) };
+    let forger = MemberId { peer: harness::peer_id(3), incarnation: Incarnation::from_u64(4) };
+    let term = Term::from_u64(1);
+    let members = Membership { voters: [forger, me].into(), ..Membership::default() };
+    let write = |number: u128| Write { object: driftmesh_model::ObjectId::from_u128(number), value: Some(small(1)) };
+    let floor = Timestamp::from_u64(5);
+    let object = driftmesh_model::ObjectId::from_u128(1);
+    let to = GroupId::from_u128(2);
+    for bad in [
+        Entry::TermStart { term },
+        Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)] },
+        Entry::Commit { commit: Timestamp::from_u64(9), writes: vec![write(1), write(1)] },
+        Entry::TransferOut { object, epoch: driftmesh_model::Epoch::from_u64(2), to, number: 1, floor },
+        Entry::Handed { to, number: 1 },
+        Entry::TakenBack { to, number: u64::MAX },
+        Entry::Refused { from: to, number: 0, unsettled_from: 0 },
+        Entry::Refused { from: to, number: u64::MAX, unsettled_from: u64::MAX },
+        Entry::Window { until: Timestamp::MAX },
+        Entry::Members(Membership::default()),
+        Entry::Members(Membership { voters: [me].into(), incoming: Some([].into()), ..Membership::default() }),
+    ] {
+        let entries = [
+            (term, Entry::TermStart { term }),
+            (term, Entry::Members(members.clone())),
+            (term, bad.clone()),
+            (term, Entry::Retired),
+        ];
+        mesh.forge(3, 0, append(forged, 1, 0, &entries, 4));
+        mesh.settle();
+        mesh.run(1_500);
+    }
+    works_on(&mesh, 0);
+}
+
+#[test]
+fn records_of_groups_that_nobody_has_ever_heard_of_are_bounded_and_stop_nobody() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 5);
+    let record = |number: u128, ended: bool| GroupRecord {
+        group: GroupId::from_u128(number),
+        generation: Generation::ZERO,
+        term: Term::from_u64(u64::MAX),
+        leader: Some(PeerId::from_bytes([9; 32])),
+        ended: ended.then(Ended::default),
+    };
+    for first in 0..300_u128 {
+        let records = (first * 256..(first + 1) * 256).map(|number| record(1 + number, true)).collect();
+        mesh.forge(1, 0, Message::Groups { records });
+    }
+    mesh.intercept(|_| true);
+    let known = (0..300 * 256_u128)
+        .filter(|number| mesh.look(0, |peer| peer.remains_of(GroupId::from_u128(1 + number)).is_some()))
+        .count();
+    assert!(known <= 1 << 16, "{known} groups are remembered");
+    mesh.run(500);
+    assert_eq!(mesh.get(1, object), Some(5));
+}
+
+#[test]
+fn a_grant_whose_answer_could_not_be_journalled_is_dropped() {
+    let mesh = Mesh::replicated(4, 2);
+    let (from, to) = (mesh.group_id(3), mesh.group_id(0));
+    let commit = Timestamp::from_wall(mesh.now(3).wall);
+    let grant = |number, unsettled_from| WireGrant {
+        from,
+        to,
+        number,
+        unsettled_from,
+        object: driftmesh_model::ObjectId::from_u128(0xdead),
+        epoch: driftmesh_model::Epoch::from_u64(2),
+        versions: vec![WireVersion { commit, value: WireValue::Whole(small(6)) }],
+        low_water: Timestamp::ZERO,
+        floor: commit,
+    };
+    let tail = mesh.tail(0);
+    for (number, unsettled_from) in [(1, 2), (5, 6), (0, 0), (0, 1), (7, u64::MAX)] {
+        mesh.forge(3, 0, Wire::Grant(grant(number, unsettled_from)).message());
+    }
+    // Low-water marks and epochs that followers would not take.
+    let absurd = WireGrant { low_water: Timestamp::MAX, ..grant(1, 1) };
+    mesh.forge(3, 0, Wire::Grant(absurd).message());
+    mesh.settle();
+    assert!(mesh.tail(0).as_u64() <= tail.as_u64() + 1, "a refusal at most");
+    for at in 0..4 {
+        assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()), "{:?}", mesh.status(at).groups);
+    }
+    works_on(&mesh, 0);
+    for at in 0..4 {
+        assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()));
+    }
+    assert!(mesh.sent(is_grant_answer).len() <= 2);
+}
+
+#[test]
+fn answers_to_questions_that_nobody_asked_answer_nothing() {
+    let mesh = Mesh::replicated(3, 2);
+    for ask in [0, 1, 1 << 62, u64::MAX] {
+        for fate in [FateTold::Lost, FateTold::Unknown, FateTold::Stable { copies: u32::MAX }] {
+            mesh.forge(1, 0, Message::Fate { ask, fate });
+        }
+        let (group, term, lsn) = (mesh.group_id(0), Term::from_u64(u64::MAX), Lsn::from_u64(u64::MAX));
+        mesh.forge(1, 0, Message::AskFate { ask, group, term, lsn });
+        mesh.forge(1, 0, Message::NoRoom { group });
+    }
+    works_on(&mesh, 0);
+}
+
+/// What the members of groups really said to each other, while groups formed, copies were made and a leader died.
+fn traffic() -> &'static Vec<Flight> {
+    static TRAFFIC: OnceLock<Vec<Flight>> = OnceLock::new();
+    TRAFFIC.get_or_init(|| {
+        let mesh = Mesh::with(4, |at, setup| {
+            setup.config.replicas = 2;
+            setup.config.domain = at as u64;
+            setup.config.journal.keep_bytes = 1;
+            setup.config.journal.lag_bytes = 4_000;
+        });
+        let objects = mesh.create_values(0, &(0..40).map(small).collect::<Vec<_>>());
+        mesh.run(2_000);
+        for object in &objects {
+            mesh.put(1, *object, 7);
+        }
+        mesh.run(100);
+        mesh.kill(1);
+        mesh.run(3_000);
+        let of_groups = |flight: &Flight| {
+            matches!(flight.message(), Message::Group { .. } | Message::Groups { .. } | Message::AskFate { .. })
+        };
+        let mut all = mesh.sent(of_groups);
+        // The rare ones first, then some of the others.
+        let is_append =
+            |flight: &Flight| matches!(flight.message(), Message::Group { message: GroupMessage::Consensus(_), .. });
+        let (many, mut few): (Vec<_>, Vec<_>) = all.drain(..).partition(is_append);
+        few.truncate(150);
+        few.extend(many.into_iter().step_by(7).take(150));
+        few
+    })
+}
+
+#[test]
+fn the_sample_holds_every_kind_of_message() {
+    let kinds = |fits: fn(&GroupMessage) -> bool| {
+        traffic().iter().any(|flight| matches!(flight.message(), Message::Group { message, .. } if fits(message)))
+    };
+    assert!(kinds(|message| matches!(message, GroupMessage::Slice(_))));
+    assert!(kinds(|message| matches!(message, GroupMessage::SliceTaken { .. })));
+    assert!(kinds(|message| matches!(message, GroupMessage::CopyDone(_))));
+    assert!(kinds(|message| matches!(message, GroupMessage::Consensus(_))));
+    assert!(traffic().iter().any(|flight| matches!(flight.message(), Message::Groups { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutated_word_of_a_member_panics_or_stops_a_peer(
+        seed in prop::collection::vec((0..300_usize, 0..4_000_usize, any::<u8>(), 0..5_usize, 1..4_usize), 1..60),
+    ) {
+        let mesh = Mesh::replicated(4, 2);
+        let groups: Vec<GroupId> = (0..4).map(|at| mesh.group_id(at)).collect();
+        for (which, place, byte, how, from) in seed {
+            let sample = &traffic()[which % traffic().len()];
+            let mut message = sample.message().clone();
+            if let Message::Group { group, .. } = &mut message {
+                // Of a group that lives here, or of one that nobody knows.
+                *group = groups.get(usize::from(byte) % 5).copied().unwrap_or(*group);
+            }
+            let envelope = Envelope { clock: Timestamp::from_wall(mesh.now(from).wall), message };
+            let mut bytes = codec::encode(&envelope).unwrap();
+            let place = place % bytes.len();
+            match how {
+                0 => bytes[place] = byte,
+                1 => bytes[place] ^= 1 << (byte % 8),
+                2 => bytes.truncate(place),
+                3 => bytes.insert(place, byte),
+                _ => {}
+            }
+            if let Ok(envelope) = codec::decode::<Envelope>(&bytes) {
+                mesh.hand(Flight { from, to: 0, envelope });
+            }
+            if how == 4 {
+                mesh.run(u64::from(byte));
+            }
+        }
+        mesh.run(3_000);
+        let object = mesh.create(0, 1);
+        mesh.put(0, object, 2);
+        prop_assert_eq!(mesh.newest(object), Some(2));
+    }
+}
