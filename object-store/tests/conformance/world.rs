@@ -143,6 +143,18 @@ impl<P: Port> World<P> {
         living.chain(dead.map(|(_, view)| view.clone())).collect()
     }
 
+    /// It drops the journal, and follows again if it is asked to.
+    pub(crate) fn drop_journal(&mut self, me: MemberId) {
+        let (settings, seed, now) = (self.settings, self.rng.next(), self.now);
+        let Some(member) = self.members.get_mut(&me) else { return };
+        member.port = member.port.join_again(settings, seed, now);
+        member.copying = None;
+        (self.prepare)(&mut member.port);
+        let looked = self.watch.drops(me, &mut member.port);
+        self.note(looked);
+        self.settle(me, false);
+    }
+
     pub(crate) fn pause(&mut self, me: MemberId, time: Micros) {
         let until = self.now.plus(time);
         if let Some(member) = self.members.get_mut(&me) {
