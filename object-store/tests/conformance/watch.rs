@@ -20,7 +20,7 @@ struct Seen {
     /// Everything it holds after that, kept or not.
     held: Vec<Held>,
     /// What it held before it dropped its journal.
-    dropped: Vec<Box<Seen>>,
+    dropped: Vec<Self>,
 }
 
 impl Seen {
@@ -108,7 +108,7 @@ impl Watch {
     pub(crate) fn drops<P: Port>(&mut self, me: MemberId, port: &mut P) -> Result<(), String> {
         let before = self.seen.remove(&me).ok_or("nobody dropped a journal")?;
         self.begins(me, port)?;
-        self.seen.get_mut(&me).ok_or("gone")?.dropped.push(Box::new(before));
+        self.seen.get_mut(&me).ok_or("gone")?.dropped.push(before);
         Ok(())
     }
 
