@@ -17,6 +17,7 @@ use driftmesh_model::{Incarnation, codec};
 use driftmesh_peer::{Config, EXPECT_MAX, Peer, REPLICAS, REPLICAS_MAX};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub struct Builder {
     mdns: bool,
     zone: Option<String>,
     replicas: usize,
+    import: Option<PathBuf>,
     observer: Option<Observer>,
 }
 
@@ -79,6 +81,7 @@ impl Default for Builder {
             mdns: true,
             zone: None,
             replicas: REPLICAS,
+            import: None,
             observer: None,
         }
     }
@@ -168,6 +171,14 @@ impl Builder {
         self
     }
 
+    /// Begins the new mesh with all objects of a file that [`Mesh::export`] wrote, names included, under their former
+    /// ids, so that references hold. Nobody can join before. When the file is damaged, cut short or something else, the
+    /// start fails and nothing is created.
+    pub fn import(mut self, file: impl Into<PathBuf>) -> Self {
+        self.import = Some(file.into());
+        self
+    }
+
     /// The failure domain of this peer: a rack, a machine, a data centre. Copies are kept in other ones where there are
     /// any. Unless set, the machine.
     pub fn zone(mut self, zone: &str) -> Self {
@@ -211,7 +222,7 @@ impl Builder {
         config.founder = places.way == Way::Found;
         config.replicas = self.replicas;
         config.domain = domain_of(self.zone.as_deref());
-        let peer = Peer::new(config, clock.now());
+        let (peer, clock) = filled(Peer::new(config, clock.now()), clock, self.import).await?;
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
         let shared = Shared::new(peer, clock, identity, Joining::new(places.way, &places.join));
@@ -248,6 +259,9 @@ impl Builder {
         }
         if self.search && self.expect.is_some() || self.new_mesh && (self.search || self.expect.is_some()) {
             return Err(StartError::OneWayToFound);
+        }
+        if self.import.is_some() && (self.search || self.expect.is_some() || !self.join.is_empty()) {
+            return Err(StartError::ImportWithoutNew);
         }
         if let Some(given) = self.expect.filter(|expect| !(1..=EXPECT_MAX).contains(expect)) {
             return Err(StartError::Expect { given });
@@ -289,6 +303,17 @@ struct Places {
     listen: Vec<Multiaddr>,
     advertise: Vec<Multiaddr>,
     join: Vec<PeerAddress>,
+}
+
+/// Fills a peer from a file, if one is given, without holding up the runtime.
+async fn filled(mut peer: Peer, clock: Clock, file: Option<PathBuf>) -> Result<(Peer, Clock), StartError> {
+    let Some(file) = file else { return Ok((peer, clock)) };
+    let filling = tokio::task::spawn_blocking(move || {
+        crate::export::import(&mut peer, &file, || clock.now())?;
+        Ok((peer, clock))
+    });
+    // It is not cancelled, so it has ended, or panicked.
+    filling.await.map_err(|error| StartError::Runtime { error: error.to_string() })?
 }
 
 /// What fails together: the zone, else the machine, else nothing that is known.

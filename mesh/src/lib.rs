@@ -37,6 +37,7 @@ mod blocking;
 mod bridge;
 mod builder;
 mod clock;
+mod export;
 mod founding;
 mod host;
 mod inbound;
@@ -44,6 +45,7 @@ mod joining;
 mod mesh;
 mod notice;
 mod prefetch;
+mod snapshot_file;
 mod start_error;
 mod status;
 mod task;
@@ -60,15 +62,17 @@ pub use driftmesh_model::{
 };
 pub use driftmesh_peer::session::{Done, Error, Fate, Loss, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
 pub use driftmesh_peer::{
-    Arrival, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, Other, OwnershipEvent, Place,
-    REPLICAS, REPLICAS_MAX, RareEvent, Receipt, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TaskKind,
-    Trail,
+    Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
+    OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, ScanPage, Scanned, Seen, Source,
+    Status, Step, StepError, TaskKind, Trail,
 };
+pub use export::{ExportError, Exported};
 #[doc(hidden)]
 pub use host::LiveHost;
 pub use mesh::{Left, Mesh};
 pub use notice::Notice;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
+pub use snapshot_file::ImportError;
 pub use start_error::StartError;
 pub use status::{GroupView, MemberView, MeshStatus, TransportView};
 pub use task::Task;

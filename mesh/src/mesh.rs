@@ -3,8 +3,10 @@
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
-use crate::{Builder, Error, Fate, Metrics, Owned, Ownership, Receipt, Result, Snapshot, StartError, Tx};
-use driftmesh_model::{Micros, Object, ObjectId, PeerId};
+use crate::{
+    Builder, Error, Fate, Metrics, OperatorError, Owned, Ownership, Promoted, Receipt, Result, Snapshot, StartError, Tx,
+};
+use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use futures::TryFutureExt;
@@ -34,9 +36,12 @@ pub struct Mesh {
 pub struct Left {
     /// Objects that other members took over.
     pub handed_over: usize,
-    /// Objects that went down with this peer, or of which it is not known whether another has them: all of them when
-    /// it was the last peer. Deleted objects that are not forgotten yet count.
+    /// Objects that were not handed over, or of which it is not known whether another has them: all of them when it was
+    /// the last peer. Deleted objects that are not forgotten yet count.
     pub stayed: usize,
+    /// Those of them that nobody else in reach holds. The others have copies of the rest, and serve it when they have
+    /// agreed on who leads.
+    pub lost: usize,
 }
 
 impl Mesh {
@@ -183,6 +188,27 @@ impl Mesh {
         session::explain(self.host.clone(), object, EXPLAIN_MAX).await
     }
 
+    /// Founds a group anew, as its next generation, from what this peer holds of it: for a group that has lost its
+    /// majority for good, by an operator's decision. Members that come back later give way. Cancel safe: dropped before it
+    /// is ready, it may have happened.
+    ///
+    /// # Errors
+    /// Why it cannot be; `AskPeer` names who holds more; `Beyond`, without `accept_loss`, what others have seen of the group
+    /// that is not left. Nothing has changed then.
+    pub async fn promote(&self, group: GroupId, accept_loss: bool) -> Result<Promoted, OperatorError> {
+        session::promote(self.host.clone(), group, accept_loss).await
+    }
+
+    /// Gives up a group whose members are all gone for good, by an operator's decision: its objects answer `ObjectLost`
+    /// from then on, and its receipts end as lost. A member that comes back begins anew. `force` does it although somebody
+    /// in reach holds a copy. Cancel safe: dropped before it is ready, it may have happened.
+    ///
+    /// # Errors
+    /// Why it is refused. Nothing has changed then.
+    pub async fn forget(&self, group: GroupId, force: bool) -> Result<(), OperatorError> {
+        session::forget(self.host.clone(), group, force).await
+    }
+
     /// How long a bare round trip to another member takes now: over the same connection as everything else, past what
     /// waits there, without the cores of the two peers. Cancel safe.
     ///
@@ -259,8 +285,9 @@ impl Mesh {
         }
         stays.disarm();
         shared.say_goodbye().await;
-        let stayed = shared.step(|peer, _| holds(peer));
-        Left { handed_over: before.saturating_sub(stayed), stayed }
+        let (stayed, has_copies) = shared.step(|peer, _| (holds(peer), peer.has_copies()));
+        let lost = if has_copies { 0 } else { stayed };
+        Left { handed_over: before.saturating_sub(stayed), stayed, lost }
     }
 
     /// Stops without handing anything over: says goodbye and lets go of the ports, 2 s at most. Later transactions

@@ -97,7 +97,9 @@ async fn fetch(host: LiveHost, mut batch: Vec<ObjectId>) {
         let wanted = &batch;
         let fetched = session::transact(host.clone(), options.clone(), |tx| async move { tx.acquire(wanted).await });
         match fetched.await {
-            Err(Error::Dangling { object }) if batch.contains(&object) => batch.retain(|other| *other != object),
+            Err(Error::Dangling { object } | Error::ObjectLost { object, .. }) if batch.contains(&object) => {
+                batch.retain(|other| *other != object)
+            }
             Ok(_) | Err(_) => return,
         }
     }

@@ -1,5 +1,6 @@
 //! Why a peer could not be started or could not join: what happened, and what to do.
 
+use crate::ImportError;
 use crate::transport::{self, AddressError, RefuseReason};
 use driftmesh_peer::{EXPECT_MAX, REPLICAS_MAX};
 use std::time::Duration;
@@ -55,6 +56,12 @@ pub enum StartError {
         /// What was given.
         given: usize,
     },
+    /// What a mesh shall begin with cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Only who founds a mesh can fill it.
+    #[error("only a new mesh can begin with what was exported; leave out what joins, expects or searches for one")]
+    ImportWithoutNew,
     /// Too few peers found each other in time, and there was no mesh to join.
     #[error(
         "no mesh was found or founded within {} s: {found} of the expected peers found each other; start the others, \

@@ -212,6 +212,8 @@ pub struct MeshStatus {
     /// Whether every group that this peer leads is whole and every group of the mesh has a leader in reach. When all
     /// peers say so, one more may stop or crash.
     pub may_stop: bool,
+    /// Why not, in one line for people; `None` when one may.
+    pub may_not_stop_because: Option<String>,
     /// The other members that this peer knows of.
     pub members: Vec<MemberView>,
     /// What went over all connections.
@@ -233,6 +235,7 @@ pub(crate) struct Surroundings {
 
 impl MeshStatus {
     pub(crate) fn new(core: Status, around: Surroundings) -> Self {
+        let may_not_stop_because = (!core.may_stop).then(|| hindrance(&core));
         Self {
             mesh: around.mesh,
             genesis: around.genesis,
@@ -261,9 +264,27 @@ impl MeshStatus {
             unstable_bytes: core.unstable_bytes,
             unstable_ms: core.unstable_ms,
             may_stop: core.may_stop,
+            may_not_stop_because,
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,
             longest_core_hold_us: around.longest_core_hold_us,
         }
+    }
+}
+
+/// What keeps another peer from stopping, as a peer knows that says one may not.
+fn hindrance(core: &Status) -> String {
+    if let Some(group) = core.leaderless.first() {
+        let more = core.leaderless.len() - 1;
+        let others = if more > 0 { format!(" and {more} others") } else { String::new() };
+        return format!("nobody in reach leads group {group}{others}");
+    }
+    let led = |group: &&GroupStatus| group.leader == Some(core.peer);
+    if let Some(group) = core.groups.iter().skip(1).find(led) {
+        return format!("group {} of a lost peer still owns {} objects", group.group, group.owned);
+    }
+    match core.groups.iter().find(|group| led(group) && !group.is_whole) {
+        Some(group) => format!("{} of {} members hold all of group {}", group.whole, group.wanted, group.group),
+        None => "the members of its groups change just now".to_owned(),
     }
 }

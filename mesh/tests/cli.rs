@@ -162,7 +162,7 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     let (code, shown) = place.run(&["status", "--control", control.to_str().unwrap()]);
     assert_eq!(code, 0, "{shown}");
     let id = joiner.line("peer ").replace("peer ", "");
-    for part in ["mesh      default", "64 owned", "lag 0", "zone      here", "connected", "group", &id] {
+    for part in ["mesh       default", "64 owned", "lag 0", "zone       here", "connected", "group", &id] {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     let (_, json) = place.run(&["status", "--json", "--control", control.to_str().unwrap()]);
@@ -238,6 +238,7 @@ fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
         (vec!["peer", "--join", "127.0.0.1:1", "--join-timeout", "1"], 5, "see that one runs at the address"),
         (vec!["peer", "--new", "--control", "/nonexistent/socket"], 6, "--control PATH"),
         (vec!["peer", "--new", "--control", "empty"], 6, "it exists and is no socket"),
+        (vec!["peer", "--new", "--replicas", "7"], 2, "give 0 to 6"),
         (vec!["status", "--control", "absent"], 6, "no peer answers at absent"),
     ] {
         let (code, text) = place.run(&arguments);
@@ -517,4 +518,105 @@ fn a_peer_that_was_killed_leaves_a_socket_that_nobody_minds() {
     assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], NAME_BUCKETS);
     let (code, text) = place.run(&arguments);
     assert!(code == 6 && text.contains("another process uses it"), "{code}: {text}");
+}
+
+/// Waits until a peer says so of itself.
+fn status_until(process: &Process, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let status = ask(&process.control(), r#"{"cmd":"status"}"#);
+        if is_so(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < HANGS, "{what} is not so: {status}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A mesh of two, of which the first was killed; the second one, what the first had, and the group that nobody leads.
+async fn one_of_two_killed(place: &Place) -> (Process, Vec<Ref<Player>>, String) {
+    let mut first = place.start(&["peer", "--new"]);
+    let players = give(&first.address(), 200).await;
+    let second = place.start(&strings(&first.join_arguments()));
+    let two = |status: &Value| status["may_stop"] == true && status["members"].as_array().map(Vec::len) == Some(1);
+    status_until(&first, "its groups are whole", two);
+    first.signal("-KILL");
+    first.wait();
+    let status = status_until(&second, "a group is leaderless", |status| {
+        status["leaderless"].as_array().is_some_and(|groups| groups.len() == 1)
+    });
+    assert!(status["may_not_stop_because"].as_str().unwrap().contains("nobody in reach leads group"));
+    (second, players, status["leaderless"][0].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_of_two_had_goes_on_with_the_other_when_an_operator_says_so() {
+    let place = Place::new("promote");
+    let (second, players, group) = one_of_two_killed(&place).await;
+    let control = second.control();
+    let control = control.to_str().unwrap();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| place.run(arguments));
+    let (code, said) = run(&["status", "--control", control]);
+    assert!(code == 0 && said.contains(&format!("leaderless group {group}")), "{said}");
+    let (code, said) = run(&["promote", &group, "--control", control]);
+    assert!(code == 2 && said.contains("--force"), "{code}: {said}");
+    let (code, said) = run(&["promote", "--force", &group, "--control", control]);
+    assert!(code == 0 && said.contains("generation 1, with 264 objects"), "{code}: {said}");
+    assert_eq!(sum(&second.address(), &players).await, 199 * 200 / 2);
+    let (code, said) = run(&["promote", "--force", &"0".repeat(32), "--control", control]);
+    assert!(code == 8 && said.contains("no group"), "{code}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_gone_is_given_up_and_the_peer_drained() {
+    let place = Place::new("forget");
+    let (second, players, group) = one_of_two_killed(&place).await;
+    let control = second.control();
+    let control = control.to_str().unwrap();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| place.run(arguments));
+    let (code, said) = run(&["forget", &group, "--control", control]);
+    assert!(code == 8 && said.contains("12D3Koo") && said.contains("promote"), "{code}: {said}");
+    let (code, said) = run(&["forget", "--force", &group, "--control", control]);
+    assert!(code == 0 && said.contains("given up"), "{code}: {said}");
+    let mesh = bounded(Mesh::builder().join(&second.address()).start()).await.unwrap();
+    let player = players[0];
+    let read = bounded(mesh.transact(|tx| async move { Ok(tx.get(player).await?.gold) })).await;
+    assert!(matches!(read, Err(driftmesh::Error::ObjectLost { .. })), "{read:?}");
+    let (code, said) = run(&["where", &player.to_string(), "--control", control]);
+    assert!(code == 7 && said.contains("is lost"), "{code}: {said}");
+    let name = bounded(mesh.transact(|tx| async move { tx.lookup::<Player>("ada").await })).await;
+    assert!(matches!(name, Err(driftmesh::Error::BucketMissing { .. })), "{name:?}");
+
+    bounded(mesh.transact(|tx| async move { tx.create(&Player::new("Bob", 1)) })).await.unwrap();
+    let (code, said) = run(&["drain", "--limit", "20", "--json", "--control", control]);
+    assert!(code == 0 && said.contains(r#"{"drained":{"left":0,"lost":0,"moved":"#), "{code}: {said}");
+    let mut second = second;
+    assert_eq!(second.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_is_exported_and_another_one_begins_with_it() {
+    let place = Place::new("export");
+    let first = place.start(&["peer", "--new"]);
+    let players = give(&first.address(), 200).await;
+    let control = first.control();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| place.run(arguments));
+    // The name is that of the caller's directory.
+    let (code, said) = run(&["export", "mesh.export", "--control", control.to_str().unwrap()]);
+    assert!(code == 0 && said.contains("264 objects") && place.0.join("mesh.export").exists(), "{code}: {said}");
+    let (code, said) = run(&["export", "mesh.export", "--control", control.to_str().unwrap()]);
+    assert!(code == 8 && said.contains("exists already"), "{code}: {said}");
+    let second = place.start(&["peer", "--new", "--import", "mesh.export"]);
+    second.line("imported mesh.export: 264 objects");
+    assert_eq!(sum(&second.address(), &players).await, 199 * 200 / 2);
+
+    let file = place.0.join("mesh.export");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.pop();
+    std::fs::write(&file, bytes).unwrap();
+    let (code, said) = run(&["peer", "--new", "--import", "mesh.export"]);
+    assert!(code == 2 && said.contains("ends too early"), "{code}: {said}");
+    std::fs::remove_file(file).unwrap();
+    let (code, said) = run(&["peer", "--import", "mesh.export"]);
+    assert!(code == 2 && said.contains("--new"), "{code}: {said}");
 }

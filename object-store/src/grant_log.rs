@@ -97,6 +97,12 @@ impl GrantLog {
         self.contiguous
     }
 
+    /// The highest number that was answered.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.above.last().copied().unwrap_or(self.contiguous).max(self.contiguous)
+    }
+
     /// About how much it weighs, bytes.
     #[must_use]
     pub fn cost(&self) -> usize {

@@ -113,7 +113,7 @@ impl Peer {
     }
 
     /// Whether a group led here is sending the object.
-    fn is_sending(&self, object: ObjectId) -> bool {
+    pub(crate) fn is_sending(&self, object: ObjectId) -> bool {
         self.led_groups().any(|group| group.in_transit(object).is_some())
     }
 
@@ -192,6 +192,10 @@ impl Peer {
             } else if !self.park(from, object, request.epoch, Parked::Own(group, request)) {
                 self.say_where(from, object);
             }
+            return;
+        }
+        if group == self.group.id() {
+            // It has come here meanwhile, out of a group that this peer leads for another; who waited for it goes on.
             return;
         }
         let by = Other { timestamp: request.age, kind: request.kind.clone() };

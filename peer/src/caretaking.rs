@@ -45,8 +45,7 @@ impl Peer {
         for (to, number, object, epoch) in unsettled {
             // R3: what is on its way leaves a pointer here too.
             self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
-            self.grants_due.insert((id, to, number), self.now.mono);
-            self.timers.set(self.now.mono, Timer::Grant(id, to, number));
+            self.grant_is_due(id, to, number, self.now.mono);
         }
         self.windows.remove(&id);
         self.caretaking.insert(id, Caretaking { founder, from: 0 });
@@ -62,8 +61,8 @@ impl Peer {
 
     /// Somebody else leads the group now, or it is no more.
     pub(crate) fn end_caretaking(&mut self, id: GroupId) {
-        if let Some(followed) = self.followed.remove(&id) {
-            self.forget_undone(&followed.group);
+        if let Some(mut followed) = self.followed.remove(&id) {
+            self.forget_undone(&mut followed.group);
             self.followed.insert(id, followed);
         }
         self.caretaking.remove(&id);

@@ -18,6 +18,11 @@ pub enum Place {
     },
     /// Every group denied having it.
     Nowhere,
+    /// It was lost with a group that an operator gave up.
+    Lost {
+        /// The group.
+        group: GroupId,
+    },
     /// Nobody who may have it answered.
     Unavailable,
 }

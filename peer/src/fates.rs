@@ -1,10 +1,10 @@
 //! What became of commits: stable, lost, or not decided yet, for whoever holds a receipt (R22).
 
-use crate::Peer;
 use crate::message::{FateTold, Message};
 use crate::metrics::RareEvent;
 use crate::steps::Receipt;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, PeerId, Term, TxnId};
 use driftmesh_object_store::Fate;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +76,9 @@ impl Peer {
             };
         }
         let Some(of) = self.group_of(group) else { return FateTold::Unknown };
+        if self.broken(Sabotage::Fates) && !of.is_leading() && lsn > of.watermark() {
+            return FateTold::Lost;
+        }
         match of.fate(term, lsn) {
             Fate::Stable => {
                 let copies = of.consensus().copies(lsn);
@@ -120,6 +123,7 @@ impl Peer {
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.remove(&waiter.as_u64());
+        self.forget_survey(waiter);
         self.fates.forget(waiter);
         self.wakes.push(waiter);
     }
@@ -186,7 +190,7 @@ impl Peer {
                 self.timers.set(now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
                 Poll::Pending
             }
-            answer => answer,
+            answer @ (Poll::Ready(_) | Poll::Pending) => answer,
         }
     }
 

@@ -390,7 +390,8 @@ impl Peer {
 
     fn not_found(&mut self, object: ObjectId) {
         self.metrics.note(RareEvent::NotFound);
-        self.note_ended(object, Place::Nowhere);
+        let lost_with = self.lost_with(object);
+        self.note_ended(object, lost_with.map_or(Place::Nowhere, |group| Place::Lost { group }));
         let Some(fetch) = self.fetches.remove(&object) else { return };
         for id in fetch.waiters() {
             if let Some(txn) = self.txns.get_mut(id) {

@@ -6,7 +6,7 @@
 use crate::Peer;
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
-use driftmesh_model::{Generation, GroupId, Micros, PeerId, Term};
+use driftmesh_model::{Generation, GroupId, Micros, ObjectId, PeerId, Term};
 use driftmesh_object_store::Group;
 use std::collections::BTreeMap;
 
@@ -40,39 +40,59 @@ enum Change {
     End,
 }
 
-fn digest_of(group: GroupId, (generation, term): (Generation, Term), ended: bool) -> u64 {
+fn hashed(group: GroupId, parts: &[u64]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&group.as_u128().to_be_bytes());
-    if !ended {
-        hasher.update(&generation.as_u64().to_be_bytes());
-        hasher.update(&term.as_u64().to_be_bytes());
+    for part in parts {
+        hasher.update(&part.to_be_bytes());
     }
     let hash = hasher.finalize();
     u64::from_be_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
+fn digest_of(group: GroupId, (generation, term): (Generation, Term)) -> u64 {
+    hashed(group, &[generation.as_u64(), term.as_u64()])
+}
+
+fn digest_of_end(group: GroupId, ended: &Ended) -> u64 {
+    if ended.lost { hashed(group, &[1]) } else { hashed(group, &[]) }
+}
+
 impl Groups {
-    fn learn(&mut self, record: &GroupRecord) -> Change {
-        if self.ended.contains_key(&record.group) {
-            return Change::Nothing;
-        }
-        let is_full = self.known.len() + self.ended.len() >= GROUPS_MAX;
-        if let Some(ended) = &record.ended {
-            if is_full && !self.known.contains_key(&record.group) {
+    fn is_full(&self) -> bool {
+        self.known.len() + self.ended.len() >= GROUPS_MAX
+    }
+
+    fn learn_end(&mut self, group: GroupId, ended: &Ended) -> Change {
+        if let Some(held) = self.ended.get(&group) {
+            // What a group's own last entry says outranks that somebody gave it up: it is the truth, and all must agree.
+            if !held.lost || ended.lost {
                 return Change::Nothing;
             }
-            if let Some(known) = self.known.remove(&record.group) {
-                self.digest ^= digest_of(record.group, (known.generation, known.term), false);
-            }
-            self.digest ^= digest_of(record.group, (record.generation, record.term), true);
-            self.ended.insert(record.group, ended.clone());
-            return Change::End;
+            self.digest ^= digest_of_end(group, held);
+        } else if self.is_full() && !self.known.contains_key(&group) {
+            return Change::Nothing;
+        }
+        if let Some(known) = self.known.remove(&group) {
+            self.digest ^= digest_of(group, (known.generation, known.term));
+        }
+        self.digest ^= digest_of_end(group, ended);
+        self.ended.insert(group, ended.clone());
+        Change::End
+    }
+
+    fn learn(&mut self, record: &GroupRecord) -> Change {
+        if let Some(ended) = &record.ended {
+            return self.learn_end(record.group, ended);
+        }
+        if self.ended.contains_key(&record.group) {
+            return Change::Nothing;
         }
         let period = (record.generation, record.term);
         let former = self.known.get(&record.group).copied();
         // R2: a record is replaced by a higher one only.
         let better = match former {
-            None => !is_full,
+            None => !self.is_full(),
             Some(former) => {
                 let held = (former.generation, former.term);
                 period > held || (period == held && former.leader.is_none() && record.leader.is_some())
@@ -82,9 +102,9 @@ impl Groups {
             return Change::Nothing;
         }
         if let Some(former) = former {
-            self.digest ^= digest_of(record.group, (former.generation, former.term), false);
+            self.digest ^= digest_of(record.group, (former.generation, former.term));
         }
-        self.digest ^= digest_of(record.group, period, false);
+        self.digest ^= digest_of(record.group, period);
         let known = Known { generation: record.generation, term: record.term, leader: record.leader };
         self.known.insert(record.group, known);
         Change::Leader
@@ -110,6 +130,16 @@ impl Groups {
     /// What remains of a group that has ended.
     pub(crate) fn ended(&self, group: GroupId) -> Option<&Ended> {
         self.ended.get(&group)
+    }
+
+    /// Whether anything is known of a group.
+    pub(crate) fn is_known(&self, group: GroupId) -> bool {
+        self.known.contains_key(&group) || self.ended.contains_key(&group)
+    }
+
+    /// All groups that have ended.
+    pub(crate) fn all_ended(&self) -> impl Iterator<Item = (GroupId, &Ended)> {
+        self.ended.iter().map(|(group, ended)| (*group, ended))
     }
 
     /// The groups that live, and who leads each.
@@ -146,6 +176,18 @@ impl Peer {
     pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerId> {
         let leader = self.groups.leader(group)?;
         (leader == self.config.peer || self.is_connected(&leader)).then_some(leader)
+    }
+
+    /// Whether an operator gave a group up: what it owned is lost.
+    pub(crate) fn was_forgotten(&self, group: GroupId) -> bool {
+        self.groups.ended(group).is_some_and(|ended| ended.lost)
+    }
+
+    /// The group that an object was lost with, if the best record of it names one that was given up (R1: what owners
+    /// say comes first; ask after a search that found none).
+    pub fn lost_with(&mut self, object: ObjectId) -> Option<GroupId> {
+        let (_, record) = self.best_record(object)?;
+        self.was_forgotten(record.group).then_some(record.group)
     }
 
     /// Whether this peer knows that a group has ended.

@@ -227,6 +227,14 @@ impl Peer {
         candidates.into_iter().take(count).map(|(_, member)| member).collect()
     }
 
+    /// Whether another peer in reach holds all of what this peer's group owns.
+    #[must_use]
+    pub fn has_copies(&self) -> bool {
+        let others = self.group.consensus().membership().members().into_iter().filter(|member| *member != self.me());
+        let mut holding = others.filter(|member| self.is_connected(&member.peer));
+        holding.any(|member| self.has_caught_up(&self.group, &member))
+    }
+
     /// How whole a group is that this peer leads.
     pub(crate) fn wholeness(&self, group: &Group) -> Wholeness {
         let consensus = group.consensus();

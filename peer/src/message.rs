@@ -1,6 +1,7 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
+use crate::operating::Standing;
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
@@ -255,6 +256,17 @@ pub struct ScanPage {
     pub objects: Vec<Scanned>,
     /// How many objects the group was sending elsewhere at that moment; they are in no page.
     pub in_transit: u64,
+    /// The group: another one means that the peer began anew, and the scan must too.
+    pub group: GroupId,
+    /// Objects that the peer moves in place of others that are gone; they are in no page of anybody.
+    pub caretaken: u64,
+    /// How many objects have come to the group so far; arrivals from this number on are a scan of their own.
+    pub arrivals: u64,
+    /// Objects that a scan of the mesh may miss elsewhere: on the last page of a group those that it was sending, on a
+    /// page of arrivals those that are gone again.
+    pub moving: Vec<ObjectId>,
+    /// Whether nothing is left out of the page because too much has moved since the scan began.
+    pub whole: bool,
 }
 
 /// All that a peer says to another.
@@ -317,6 +329,22 @@ pub enum Message {
         ask: u64,
         /// The answer.
         fate: FateTold,
+    },
+    /// Asks what the receiver holds of a group and has from it: an operator wants to do something about it.
+    AskStanding {
+        /// Comes back with the answer.
+        ask: u64,
+        /// The group.
+        group: GroupId,
+    },
+    /// Says that.
+    Standing {
+        /// The question.
+        ask: u64,
+        /// The group.
+        group: GroupId,
+        /// The answer.
+        standing: Box<Standing>,
     },
     /// Reads at one snapshot.
     Read {

@@ -11,11 +11,12 @@ use crate::membership::Member;
 use crate::mending::Mending;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
+use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
 use crate::replicating::Followed;
-use crate::scanning::ScanPages;
+use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::timers::{Timer, Timers};
 use crate::windows::{EarlyRead, Windows};
@@ -24,7 +25,7 @@ use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source
 use driftmesh_model::{
     GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, Group, MemberId, Promises};
+use driftmesh_object_store::{Entry, Group, MemberId, Promises, Write};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -93,6 +94,7 @@ pub struct Peer {
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
+    pub(crate) surveys: Surveys,
     pub(crate) departures: Departures,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
@@ -126,6 +128,7 @@ pub struct Peer {
     pub(crate) copies: Copies,
     pub(crate) recent_commits: VecDeque<RecentCommit>,
     pub(crate) scans: ScanPages,
+    pub(crate) arrivals: Arrivals,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) draining: bool,
     pub(crate) ids_drawn: u64,
@@ -178,6 +181,7 @@ impl Peer {
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             fates: Fates::default(),
+            surveys: Surveys::default(),
             departures: Departures::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
@@ -201,6 +205,7 @@ impl Peer {
             copies: Copies::default(),
             recent_commits: VecDeque::new(),
             scans: ScanPages::default(),
+            arrivals: Arrivals::default(),
             subscriptions: Subscriptions::default(),
             draining: false,
             ids_drawn: 0,
@@ -229,8 +234,25 @@ impl Peer {
         }
     }
 
+    /// Fills a mesh that this peer has just founded and nobody has joined yet with objects from elsewhere: their ids are
+    /// kept, and what genesis made is overwritten. Each object once, and no more than a transaction may write.
+    ///
+    /// Returns `false`, and does nothing, once another peer is known or if this one did not found the mesh.
+    pub fn import(&mut self, now: Now, writes: Vec<Write>) -> bool {
+        self.now = now;
+        if !self.config.founder || !self.members.is_empty() {
+            return false;
+        }
+        let commit = self.clock.tick(now.wall);
+        let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
+        self.journal(Entry::Commit { commit, writes });
+        objects.into_iter().for_each(|object| self.publish(object));
+        true
+    }
+
     #[cfg(feature = "sabotage")]
     fn apply_sabotage(&mut self) {
+        self.group = self.sabotaged(self.group.clone());
         if self.broken(Sabotage::Climb) {
             self.hints.sabotage_climb();
             self.homes.sabotage_climb();
@@ -288,6 +310,8 @@ impl Peer {
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
             Message::Fate { ask, fate } => self.fate_told(ask, fate),
+            Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
+            Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
             Message::Own { group, requests } => self.own_asked(from, group, requests),

@@ -34,12 +34,22 @@ impl Peer {
     /// Notes a record for one home, if it is live. Returns whether there was room for it.
     pub(crate) fn publish_to(&mut self, home: PeerId, record: Record) -> bool {
         if home == self.config.peer {
-            self.homes.learn(record);
+            self.learn_as_home(record);
         } else if self.ring.contains(&home) {
             self.set_publish_timer();
             return self.publisher.publish(home, record);
         }
         true
+    }
+
+    /// This peer is a home itself. R6: a record is never undone, so this waits too until what it says is stable.
+    fn learn_as_home(&mut self, record: Record) {
+        let needs = self.needs_of(self.group.id(), self.group.tail());
+        if needs.is_empty() {
+            self.homes.learn(record);
+        } else {
+            self.send_when(needs, self.config.peer, Message::Publish { batch: 0, records: vec![record] });
+        }
     }
 
     fn set_publish_timer(&mut self) {
@@ -74,7 +84,9 @@ impl Peer {
                 self.metrics.malformed += 1;
             }
         }
-        self.send_now(from, Message::Published { batch });
+        if from != self.config.peer {
+            self.send_now(from, Message::Published { batch });
+        }
     }
 
     /// Path compression: a search that passed here ended there.

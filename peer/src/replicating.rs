@@ -1,10 +1,10 @@
 //! The groups that this peer belongs to: their messages, their timers, and what follows when a lead begins or ends.
 
-use crate::Peer;
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use crate::outbox::Needs;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TxnId};
 use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
@@ -156,7 +156,8 @@ impl Peer {
         }
         let seed = self.draw_seed();
         // R11: what this incarnation ever acknowledged or voted binds it, though it has dropped the journal.
-        let promises = self.dropped.get(&id).copied().unwrap_or_default();
+        let promises = if self.broken(Sabotage::Promises) { None } else { self.dropped.get(&id).copied() };
+        let promises = promises.unwrap_or_default();
         let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
@@ -301,7 +302,8 @@ impl Peer {
         self.metrics.deposed += 1;
         let former_id = self.group.id();
         let running: Vec<TxnId> = self.txns.iter().filter(|txn| !txn.read_only).map(|txn| txn.id).collect();
-        for id in running {
+        let goes_on = self.broken(Sabotage::OneWriter);
+        for id in running.into_iter().filter(|_| !goes_on) {
             self.fail(id, Cause::Deposed { group: former_id });
             if let Some(txn) = self.txns.get_mut(id) {
                 txn.pins.clear();
@@ -311,7 +313,9 @@ impl Peer {
         for id in std::mem::take(&mut self.snapshots_here) {
             self.expire(id);
         }
-        self.locks = LockTable::default();
+        if !goes_on {
+            self.locks = LockTable::default();
+        }
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
@@ -322,8 +326,9 @@ impl Peer {
         self.recent_commits.clear();
         self.drain_from = 0;
         let founded = self.found_group();
-        let former = std::mem::replace(&mut self.group, founded);
-        self.forget_undone(&former);
+        let mut former = std::mem::replace(&mut self.group, founded);
+        former.give_up();
+        self.forget_undone(&mut former);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
         self.dirty.push(former_id);
         self.wake_fates(former_id);
@@ -338,35 +343,19 @@ impl Peer {
 
     /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
     /// what it was about to tell the homes.
-    pub(crate) fn forget_undone(&mut self, former: &Group) {
+    pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
-        let (id, generation) = (former.id(), former.generation());
-        let back = former.owned_from(0).map(|(_, stored)| (stored.object, stored.epoch.next()));
-        let unstable = former.entries_from(former.watermark().next());
-        let left = unstable.filter_map(|(_, entry)| match entry {
-            Entry::TransferOut { object, epoch, .. } => Some((*object, *epoch)),
-            Entry::TermStart { .. }
-            | Entry::Commit { .. }
-            | Entry::TransferIn { .. }
-            | Entry::Handed { .. }
-            | Entry::Refused { .. }
-            | Entry::TakenBack { .. }
-            | Entry::Window { .. }
-            | Entry::Members(_)
-            | Entry::Retired => None,
-        });
-        for (object, epoch) in back.chain(left).collect::<Vec<_>>() {
-            let claim = Record { object, group: id, generation, epoch };
-            let is_it = |record: Option<Record>| record.is_some_and(|record| record.epoch == epoch);
+        let generation = former.generation();
+        for (object, group, epoch) in former.take_undone() {
+            let claim = Record { object, group, generation, epoch };
+            let is_it =
+                |record: Option<Record>| record.is_some_and(|record| (record.group, record.epoch) == (group, epoch));
             if is_it(self.pointers.get(object)) {
                 self.pointers.forget_up_to(&claim);
             }
             if is_it(self.hints.get(object)) {
                 self.hints.forget_up_to(&claim);
-            }
-            if is_it(self.homes.get(object)) {
-                self.homes.forget_up_to(&claim);
             }
         }
         for peer in self.members.keys().copied().collect::<Vec<_>>() {

@@ -13,6 +13,8 @@ pub enum Sabotage {
     Pointers,
     /// R4: owners do not publish again when the nearest peers change.
     Republish,
+    /// R5: what runs at a leader that is deposed goes on, and commits.
+    OneWriter,
     /// R6: an answer to a read does not wait until what it shows is stable.
     BarrierReads,
     /// R6: a grant does not wait until it is stable that the object has left.
@@ -21,12 +23,20 @@ pub enum Sabotage {
     BarrierAnswers,
     /// R7: a follower takes entries that do not follow its own.
     Prefix,
+    /// R7: a vote is given to whoever asks, though it lacks entries.
+    UpToDate,
+    /// R7: what a leader alone holds counts as stable.
+    Stable,
     /// R8: a leader answers at any snapshot, whether its group has agreed on a window or not.
     Window,
     /// R9: followers take entries of a lower term.
     Fence,
     /// R10: commits go on, however much is unstable.
     BoundedLoss,
+    /// R11: while the voters change, a majority of the present ones is enough.
+    Joint,
+    /// R11: who drops a journal owes nothing to the group any more, and votes like somebody new.
+    Promises,
     /// R11: whoever acknowledges counts, whether it belongs to the group or not.
     Members,
     /// R22: a leader that is deposed calls lost what is not stable.
@@ -61,18 +71,23 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
         Self::Republish,
+        Self::OneWriter,
         Self::BarrierReads,
         Self::BarrierGrants,
         Self::BarrierAnswers,
         Self::Prefix,
+        Self::UpToDate,
+        Self::Stable,
         Self::Window,
         Self::Fence,
         Self::BoundedLoss,
+        Self::Joint,
+        Self::Promises,
         Self::Members,
         Self::Fates,
         Self::WoundWait,
@@ -98,12 +113,13 @@ impl Sabotage {
             Self::Climb => "R2",
             Self::Pointers => "R3",
             Self::Republish => "R4",
+            Self::OneWriter => "R5",
             Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers => "R6",
-            Self::Prefix => "R7",
+            Self::Prefix | Self::UpToDate | Self::Stable => "R7",
             Self::Window => "R8",
             Self::Fence => "R9",
             Self::BoundedLoss => "R10",
-            Self::Members => "R11",
+            Self::Joint | Self::Promises | Self::Members => "R11",
             Self::Fates => "R22",
             Self::WoundWait => "R12",
             Self::CommitPoint => "R13",
@@ -116,6 +132,26 @@ impl Sabotage {
             Self::Once => "R20",
             Self::OneGenesis | Self::Names => "R23",
         }
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Peer {
+    /// A group in which the rule of consensus is broken that this run breaks, if it breaks one.
+    pub(crate) fn sabotaged(&self, mut group: driftmesh_object_store::Group) -> driftmesh_object_store::Group {
+        use driftmesh_object_store::BrokenRule;
+        let rules = [
+            (Sabotage::Prefix, BrokenRule::Prefix),
+            (Sabotage::UpToDate, BrokenRule::UpToDate),
+            (Sabotage::Stable, BrokenRule::Stable),
+            (Sabotage::Fence, BrokenRule::Fence),
+            (Sabotage::Joint, BrokenRule::Joint),
+            (Sabotage::Members, BrokenRule::Members),
+        ];
+        if let Some((_, rule)) = rules.into_iter().find(|(sabotage, _)| self.broken(*sabotage)) {
+            group.sabotage(rule);
+        }
+        group
     }
 }
 

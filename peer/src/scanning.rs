@@ -1,18 +1,26 @@
 //! Walking through all that a group owns, page by page, at one snapshot: for audits and tools.
 //!
-//! A scan takes no locks and does not stop objects from moving: one that moves meanwhile may be met twice or not.
+//! A scan takes no locks and does not stop objects from moving: one that moves meanwhile may be met twice or not. Who must
+//! not miss any asks, after the last page of the last peer, each for what has come since its first page: an object that
+//! was met nowhere was being sent, or has arrived somewhere since.
 
 use crate::Peer;
 use crate::message::{Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
-use driftmesh_model::{HybridClock, Lsn, Micros, Now, PeerId, Timestamp, TxnId};
+use driftmesh_model::{HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, Value};
 use driftmesh_txn::Status;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
 
 /// Most objects in a page, and about how many bytes of values.
 const PAGE_OBJECTS_MAX: usize = 1_024;
 const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Cursors from here on are those of arrivals: the number of one is added to it.
+pub const ARRIVALS_FROM: u64 = 1 << 63;
+/// Arrivals that are remembered (R24).
+const ARRIVALS_MAX: usize = 1 << 16;
+/// Most ids of moving objects in a page.
+const MOVING_MAX: usize = 1 << 14;
 /// A page that does not come is asked for again after this.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
 
@@ -22,6 +30,30 @@ struct Asked {
     cursor: u64,
     page: Option<ScanPage>,
     due: Micros,
+}
+
+/// What has come to this peer's group, or come back to it, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    total: u64,
+    last: VecDeque<ObjectId>,
+}
+
+impl Arrivals {
+    pub(crate) fn push(&mut self, object: ObjectId) {
+        self.total += 1;
+        self.last.push_back(object);
+        if self.last.len() > ARRIVALS_MAX {
+            self.last.pop_front();
+        }
+    }
+
+    /// Those from a number on, if all of them are remembered.
+    fn from(&self, number: u64) -> Option<impl Iterator<Item = ObjectId>> {
+        let first = self.total - self.last.len() as u64;
+        let skip = usize::try_from(number.checked_sub(first)?).ok()?;
+        Some(self.last.iter().skip(skip).copied())
+    }
 }
 
 /// The pages asked for: one for each snapshot and peer.
@@ -113,30 +145,83 @@ impl Peer {
     }
 
     fn page(&mut self, snapshot: Timestamp, cursor: u64) -> ScanPage {
+        if cursor >= ARRIVALS_FROM {
+            let (mut page, ids) = self.page_of_arrivals(snapshot, cursor);
+            (page.objects, page.moving) = self.scanned(&ids, snapshot);
+            return page;
+        }
         let from = usize::try_from(cursor).unwrap_or(usize::MAX);
         let mut bytes = 0;
         let mut ids = Vec::new();
         let mut next = None;
         for (after, stored) in self.group.owned_from(from) {
             ids.push(stored.object);
-            bytes += stored.chain.newest().value.as_ref().map_or(0, driftmesh_model::Value::len);
+            bytes += stored.chain.newest().value.as_ref().map_or(0, Value::len);
             if ids.len() >= PAGE_OBJECTS_MAX || bytes >= PAGE_BYTES_MAX {
                 next = Some(after as u64);
                 break;
             }
         }
-        let mut objects = Vec::with_capacity(ids.len());
-        for object in ids {
-            if let Some((epoch, seen)) = self.seen_here(object, snapshot) {
-                let exists = !matches!(seen, Seen::NotYetCreated | Seen::Version { value: None, .. });
-                if exists {
-                    objects.push(Scanned { object, epoch, seen });
-                }
-            }
+        let objects = self.scanned(&ids, snapshot).0;
+        let mut page = self.page_without_objects(snapshot, cursor);
+        (page.next, page.objects) = (next, objects);
+        if next.is_none() {
+            page.moving = self.group.all_unsettled().map(|(_, _, transit)| transit.object).take(MOVING_MAX).collect();
+            page.whole = self.group.in_transit_count() <= MOVING_MAX;
         }
+        page
+    }
+
+    /// A page of what has come since a number of arrivals.
+    fn page_of_arrivals(&self, snapshot: Timestamp, cursor: u64) -> (ScanPage, Vec<ObjectId>) {
+        let mut page = self.page_without_objects(snapshot, cursor);
+        let Some(arrivals) = self.arrivals.from(cursor - ARRIVALS_FROM) else {
+            page.whole = false;
+            return (page, Vec::new());
+        };
+        let mut bytes = 0;
+        let small = |object: &ObjectId| {
+            let is_first_beyond = bytes >= PAGE_BYTES_MAX;
+            bytes +=
+                self.group.owned(*object).and_then(|stored| stored.chain.newest().value.as_ref()).map_or(0, Value::len);
+            !is_first_beyond
+        };
+        let ids: Vec<ObjectId> = arrivals.take(PAGE_OBJECTS_MAX).take_while(small).collect();
+        let after = cursor.saturating_add(ids.len() as u64);
+        page.next = (after - ARRIVALS_FROM < self.arrivals.total).then_some(after);
+        (page, ids)
+    }
+
+    fn page_without_objects(&self, snapshot: Timestamp, cursor: u64) -> ScanPage {
         // What is led in place of somebody else is on its way to where it is scanned.
         let caretaken: usize = self.caretaken().map(|group| group.owned_count() + group.in_transit_count()).sum();
-        let in_transit = (self.group.in_transit_count() + caretaken) as u64;
-        ScanPage { snapshot, cursor, next, objects, in_transit }
+        ScanPage {
+            snapshot,
+            cursor,
+            next: None,
+            objects: Vec::new(),
+            in_transit: (self.group.in_transit_count() + caretaken) as u64,
+            group: self.group.id(),
+            caretaken: caretaken as u64,
+            arrivals: self.arrivals.total,
+            moving: Vec::new(),
+            whole: true,
+        }
+    }
+
+    /// What a snapshot sees of these objects, and which of them are not here.
+    fn scanned(&mut self, ids: &[ObjectId], snapshot: Timestamp) -> (Vec<Scanned>, Vec<ObjectId>) {
+        let (mut objects, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
+        for object in ids {
+            let Some((epoch, seen)) = self.seen_here(*object, snapshot) else {
+                gone.push(*object);
+                continue;
+            };
+            let exists = !matches!(seen, Seen::NotYetCreated | Seen::Version { value: None, .. });
+            if exists {
+                objects.push(Scanned { object: *object, epoch, seen });
+            }
+        }
+        (objects, gone)
     }
 }

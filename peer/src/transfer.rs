@@ -2,6 +2,7 @@
 
 use crate::message::{Grant, GrantReply, GrantedValue, GrantedVersion, Message};
 use crate::metrics::RareEvent;
+use crate::operating::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
@@ -17,6 +18,12 @@ const DRAIN_SLOTS: usize = 256;
 const DRAIN_PAUSE: Micros = Micros::from_millis(10);
 
 impl Peer {
+    /// A grant is to be sent at a time.
+    pub(crate) fn grant_is_due(&mut self, from: GroupId, to: GroupId, number: u64, at: Micros) {
+        self.grants_due.insert((from, to, number), at);
+        self.timers.set(at, Timer::Grant(from, to, number));
+    }
+
     /// Step 2 of a transfer: journals that the object leaves, and sends it when that is stable.
     pub(crate) fn transfer_out(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) {
         let to = waiter.group;
@@ -77,9 +84,7 @@ impl Peer {
 
     /// Sends a grant, with hashes for what the receiver said it has.
     pub(crate) fn send_grant(&mut self, from: GroupId, to: GroupId, number: u64, have: Option<Hash>) {
-        let due = self.now.mono.plus(REPEAT_GRANT_AFTER);
-        self.grants_due.insert((from, to, number), due);
-        self.timers.set(due, Timer::Grant(from, to, number));
+        self.grant_is_due(from, to, number, self.now.mono.plus(REPEAT_GRANT_AFTER));
         let leader = self.leader_of(to);
         let Some(group) = self.led(from) else { return };
         let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
@@ -142,18 +147,24 @@ impl Peer {
         let of = |group: &Group| group.unsettled_to(to).map(|number| (group.id(), number)).collect::<Vec<_>>();
         let unsettled: Vec<(GroupId, u64)> = self.led_groups().flat_map(of).collect();
         for (from, number) in unsettled {
-            self.grants_due.insert((from, to, number), self.now.mono);
-            self.timers.set(self.now.mono, Timer::Grant(from, to, number));
+            self.grant_is_due(from, to, number, self.now.mono);
         }
     }
 
     /// A group has ended for good, and what it answered is known: what is on its way to it arrived, or comes back (R19).
+    /// Of one that was given up nobody knows what it took and did with it, so nothing comes back: beside newer states of
+    /// what it was committed with there, an older state of it would be a world that never was.
     pub(crate) fn settle_grants_to_ended(&mut self, to: GroupId) {
         let of = |group: &Group| group.unsettled_to(to).map(|number| (group.id(), number)).collect::<Vec<_>>();
         let unsettled: Vec<(GroupId, u64)> = self.led_groups().flat_map(of).collect();
         for (from, number) in unsettled {
-            let log = self.groups.ended(to).and_then(|ended| ended.received.get(&from));
-            match log.map_or(GrantSeen::New, |log| log.look_up(number)) {
+            let Some(ended) = self.groups.ended(to) else { return };
+            let seen = match ended.received.get(&from) {
+                Some(log) => log.look_up(number),
+                None if ended.lost => GrantSeen::Adopted,
+                None => GrantSeen::New,
+            };
+            match seen {
                 GrantSeen::Adopted => self.handed(from, to, number),
                 GrantSeen::New | GrantSeen::Refused | GrantSeen::BeyondWindow => self.take_back(from, to, number),
             }
@@ -171,6 +182,11 @@ impl Peer {
             }
             return;
         };
+        if self.was_forgotten(grant.from) {
+            // What its objects are said to be, lost, they stay.
+            self.metrics.note(RareEvent::GrantToFormerLeader);
+            return;
+        }
         let is_numbered = grant.number > 0 && grant.unsettled_from <= grant.number;
         if grant.from == grant.to || !is_numbered {
             // R25: no sound group says so, and no answer to it could be journalled.
@@ -263,6 +279,8 @@ impl Peer {
             floor: grant.floor,
         });
         self.metrics.arrived += 1;
+        let (number, object, epoch) = (grant.number, grant.object, grant.epoch);
+        self.remember_adopted(grant.from, AdoptedGrant { to: grant.to, number, object, epoch });
         self.answer_grant(from, grant, GrantReply::Adopted, lsn);
         let record = self.own_record(grant.object, grant.epoch);
         self.settled_here(record);
@@ -270,6 +288,7 @@ impl Peer {
 
     /// The object is owned here at this record's epoch: older claims go, homes are told, waiters go on.
     fn settled_here(&mut self, record: Record) {
+        self.arrivals.push(record.object);
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);

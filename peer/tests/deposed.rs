@@ -154,6 +154,7 @@ fn what_a_deposed_leader_gathered_in_the_same_step_does_not_leave() {
     assert!(mesh.intend(wants, &[moving]).is_pending());
     mesh.settle();
     assert!(mesh.look(0, |peer| peer.group().in_transit(moving).is_some()));
+    mesh.run(1);
     mesh.pause(0);
     let reader = mesh.begin_for(3, "reader", 30_000);
     assert!(mesh.read(reader, object).is_pending());

@@ -90,6 +90,11 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         next: Some(1),
         objects: vec![WireScanned { object, epoch, seen: seen.clone() }],
         in_transit: 0,
+        group: theirs,
+        caretaken: 0,
+        arrivals: 0,
+        moving: vec![object],
+        whole: true,
     };
     [
         wire::heartbeat(theirs, mesh.now(1).wall, Some(now), 3, 1_000),
@@ -112,6 +117,8 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         Wire::ClockAhead { objects: vec![object], receiver: mesh.now(1).wall },
         Wire::Scan { snapshot: now, cursor: 0 },
         Wire::ScanPage(page),
+        Wire::AskStanding { ask: 1, group: ours },
+        Wire::Standing { ask: 1, group: ours, standing: driftmesh_peer::Standing::default() },
     ]
     .iter()
     .map(Wire::message)
@@ -600,6 +607,11 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
             next: Some(number),
             objects: vec![WireScanned { object, epoch, seen }],
             in_transit: number,
+            group: from,
+            caretaken: number,
+            arrivals: number,
+            moving: vec![object],
+            whole: picks.flavour == 3,
         }),
     };
     wire.message()

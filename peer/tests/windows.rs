@@ -145,6 +145,33 @@ fn a_zombie_answers_below_its_stable_window_only_and_the_heir_moves_things_above
 }
 
 #[test]
+fn an_heir_with_a_slow_clock_moves_things_above_the_window_of_its_predecessor() {
+    let mesh = Mesh::replicated_with(4, 2, |at, setup| setup.wall_offset_us = if at == 0 { 0 } else { -700_000 });
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let former = mesh.group_id(0);
+    mesh.forge(3, 0, wire::read(object, Timestamp::from_wall(mesh.now(0).wall)));
+    mesh.run(100);
+    let window = last_window(&mesh, 0);
+    assert!(window > Timestamp::ZERO);
+    mesh.kill(0);
+    let heir = mesh.leader_within(former, 2_000, 0);
+    let floors = |mesh: &Mesh| {
+        let departures = |group: &driftmesh_object_store::Group| {
+            let floor = |(_, entry): (_, &Entry)| match entry {
+                Entry::TransferOut { floor, .. } => Some(*floor),
+                _ => None,
+            };
+            group.entries_from(driftmesh_model::Lsn::ZERO).filter_map(floor).collect::<Vec<_>>()
+        };
+        mesh.look_at_group(heir, former, departures).unwrap_or_default()
+    };
+    mesh.run_until("something has left", 1_000, || !floors(&mesh).is_empty());
+    assert!(Timestamp::from_wall(mesh.now(heir).wall) < window, "its clock alone would not do");
+    assert!(floors(&mesh).iter().all(|floor| *floor >= window), "{:?} are below {window}", floors(&mesh));
+}
+
+#[test]
 fn an_heir_promises_nothing_before_its_own_first_entry_is_stable() {
     let mesh = Mesh::replicated(5, 2);
     let object = mesh.create_known(0, 1);

@@ -27,12 +27,11 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     let mut wrong = std::mem::take(&mut simulation.observer.violations);
     wrong.append(&mut world.recorder.lock().violations);
     check_fates(simulation, world, &mut wrong);
-    let mut owned = owned_objects(simulation, &mut wrong);
-    for group in &simulation.lost_groups {
-        // Nobody can reach these; what they hold is what an operator would find.
-        let state = simulation.observer.state_at(*group, simulation.observer.stable_to(*group));
-        take_over(*group, &state, &mut owned, &mut wrong);
-    }
+    let owned = if simulation.lost_groups.is_empty() {
+        owned_objects(simulation, &mut wrong)
+    } else {
+        what_an_operator_finds(simulation, &mut wrong)
+    };
     count(&owned, world, &mut wrong);
     let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
     let fates = fates(world);
@@ -121,6 +120,23 @@ pub(crate) fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) ->
                 }
             }
         });
+    }
+    owned
+}
+
+/// What all groups hold for stable, those that lost their majority included, and what is on its way between them.
+fn what_an_operator_finds(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
+    let (mut owned, mut on_the_way) = (BTreeMap::new(), BTreeMap::new());
+    for group in simulation.observer.groups() {
+        let state = simulation.observer.state_at(group, simulation.observer.stable_to(group));
+        take_over(group, &state, &mut owned, wrong);
+        for (_, _, transit) in state.all_unsettled() {
+            let value = transit.chain.newest().value.clone();
+            on_the_way.insert(transit.object, Owned { group, epoch: transit.epoch, value });
+        }
+    }
+    for (object, transit) in on_the_way {
+        owned.entry(object).or_insert(transit);
     }
     owned
 }

@@ -380,12 +380,16 @@ impl Observer {
         self.journals.get(&group).is_some_and(|journal| journal.retired)
     }
 
+    /// All groups that ever appended anything.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.journals.keys().copied()
+    }
+
     /// What became of a receipt, by the stable journal (R22).
     pub(crate) fn fate(&self, receipt: &Receipt) -> Fate {
         let Some(journal) = self.journals.get(&receipt.group) else { return Fate::Unknown };
-        let starts = journal.stable.iter().enumerate().filter_map(|(index, (_, entry))| match entry {
-            Entry::TermStart { term } => Some((*term, Lsn::from_u64(index as u64 + 1))),
-            _ => None,
+        let starts = journal.stable.iter().enumerate().filter_map(|(index, (_, entry))| {
+            if let Entry::TermStart { term } = entry { Some((*term, Lsn::from_u64(index as u64 + 1))) } else { None }
         });
         let mut began = false;
         for (term, start) in starts {

@@ -3,6 +3,7 @@
 
 use crate::world::SimPeer;
 use driftmesh_model::{Epoch, GroupId, ObjectId};
+use driftmesh_object_store::Group;
 use std::collections::BTreeMap;
 
 /// The departures that nobody has come back from, by group and object: the epoch, and how many peers had restarted.
@@ -26,7 +27,13 @@ impl Departures {
     /// proves nothing.
     pub(crate) fn check(&self, peers: &[SimPeer], which: &[usize], restarts: usize) -> Option<String> {
         for index in which.iter().filter(|index| !peers[**index].gone) {
-            let group = peers[*index].host.look(|peer| peer.group().id());
+            let (group, term) = peers[*index].host.look(|peer| (peer.group().id(), peer.group().term()));
+            let is_newer = |other: &Group| other.id() == group && other.term() > term;
+            let mut alive = peers.iter().filter(|peer| !peer.gone);
+            if alive.any(|peer| peer.host.look(|peer| peer.groups().any(is_newer))) {
+                // Its leader was deposed and does not know it yet.
+                continue;
+            }
             let of_group = (group, ObjectId::from_u128(0))..=(group, ObjectId::from_u128(u128::MAX));
             for ((_, object), (epoch, _)) in self.open.range(of_group).filter(|(_, (_, then))| *then == restarts) {
                 let pointer = peers[*index].host.look(|peer| peer.pointer(*object));

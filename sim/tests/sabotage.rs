@@ -8,7 +8,7 @@ use driftmesh_peer::Sabotage;
 use driftmesh_sim::{Options, Overrides, Stage, run_founding_seed, run_seed};
 
 /// Within this many seeds each sabotage must be caught.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 5_000;
 
 fn caught_within(sabotage: Sabotage) -> Option<(u64, String)> {
     let overrides = Overrides { sabotage: Some(sabotage), ..Overrides::default() };
@@ -47,6 +47,20 @@ sabotages! {
     climb: Climb,
     pointers: Pointers,
     republish: Republish,
+    one_writer: OneWriter,
+    barrier_reads: BarrierReads,
+    barrier_grants: BarrierGrants,
+    barrier_answers: BarrierAnswers,
+    prefix: Prefix,
+    up_to_date: UpToDate,
+    stable: Stable,
+    window: Window,
+    fence: Fence,
+    bounded_loss: BoundedLoss,
+    joint: Joint,
+    promises: Promises,
+    members: Members,
+    fates: Fates,
     wound_wait: WoundWait,
     commit_point: CommitPoint,
     fetch_age: FetchAge,

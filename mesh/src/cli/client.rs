@@ -37,7 +37,20 @@ pub(super) fn chosen(control: Option<&Path>) -> Result<PathBuf, Failure> {
 /// # Errors
 /// When it does not answer, or answers with an error.
 pub(super) fn ask(path: &Path, request: &Value) -> Result<(String, Value), Failure> {
-    let line = exchange(path, request).map_err(|error| {
+    ask_for(path, request, ANSWER_MAX, &mut |_| {})
+}
+
+/// As `ask`, of something that may take so long, or so long from one word of progress to the next.
+///
+/// # Errors
+/// As `ask`.
+pub(super) fn ask_for(
+    path: &Path,
+    request: &Value,
+    limit: Duration,
+    progress: &mut dyn FnMut(&Value),
+) -> Result<(String, Value), Failure> {
+    let line = exchange(path, request, limit, progress).map_err(|error| {
         let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
         Failure::new(Exit::Control, message)
     })?;
@@ -69,18 +82,30 @@ fn the_one_running() -> Result<PathBuf, Failure> {
     }
 }
 
-fn exchange(path: &Path, request: &Value) -> std::io::Result<String> {
+/// Says something and takes the answer; lines before it that tell of progress go to `progress`.
+fn exchange(
+    path: &Path,
+    request: &Value,
+    limit: Duration,
+    progress: &mut dyn FnMut(&Value),
+) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
     match stream.write_all(format!("{request}\n").as_bytes()) {
         // A peer that has too many clients says so before it reads, and hangs up.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written?,
     }
-    let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
-    Ok(line)
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        (&mut reader).take(ANSWER_BYTES_MAX).read_line(&mut line)?;
+        match serde_json::from_str::<Value>(&line) {
+            Ok(told) if told["progress"].is_object() => progress(&told["progress"]),
+            Ok(_) | Err(_) => return Ok(line),
+        }
+    }
 }
 
 /// Text of a value, without quotes.
@@ -93,7 +118,7 @@ fn table(status: &Value) -> String {
     let mut table = String::new();
     let mut row = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(table, "{name:<9} {value}");
+        let _ = writeln!(table, "{name:<10} {value}");
     };
     let genesis = status["genesis"].as_str().unwrap_or("not joined yet");
     row("mesh", format!("{} (genesis {genesis})", get("mesh")));
@@ -133,6 +158,23 @@ fn table(status: &Value) -> String {
     if status["draining"].as_bool() == Some(true) {
         row("state", "leaving".to_owned());
     }
+    for (number, group) in status["groups"].as_array().into_iter().flatten().enumerate() {
+        row(if number == 0 { "groups" } else { "" }, group_line(group, &status["peer"], number == 0));
+    }
+    for (number, group) in status["leaderless"].as_array().into_iter().flatten().enumerate() {
+        let name = if number == 0 { "leaderless" } else { "" };
+        row(name, format!("group {}: nobody in reach leads it; its objects are unavailable", text(group)));
+    }
+    row(
+        "unstable",
+        format!(
+            "{} bytes for {} ms, {} messages wait for them",
+            get("unstable_bytes"),
+            get("unstable_ms"),
+            get("held_messages")
+        ),
+    );
+    row("may stop", may_stop(status));
     let members = status["members"].as_array().cloned().unwrap_or_default();
     row("peers", format!("{} besides this one", members.len()));
     for member in &members {
@@ -152,6 +194,45 @@ fn table(status: &Value) -> String {
     table
 }
 
+/// One group that the peer belongs to.
+fn group_line(group: &Value, me: &Value, own: bool) -> String {
+    let get = |key: &str| text(&group[key]);
+    let leads = &group["leader"] == me;
+    let role = match (leads, own) {
+        (true, true) => "its own".to_owned(),
+        (true, false) => "led in place of a lost peer".to_owned(),
+        (false, _) if group["leader"].is_null() => "nobody leads".to_owned(),
+        (false, _) => format!("led by {}", get("leader")),
+    };
+    // Only a leader knows what its members hold.
+    let whole = if leads { format!("  whole {}/{}", get("whole"), get("wanted")) } else { String::new() };
+    let halted = group["halted"].as_str().map_or_else(String::new, |why| format!("  stopped: {why}"));
+    format!(
+        "{}  {role}  {} voters, {} learners{whole}  {} owned  lag {}{halted}",
+        get("group"),
+        get("voters"),
+        get("learners"),
+        get("owned"),
+        get("lag"),
+    )
+}
+
+/// Whether another peer may stop now, as far as this one knows.
+fn may_stop(status: &Value) -> String {
+    if let Some(why) = status["may_not_stop_because"].as_str() {
+        return format!("no ({why})");
+    }
+    let others = status["members"].as_array().into_iter().flatten();
+    if !others.into_iter().any(|member| member["connected"].as_bool() == Some(true)) {
+        return "no (this is the last peer: its objects end with it)".to_owned();
+    }
+    let led = status["groups"].as_array().into_iter().flatten().filter(|group| group["leader"] == status["peer"]);
+    if led.into_iter().all(|group| group["may_lose_one"].as_bool() == Some(true)) {
+        return "yes".to_owned();
+    }
+    "yes, by `drain` or a clean stop; after a crash an operator would be needed (`promote`)".to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +243,12 @@ mod tests {
             "mesh": "arena", "genesis": "ab", "peer": "12D3", "group": "01", "addresses": ["/ip4/127.0.0.1/tcp/1"],
             "uptime_ms": 2_500, "owned": 3, "in_transit": 1, "fetching": 0, "transactions": 0, "journal_tail": 9,
             "journal_lag": 2, "transport": {"other_genesis": 4}, "longest_core_hold_us": 40, "draining": false,
+            "groups": [
+                {"group": "01", "leader": "12D3", "voters": 1, "learners": 1, "whole": 1, "wanted": 2, "owned": 3, "lag": 2},
+                {"group": "02", "leader": "12D4", "voters": 1, "learners": 1, "whole": 0, "wanted": 2, "owned": 7, "lag": 0},
+            ],
+            "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
+            "may_not_stop_because": "nobody in reach leads group 03",
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
         });
         let table = table(&status);
@@ -172,9 +259,27 @@ mod tests {
             "lag 2",
             "4 handshakes with peers of another mesh",
             "12D4  group 02  connected  7 objects",
-            "uptime    2 s",
+            "uptime     2 s",
+            "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2\n",
+            "02  led by 12D4  1 voters, 1 learners  7 owned  lag 0\n",
+            "leaderless group 03: nobody",
+            "unstable   96 bytes for 4 ms, 1 messages",
+            "may stop   no (nobody in reach leads group 03)",
         ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }
+    }
+
+    #[test]
+    fn the_last_peer_may_not_stop_and_one_of_two_may_not_crash() {
+        let mut status = serde_json::json!({
+            "peer": "12D3", "may_not_stop_because": null, "members": [{"connected": false}],
+            "groups": [{"leader": "12D3", "may_lose_one": false}, {"leader": "12D4", "may_lose_one": false}],
+        });
+        assert!(may_stop(&status).starts_with("no (this is the last peer"));
+        status["members"][0]["connected"] = true.into();
+        assert!(may_stop(&status).starts_with("yes, by `drain`"));
+        status["groups"][0]["may_lose_one"] = true.into();
+        assert_eq!(may_stop(&status), "yes");
     }
 }

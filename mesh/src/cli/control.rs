@@ -23,14 +23,32 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// A client that does not take its answer for so long is cut off.
 const WRITE_MAX: Duration = Duration::from_secs(5);
 
+/// Words of progress that wait to be written.
+const PROGRESS_MAX: usize = 4;
+
 /// What a client can say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+pub(super) struct Line {
     cmd: Command,
     /// The id of the object that `explain` is about.
     #[serde(default)]
     object: Option<String>,
+    /// The id of the group that `promote` and `forget` are about.
+    #[serde(default)]
+    pub(super) group: Option<String>,
+    /// Whether `promote` goes on although others have seen more.
+    #[serde(default)]
+    pub(super) accept_loss: bool,
+    /// Whether `forget` gives up a group that somebody holds.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// The file that `export` writes.
+    #[serde(default)]
+    pub(super) file: Option<String>,
+    /// How long `drain` may take, seconds.
+    #[serde(default)]
+    limit: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -39,6 +57,10 @@ enum Command {
     Status,
     Explain,
     Leave,
+    Drain,
+    Export,
+    Promote,
+    Forget,
     Stop,
 }
 
@@ -47,6 +69,8 @@ enum Command {
 pub(super) enum Ask {
     /// Hand everything over, then end.
     Leave,
+    /// The same, in so long at most.
+    Drain(Duration),
     /// End without handing over.
     Stop,
 }
@@ -161,7 +185,12 @@ async fn serve_client(stream: UnixStream, mesh: &Mesh, requests: &mpsc::Sender<R
         let answer = if is_too_long {
             json!({ "error": format!("a line may have at most {LINE_BYTES_MAX} bytes") })
         } else {
-            answer_line(&line, mesh, requests, &mut confirm).await
+            let (teller, mut told) = mpsc::channel(PROGRESS_MAX);
+            let answering = answer_line(&line, mesh, requests, &mut confirm, &teller);
+            match with_progress(answering, &mut told, &mut writer).await {
+                Some(answer) => answer,
+                None => return,
+            }
         };
         let written = tokio::time::timeout(WRITE_MAX, write_line(&mut writer, &answer)).await;
         if let Some(confirm) = confirm {
@@ -177,27 +206,53 @@ async fn serve_client(stream: UnixStream, mesh: &Mesh, requests: &mpsc::Sender<R
     }
 }
 
+/// Waits for an answer, and writes what is told before it. `None` when the client does not take it: what it asked for is
+/// given up then.
+async fn with_progress(
+    answering: impl Future<Output = Value>,
+    told: &mut mpsc::Receiver<Value>,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+) -> Option<Value> {
+    let mut answering = std::pin::pin!(answering);
+    loop {
+        let telling = tokio::select! {
+            biased;
+            answer = &mut answering => return Some(answer),
+            Some(telling) = told.recv() => telling,
+        };
+        if !matches!(tokio::time::timeout(WRITE_MAX, write_line(writer, &telling)).await, Ok(Ok(()))) {
+            return None;
+        }
+    }
+}
+
 async fn answer_line(
     line: &[u8],
     mesh: &Mesh,
     requests: &mpsc::Sender<Request>,
     confirm: &mut Option<oneshot::Sender<()>>,
+    told: &mpsc::Sender<Value>,
 ) -> Value {
-    let line = serde_json::from_slice::<Line>(line);
-    let ask = match line.as_ref().map(|line| line.cmd) {
-        Ok(Command::Explain) => {
-            let object = line.as_ref().ok().and_then(|line| line.object.as_deref());
-            return super::locate::answer(mesh, object).await;
+    let line = match serde_json::from_slice::<Line>(line) {
+        Ok(line) => line,
+        Err(error) => {
+            return json!({ "error": format!(
+                "{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"export\", \"promote\", \"forget\", \"drain\", \"leave\" or \"stop\""
+            ) });
         }
-        Ok(Command::Status) => {
+    };
+    let ask = match line.cmd {
+        Command::Explain => return super::locate::answer(mesh, line.object.as_deref()).await,
+        Command::Status => {
             let status = serde_json::to_value(mesh.status());
             return status.unwrap_or_else(|error| json!({ "error": error.to_string() }));
         }
-        Ok(Command::Leave) => Ask::Leave,
-        Ok(Command::Stop) => Ask::Stop,
-        Err(error) => {
-            return json!({ "error": format!("{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"leave\" or \"stop\"") });
-        }
+        Command::Promote => return super::operators::answer_promote(mesh, &line).await,
+        Command::Forget => return super::operators::answer_forget(mesh, &line).await,
+        Command::Export => return super::operators::answer_export(mesh, &line, told).await,
+        Command::Leave => Ask::Leave,
+        Command::Drain => Ask::Drain(Duration::from_secs(line.limit.unwrap_or(super::operators::DRAIN_SECONDS))),
+        Command::Stop => Ask::Stop,
     };
     let (answer, answered) = oneshot::channel();
     let (confirmation, written) = oneshot::channel();

@@ -9,12 +9,13 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0  ended as asked
   1  failed for another reason
-  2  the command line, the secret file or an address is wrong
+  2  the command line, the secret file, the file to import or an address is wrong
   3  the port is taken, or cannot be listened at
   4  the mesh refused this peer: name, secret, genesis or protocol version
   5  no peer of the mesh could be reached, or no mesh was founded, in time
   6  the control socket cannot be created, or no peer answers there
   7  the object was not found
+  8  the peer refuses the command, and nothing has changed
   130  ended at once by a second Ctrl-C";
 
 /// Why the program ended.
@@ -36,6 +37,8 @@ pub(super) enum Exit {
     Control,
     /// The object was not found.
     NotFound,
+    /// The peer refuses the command, and nothing has changed.
+    Declined,
     /// Ended at once by a second Ctrl-C.
     Interrupted,
 }
@@ -51,6 +54,7 @@ impl From<Exit> for ExitCode {
             Exit::Unreachable => 5,
             Exit::Control => 6,
             Exit::NotFound => 7,
+            Exit::Declined => 8,
             Exit::Interrupted => 130,
         })
     }
@@ -90,7 +94,10 @@ impl From<StartError> for Failure {
             | StartError::EmptySecret
             | StartError::NewAndJoin
             | StartError::OneWayToFound
-            | StartError::Expect { .. } => Exit::Usage,
+            | StartError::Expect { .. }
+            | StartError::Replicas { .. }
+            | StartError::Import(_)
+            | StartError::ImportWithoutNew => Exit::Usage,
             StartError::Refused { .. } => Exit::Refused,
             StartError::Unreachable { .. } | StartError::NotFounded { .. } => Exit::Unreachable,
             _ => Exit::Other,

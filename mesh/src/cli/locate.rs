@@ -37,6 +37,10 @@ fn described(object: ObjectId, found: &Found) -> Value {
             described["epoch"] = json!(epoch.as_u64());
         }
         Place::Nowhere => described["place"] = json!("nowhere"),
+        Place::Lost { group } => {
+            described["place"] = json!("lost");
+            described["group"] = json!(group.to_string());
+        }
         Place::Unavailable => described["place"] = json!("unavailable"),
     }
     described
@@ -65,6 +69,10 @@ fn not_found(found: &Value) -> String {
         return format!(
             "object {object} is nowhere: every group denied having it; it is deleted and forgotten, or its creation never committed"
         );
+    }
+    if found["place"] == "lost" {
+        let group = client::text(&found["group"]);
+        return format!("object {object} is lost: it belonged to group {group}, which an operator gave up (`forget`)");
     }
     format!(
         "object {object}: nobody who may have it answered; see `driftmesh status` for peers that are lost, and try again"

@@ -4,6 +4,7 @@ mod client;
 mod control;
 mod exit;
 mod locate;
+mod operators;
 mod out;
 mod peer;
 mod socket;
@@ -28,6 +29,15 @@ enum Command {
     Peer(PeerArgs),
     /// Shows a running peer of this machine: its peers, groups, objects and lag.
     Status(StatusArgs),
+    /// Lets a running peer hand everything over and end, and says what was moved, left and lost.
+    Drain(DrainArgs),
+    /// Founds a group anew from what is left of it, when most of its members are gone for good. What they had beyond that
+    /// is lost. See `leaderless` in the status.
+    Promote(PromoteArgs),
+    /// Gives up a group whose members are all gone for good: its objects and receipts are lost.
+    Forget(ForgetArgs),
+    /// Writes one consistent snapshot of the whole mesh to a file, while it runs. See `peer --new --import`.
+    Export(ExportArgs),
     /// Says which peer owns an object now.
     Where(LocateArgs),
     /// Says which peer owns an object now, and how a running peer found it: by which steps, over which peers, at
@@ -41,6 +51,9 @@ struct PeerArgs {
     /// Founds a new mesh. Without this, --expect and --join the peer looks for a mesh and never founds one.
     #[arg(long)]
     new: bool,
+    /// Begins the new mesh with what `driftmesh export` wrote to FILE.
+    #[arg(long, value_name = "FILE", requires = "new")]
+    import: Option<PathBuf>,
     /// Joins any mesh within reach, else founds one once N peers have found each other and agreed. The same N at all
     /// peers, more than half of those planned; 1 to 128.
     #[arg(long, value_name = "N")]
@@ -71,9 +84,12 @@ struct PeerArgs {
     /// Does not look for peers of the same network by mDNS, and is not found by it.
     #[arg(long)]
     no_mdns: bool,
-    /// The failure domain of this peer, shown in its status.
+    /// The failure domain of this peer: copies are kept in other ones where there are any. Default: the machine.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
+    /// How many other peers hold copies of what this one owns: 0 to 6. Fewer where there are fewer peers.
+    #[arg(long, value_name = "K", default_value_t = driftmesh::REPLICAS)]
+    replicas: usize,
     /// Where to put the control socket. Default: a directory of its own in $XDG_RUNTIME_DIR or the temporary
     /// directory.
     #[arg(long, value_name = "PATH")]
@@ -92,6 +108,55 @@ struct StatusArgs {
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Which peer to drain, and how long that may take.
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// How long handing over may take, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = operators::DRAIN_SECONDS)]
+    limit: u64,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+/// Which group to found anew.
+#[derive(Debug, Args)]
+struct PromoteArgs {
+    /// The group, as the status names it.
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Says that the members that are missing will not come back. Without this nothing happens.
+    #[arg(long, required = true)]
+    force: bool,
+    /// Goes on although others have seen more of the group than is left.
+    #[arg(long)]
+    accept_loss: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+/// Which group to give up.
+#[derive(Debug, Args)]
+struct ForgetArgs {
+    /// The group, as the status names it.
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Gives it up although somebody in reach holds a copy, or leads it.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+/// Where to write a snapshot.
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The file, which must not exist. The peer that is asked writes it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    asked: StatusArgs,
 }
 
 /// Which object to find, and which peer to ask.
@@ -116,6 +181,10 @@ pub(crate) fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Peer(args) => start_logging(&args.log).and_then(|()| run_peer(args)),
         Command::Status(args) => client::status(args.control.as_deref(), args.json).map(|()| Exit::Success),
+        Command::Drain(args) => operators::drain(args.asked.control.as_deref(), args.limit, args.asked.json),
+        Command::Promote(args) => operators::promote(&args),
+        Command::Forget(args) => operators::forget(&args),
+        Command::Export(args) => operators::export(&args),
         Command::Where(args) => args.show(false),
         Command::Explain(args) => args.show(true),
     };

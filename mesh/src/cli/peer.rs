@@ -52,6 +52,9 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
+    if let Some(file) = &args.import {
+        say(&format!("imported {}: {}", file.display(), counted(mesh.status().owned, "object")));
+    }
     let waiting = Waiting::new(&args);
     let mut running = Running {
         mesh,
@@ -85,7 +88,7 @@ fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
                        or the others";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
+    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns).replicas(args.replicas);
     if args.new {
         builder = builder.new_mesh();
     } else if let Some(expect) = args.expect {
@@ -98,6 +101,9 @@ fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
     builder = args.advertise.iter().fold(builder, |builder, address| builder.advertise(address));
     if let Some(path) = &args.secret {
         builder = builder.secret(read_secret(path)?);
+    }
+    if let Some(file) = &args.import {
+        builder = builder.import(file);
     }
     if let Some(zone) = &args.zone {
         builder = builder.zone(zone);
@@ -460,7 +466,15 @@ impl Running {
         let mesh = self.mesh.clone();
         let ending = async {
             match ask {
-                Ask::Leave => leave(&mesh).await,
+                Ask::Leave => {
+                    let left = leave(&mesh, LEAVE_MAX).await;
+                    json!({ "left": { "handed_over": left.handed_over, "stayed": left.stayed } })
+                }
+                Ask::Drain(limit) => {
+                    let left = leave(&mesh, limit).await;
+                    let copied = left.stayed.saturating_sub(left.lost);
+                    json!({ "drained": { "moved": left.handed_over, "left": copied, "lost": left.lost } })
+                }
                 Ask::Stop => {
                     mesh.shutdown().await;
                     say("stopped");
@@ -489,27 +503,31 @@ async fn tell(request: Request, answer: Value) {
     }
 }
 
-async fn leave(mesh: &Mesh) -> Value {
+async fn leave(mesh: &Mesh, limit: Duration) -> Left {
     let status = mesh.status();
     let others = mesh.peers().len();
     if status.genesis.is_none() {
         say("leaving: there was no mesh");
-        mesh.leave(LEAVE_MAX).await;
-        return json!({ "left": { "handed_over": 0, "stayed": 0 } });
+        mesh.leave(limit).await;
+        return Left { handed_over: 0, stayed: 0, lost: 0 };
     }
     let objects = counted(status.owned + status.in_transit, "object");
     if others > 0 {
         say(&format!(
             "leaving: handing {objects} over to {}, {} s at most; Ctrl-C ends at once",
             counted(others, "other peer"),
-            LEAVE_MAX.as_secs()
+            limit.as_secs()
         ));
     } else {
         say(&format!("leaving: this is the last peer, so its {objects} end with it"));
     }
-    let Left { handed_over, stayed } = mesh.leave(LEAVE_MAX).await;
-    say(&format!("left: {} handed over, {stayed} lost", counted(handed_over, "object")));
-    json!({ "left": { "handed_over": handed_over, "stayed": stayed } })
+    let left = mesh.leave(limit).await;
+    let copied = match left.stayed.saturating_sub(left.lost) {
+        0 => String::new(),
+        copied => format!("{copied} left to those who hold copies, "),
+    };
+    say(&format!("left: {} handed over, {copied}{} lost", counted(left.handed_over, "object"), left.lost));
+    left
 }
 
 #[cfg(test)]

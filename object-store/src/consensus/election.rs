@@ -18,7 +18,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
         // R11: nor does it ask for votes before it holds again what it held.
-        if !self.may_be_needed() || self.is_short() {
+        if !self.may_be_needed() || self.is_of_the_past() || self.is_short() {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -81,8 +81,8 @@ impl<E: LogEntry> Consensus<E> {
 
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
         self.hear(now, &from);
-        // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote.
-        // R11: that holds for entries too that it had before it dropped the journal.
+        // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote. R11: nor one that it had
+        // before it dropped the journal.
         let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
         let up_to_date = last >= held || self.breaks(BrokenRule::UpToDate);
         if trial && !up_to_date && self.is_gone(&from) {
@@ -91,7 +91,9 @@ impl<E: LogEntry> Consensus<E> {
             self.say(from, Body::Excluded { since });
             return;
         }
-        let granted = up_to_date && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
+        let granted = up_to_date
+            && !self.is_of_the_past()
+            && if trial { !self.hears_a_leader(now) } else { self.may_vote_for(from) };
         if granted && !trial {
             self.voted_for = Some(from);
             let due = self.election_due(now);

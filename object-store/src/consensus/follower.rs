@@ -53,7 +53,7 @@ impl<E: LogEntry> Consensus<E> {
         if end.is_none_or(|end| end >= super::PERIOD_END) {
             return;
         }
-        if let Err(hint) = self.take_batch(now, previous, batch) {
+        if let Err(hint) = self.check_generation(now, previous).and_then(|()| self.take_batch(now, previous, batch)) {
             self.keep_early(previous, batch);
             self.say(from, Body::Refused { hint });
             return;
@@ -156,6 +156,7 @@ impl<E: LogEntry> Consensus<E> {
         }
         self.memberships.push_front(membership);
         self.renew_alone();
+        self.held = self.generation;
         self.watermark = at;
         let Role::Following(following) = &mut self.role else { return };
         following.verified = following.verified.max(at);

@@ -37,6 +37,8 @@ pub(super) struct Leadership {
     first: Lsn,
     /// When entries were last sent.
     batch_at: Micros,
+    /// When it last did what was due.
+    looked_at: Micros,
     /// Entries after this one are kept, because a copy of the state is on its way that they follow.
     copied_to: Option<Lsn>,
     /// The members that the present change leads to, when it takes two steps.
@@ -55,6 +57,7 @@ impl<E: LogEntry> Consensus<E> {
             followers: BTreeMap::new(),
             first,
             batch_at: Micros(0),
+            looked_at: now,
             copied_to: None,
             target: None,
             silent: false,
@@ -262,7 +265,13 @@ impl<E: LogEntry> Consensus<E> {
         }
         let settings = self.settings;
         let Role::Leading(leadership) = &mut self.role else { return };
+        let stood_still = now.since(leadership.looked_at).0 >= settings.sync_grace.0 / 2;
+        leadership.looked_at = now;
         for progress in leadership.followers.values_mut() {
+            if stood_still {
+                // Nobody was silent: this leader did not listen. The group may have gone on without it.
+                progress.heard_at = now;
+            }
             let waits = progress.next.as_u64() > progress.matched.as_u64() + 1;
             if waits && now.since(progress.moved_at) >= settings.resend_unasked_after && progress.matched > Lsn::ZERO {
                 (progress.next, progress.moved_at) = (progress.matched.next(), now);

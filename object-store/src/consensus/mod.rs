@@ -16,6 +16,7 @@ mod leader;
 mod log;
 mod membership;
 mod message;
+mod refound;
 mod sabotage;
 
 pub use batch::Batch;
@@ -167,6 +168,10 @@ pub struct Consensus<E> {
     /// Told by a voter that the group goes on without this member.
     excluded: bool,
     overwritten: Option<Overwritten>,
+    /// The generation that the journal is known to be of. While a higher one is known this member counts for nothing.
+    held: Generation,
+    /// Everything held was of a former generation and is gone since this was asked last.
+    emptied: bool,
     out: Vec<(MemberId, Message<E>)>,
     random: u64,
     #[cfg(feature = "sabotage")]
@@ -235,6 +240,8 @@ impl<E: LogEntry> Consensus<E> {
             alone: false,
             excluded: false,
             overwritten: None,
+            held: Generation::ZERO,
+            emptied: false,
             out: Vec::new(),
             random: seed,
             #[cfg(feature = "sabotage")]
@@ -394,7 +401,8 @@ impl<E: LogEntry> Consensus<E> {
                 // that never heard that it belongs has yet to catch up to where it was added.
                 let may_know = self.leader() == Some(from) || !self.hears_a_leader(now);
                 let belonged = self.memberships.iter().any(|(_, membership)| membership.contains(&self.me));
-                if may_know && belonged && self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn) {
+                let is_news = self.memberships.back().is_some_and(|(lsn, _)| since >= *lsn);
+                if may_know && (self.is_of_the_past() || (belonged && is_news)) {
                     self.excluded = true;
                 }
             }

@@ -12,7 +12,7 @@ use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, P
 use crate::state::State;
 use crate::{Entry, Fate};
 use copying::{CopyIn, CopyOut};
-use driftmesh_model::{Generation, GroupId, Lsn, Micros, Term};
+use driftmesh_model::{Epoch, Generation, GroupId, Lsn, Micros, ObjectId, Term};
 use std::ops::{Deref, DerefMut};
 
 /// A replica group, as one of its members sees it.
@@ -23,6 +23,8 @@ pub struct Group {
     state: State,
     copy_out: Option<CopyOut>,
     copy_in: Option<CopyIn>,
+    /// What was said of places by entries that were rolled back: each object with the group and the epoch.
+    undone: Vec<(ObjectId, GroupId, Epoch)>,
     /// Why this member applies nothing any more.
     halted: Option<String>,
 }
@@ -75,7 +77,13 @@ impl Group {
     }
 
     fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
-        Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, halted: None }
+        Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, undone: Vec::new(), halted: None }
+    }
+
+    /// Breaks a rule of consensus from now on.
+    #[cfg(feature = "sabotage")]
+    pub const fn sabotage(&mut self, rule: crate::BrokenRule) {
+        self.consensus.sabotage(rule);
     }
 
     /// Appends an entry to the journal and applies it. Returns its position.
@@ -121,6 +129,13 @@ impl Group {
         self.settle(now);
     }
 
+    /// Founds the group anew from what this member holds, which must not be halted; see [`Consensus::refound`].
+    pub fn refound(&mut self, now: Micros, membership: Membership) {
+        self.copy_in = None;
+        self.consensus.refound(now, membership);
+        self.settle(now);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Micros) {
         self.consensus.tick(now);
@@ -150,6 +165,11 @@ impl Group {
 
     /// Brings the state to where consensus stands.
     fn settle(&mut self, now: Micros) {
+        if self.consensus.take_emptied() {
+            self.state = State::new();
+            self.copy_in = None;
+            self.halted = None;
+        }
         if !self.consensus.is_leading() {
             // R7: a state never holds more than what is stable, unless its member leads.
             self.roll_back();
@@ -183,7 +203,37 @@ impl Group {
             let last = self.state.applied();
             let Some(entry) = self.consensus.entry(last).cloned() else { return };
             self.state.undo(last, &entry);
+            self.note_undone(&entry);
         }
+    }
+
+    fn note_undone(&mut self, entry: &Entry) {
+        match entry {
+            Entry::TransferOut { object, epoch, to, .. } => self.undone.push((*object, *to, *epoch)),
+            Entry::TransferIn { object, epoch, .. } => self.undone.push((*object, self.id, *epoch)),
+            Entry::TakenBack { to, number } => {
+                let transit = self.state.unsettled(*to, *number);
+                self.undone.extend(transit.map(|transit| (transit.object, self.id, transit.epoch.next())));
+            }
+            Entry::TermStart { .. }
+            | Entry::Commit { .. }
+            | Entry::Handed { .. }
+            | Entry::Refused { .. }
+            | Entry::Window { .. }
+            | Entry::Members(_)
+            | Entry::Retired => {}
+        }
+    }
+
+    /// Rolls back what is not stable: this member has learnt that it does not lead, though not by consensus (R9).
+    pub fn give_up(&mut self) {
+        self.roll_back();
+    }
+
+    /// Takes what entries that were rolled back had said of places: objects, each with the group and the epoch that are
+    /// not true.
+    pub fn take_undone(&mut self) -> Vec<(ObjectId, GroupId, Epoch)> {
+        std::mem::take(&mut self.undone)
     }
 
     /// The group's id.

@@ -5,6 +5,9 @@ use crate::{GrantLog, GrantSeen};
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{GroupId, ObjectId};
 
+/// Most numbers that are looked through for those that were not answered.
+const UNANSWERED_MAX: u64 = 64 * GRANT_WINDOW;
+
 impl State {
     /// An object is in transit under this grant; `indexed` if the grant is its last one.
     pub(super) fn insert_transit(&mut self, key: GrantKey, transit: InTransit, indexed: bool) {
@@ -95,6 +98,20 @@ impl State {
 
     fn last_grant(&self, to: GroupId) -> u64 {
         self.sent.get(&to).copied().unwrap_or(0)
+    }
+
+    /// The number of the last grant to this group; zero if it never got one.
+    #[must_use]
+    pub fn last_grant_to(&self, to: GroupId) -> u64 {
+        self.last_grant(to)
+    }
+
+    /// The numbers below this one of grants of this group that were not answered here, so many at most as a faulty peer
+    /// could make up without harm (R25).
+    pub fn unanswered_below(&self, from: GroupId, below: u64) -> impl Iterator<Item = u64> {
+        let first = self.received.get(&from).map_or(0, GrantLog::contiguous).saturating_add(1);
+        (first..below.min(first.saturating_add(UNANSWERED_MAX)))
+            .filter(move |number| matches!(self.grant_seen(from, *number), GrantSeen::New | GrantSeen::BeyondWindow))
     }
 
     /// The number of the last grant to each group that ever got one.

@@ -1,10 +1,11 @@
 //! What can go wrong for a user of transactions and snapshots: what happened, to what, and what to do.
 
+use super::host::Host;
 use super::names::NameError;
 use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::{Receipt, StepError};
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
-use driftmesh_model::{Micros, ObjectError, ObjectId};
+use driftmesh_model::{GroupId, Micros, ObjectError, ObjectId};
 use driftmesh_txn::{Cause, TaskKind};
 
 /// The result of an operation of a transaction or snapshot.
@@ -50,6 +51,14 @@ pub enum Error {
     Dangling {
         /// The object.
         object: ObjectId,
+    },
+    /// The object was lost with its group, which an operator gave up because its members are gone for good.
+    #[error("object {object} is lost: its group {group} was given up by an operator after all who held it were gone")]
+    ObjectLost {
+        /// The object.
+        object: ObjectId,
+        /// The group that it belonged to, as far as it is known.
+        group: GroupId,
     },
     /// The object's bytes and the type it was used as do not fit.
     #[error("object {object}: {error}")]
@@ -180,6 +189,14 @@ fn cause_text(cause: Option<&Cause>) -> String {
 }
 
 impl Error {
+    /// There is no such object: it never was or is deleted, or it was lost.
+    pub(crate) fn missing<H: Host>(host: &H, object: ObjectId) -> Self {
+        match host.step(|peer, _| peer.lost_with(object)) {
+            Some(group) => Self::ObjectLost { object, group },
+            None => Self::Dangling { object },
+        }
+    }
+
     /// Why a transaction or snapshot could not begin.
     pub(crate) fn of_begin(error: StepError) -> Self {
         match error {
@@ -209,6 +226,7 @@ impl Error {
             Self::AttemptEnded { .. }
             | Self::Deadline { .. }
             | Self::Dangling { .. }
+            | Self::ObjectLost { .. }
             | Self::Object { .. }
             | Self::TransactionTooLarge { .. }
             | Self::TooManyObjects
@@ -242,6 +260,7 @@ impl Error {
             Self::AttemptEnded { .. }
             | Self::Deadline { .. }
             | Self::Dangling { .. }
+            | Self::ObjectLost { .. }
             | Self::Object { .. }
             | Self::TransactionTooLarge { .. }
             | Self::TooManyObjects

@@ -84,7 +84,11 @@ impl<H: Host> ReadValues for Snapshot<H> {
 
 /// Buckets are never deleted: one that does not exist went down with its peer.
 fn lost(error: Error) -> Error {
-    if let Error::Dangling { object } = error { Error::BucketMissing { bucket: object } } else { error }
+    if let Error::Dangling { object } | Error::ObjectLost { object, .. } = error {
+        Error::BucketMissing { bucket: object }
+    } else {
+        error
+    }
 }
 
 async fn read_buckets(from: &impl ReadValues, buckets: &[ObjectId]) -> Result<Vec<Arc<NameBucket>>> {

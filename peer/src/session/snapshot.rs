@@ -50,10 +50,10 @@ impl<H: Host> Snapshot<H> {
     /// Reads an object. Cancel safe.
     ///
     /// # Errors
-    /// `Dangling`, a wrong type, `SnapshotTooOld`, `SnapshotExpired`, or `SnapshotRead` (worth another try).
+    /// `Dangling` or `ObjectLost`, a wrong type, `SnapshotTooOld`, `SnapshotExpired`, or `SnapshotRead` (worth another try).
     pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
         let object = reference.id();
-        let value = self.value(object).await?.ok_or(Error::Dangling { object })?;
+        let value = self.value(object).await?.ok_or_else(|| Error::missing(&self.host, object))?;
         decode_shared(object, &value)
     }
 
@@ -90,7 +90,7 @@ impl<H: Host> Snapshot<H> {
                     | Cause::Deposed { .. }) => Error::SnapshotRead(other),
                 }
             }
-            StepError::Missing(object) => Error::Dangling { object },
+            StepError::Missing(object) => Error::missing(&self.host, object),
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Expired
             | StepError::Ended

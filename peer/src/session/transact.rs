@@ -89,7 +89,7 @@ impl<H: Host> Open<H> {
                 let (Some(kind), attempts) = (self.tx.kind(), self.tx.attempt()) else { return Error::Ended };
                 Error::Deadline { kind, deadline: self.deadline, attempts, last: waited.or(self.last.take()) }
             }
-            StepError::Missing(object) => Error::Dangling { object },
+            StepError::Missing(object) => Error::missing(self.tx.host(), object),
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,

@@ -112,7 +112,7 @@ impl<H: Host> Tx<H> {
     fn error_of(&self, error: StepError) -> Error {
         match error {
             StepError::Failed(cause) => self.kind().map_or(Error::Ended, |kind| Error::AttemptEnded { kind, cause }),
-            StepError::Missing(object) => Error::Dangling { object },
+            StepError::Missing(object) => self.missing(object),
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
@@ -133,7 +133,7 @@ impl<H: Host> Tx<H> {
     /// Reads an object at the attempt's snapshot, or as this transaction has changed it.
     ///
     /// # Errors
-    /// `Dangling`, a wrong type, or the end of the attempt.
+    /// `Dangling` or `ObjectLost`, a wrong type, or the end of the attempt.
     pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
         let object = reference.id();
         if let Some(pending) = self.inner.writes.pending(object)? {
@@ -141,7 +141,11 @@ impl<H: Host> Tx<H> {
             return decode_shared(object, &value);
         }
         let value = self.read(object).await?;
-        decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+        decode_shared(object, &value.ok_or_else(|| self.missing(object))?)
+    }
+
+    fn missing(&self, object: ObjectId) -> Error {
+        Error::missing(&self.inner.host, object)
     }
 
     /// What the transaction sees of an object that it has not written.
@@ -150,7 +154,7 @@ impl<H: Host> Tx<H> {
         match self.inner.isolation {
             Isolation::Snapshot => Ok(self.step(|peer, now| peer.read(now, id, object)).await?.value),
             Isolation::Serializable => match self.step(|peer, now| peer.read_locked(now, id, object)).await {
-                Err(Error::Dangling { .. }) => Ok(None),
+                Err(Error::Dangling { .. } | Error::ObjectLost { .. }) => Ok(None),
                 read => Ok(read?.value),
             },
         }
@@ -164,7 +168,7 @@ impl<H: Host> Tx<H> {
         let objects: Vec<ObjectId> = references.iter().map(Ref::id).collect();
         let values = self.values(&objects).await?;
         let decode = |(object, value): (ObjectId, Option<Value>)| {
-            decode_shared(object, &value.ok_or(Error::Dangling { object })?)
+            decode_shared(object, &value.ok_or_else(|| self.missing(object))?)
         };
         objects.into_iter().zip(values).map(decode).collect()
     }
@@ -212,7 +216,7 @@ impl<H: Host> Tx<H> {
     /// Takes an object to change it: locks it, and fetches its master if that is elsewhere.
     ///
     /// # Errors
-    /// `Dangling`, a wrong type, `GuardHeld`, or the end of the attempt.
+    /// `Dangling` or `ObjectLost`, a wrong type, `GuardHeld`, or the end of the attempt.
     pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
         let object = reference.id();
         // The core is never entered while something waits for a write set, so this order of locks is safe.
@@ -244,7 +248,7 @@ impl<H: Host> Tx<H> {
     fn lent<T: Object>(&self, reference: Ref<T>, value: Option<Value>) -> Result<Mutable<T>> {
         let object = reference.id();
         let decoded = value
-            .ok_or(Error::Dangling { object })
+            .ok_or_else(|| self.missing(object))
             .and_then(|value| decode_object(&value).map_err(|error| Error::Object { object, error }));
         match decoded {
             Ok(value) => Ok(Mutable::lent(reference, value, Arc::clone(&self.inner) as _)),
@@ -274,7 +278,7 @@ impl<H: Host> Tx<H> {
     /// answers at once.
     ///
     /// # Errors
-    /// `Dangling`, or the end of the attempt.
+    /// `Dangling` or `ObjectLost`, or the end of the attempt.
     pub async fn acquire(&self, objects: &[ObjectId]) -> Result<()> {
         let id = self.inner.id;
         let elsewhere: Vec<ObjectId> = {
@@ -289,7 +293,7 @@ impl<H: Host> Tx<H> {
     /// Replaces an object's value without reading it.
     ///
     /// # Errors
-    /// `Dangling`, a limit, or the end of the attempt.
+    /// `Dangling` or `ObjectLost`, a limit, or the end of the attempt.
     pub async fn put<T: Object>(&self, reference: Ref<T>, value: &T) -> Result<()> {
         self.write(reference, Some(value)).await
     }
@@ -297,7 +301,7 @@ impl<H: Host> Tx<H> {
     /// Deletes an object. References to it dangle from then on.
     ///
     /// # Errors
-    /// `Dangling`, or the end of the attempt.
+    /// `Dangling` or `ObjectLost`, or the end of the attempt.
     pub async fn delete<T: Object>(&self, reference: Ref<T>) -> Result<()> {
         self.write(reference, None).await
     }
@@ -308,7 +312,7 @@ impl<H: Host> Tx<H> {
             Some(pending) => pending.value,
             None => self.lock_and_read(object).await?,
         };
-        before.ok_or(Error::Dangling { object })?;
+        before.ok_or_else(|| self.missing(object))?;
         let encoded = value.map(encode_object).transpose().map_err(|error| Error::Object { object, error })?;
         self.inner.writes.write(object, encoded, false)
     }

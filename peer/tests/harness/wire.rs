@@ -39,6 +39,15 @@ pub(crate) enum Wire {
         ask: u64,
         fate: driftmesh_peer::FateTold,
     },
+    AskStanding {
+        ask: u64,
+        group: GroupId,
+    },
+    Standing {
+        ask: u64,
+        group: GroupId,
+        standing: driftmesh_peer::Standing,
+    },
     Read {
         snapshot: Timestamp,
         objects: Vec<WireRead>,
@@ -181,6 +190,11 @@ pub(crate) struct WirePage {
     pub(crate) next: Option<u64>,
     pub(crate) objects: Vec<WireScanned>,
     pub(crate) in_transit: u64,
+    pub(crate) group: GroupId,
+    pub(crate) caretaken: u64,
+    pub(crate) arrivals: u64,
+    pub(crate) moving: Vec<ObjectId>,
+    pub(crate) whole: bool,
 }
 
 impl Wire {

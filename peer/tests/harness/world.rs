@@ -380,6 +380,11 @@ impl Mesh {
         self.lock().seats[at].state != SeatState::Dead
     }
 
+    /// Whether a peer stands still.
+    pub(crate) fn stands_still(&self, at: usize) -> bool {
+        self.lock().seats[at].state == SeatState::Paused
+    }
+
     /// The peers that have not died.
     pub(crate) fn alive(&self) -> Vec<usize> {
         (0..self.len()).filter(|at| self.lives(*at)).collect()

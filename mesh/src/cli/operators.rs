@@ -1,0 +1,199 @@
+//! The commands by which operators act on a running peer: what they ask at its control socket, and what it answers there.
+//!
+//! Whether they may be done is the core's business; this refuses to know more than how to ask and to tell.
+
+use super::control::Line;
+use super::exit::{Exit, Failure};
+use super::{ExportArgs, ForgetArgs, PromoteArgs, client, out};
+use driftmesh::{Exported, GroupId, Mesh, OperatorError, PeerId, transport};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How long a drain may take unless said otherwise, seconds.
+pub(super) const DRAIN_SECONDS: u64 = 60;
+/// The goodbye after a drain takes 2 s at most; the rest is for a machine that is busy.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+
+/// `driftmesh drain`: hands everything over, then the peer ends.
+///
+/// # Errors
+/// When no peer answers, or something was lost.
+pub(super) fn drain(control: Option<&Path>, limit: u64, json: bool) -> Result<Exit, Failure> {
+    let path = client::chosen(control)?;
+    let wait = Duration::from_secs(limit).saturating_add(DRAIN_GRACE);
+    let (line, answer) = client::ask_for(&path, &json!({ "cmd": "drain", "limit": limit }), wait, &mut |_| {})?;
+    out::say(if json { line } else { drained(&answer) }.as_str());
+    match answer["drained"]["lost"].as_u64() {
+        Some(lost) if lost > 0 => {
+            let message = format!("{lost} objects ended with the peer: nobody else had them");
+            Err(Failure::new(Exit::Other, message))
+        }
+        Some(_) | None => Ok(Exit::Success),
+    }
+}
+
+fn drained(answer: &Value) -> String {
+    let get = |key: &str| client::text(&answer["drained"][key]);
+    format!(
+        "{} objects moved, {} left to be taken over by those who hold copies, {} lost",
+        get("moved"),
+        get("left"),
+        get("lost")
+    )
+}
+
+/// Longer than the survey that precedes both commands.
+const SURVEY_MAX: Duration = Duration::from_secs(10);
+
+/// `driftmesh promote`: founds a group anew.
+///
+/// # Errors
+/// When no peer answers, or it refuses.
+pub(super) fn promote(args: &PromoteArgs) -> Result<Exit, Failure> {
+    let request = json!({ "cmd": "promote", "group": args.group, "accept_loss": args.accept_loss });
+    show(&request, args.asked.control.as_deref(), args.asked.json, |answer| {
+        let get = |key: &str| client::text(&answer["promoted"][key]);
+        let lost = answer["promoted"]["beyond"].as_str().map_or_else(String::new, |beyond| format!("\n{beyond}"));
+        format!(
+            "the group is founded anew as generation {}, with {} objects and {} members{lost}",
+            get("generation"),
+            get("owned"),
+            get("members")
+        )
+    })
+}
+
+/// `driftmesh forget`: gives a group up.
+///
+/// # Errors
+/// When no peer answers, or it refuses.
+pub(super) fn forget(args: &ForgetArgs) -> Result<Exit, Failure> {
+    let request = json!({ "cmd": "forget", "group": args.group, "force": args.force });
+    let told = format!("group {} is given up: its objects and receipts are lost", args.group);
+    show(&request, args.asked.control.as_deref(), args.asked.json, |_| told)
+}
+
+fn show(
+    request: &Value,
+    control: Option<&Path>,
+    json: bool,
+    told: impl FnOnce(&Value) -> String,
+) -> Result<Exit, Failure> {
+    let (line, answer) = client::ask_for(&client::chosen(control)?, request, SURVEY_MAX, &mut |_| {})?;
+    if let Some(refused) = answer["refused"].as_str() {
+        return Err(Failure::new(Exit::Declined, refused));
+    }
+    out::say(if json { line } else { told(&answer) }.as_str());
+    Ok(Exit::Success)
+}
+
+fn group_of(line: &Line) -> Result<GroupId, Value> {
+    let group = line.group.as_deref().and_then(|group| group.parse().ok());
+    group.ok_or_else(|| json!({ "error": "give the group's id, 32 hexadecimal digits, as the status names it" }))
+}
+
+/// What a peer answers to `promote` at its control socket.
+pub(super) async fn answer_promote(mesh: &Mesh, line: &Line) -> Value {
+    let group = match group_of(line) {
+        Ok(group) => group,
+        Err(error) => return error,
+    };
+    match mesh.promote(group, line.accept_loss).await {
+        Ok(promoted) => json!({ "promoted": {
+            "generation": promoted.generation.as_u64(),
+            "owned": promoted.owned,
+            "members": promoted.members,
+            "beyond": promoted.beyond.map(|beyond| beyond.to_string()),
+        } }),
+        Err(error) => refused(&error),
+    }
+}
+
+/// What a peer answers to `forget` at its control socket.
+pub(super) async fn answer_forget(mesh: &Mesh, line: &Line) -> Value {
+    let group = match group_of(line) {
+        Ok(group) => group,
+        Err(error) => return error,
+    };
+    match mesh.forget(group, line.force).await {
+        Ok(()) => json!({ "forgotten": group.to_string() }),
+        Err(error) => refused(&error),
+    }
+}
+
+/// A refusal, which names peers as the status does.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's errors may grow; most name no peer")]
+fn refused(error: &OperatorError) -> Value {
+    let named: Option<PeerId> = match error {
+        OperatorError::HasLeader { leader, .. } => Some(*leader),
+        OperatorError::HasMember { member, .. } | OperatorError::AskPeer { member, .. } => Some(*member),
+        _ => None,
+    };
+    let mut text = error.to_string();
+    if let Some(full) = named.and_then(|peer| Some((peer, transport::to_libp2p(&peer)?))) {
+        text = text.replace(&full.0.to_string(), &full.1.to_string());
+    }
+    json!({ "refused": text })
+}
+
+/// From one word of an export to the next, at most: a page may be long in coming.
+const EXPORT_SILENT_MAX: Duration = Duration::from_secs(60);
+/// How often an export tells how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// `driftmesh export`: writes a snapshot of the mesh to a file.
+///
+/// # Errors
+/// When no peer answers, the file cannot be written, or no snapshot was whole.
+pub(super) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
+    // The peer may have been started elsewhere.
+    let file = std::path::absolute(&args.file)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", args.file.display())))?;
+    let path = client::chosen(args.asked.control.as_deref())?;
+    let request = json!({ "cmd": "export", "file": file });
+    let is_shown = std::io::stderr().is_terminal();
+    let mut progress = |told: &Value| {
+        let line =
+            format!("{} objects, {} KiB", client::text(&told["objects"]), told["bytes"].as_u64().unwrap_or(0) >> 10);
+        if is_shown {
+            // A terminal that is gone need not be told.
+            let _ = write!(std::io::stderr(), "\r{line} ");
+        }
+    };
+    let answered = client::ask_for(&path, &request, EXPORT_SILENT_MAX, &mut progress);
+    if is_shown {
+        let _ = writeln!(std::io::stderr());
+    }
+    let (line, answer) = answered?;
+    if let Some(refused) = answer["refused"].as_str() {
+        return Err(Failure::new(Exit::Declined, refused));
+    }
+    let get = |key: &str| client::text(&answer["exported"][key]);
+    let text = format!("{} objects, {} bytes written to {}", get("objects"), get("bytes"), file.display());
+    out::say(if args.asked.json { line } else { text }.as_str());
+    Ok(Exit::Success)
+}
+
+/// What a peer answers to `export` at its control socket; `told` takes what it says before.
+pub(super) async fn answer_export(mesh: &Mesh, line: &Line, told: &mpsc::Sender<Value>) -> Value {
+    let Some(file) = line.file.as_deref().map(PathBuf::from).filter(|file| file.is_absolute()) else {
+        return json!({ "error": "give the file, by its whole path: {\"cmd\": \"export\", \"file\": \"/PATH\"}" });
+    };
+    let mut told_at: Option<Instant> = None;
+    let progress = |exported: Exported| {
+        if told_at.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
+            told_at = Some(Instant::now());
+            // Who does not read fast enough hears less.
+            let _ = told.try_send(json!({ "progress": { "objects": exported.objects, "bytes": exported.bytes } }));
+        }
+    };
+    match mesh.export(&file, progress).await {
+        Ok(Exported { objects, bytes, snapshots }) => {
+            json!({ "exported": { "objects": objects, "bytes": bytes, "snapshots": snapshots } })
+        }
+        Err(error) => json!({ "refused": error.to_string() }),
+    }
+}

@@ -1,0 +1,310 @@
+//! One consistent snapshot of the whole mesh in a file, while transactions go on; and a peer that is filled from one.
+//!
+//! A scan meets what each peer owns at the snapshot. What moves meanwhile is asked for afterwards: each peer says what has
+//! come to it since its first page, and what nobody has any more is read like any object. It refuses to write a file that
+//! might miss something: then it takes a new snapshot, a few times, and in the end says why.
+
+use crate::snapshot_file::{Header, ImportError, Reader, Record, Writer};
+use crate::{Error, Mesh, Snapshot};
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{Epoch, Now, ObjectId, PeerId};
+use driftmesh_object_store::Write;
+use driftmesh_peer::{ARRIVALS_FROM, Peer, ScanPage, Seen};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Snapshots taken before an export gives up, and the pause between them.
+const SNAPSHOTS_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a peer may take for one page.
+const PAGE_MAX: Duration = Duration::from_secs(10);
+/// A commit of an import writes no more than this: half of what a transaction may, so that one more object always fits.
+const IMPORT_OBJECTS: usize = TRANSACTION_OBJECTS_MAX / 2;
+const IMPORT_BYTES: usize = TRANSACTION_BYTES_MAX / 2;
+
+/// What an export has written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Exported {
+    /// Objects, directory buckets included.
+    pub objects: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Snapshots that it took: more than one when something kept the first from being whole.
+    pub snapshots: u32,
+}
+
+/// Why a mesh was not exported. There is no file then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The file cannot be written.
+    #[error("{} cannot be written: {error}", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system reported.
+        error: std::io::Error,
+    },
+    /// There is something by that name.
+    #[error("{} exists already; choose another name, or remove it", file.display())]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The transaction layer refused.
+    #[error(transparent)]
+    Mesh(#[from] Error),
+    /// No snapshot was whole.
+    #[error("after {snapshots} snapshots none was whole: {why}")]
+    NotWhole {
+        /// How many were taken.
+        snapshots: u32,
+        /// What kept the last one from being whole.
+        why: String,
+    },
+}
+
+/// One attempt did not meet everything.
+enum Trouble {
+    Again(String),
+    End(ExportError),
+}
+
+impl From<ExportError> for Trouble {
+    fn from(error: ExportError) -> Self {
+        Self::End(error)
+    }
+}
+
+fn again(why: impl Into<String>) -> Trouble {
+    Trouble::Again(why.into())
+}
+
+/// The file while it is written, under another name.
+struct Output {
+    writer: Option<Writer<BufWriter<File>>>,
+    partial: PathBuf,
+    met: BTreeSet<ObjectId>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            // It was given up; what cannot be removed has a name that says what it is.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+impl Output {
+    fn create(file: &Path, header: &Header) -> Result<Self, ExportError> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        let writer = File::create(&partial).and_then(|created| Writer::new(BufWriter::new(created), header));
+        let writer = writer.map_err(|error| ExportError::Unwritable { file: partial.clone(), error })?;
+        Ok(Self { writer: Some(writer), partial, met: BTreeSet::new() })
+    }
+
+    /// Writes objects that were not met before, without holding up the runtime.
+    async fn put(&mut self, records: Vec<Record>) -> Result<Exported, ExportError> {
+        let new: Vec<Record> = records.into_iter().filter(|record| self.met.insert(record.object)).collect();
+        let Some(mut writer) = self.writer.take() else { return Ok(Exported::default()) };
+        let written = tokio::task::spawn_blocking(move || {
+            let written = new.iter().try_for_each(|record| writer.put(record));
+            (writer, written)
+        });
+        let (writer, written) = written.await.map_err(|error| self.unwritable(std::io::Error::other(error)))?;
+        let (objects, bytes) = writer.written();
+        self.writer = Some(writer);
+        written.map_err(|error| self.unwritable(error))?;
+        Ok(Exported { objects, bytes, snapshots: 0 })
+    }
+
+    fn unwritable(&self, error: std::io::Error) -> ExportError {
+        ExportError::Unwritable { file: self.partial.clone(), error }
+    }
+
+    /// Ends the file, and gives it its name when it is on the disk.
+    fn finish(mut self, file: &Path) -> Result<Exported, ExportError> {
+        let Some(writer) = self.writer.take() else { return Ok(Exported::default()) };
+        let (objects, _) = writer.written();
+        let ended = writer.finish().and_then(|buffer| {
+            let written = buffer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+            written.sync_all()?;
+            let bytes = written.metadata()?.len();
+            // Unlike a rename, a link fails when somebody else was faster.
+            std::fs::hard_link(&self.partial, file)?;
+            Ok(bytes)
+        });
+        let removed = std::fs::remove_file(&self.partial);
+        let bytes = ended.and_then(|bytes| removed.map(|()| bytes)).map_err(|error| self.unwritable(error))?;
+        Ok(Exported { objects, bytes, snapshots: 0 })
+    }
+}
+
+impl Mesh {
+    /// Writes one consistent snapshot of the whole mesh to a file, while everything goes on; see
+    /// [`Builder::import`](crate::Builder::import). What commits afterwards is not in it, and what was told to other peers
+    /// a moment ago may not be, as with every snapshot. `progress` is called with what is written so far.
+    ///
+    /// The snapshot lives 60 s at most, so that is how long it may take. Cancel safe: nothing is left of the file.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written, or no snapshot was whole because peers are out of reach, groups are led
+    /// by nobody or in place of lost peers, or the old versions were gone too soon.
+    pub async fn export(&self, file: &Path, mut progress: impl FnMut(Exported)) -> Result<Exported, ExportError> {
+        if file.exists() {
+            return Err(ExportError::Exists { file: file.to_owned() });
+        }
+        for snapshots in 1_u32.. {
+            match self.export_once(file, snapshots, &mut progress).await {
+                Ok(exported) => return Ok(Exported { snapshots, ..exported }),
+                Err(Trouble::End(error)) => return Err(error),
+                Err(Trouble::Again(why)) if snapshots >= SNAPSHOTS_MAX => {
+                    return Err(ExportError::NotWhole { snapshots, why });
+                }
+                Err(Trouble::Again(why)) => tracing::info!(%why, "the snapshot is not whole; another one is taken"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        unreachable!("the loop ends by itself")
+    }
+
+    async fn export_once(
+        &self,
+        file: &Path,
+        snapshots: u32,
+        progress: &mut impl FnMut(Exported),
+    ) -> Result<Exported, Trouble> {
+        self.all_led()?;
+        let peers = self.everybody();
+        let snapshot = self.snapshot().map_err(ExportError::from)?;
+        let header = Header { mesh: self.host.shared.identity.mesh.clone(), snapshot: snapshot.timestamp() };
+        let mut output = Output::create(file, &header)?;
+        let mut begun = Vec::new();
+        let mut moving = Vec::new();
+        for peer in &peers {
+            let first = scan(&snapshot, *peer, 0).await?;
+            begun.push((*peer, first.arrivals, first.group));
+            let mut next = Some(first);
+            while let Some(mut page) = next.take() {
+                moving.append(&mut page.moving);
+                let after = page.next;
+                progress(Exported { snapshots, ..output.put(records(page)?).await? });
+                if let Some(cursor) = after {
+                    next = Some(scan(&snapshot, *peer, cursor).await?);
+                }
+            }
+        }
+        // After all pages: what was being sent when its sender was scanned has arrived since, or is still on its way.
+        for (peer, arrivals, group) in begun {
+            let mut cursor = Some(ARRIVALS_FROM.saturating_add(arrivals));
+            while let Some(from) = cursor {
+                let mut page = scan(&snapshot, peer, from).await?;
+                if page.group != group {
+                    return Err(again(format!("peer {peer} began anew with another group")));
+                }
+                moving.append(&mut page.moving);
+                cursor = page.next;
+                output.put(records(page)?).await?;
+            }
+        }
+        for object in moving {
+            if !output.met.contains(&object)
+                && let Some(record) = read(&snapshot, object).await?
+            {
+                output.put(vec![record]).await?;
+            }
+        }
+        self.all_led()?;
+        if self.everybody() != peers {
+            return Err(again("peers have come or gone meanwhile"));
+        }
+        let named = file.to_owned();
+        let finished = tokio::task::spawn_blocking(move || output.finish(&named)).await;
+        Ok(finished.map_err(|error| {
+            let error = std::io::Error::other(error);
+            ExportError::Unwritable { file: file.to_owned(), error }
+        })??)
+    }
+
+    fn everybody(&self) -> BTreeSet<PeerId> {
+        self.peers().into_iter().chain([self.peer_id()]).collect()
+    }
+
+    fn all_led(&self) -> Result<(), Trouble> {
+        let status = self.status();
+        match status.leaderless.first() {
+            Some(group) => Err(again(format!("nobody in reach leads group {group}"))),
+            None if status.genesis.is_none() => Err(again("this peer does not belong to a mesh yet")),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn scan(snapshot: &Snapshot, owner: PeerId, cursor: u64) -> Result<ScanPage, Trouble> {
+    match tokio::time::timeout(PAGE_MAX, snapshot.scan(owner, cursor)).await {
+        Err(_) => Err(again(format!("peer {owner} does not answer"))),
+        Ok(Err(error)) => Err(again(error.to_string())),
+        Ok(Ok(page)) if page.caretaken > 0 => {
+            let count = page.caretaken;
+            Err(again(format!("peer {owner} still moves {count} objects of a lost peer")))
+        }
+        Ok(Ok(page)) if !page.whole => Err(again(format!("too much moves to and from peer {owner}"))),
+        Ok(Ok(page)) => Ok(page),
+    }
+}
+
+fn records(page: ScanPage) -> Result<Vec<Record>, Trouble> {
+    let mut records = Vec::with_capacity(page.objects.len());
+    for scanned in page.objects {
+        let (object, epoch) = (scanned.object, scanned.epoch);
+        match scanned.seen {
+            Seen::Version { value: Some(value), .. } => records.push(Record { object, epoch, value }),
+            Seen::Version { value: None, .. } | Seen::NotYetCreated => {}
+            Seen::TooOld => return Err(again(format!("the version of object {object} is not kept any more"))),
+        }
+    }
+    Ok(records)
+}
+
+/// What the snapshot sees of an object that is wherever it is now.
+async fn read(snapshot: &Snapshot, object: ObjectId) -> Result<Option<Record>, Trouble> {
+    match snapshot.value(object).await {
+        Ok(value) => Ok(value.map(|value| Record { object, epoch: Epoch::ZERO, value })),
+        Err(Error::CreatedLater { .. }) => Ok(None),
+        Err(error) => Err(again(error.to_string())),
+    }
+}
+
+/// Fills a peer that has just founded its mesh from a file. An error may come after a part was taken in: the peer must
+/// not be used then.
+pub(crate) fn import(peer: &mut Peer, file: &Path, now: impl Fn() -> Now) -> Result<u64, ImportError> {
+    let name = file.display().to_string();
+    let opened = File::open(file);
+    let opened = opened.map_err(|error| ImportError::Unreadable { file: name.clone(), error: error.to_string() })?;
+    let (mut reader, header) = Reader::open(BufReader::new(opened), &name)?;
+    tracing::info!(file = %name, mesh = %header.mesh, "importing");
+    let mut known = BTreeSet::new();
+    let (mut writes, mut bytes, mut count) = (Vec::new(), 0, 0);
+    while let Some(record) = reader.next()? {
+        if !known.insert(record.object) {
+            return Err(ImportError::Damaged { file: name, what: format!("object {} is in it twice", record.object) });
+        }
+        count += 1;
+        bytes += record.value.len();
+        writes.push(Write { object: record.object, value: Some(record.value) });
+        if writes.len() >= IMPORT_OBJECTS || bytes >= IMPORT_BYTES {
+            bytes = 0;
+            peer.import(now(), std::mem::take(&mut writes));
+        }
+    }
+    if !writes.is_empty() {
+        peer.import(now(), writes);
+    }
+    Ok(count)
+}

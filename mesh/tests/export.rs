@@ -1,0 +1,170 @@
+//! A whole mesh in a file: one snapshot of it while everything moves, and a mesh that begins with it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
+
+mod common;
+
+use common::{HANGS, Player, bounded, meshes, until};
+use driftmesh::{ExportError, ImportError, Mesh, Ref, StartError, limits};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A file that goes with its test.
+struct TestFile(PathBuf);
+
+impl TestFile {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dm-export-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+const ACCOUNTS: usize = 300;
+const GOLD: u64 = 100;
+
+async fn accounts(mesh: &Mesh) -> Vec<Ref<Player>> {
+    let create = mesh.transact(|tx| async move {
+        let mut accounts = Vec::new();
+        for number in 0..ACCOUNTS {
+            let account = tx.create(&Player::new(&number.to_string(), GOLD))?;
+            if number % 10 == 0 {
+                tx.bind(&format!("account/{number}"), account).await?;
+            }
+            accounts.push(account);
+        }
+        Ok(accounts)
+    });
+    bounded(create).await.unwrap()
+}
+
+/// Moves gold between accounts, and so accounts between peers, until told to end. Returns how often.
+async fn pay(mesh: Mesh, accounts: Arc<Vec<Ref<Player>>>, seed: usize, ends: Arc<AtomicBool>) -> u64 {
+    let mut paid = 0;
+    let mut drawn = seed;
+    while !ends.load(Ordering::Relaxed) {
+        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (from, to) = (accounts[(drawn >> 33) % ACCOUNTS], accounts[(drawn >> 11) % ACCOUNTS]);
+        if from == to {
+            continue;
+        }
+        let done = mesh.task("pay").deadline(HANGS).run(|tx| async move {
+            let (mut from, mut to) = (tx.get_mut(from).await?, tx.get_mut(to).await?);
+            let amount = from.gold.min(3);
+            from.gold -= amount;
+            to.gold += amount;
+            Ok(())
+        });
+        if done.await.is_ok() {
+            paid += 1;
+        }
+    }
+    paid
+}
+
+async fn sum(mesh: &Mesh, accounts: &[Ref<Player>]) -> u64 {
+    let task = mesh.task("sum").deadline(HANGS);
+    let summed =
+        task.run(|tx| async move { Ok(tx.get_many(accounts).await?.iter().map(|account| account.gold).sum()) });
+    bounded(summed).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_while_gold_and_accounts_move_is_one_snapshot_and_a_mesh_begins_with_it() {
+    let all = meshes(3).await;
+    let accounts = Arc::new(accounts(&all[0]).await);
+    until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = all
+        .iter()
+        .enumerate()
+        .map(|(seed, mesh)| tokio::spawn(pay(mesh.clone(), Arc::clone(&accounts), seed + 1, Arc::clone(&ends))))
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for round in 0..4 {
+        let file = TestFile::new(&format!("moving-{round}"));
+        let seen = AtomicU64::new(0);
+        let progress = |exported: driftmesh::Exported| seen.store(exported.objects, Ordering::Relaxed);
+        let exported = bounded(all[round % 3].export(&file.0, progress)).await.unwrap();
+        assert_eq!(exported.objects, (ACCOUNTS + limits::NAME_BUCKETS) as u64);
+        assert!(seen.load(Ordering::Relaxed) > 0 && exported.bytes == std::fs::metadata(&file.0).unwrap().len());
+        let fresh = bounded(Mesh::builder().new_mesh().import(&file.0).start()).await.unwrap();
+        assert_eq!(sum(&fresh, &accounts).await, ACCOUNTS as u64 * GOLD, "round {round}");
+        // Names and references hold, also for whoever joins.
+        let joined = bounded(Mesh::builder().join(&fresh.addresses()[0]).start()).await.unwrap();
+        let named = bounded(joined.transact(|tx| async move { tx.lookup::<Player>("account/10").await })).await;
+        assert_eq!(named.unwrap(), Some(accounts[10]));
+        let added = bounded(joined.transact(|tx| async move { tx.create(&Player::new("new", 1)) })).await.unwrap();
+        assert!(!accounts.contains(&added));
+        assert_eq!(sum(&joined, &accounts).await, ACCOUNTS as u64 * GOLD);
+        let again = bounded(all[0].export(&file.0, |_| {})).await;
+        assert!(matches!(again, Err(ExportError::Exists { .. })), "{again:?}");
+    }
+    ends.store(true, Ordering::Relaxed);
+    let mut paid = 0;
+    for worker in workers {
+        paid += bounded(worker).await.unwrap();
+    }
+    assert!(paid > 100, "{paid}");
+    assert!(all.iter().map(|mesh| mesh.metrics().arrived).sum::<u64>() > 50, "accounts move");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_whole_export_founds_nothing() {
+    let mesh = bounded(Mesh::builder().start()).await.unwrap();
+    accounts(&mesh).await;
+    let file = TestFile::new("damaged");
+    bounded(mesh.export(&file.0, |_| {})).await.unwrap();
+    let good = std::fs::read(&file.0).unwrap();
+    let start = async |content: &[u8]| {
+        std::fs::write(&file.0, content).unwrap();
+        bounded(Mesh::builder().import(&file.0).start()).await.err()
+    };
+    assert_eq!(start(&good).await, None);
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    let damaged = start(&flipped).await;
+    assert!(matches!(damaged, Some(StartError::Import(ImportError::Damaged { .. }))), "{damaged:?}");
+    let cut = start(&good[..good.len() - 1]).await;
+    assert!(matches!(cut, Some(StartError::Import(ImportError::Truncated { .. }))), "{cut:?}");
+    let cut = start(&good[..good.len() / 3]).await;
+    assert!(matches!(cut, Some(StartError::Import(ImportError::Truncated { .. }))), "{cut:?}");
+    let mut newer = good.clone();
+    newer[17] = 9;
+    let newer = start(&newer).await;
+    assert!(matches!(newer, Some(StartError::Import(ImportError::Newer { version: 9, .. }))), "{newer:?}");
+    let foreign = start(b"#!/bin/sh").await;
+    assert!(matches!(foreign, Some(StartError::Import(ImportError::Foreign { .. }))), "{foreign:?}");
+    let absent = bounded(Mesh::builder().import("/nowhere/at/all").start()).await.err();
+    assert!(matches!(absent, Some(StartError::Import(ImportError::Unreadable { .. }))), "{absent:?}");
+    let joins = bounded(Mesh::builder().import(&file.0).join(&mesh.addresses()[0]).start()).await.err();
+    assert_eq!(joins, Some(StartError::ImportWithoutNew));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_with_a_part_out_of_reach_is_not_exported_and_no_file_is_left() {
+    let all = meshes(2).await;
+    until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
+    // Two peers have one voter: what the lost one had waits for an operator.
+    bounded(all[1].shutdown()).await;
+    until("it is missed", || !all[0].status().leaderless.is_empty()).await;
+    let file = TestFile::new("missing");
+    let refused = bounded(all[0].export(&file.0, |_| {})).await;
+    assert!(
+        matches!(&refused, Err(ExportError::NotWhole { why, .. }) if why.contains("nobody in reach")),
+        "{refused:?}"
+    );
+    let mut partial = file.0.clone().into_os_string();
+    partial.push(".partial");
+    assert!(!file.0.exists() && !PathBuf::from(partial).exists());
+    // Given up, it counts no more.
+    let group = all[0].status().leaderless[0].parse().unwrap();
+    bounded(all[0].forget(group, true)).await.unwrap();
+    bounded(all[0].export(&file.0, |_| {})).await.unwrap();
+}
