@@ -243,7 +243,11 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Leading(leadership) = &mut self.role else { return };
         let Some(progress) = leadership.followers.get_mut(&from) else { return };
         progress.heard_at = now;
-        if hint < progress.matched && now.since(progress.acked_at) >= FORGOTTEN_AFTER {
+        if hint < progress.matched {
+            if now.since(progress.acked_at) < FORGOTTEN_AFTER {
+                // A late word. If it is true it is said again: nothing is sent at once, or the two would go on for ever.
+                return;
+            }
             // It dropped its journal and follows again from the beginning; what is stable stays so.
             (progress.matched, progress.acked_at) = (Lsn::ZERO, now);
         }
