@@ -26,7 +26,8 @@ impl World {
         let mut groups = vec![Group::found(id, member(0), settings, 1, Micros(0))];
         groups.extend((1..3).map(|number| Group::join(id, member(number), settings, 1 + number as u64, Micros(0))));
         let mut world = Self { groups, cut_off: Vec::new(), now: 0, commits: 0 };
-        let learners = (1..3).map(|number| (member(number), true)).collect();
+        // Who has just been added does not count yet.
+        let learners = (1..3).map(|number| (member(number), false)).collect();
         world.propose(0, Membership { learners, ..Membership::alone(member(0)) });
         let voters = (0..3).map(member).collect();
         world.propose(0, Membership { voters, ..Membership::default() });
