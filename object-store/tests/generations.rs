@@ -118,7 +118,7 @@ fn members_that_held_more_as_stable_begin_with_nothing_and_follow() {
             world.write(2, object);
         }
         // They meet again as members before they have heard of anything.
-        let learners = (0..2).map(|number| (member(number), true)).collect();
+        let learners = (0..2).map(|number| (member(number), false)).collect();
         world.cut_off = Vec::new();
         world.propose(2, Membership { learners, ..Membership::alone(member(2)) });
         world.run(1_000);
