@@ -26,7 +26,8 @@ impl World {
         let mut groups = vec![Group::found(id, member(0), settings, 1, Micros(0))];
         groups.extend((1..3).map(|number| Group::join(id, member(number), settings, 1 + number as u64, Micros(0))));
         let mut world = Self { groups, cut_off: Vec::new(), now: 0, commits: 0 };
-        let learners = (1..3).map(|number| (member(number), true)).collect();
+        // Who has just been added does not count yet.
+        let learners = (1..3).map(|number| (member(number), false)).collect();
         world.propose(0, Membership { learners, ..Membership::alone(member(0)) });
         let voters = (0..3).map(member).collect();
         world.propose(0, Membership { voters, ..Membership::default() });
@@ -117,7 +118,7 @@ fn members_that_held_more_as_stable_begin_with_nothing_and_follow() {
             world.write(2, object);
         }
         // They meet again as members before they have heard of anything.
-        let learners = (0..2).map(|number| (member(number), true)).collect();
+        let learners = (0..2).map(|number| (member(number), false)).collect();
         world.cut_off = Vec::new();
         world.propose(2, Membership { learners, ..Membership::alone(member(2)) });
         world.run(1_000);

@@ -68,7 +68,6 @@ impl Peer {
         self.caretaking.remove(&id);
         self.windows.remove(&id);
         self.outbox.forget_group(id);
-        self.forget_departures(id);
         self.grants_due.retain(|(from, _, _), _| *from != id);
     }
 
@@ -129,12 +128,9 @@ impl Peer {
         group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
         let generation = group.generation();
         let record = Record { object, group: to, generation, epoch };
-        let lsn = self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
+        self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.handed_out += 1;
         self.pointers.set(record, self.now.mono);
-        if let Some(lsn) = lsn {
-            self.note_departure(id, lsn, record);
-        }
         self.send_grant(id, to, number, have);
         true
     }

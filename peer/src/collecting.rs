@@ -51,14 +51,9 @@ impl Peer {
         let grace = if self.draining { Micros(0) } else { self.config.pointer_grace };
         let before = Micros(self.now.mono.0.saturating_sub(grace.0));
         for record in self.pointers.due(before, slice_of(HOMES_PER_SLICE, &self.ring)) {
-            if self.may_not_have_left(record.object) {
-                // R6: a record waits until what it says is stable.
-                self.pointers.not_asked(record.object);
-                continue;
-            }
             let mut homes: BTreeSet<PeerId> = self.ring.homes(record.object).into_iter().collect();
             if homes.remove(&self.config.peer) {
-                self.homes.learn(record);
+                self.learn_as_home(record);
             }
             let mut all_asked = true;
             for home in &homes {

@@ -14,7 +14,6 @@ mod caretaking;
 mod clock_watch;
 mod collecting;
 mod config;
-mod departures;
 mod explaining;
 mod fates;
 mod fetching;

@@ -3,7 +3,6 @@
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::collecting::Stalled;
-use crate::departures::Departures;
 use crate::fates::Fates;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
@@ -95,7 +94,6 @@ pub struct Peer {
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
     pub(crate) surveys: Surveys,
-    pub(crate) departures: Departures,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
@@ -182,7 +180,6 @@ impl Peer {
             early_reads: Vec::new(),
             fates: Fates::default(),
             surveys: Surveys::default(),
-            departures: Departures::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
             foundings: 0,

@@ -43,8 +43,8 @@ impl Peer {
     }
 
     /// This peer is a home itself. R6: a record is never undone, so this waits too until what it says is stable.
-    fn learn_as_home(&mut self, record: Record) {
-        let needs = self.needs_of(self.group.id(), self.group.tail());
+    pub(crate) fn learn_as_home(&mut self, record: Record) {
+        let needs = self.needs_of_all();
         if needs.is_empty() {
             self.homes.learn(record);
         } else {

@@ -209,7 +209,6 @@ impl Peer {
 
     /// More of a journal is stable: what waited for it may leave, and go on.
     pub(crate) fn watermark_moved(&mut self, id: GroupId, watermark: Lsn) {
-        self.departures_stable(id, watermark);
         let (own, followed) = (&self.group, &self.followed);
         self.outbox.release(id, watermark, |group, lsn| is_stable_in(own, followed, group, lsn));
         if id == self.group.id() {
@@ -320,7 +319,6 @@ impl Peer {
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
         self.outbox.forget_group(former_id);
-        self.forget_departures(former_id);
         self.windows.remove(&former_id);
         self.grants_due.retain(|(from, _, _), _| *from != former_id);
         self.recent_commits.clear();

@@ -53,12 +53,11 @@ impl Peer {
             self.clock.now(self.now.wall)
         };
         self.tell_leaving(object, to);
-        let lsn = self.journal(Entry::TransferOut { object, epoch, to, number, floor });
+        self.journal(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
         let record = Record { group: to, ..self.own_record(object, epoch) };
         if !self.broken(Sabotage::Pointers) {
             self.pointers.set(record, self.now.mono);
-            self.note_departure(self.group.id(), lsn, record);
         }
         self.send_grant(self.group.id(), to, number, waiter.have);
         self.redirect_waiters(object, record);

@@ -21,8 +21,8 @@ impl Serialize for Bytes {
 }
 
 fn batch(entries: &[(Term, Entry)]) -> Batch<Entry> {
-    let inner = codec::encode(&entries).unwrap();
-    codec::decode(&codec::encode(&Bytes(inner)).unwrap()).unwrap()
+    let inner = codec::encode(&entries).expect("encodes");
+    codec::decode(&codec::encode(&Bytes(inner)).expect("encodes")).expect("has the form of a batch")
 }
 
 fn said(group: GroupId, term: u64, body: Body<Entry>) -> Message {

@@ -69,9 +69,9 @@ fn an_answer_waits_for_what_it_shows_and_what_is_stable_waits_for_nothing() {
     assert_eq!(ready(mesh.read(waits_not, quiet)).unwrap().value.as_ref().map(amount), Some(7));
     mesh.run(150);
     assert!(mesh.read(waits, changed).is_pending());
-    let shown = |flight: &Flight| match flight.message() {
-        Message::ReadAnswers { answers, .. } => answers.iter().any(|answer| answer.object == changed),
-        _ => false,
+    let shown = |flight: &Flight| {
+        let Message::ReadAnswers { answers, .. } = flight.message() else { return false };
+        answers.iter().any(|answer| answer.object == changed)
     };
     assert!(mesh.sent(shown).is_empty());
     assert!(mesh.rare(0, RareEvent::HeldByBarrier) > 0);

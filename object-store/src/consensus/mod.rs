@@ -383,7 +383,7 @@ impl<E: LogEntry> Consensus<E> {
             }
             return;
         }
-        if theirs > ours {
+        if theirs > ours || (theirs < ours && self.breaks(BrokenRule::Fence) && !self.is_leading()) {
             (self.generation, self.term) = theirs;
             self.voted_for = None;
             self.follow(now, None);

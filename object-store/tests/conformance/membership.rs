@@ -23,8 +23,14 @@ impl Mending {
         Self { wanted, peers }
     }
 
-    /// Somebody who never belonged: a peer that is not running starts again.
-    fn newcomer<P: Port>(&self, world: &mut World<P>) -> Option<MemberId> {
+    /// Somebody who does not belong: a peer that is not running starts again, or one that belonged once is asked again.
+    fn newcomer<P: Port>(&self, world: &mut World<P>, present: &Membership) -> Option<MemberId> {
+        let idle: Vec<_> = world.live().into_iter().filter(|live| !present.contains(live)).collect();
+        if world.rng.often(500)
+            && let Some(again) = world.rng.pick(&idle)
+        {
+            return Some(*again);
+        }
         let running: BTreeSet<_> = world.live().into_iter().map(|live| live.peer).collect();
         let free: Vec<u8> = (0..self.peers).filter(|peer| !running.contains(&member(*peer, 0).peer)).collect();
         let peer = *world.rng.pick(&free)?;
@@ -42,7 +48,9 @@ impl Mending {
         let (mut chosen, caught_up) = chosen(world, leader, &present);
         chosen.truncate(self.wanted - 1);
         if chosen.len() + 1 < self.wanted {
-            let Some(fresh) = self.newcomer(world) else { return self.settle(world, leader, &chosen, &caught_up) };
+            let Some(fresh) = self.newcomer(world, &present) else {
+                return self.settle(world, leader, &chosen, &caught_up);
+            };
             let mut target = present;
             target.learners.insert(fresh, false);
             return world.propose(leader, target);

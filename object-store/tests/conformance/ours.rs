@@ -38,6 +38,10 @@ impl Port for Ours {
         Self::join(me, settings, seed, now)
     }
 
+    fn join_again(&self, settings: Settings, seed: u64, now: Micros) -> Self {
+        Self::join_again(self.me(), settings, seed, now, self.promises())
+    }
+
     fn append(&mut self, now: Micros, entry: TestEntry) -> Option<Lsn> {
         self.is_leading().then(|| Self::append(self, now, entry))
     }

@@ -52,6 +52,9 @@ pub(crate) trait Port: Sized + fmt::Debug {
     fn found(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self;
     fn join(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self;
 
+    /// The same member, which dropped its journal and follows again: it keeps its promises (R11).
+    fn join_again(&self, settings: Settings, seed: u64, now: Micros) -> Self;
+
     /// Only a leader appends.
     fn append(&mut self, now: Micros, entry: TestEntry) -> Option<Lsn>;
     fn handle(&mut self, now: Micros, from: MemberId, message: Self::Message);

@@ -132,6 +132,7 @@ fn the_journal_stays_bounded_while_a_member_is_dead_and_who_replaces_it_gets_a_c
         let port = world.port(members[0]);
         most = most.max(port.tail().as_u64() - port.base().as_u64());
     }
+    world.run_for(Settings::default().resend_unasked_after);
     assert!((190..=250).contains(&most), "about 20 kB are kept for who lags, in entries of 100 bytes: {most}");
     assert!(world.port(members[0]).needs_copy(&members[2]), "the rest it would have to get as a copy");
     // The newcomer is behind the journal's beginning, and commits go on.
@@ -172,6 +173,7 @@ fn a_dead_member_that_needs_a_copy_keeps_nobody_from_theirs() {
         world.append_many(members[0], 10);
         world.run_for(Micros(2_000));
     }
+    world.run_for(Settings::default().resend_unasked_after);
     assert!(world.port(members[0]).needs_copy(&members[1]));
     world.network.heal();
     assert!(world.run_until(millis(1_000), all_alike));

@@ -18,7 +18,17 @@ pub(crate) fn voters(members: &[MemberId]) -> Membership {
 
 /// A group of this many voters, all alike, led by the first.
 pub(crate) fn group<P: Port>(count: u8, settings: Settings, quality: Quality) -> (World<P>, Vec<MemberId>) {
+    group_with(count, settings, quality, |_| ())
+}
+
+fn group_with<P: Port>(
+    count: u8,
+    settings: Settings,
+    quality: Quality,
+    prepare: fn(&mut P),
+) -> (World<P>, Vec<MemberId>) {
     let mut world = World::<P>::new(u64::from(count), settings, quality);
+    world.prepare = prepare;
     let members: Vec<MemberId> = (0..count).map(|peer| member(peer, 0)).collect();
     world.found(members[0]);
     let mut learners = voters(&members[..1]);
@@ -97,6 +107,53 @@ fn what_a_cut_off_leader_appends_is_never_stable_and_is_reported_as_overwritten(
     assert!((kept..kept + 10).all(|number| !stable.contains(&number)), "none of it became stable");
     assert!((kept + 10..kept + 15).all(|number| stable.contains(&number)), "what the new leader appended did");
     world.expect_sound();
+}
+
+/// Connects these members with each other, and with nobody else.
+fn only<P: Port>(world: &mut World<P>, together: &[MemberId]) {
+    world.network.heal();
+    for one in world.live() {
+        for other in world.live() {
+            if !(together.contains(&one) && together.contains(&other)) {
+                world.network.cut(one, other);
+            }
+        }
+    }
+}
+
+/// The story of figure 8 in Ongaro and Ousterhout 2014: an entry of a former term is on a majority, and is overwritten.
+pub(crate) fn former_terms<P: Port>(prepare: fn(&mut P)) -> Option<String> {
+    let settings = Settings { batch_bytes: 1, in_flight_bytes: 1, ..Settings::default() };
+    let (mut world, members) = group_with::<P>(5, settings, Quality::GOOD, prepare);
+    let [first, second, others @ ..] = &members[..] else { unreachable!() };
+    // The first leader's entries reach one other member.
+    only(&mut world, &[*first, *second]);
+    let before = world.port(*first).tail();
+    world.append_many(*first, 20);
+    assert!(world.run_until(millis(500), |world| world.port(*second).tail() == world.port(*first).tail()));
+    // Another leads, and nobody else holds its first entry.
+    only(&mut world, others);
+    world.starved = true;
+    assert!(world.run_until(millis(3_000), |world| other_leader(world, *first).is_some()));
+    let rival = other_leader(&world, *first).unwrap();
+    let followers: Vec<MemberId> = others.iter().filter(|other| **other != rival).copied().collect();
+    // One of the first two leads again, and brings what it has to more and more members, one entry after the other.
+    only(&mut world, &[*first, *second, followers[0], followers[1]]);
+    world.starved = false;
+    let advanced = |world: &World<P>| followers.iter().any(|follower| world.port(*follower).tail() > before.next());
+    assert!(world.run_until(millis(5_000), advanced));
+    // But the rival has an entry of a later term.
+    only(&mut world, &[rival, followers[0], followers[1]]);
+    world.run_for(millis(5_000));
+    world.network.heal();
+    let whole = world.run_until(millis(5_000), all_alike);
+    assert!(whole || world.broken.is_some());
+    world.broken
+}
+
+#[test]
+fn what_a_majority_holds_of_a_former_term_is_not_stable_by_that() {
+    assert_eq!(former_terms::<Ours>(|_| ()), None);
 }
 
 #[test]

@@ -19,11 +19,19 @@ struct Seen {
     copied: Lsn,
     /// Everything it holds after that, kept or not.
     held: Vec<Held>,
+    /// What it held before it dropped its journal.
+    dropped: Vec<Self>,
 }
 
 impl Seen {
     fn tail(&self) -> Lsn {
         Lsn::from_u64(self.copied.as_u64() + self.held.len() as u64)
+    }
+
+    /// Whether it has an entry, or had it when it acknowledged that.
+    fn has(&self, lsn: Lsn, held: &Held) -> bool {
+        let has = lsn <= self.copied || self.at(lsn).is_some_and(|at| at.0 == held.0);
+        has || self.dropped.iter().any(|before| before.has(lsn, held))
     }
 
     fn at(&self, lsn: Lsn) -> Option<&Held> {
@@ -90,9 +98,18 @@ impl Watch {
             membership: port.membership(),
             copied: Lsn::ZERO,
             held: Vec::new(),
+            dropped: Vec::new(),
         };
         ensure(self.seen.insert(me, seen).is_none(), || format!("{me:?} was there before"))?;
         self.look(me, port, None, None)
+    }
+
+    /// A member drops its journal, and follows again from the beginning.
+    pub(crate) fn drops<P: Port>(&mut self, me: MemberId, port: &mut P) -> Result<(), String> {
+        let before = self.seen.remove(&me).ok_or("nobody dropped a journal")?;
+        self.begins(me, port)?;
+        self.seen.get_mut(&me).ok_or("gone")?.dropped.push(before);
+        Ok(())
     }
 
     /// Looks at a member after each step of it: `appended` if it was told to append, `copied` if it got a copy.
@@ -241,7 +258,7 @@ impl Watch {
     }
 
     fn has(&self, member: &MemberId, lsn: Lsn, held: &Held) -> bool {
-        self.seen.get(member).is_some_and(|seen| lsn <= seen.copied || seen.at(lsn).is_some_and(|at| at.0 == held.0))
+        self.seen.get(member).is_some_and(|seen| seen.has(lsn, held))
     }
 
     fn holders(&self, membership: &Membership, lsn: Lsn) -> usize {

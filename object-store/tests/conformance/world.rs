@@ -68,6 +68,8 @@ pub(crate) struct World<P: Port> {
     pub(crate) traffic: Traffic,
     /// Messages are encoded and decoded this often, of a thousand.
     pub(crate) encoded: u64,
+    /// Messages with entries are lost, others not.
+    pub(crate) starved: bool,
     /// Messages need not wait for others this often, of a thousand.
     pub(crate) urgent: u64,
     /// Everything that was said, if it is to be kept.
@@ -95,6 +97,7 @@ impl<P: Port> World<P> {
             trace: seed,
             traffic: Traffic::default(),
             encoded: 50,
+            starved: false,
             urgent: 100,
             said: None,
             prepare: |_| (),
@@ -138,6 +141,18 @@ impl<P: Port> World<P> {
         let dead = self.dead.values().filter(|(at, _)| self.now.since(*at) < UNDER_WAY_FOR);
         let living = self.members.values().map(|member| member.port.newest_membership());
         living.chain(dead.map(|(_, view)| view.clone())).collect()
+    }
+
+    /// It drops the journal, and follows again if it is asked to.
+    pub(crate) fn drop_journal(&mut self, me: MemberId) {
+        let (settings, seed, now) = (self.settings, self.rng.next(), self.now);
+        let Some(member) = self.members.get_mut(&me) else { return };
+        member.port = member.port.join_again(settings, seed, now);
+        member.copying = None;
+        (self.prepare)(&mut member.port);
+        let looked = self.watch.drops(me, &mut member.port);
+        self.note(looked);
+        self.settle(me, false);
     }
 
     pub(crate) fn pause(&mut self, me: MemberId, time: Micros) {
@@ -386,6 +401,9 @@ impl<P: Port> World<P> {
             }
             if from == to {
                 self.note(Err(format!("{from:?} talks to itself")));
+            }
+            if self.starved && entries > 0 {
+                continue;
             }
             for takes in self.network.carry(&mut self.rng, from, to, weight) {
                 let message = if self.rng.often(self.encoded) { P::carried(&message) } else { message.clone() };

@@ -92,10 +92,8 @@ is_message!(is_groups, Message::Groups { .. });
 
 /// What consensus says in this message, if it is of consensus.
 fn consensus(flight: &Flight) -> Option<&Body<Entry>> {
-    match flight.message() {
-        Message::Group { message: GroupMessage::Consensus(message), .. } => Some(&message.body),
-        _ => None,
-    }
+    let Message::Group { message: GroupMessage::Consensus(message), .. } = flight.message() else { return None };
+    Some(&message.body)
 }
 
 /// Whether this carries entries of a journal.
