@@ -117,6 +117,9 @@ impl Observer {
             let from = if now.term == looked.term { looked.tail } else { Lsn::ZERO };
             self.appended(group, from, is_own, look, &mut openings);
         }
+        // One that has dropped its journal and follows again in one step begins at the beginning.
+        let follows_again = !leads && now.tail < looked.watermark;
+        let looked = if follows_again { Looked::default() } else { looked };
         if now.watermark < looked.watermark {
             self.wrong(format!(
                 "the watermark of group {} sank from {} to {}",
