@@ -290,11 +290,13 @@ impl Peer {
 
     /// This peer does not belong to a group any more.
     pub(crate) fn drop_followed(&mut self, id: GroupId) {
-        if let Some(followed) = self.followed.remove(&id) {
+        if let Some(mut followed) = self.followed.remove(&id) {
             if self.groups.ended(id).is_none() && self.dropped.len() < DROPPED_MAX {
                 self.dropped.insert(id, followed.group.consensus().promises());
             }
             if followed.group.is_leading() {
+                followed.group.give_up();
+                self.forget_undone(&mut followed.group);
                 self.end_caretaking(id);
             }
             self.armed.remove(&id);
