@@ -51,9 +51,15 @@ impl Peer {
         let grace = if self.draining { Micros(0) } else { self.config.pointer_grace };
         let before = Micros(self.now.mono.0.saturating_sub(grace.0));
         for record in self.pointers.due(before, slice_of(HOMES_PER_SLICE, &self.ring)) {
+            if self.is_sending(record.object) {
+                // R6: its departure may not be stable yet. What has arrived has left, so the records below, this peer's
+                // own too, are true when the pointer goes.
+                self.pointers.not_asked(record.object);
+                continue;
+            }
             let mut homes: BTreeSet<PeerId> = self.ring.homes(record.object).into_iter().collect();
             if homes.remove(&self.config.peer) {
-                self.learn_as_home(record);
+                self.homes.learn(record);
             }
             let mut all_asked = true;
             for home in &homes {

@@ -213,6 +213,7 @@ impl Peer {
         self.collect_pointers();
         self.publish_due();
         self.mend_groups();
+        self.drop_strays();
     }
 
     /// A member asked or answered something: it is told regularly how this peer is.

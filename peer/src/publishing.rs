@@ -43,8 +43,10 @@ impl Peer {
     }
 
     /// This peer is a home itself. R6: a record is never undone, so this waits too until what it says is stable.
-    pub(crate) fn learn_as_home(&mut self, record: Record) {
-        let needs = self.needs_of_all();
+    fn learn_as_home(&mut self, record: Record) {
+        // Of the own group alone: what waits for a group is dropped when that is led by somebody else, and nobody repeats
+        // this.
+        let needs = self.needs_of(self.group.id(), self.group.tail());
         if needs.is_empty() {
             self.homes.learn(record);
         } else {

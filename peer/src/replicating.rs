@@ -225,12 +225,22 @@ impl Peer {
         }
         self.armed.remove(&id);
         self.with_group(id, Group::tick);
+    }
+
+    /// R24: groups that do not count on this peer, and whose leader says nothing any more, take no room from others. A
+    /// late message is enough to begin to follow.
+    pub(crate) fn drop_strays(&mut self) {
         let now = self.now.mono;
-        let Some(followed) = self.followed.get_mut(&id) else { return };
-        let consensus = followed.group.consensus();
-        if consensus.leader().is_some() || consensus.membership().contains(&consensus.me()) {
-            followed.seen_at = now;
-        } else if now.since(followed.seen_at) >= STRAY_FOR {
+        let mut strays = Vec::new();
+        for (id, followed) in &mut self.followed {
+            let consensus = followed.group.consensus();
+            if consensus.hears_a_leader(now) || consensus.membership().contains(&consensus.me()) {
+                followed.seen_at = now;
+            } else if now.since(followed.seen_at) >= STRAY_FOR {
+                strays.push(*id);
+            }
+        }
+        for id in strays {
             self.drop_followed(id);
         }
     }
@@ -280,11 +290,13 @@ impl Peer {
 
     /// This peer does not belong to a group any more.
     pub(crate) fn drop_followed(&mut self, id: GroupId) {
-        if let Some(followed) = self.followed.remove(&id) {
+        if let Some(mut followed) = self.followed.remove(&id) {
             if self.groups.ended(id).is_none() && self.dropped.len() < DROPPED_MAX {
                 self.dropped.insert(id, followed.group.consensus().promises());
             }
             if followed.group.is_leading() {
+                followed.group.give_up();
+                self.forget_undone(&mut followed.group);
                 self.end_caretaking(id);
             }
             self.armed.remove(&id);

@@ -110,9 +110,9 @@ impl Peer {
             low_water: transit.chain.low_water(),
             floor: transit.floor,
         };
-        // R6: leaves when it is stable that the object has left.
-        let needs =
-            if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, transit.changed) };
+        // R6: leaves when it is stable that the object has left, and what `unsettled_from` says: the receiver forgets by it
+        // what it refused.
+        let needs = if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, group.tail()) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }

@@ -77,7 +77,7 @@ impl Client {
                 return;
             }
             self.one().await;
-            let pause = self.rng.u64(0..3_000);
+            let pause = self.rng.u64(0..self.world.options.pace_us);
             self.world.clock.sleep(pause).await;
         }
     }

@@ -4,9 +4,11 @@
 
 use crate::observer::Opening;
 use crate::options::Aim;
-use crate::world::Simulation;
+use crate::world::{Event, Simulation};
 use driftmesh_model::GroupId;
 
+/// Longest time between a moment and the fault, us.
+const STRIKE_WITHIN_US: u64 = 25_000;
 /// One moment in so many is used.
 const ONE_OF: u8 = 6;
 
@@ -36,7 +38,10 @@ impl Simulation {
             // Commits are plenty.
             let one_of = if aim == Aim::Commit { 30 * ONE_OF } else { ONE_OF };
             if self.rng.u8(..one_of) == 0 {
-                self.strike(index, group, opening);
+                // Often others have just enough time to act upon what is not safe.
+                let after = if self.rng.bool() { 0 } else { self.rng.u64(..STRIKE_WITHIN_US) };
+                let life = self.peers[index].life;
+                self.schedule(self.now_us() + after, Event::Strike { index, life, group, opening });
             }
         }
         if aim == Aim::Copy {
@@ -49,8 +54,25 @@ impl Simulation {
         }
     }
 
+    /// A leader goes on among all others, while its followers hear nothing of it.
+    fn cut_from_followers(&mut self, index: usize, group: GroupId) {
+        let members = self.peers[index].host.look(|peer| {
+            let of = peer.groups().find(|of| of.id() == group);
+            of.map(|of| of.consensus().membership().members()).unwrap_or_default()
+        });
+        for other in 0..self.peers.len() {
+            let id = self.peers[other].id;
+            if other != index && members.iter().any(|member| member.peer == id) {
+                self.network.cut_both(index, other);
+            }
+        }
+    }
+
     /// A fault at a peer, or at the other end of a transfer.
-    fn strike(&mut self, index: usize, _group: GroupId, opening: Opening) {
+    pub(crate) fn strike(&mut self, index: usize, group: GroupId, opening: Opening) {
+        if !self.network.faulty {
+            return;
+        }
         let other_end = match opening {
             Opening::Out(other) | Opening::In(other) => (0..self.peers.len()).find(|index| {
                 !self.peers[*index].gone && self.peers[*index].host.look(|peer| peer.group().id() == other)
@@ -64,7 +86,8 @@ impl Simulation {
         self.faults += 1;
         match self.rng.u8(..6) {
             0..=2 => self.crash_if_allowed(at),
-            3 => self.network.isolate(at, self.peers.len()),
+            3 if self.rng.bool() => self.network.isolate(at, self.peers.len()),
+            3 => self.cut_from_followers(at, group),
             4 if self.options.stalls => self.pause(at),
             // Both ends.
             5 => {

@@ -67,6 +67,11 @@ impl Network {
         }
     }
 
+    /// Cuts two peers off from each other.
+    pub(crate) fn cut_both(&mut self, one: usize, other: usize) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
     /// Whether nothing passes from one peer to the other.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut.contains(&(from, to))

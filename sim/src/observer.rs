@@ -43,8 +43,8 @@ pub(crate) enum Opening {
 struct Journal {
     /// The stable entries, each with its term: the one at position n is at index n - 1.
     stable: Vec<(Term, Entry)>,
-    /// What leaders have appended beyond, the newest term's.
-    unstable: BTreeMap<Lsn, (Term, Entry)>,
+    /// What leaders have appended beyond, the newest term's, and when, us.
+    unstable: BTreeMap<Lsn, (Term, Entry, u64)>,
     /// Who led each term.
     leaders: BTreeMap<Term, MemberId>,
     retired: bool,
@@ -97,6 +97,8 @@ pub(crate) struct Look<'a> {
     pub(crate) true_wall_us: u64,
     /// How far ahead of it a commit of a group founded here may lie, us.
     pub(crate) ahead_us: u64,
+    /// How long an entry may be unstable before commits wait, us (R10).
+    pub(crate) unstable_max_us: u64,
 }
 
 impl Observer {
@@ -117,6 +119,9 @@ impl Observer {
             let from = if now.term == looked.term { looked.tail } else { Lsn::ZERO };
             self.appended(group, from, is_own, look, &mut openings);
         }
+        // One that has dropped its journal and follows again in one step begins at the beginning.
+        let follows_again = !leads && now.tail < looked.watermark;
+        let looked = if follows_again { Looked::default() } else { looked };
         if now.watermark < looked.watermark {
             self.wrong(format!(
                 "the watermark of group {} sank from {} to {}",
@@ -137,18 +142,27 @@ impl Observer {
         }
         let other = *journal.leaders.entry(term).or_insert(me);
         let watermark = group.watermark();
+        let mut waited_long = 0;
         for (lsn, entry) in group.entries_from(from.next()) {
             if group.consensus().term_at(lsn) != Some(term) {
                 continue;
             }
             let bytes = codec::encode(entry).expect("entries encode");
             look.trace.note(look.now_us, look.peer, "journal", &bytes);
-            if journal.unstable.get(&lsn).is_none_or(|(held, _)| *held <= term) {
-                journal.unstable.insert(lsn, (term, entry.clone()));
+            if journal.unstable.get(&lsn).is_none_or(|(held, _, _)| *held <= term) {
+                journal.unstable.insert(lsn, (term, entry.clone(), look.now_us));
+            }
+            let oldest = journal.unstable.get(&watermark.next()).map_or(look.now_us, |(_, _, at)| *at);
+            let waits_since = look.now_us - oldest;
+            if matches!(entry, Entry::Commit { .. }) && lsn > watermark && waits_since >= look.unstable_max_us {
+                waited_long = waited_long.max(waits_since);
             }
             if lsn > watermark {
                 openings.extend(opening(entry, is_own));
             }
+        }
+        if waited_long > 0 {
+            self.wrong(format!("R10: group {id} commits, though an entry of it is not stable for {waited_long} us"));
         }
         if other != me {
             self.wrong(format!("group {id} has two leaders in term {term}: {other:?} and {me:?}"));
@@ -230,7 +244,7 @@ impl Observer {
                     }
                 }
                 (None, _) => {
-                    let noted = journal.unstable.remove(&lsn);
+                    let noted = journal.unstable.remove(&lsn).map(|(term, entry, _)| (term, entry));
                     let Some((term, entry)) = here.map(|(entry, term)| (term, (**entry).clone())).or(noted) else {
                         self.wrong(format!("nobody has seen the entry of group {id} at {lsn}, which is stable"));
                         return left;

@@ -111,6 +111,8 @@ pub struct Options {
     pub lossy: bool,
     /// How long a peer stands still at most, us.
     pub stall_max_us: u64,
+    /// How long clients pause between two transactions at most, us: the longer, the more faults meet them.
+    pub pace_us: u64,
     /// Budget of superseded versions, bytes.
     pub version_bytes_max: usize,
     /// Bound of hints and home records.
@@ -191,6 +193,7 @@ impl Options {
             together: rng.u8(..4) == 0,
             lossy: rng.u8(..16) == 0,
             stall_max_us: pick(rng, &[1_500_000, 4_000_000]),
+            pace_us: pick(rng, &[3_000, 3_000, 30_000, 150_000]),
         };
         Self {
             // Below that a follower cannot be replaced.
@@ -210,7 +213,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             "replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} crashes {} aim {aim:?} together {} lossy {} stall {} us ",
+             followed {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us ",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -221,6 +224,7 @@ impl fmt::Display for Options {
             self.together,
             self.lossy,
             self.stall_max_us,
+            self.pace_us,
         )?;
         write!(
             formatter,

@@ -59,6 +59,13 @@ pub(crate) enum Event {
     Missed(usize, u64),
     /// Somebody asks what became of a commit.
     AskFate,
+    /// A fault where something has begun a moment ago.
+    Strike {
+        index: usize,
+        life: u64,
+        group: GroupId,
+        opening: Opening,
+    },
 }
 
 /// A message on its way.
@@ -397,6 +404,11 @@ impl Simulation {
             Event::Leave(index, until) => self.leave(index, until),
             Event::Return(index, as_itself) => self.begin_life(index, as_itself),
             Event::Missed(index, life) => self.missed(index, life),
+            Event::Strike { index, life, group, opening } => {
+                if self.peers[index].life == life {
+                    self.strike(index, group, opening);
+                }
+            }
             Event::AskFate => {
                 if self.network.faulty {
                     self.ask_some_fate();
@@ -498,8 +510,9 @@ impl Simulation {
         let offset = self.peers[index].wall_offset_us.max(0).unsigned_abs();
         let ahead_us = offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
         let true_wall_us = SimHost::true_wall_us(&self.clock);
-        let mut look =
-            Look { trace: &mut self.trace, now_us: self.clock.now_us(), peer: index, true_wall_us, ahead_us };
+        let now_us = self.clock.now_us();
+        let unstable_max_us = self.options.unstable_max_us;
+        let mut look = Look { trace: &mut self.trace, now_us, peer: index, true_wall_us, ahead_us, unstable_max_us };
         let (observer, moments) = (&mut self.observer, &mut self.moments);
         let former = self.peers[index].journals;
         let mut present = 0;

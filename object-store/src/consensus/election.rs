@@ -124,7 +124,7 @@ impl<E: LogEntry> Consensus<E> {
     }
 
     /// Whether there is a leader, as far as this member can tell: then nobody else is needed.
-    pub(super) fn hears_a_leader(&self, now: Micros) -> bool {
+    pub fn hears_a_leader(&self, now: Micros) -> bool {
         match &self.role {
             Role::Leading(_) => true,
             Role::Electing(_) => false,
