@@ -22,6 +22,8 @@ pub(crate) struct Mending {
     tails: VecDeque<Lsn>,
     /// Who had no room, and when that was said.
     refused: BTreeMap<PeerId, Micros>,
+    /// The voters that the group shall change to, and when that was found, monotonic.
+    next: Option<(BTreeSet<MemberId>, Micros)>,
 }
 
 /// How whole a group is.
@@ -83,7 +85,7 @@ impl Peer {
         if tails.len() > LOOKS_BACK {
             tails.pop_front();
         }
-        if let Some(target) = change {
+        if let Some(target) = change.filter(|target| self.may_count(id, target)) {
             self.metrics.note(RareEvent::MembersChanged);
             if self.led(id).is_some_and(|group| group.consensus().is_alone()) {
                 // R8: what was promised while nobody else could ever lead the group lies below this end.
@@ -93,6 +95,27 @@ impl Peer {
             // It may not be possible just now; the next look tries again.
             let _ = self.with_group(id, |group, now| group.propose(now, target));
         }
+    }
+
+    /// R11: whether a majority of the voters to be was heard since they were found to be the right ones. Who died since it
+    /// was heard last would else be counted on, and a change of voters that begins cannot be taken back: the group would
+    /// be lost though the former voters live.
+    fn may_count(&mut self, id: GroupId, target: &Membership) -> bool {
+        let now = self.now.mono;
+        let Some(group) = self.group_of(id) else { return false };
+        let consensus = group.consensus();
+        if target.voters == consensus.membership().voters {
+            return true;
+        }
+        let known = self.mending.get(&id).and_then(|mending| mending.next.as_ref());
+        let since = known.filter(|(voters, _)| *voters == target.voters).map_or(now, |(_, since)| *since);
+        let heard = |voter: &MemberId| {
+            *voter == consensus.me()
+                || consensus.follower(voter, now).is_some_and(|(_, silent)| silent < now.since(since))
+        };
+        let may = target.is_majority(heard);
+        self.mending.entry(id).or_default().next = (!may).then(|| (target.voters.clone(), since));
+        may
     }
 
     /// How many followers a group of this peer shall have where there are peers enough.

@@ -224,6 +224,10 @@ impl Peer {
             return;
         }
         self.armed.remove(&id);
+        if self.groups.ended(id).is_some() {
+            // R22: what was told of its end is the end. Its followers are gone, and that they are silent is no news.
+            return;
+        }
         self.with_group(id, Group::tick);
     }
 

@@ -38,8 +38,9 @@ impl Peer {
     pub(crate) fn window_needs(&mut self, id: GroupId, snapshot: Timestamp) -> Option<Lsn> {
         let wall = self.now.wall;
         let Some(group) = self.led(id) else { return Some(Lsn::ZERO) };
-        // Nobody else could ever lead a group of one.
-        if group.consensus().is_alone() || self.broken(crate::Sabotage::Window) {
+        // Nobody else could ever lead a group of one; one that has ended owns nothing that a promise could be about, and
+        // its last entry is the last (R22).
+        if group.consensus().is_alone() || group.is_retired() || self.broken(crate::Sabotage::Window) {
             return Some(Lsn::ZERO);
         }
         let watermark = group.watermark();

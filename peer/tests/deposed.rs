@@ -6,7 +6,7 @@ mod harness;
 use driftmesh_model::Micros;
 use driftmesh_peer::{Cause, FateTold, Message, RareEvent, StepError};
 use harness::wire::{Wire, WireLocate};
-use harness::{Flight, Mesh, Rule, is_entries, is_held_word, is_located, is_read_answer, ready, small};
+use harness::{Flight, Mesh, Rule, is_entries, is_groups, is_held_word, is_located, is_read_answer, ready, small};
 use std::task::Poll;
 
 /// The first peer stands still until another one leads its group. Returns who.
@@ -324,7 +324,8 @@ fn a_leader_that_does_not_know_it_is_deposed_shows_no_past_beside_the_present_of
         let inside = mesh.followers(former);
         let second = mesh.create_known(outside, 9);
         mesh.run(100);
-        // Cut off from its own followers only: the others still reach it.
+        // Cut off from its own followers only: the others still reach it, but what they hear of its group does not.
+        mesh.rule(Rule::Drop, |flight| flight.to == 0 && is_groups(flight));
         for follower in &inside {
             mesh.cut(0, *follower);
         }
@@ -345,6 +346,7 @@ fn a_leader_that_does_not_know_it_is_deposed_shows_no_past_beside_the_present_of
         } else {
             let done = ready(mesh.try_commit(reader, &[])).unwrap();
             assert!(!done.stable, "its receipt depends on a window that will never be stable");
+            mesh.release();
             for other in &inside {
                 mesh.heal(0, *other);
             }

@@ -155,3 +155,21 @@ fn no_peer_may_stop_while_the_end_of_a_group_is_known_to_one() {
     assert!(mesh.is_ended_everywhere(former));
     assert!(mesh.all_whole() && mesh.status(heir).may_stop);
 }
+
+#[test]
+fn what_was_told_of_the_end_of_a_group_is_its_end() {
+    // R22: a receipt at a later position would be decided by nobody.
+    for replicas in [1, 2] {
+        let mesh = Mesh::replicated(4, replicas);
+        mesh.create_known(0, 1);
+        let group = mesh.group_id(0);
+        drain(&mesh, 0);
+        mesh.run_until("it may go", 20_000, || mesh.look(0, Peer::is_drained));
+        let told = mesh.look(0, |peer| peer.remains_of(group).map(|ended| ended.tail));
+        // It stays for a while, and somebody walks through what it owns.
+        let walker = mesh.begin_snapshot(1);
+        let _ = mesh.step(1, |peer, now| peer.scan(now, walker.id, harness::peer_id(0), 0));
+        mesh.run(3_000);
+        assert_eq!(Some(mesh.tail(0)), told);
+    }
+}

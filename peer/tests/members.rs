@@ -3,8 +3,8 @@
 
 mod harness;
 
-use driftmesh_model::ObjectId;
-use driftmesh_object_store::GroupMessage;
+use driftmesh_model::{Micros, ObjectId};
+use driftmesh_object_store::{GroupMessage, MemberId};
 use driftmesh_peer::Message;
 use harness::{Flight, Mesh, Rule, is_held_word, small};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -251,5 +251,39 @@ fn a_dead_voter_is_replaced_before_a_leaving_one_that_answers() {
     mesh.kill(newcomer);
     let kept = mesh.put(0, object, 2).receipt;
     mesh.run(2_000);
+    assert!(mesh.is_kept(0, &kept));
+}
+
+#[test]
+fn nobody_is_counted_on_who_was_not_heard_since() {
+    // One follower is slow to answer and its replacement is ready; then the other one and the replacement die. The
+    // former voters still have a majority, the ones to be would have none.
+    let mesh = Mesh::with(4, |at, setup| {
+        setup.config.replicas = 3;
+        setup.config.domain = at as u64;
+        setup.config.replace_after = Micros::from_millis(300);
+        setup.config.journal.heartbeat = Micros::from_millis(250);
+        setup.config.journal.election_after = Micros::from_millis(1_000);
+    });
+    mesh.run_until("all groups are whole", 10_000, || mesh.all_whole());
+    let object = mesh.create_known(0, 1);
+    let membership = mesh.look(0, |peer| peer.group().consensus().membership().clone());
+    let at_of = |member: &MemberId| (0..4).find(|at| harness::peer_id(*at) == member.peer).unwrap();
+    let learner = at_of(membership.learners.keys().next().unwrap());
+    let voters: Vec<usize> = membership.voters.iter().map(at_of).filter(|at| *at != 0).collect();
+    mesh.run(1_000);
+    let slow = voters[0];
+    mesh.rule(Rule::Hold, move |flight| flight.from == slow && flight.to == 0 && harness::is_group(flight));
+    mesh.clear_log();
+    let has_answered =
+        |at: usize| !mesh.sent(|flight| flight.from == at && flight.to == 0 && is_held_word(flight)).is_empty();
+    mesh.run_until("the others answer", 1_000, || has_answered(voters[1]) && has_answered(learner));
+    // Nobody notices at once.
+    mesh.pause(voters[1]);
+    mesh.pause(learner);
+    mesh.run(600);
+    mesh.release();
+    let kept = mesh.put(0, object, 2).receipt;
+    mesh.run(1_000);
     assert!(mesh.is_kept(0, &kept));
 }

@@ -5,7 +5,7 @@ mod harness;
 use driftmesh_model::{Micros, Timestamp};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Message, RareEvent};
-use harness::{Flight, Mesh, Rule, is_entries, is_read_answer, ready, shifted, small, wire};
+use harness::{Flight, Mesh, Rule, is_entries, is_groups, is_read_answer, ready, shifted, small, wire};
 
 /// The end of the last window in a peer's own journal.
 fn last_window(mesh: &Mesh, at: usize) -> Timestamp {
@@ -106,6 +106,8 @@ fn a_zombie_answers_below_its_stable_window_only_and_the_heir_moves_things_above
     assert_eq!(mesh.get(3, object), Some(1));
     let former = mesh.group_id(0);
     let inside = mesh.followers(former);
+    // Nobody tells it either.
+    mesh.rule(Rule::Drop, |flight| flight.to == 0 && is_groups(flight));
     for follower in &inside {
         mesh.cut(0, *follower);
     }
