@@ -10,7 +10,7 @@ use crate::requests::Requests;
 use crate::world::{Event, SimPeer, Simulation};
 use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
-use driftmesh_peer::session::Host;
+use driftmesh_peer::session::{Fates, Host};
 use driftmesh_peer::{Config, Peer, Settings};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,6 +241,7 @@ impl Simulation {
                 world: staff.world.clone(),
                 rng: Rng::with_seed(self.rng.u64(..)),
                 session: staff.next_session,
+                fates: Fates::new(self.peers[index].host.clone()),
                 sane: !self.peers[index].mad,
             };
             staff.next_session += 1;

@@ -64,13 +64,13 @@ impl<H: Host, T> Journal<H, T> {
         if decided.len() > before || self.undecided.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// In this peer's own journal the first that waits is decided first. Elsewhere one answer costs a message, so the
-    /// one in the middle is asked for.
+    /// In this peer's own journal the first that waits is decided first. Of another one answer costs a message, and what
+    /// is told of the last decides all.
     fn next_to_ask(&self, peer: &Peer) -> Option<Receipt> {
         let of = |told: &Vec<(T, Receipt)>| told.first().map(|(_, receipt)| *receipt);
         let first = self.undecided.values().next().and_then(of)?;
         if first.group != peer.group().id() {
-            return self.undecided.values().nth(self.undecided.len() / 2).and_then(of);
+            return self.undecided.values().next_back().and_then(of);
         }
         let stable = self.undecided.range(..=peer.group().watermark()).next_back();
         stable.and_then(|(_, told)| of(told)).or(Some(first))
@@ -125,6 +125,11 @@ impl<H: Host, T> Fates<H, T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What is followed and not known to be decided, journal by journal.
+    pub fn undecided(&self) -> impl Iterator<Item = &Receipt> {
+        self.journals.values().flat_map(|journal| journal.undecided.values().flatten()).map(|(_, receipt)| receipt)
     }
 
     /// The next that is decided, if one is. Never waits, beyond the end of another's step of the core: for loops that

@@ -48,6 +48,16 @@ impl From<FateTold> for Fate {
     }
 }
 
+impl From<Fate> for FateTold {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Stable { copies } => Self::Stable { copies },
+            Fate::Lost { why: Loss::NotInJournal } => Self::Lost,
+            Fate::Unknown { .. } => Self::Unknown,
+        }
+    }
+}
+
 /// Somebody who waits for what is no transaction; what it asked is forgotten when it is dropped.
 pub(super) struct Waiter<H: Host> {
     host: H,
