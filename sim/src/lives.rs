@@ -153,14 +153,14 @@ impl Simulation {
         let holds = |member: &MemberId| alive.contains(member);
         let lost =
             |views: &Vec<Membership>| views.iter().any(|view| !view.voters.is_empty() && !view.is_majority(holds));
-        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group));
+        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group, victim));
         open.filter(|(_, views)| lost(views)).map(|(group, _)| group).collect()
     }
 
-    /// Whether a group has ended and somebody who lives knows it.
-    fn is_over(&self, group: GroupId) -> bool {
-        self.observer.is_retired(group)
-            && self.peers.iter().any(|peer| !peer.gone && peer.host.look(|peer| peer.has_ended(group)))
+    /// Whether a group has ended and somebody knows it who lives, were this peer to crash now.
+    fn is_over(&self, group: GroupId, victim: usize) -> bool {
+        let mut others = self.peers.iter().enumerate().filter(|(index, peer)| !peer.gone && *index != victim);
+        self.observer.is_retired(group) && others.any(|(_, peer)| peer.host.look(|peer| peer.has_ended(group)))
     }
 
     /// A start of a peer is over: with a goodbye, or not.
