@@ -211,7 +211,8 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         });
     }
     let mad = simulation.peers.iter().position(|peer| peer.mad && !peer.gone);
-    if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
+    // Crashes may have left too few to tell who is wrong.
+    if let Some(at) = mad.filter(|_| simulation.lives() > 2) {
         // It has heard the others in peace for long enough by then.
         let pause = simulation.now_us() + 5 * SECOND_US;
         simulation.run(pause, |_| false);
