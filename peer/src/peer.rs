@@ -85,6 +85,8 @@ pub struct Peer {
     pub(crate) mending: BTreeMap<GroupId, Mending>,
     /// All groups of the mesh.
     pub(crate) groups: Groups,
+    /// This peer has ended a group, and nobody is known to have heard of it.
+    pub(crate) end_is_untold: bool,
     /// The own group took a step, or has something to say.
     pub(crate) own_dirty: bool,
     /// And these.
@@ -100,6 +102,8 @@ pub struct Peer {
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
     pub(crate) snapshots_here: BTreeSet<TxnId>,
+    /// Fixed snapshots that wait to read from it, and since when, monotonic.
+    pub(crate) window_waits: BTreeMap<TxnId, Micros>,
     /// How often this incarnation founded a group.
     pub(crate) foundings: u64,
     /// What was counted with groups that this peer does not lead any more.
@@ -175,6 +179,7 @@ impl Peer {
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
             groups: Groups::default(),
+            end_is_untold: false,
             own_dirty: false,
             dirty: Vec::new(),
             armed: BTreeMap::new(),
@@ -185,6 +190,7 @@ impl Peer {
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
+            window_waits: BTreeMap::new(),
             foundings: 0,
             moves_base: 0,
             grants_due: BTreeMap::new(),

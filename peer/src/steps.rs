@@ -295,9 +295,15 @@ impl Peer {
         };
         if read_only {
             if !self.own_window_covers(snapshot, id) {
+                if self.window_is_late(id) {
+                    let cause = Cause::Unavailable { object };
+                    self.fail(id, cause.clone());
+                    return Err(StepError::Failed(cause));
+                }
                 self.watch_deadline(id);
                 return Ok(None);
             }
+            self.window_waits.remove(&id);
             self.snapshots_here.insert(id);
         }
         let read = match read {
@@ -649,6 +655,7 @@ impl Peer {
         self.give_up_everything(id);
         self.held_commits.remove(&id);
         self.snapshots_here.remove(&id);
+        self.window_waits.remove(&id);
         self.fates.forget(id);
         let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {
