@@ -110,7 +110,7 @@ impl Peer {
         }
         self.ring.add(peer);
         if former.as_ref().is_some_and(|former| !former.connected && former.incarnation == introduction.incarnation) {
-            self.tell_regained(peer);
+            self.tell_peer_back(peer);
         }
         if former.is_none_or(|former| !former.connected) || new_incarnation {
             self.begin_republishing();
@@ -131,7 +131,7 @@ impl Peer {
         }
     }
 
-    /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
+    /// A peer is out of reach; with `clean` it said goodbye, and what it owns is what it last said.
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;
         let Some(member) = self.members.get_mut(&peer) else { return };
@@ -147,8 +147,8 @@ impl Peer {
         if self.groups.ended(group).is_some() {
             // What it led has ended: nothing of it can come any more.
             self.members.remove(&peer);
-        } else if was_connected && !clean {
-            self.tell_lost(peer, owned);
+        } else if was_connected && !(clean && owned == Some(0)) {
+            self.tell_peer_gone(peer, owned);
         }
         let stalled = self.stalled.remove(&group).unwrap_or_default().take();
         self.hand_overs.extend(stalled.chain(self.stalled_for_pointers.take()));

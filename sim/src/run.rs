@@ -12,7 +12,7 @@ use crate::report::SeedReport;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
-use driftmesh_peer::session::{Options as TxnOptions, transact};
+use driftmesh_peer::session::{Fates, Options as TxnOptions, transact};
 use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -124,6 +124,7 @@ fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -
         world: world.clone(),
         rng: Rng::with_seed(simulation.rng.u64(..)),
         session,
+        fates: Fates::new(simulation.peers[at].host.clone()),
         sane: !simulation.peers[at].mad,
     }
 }
