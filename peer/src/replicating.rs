@@ -353,19 +353,15 @@ impl Peer {
     }
 
     /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
-    /// what it was about to tell the homes.
+    /// what it was about to tell the homes. R3: what it noted of earlier ones is true again.
     pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
         let generation = former.generation();
         for (object, group, epoch) in former.take_undone() {
             let claim = Record { object, group, generation, epoch };
-            let is_it =
-                |record: Option<Record>| record.is_some_and(|record| (record.group, record.epoch) == (group, epoch));
-            if is_it(self.pointers.get(object)) {
-                self.pointers.forget_up_to(&claim);
-            }
-            if is_it(self.hints.get(object)) {
+            self.pointers.undo(&claim, self.now.mono);
+            if self.hints.get(object).is_some_and(|hint| (hint.group, hint.epoch) == (group, epoch)) {
                 self.hints.forget_up_to(&claim);
             }
         }

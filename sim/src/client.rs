@@ -173,8 +173,11 @@ impl Client {
             }
         })
         .await;
-        if result.is_err() {
+        if let Err(error) = &result {
             log.aborted();
+            if !matches!(error, Error::Deadline { .. }) {
+                log.told();
+            }
         }
         match result {
             Ok(done) => {
@@ -293,7 +296,7 @@ impl Client {
                 let item = from.items.remove(index);
                 let mut sold = tx.get_mut::<Item>(item).await?;
                 if sold.holder != seller {
-                    world.recorder.violation(format!("item {item} is in purse {seller} but says {}", sold.holder));
+                    log.wrong(format!("item {item} is in purse {seller} but says {}", sold.holder));
                 }
                 log.change(&mut sold);
                 sold.holder = buyer;
@@ -393,28 +396,24 @@ impl Client {
     /// Takes the gold back and deletes the object.
     async fn empty_pouch(&mut self) -> Came {
         let from = self.purse();
-        let world = self.world.clone();
-        self.run("empty pouch", move |tx, log| {
-            let world = world.clone();
-            async move {
-                let mut purse = tx.get_mut(from).await?;
-                let Some(reference) = purse.pouches.first().copied() else {
-                    log.saw(from, &*purse);
-                    return Ok(());
-                };
-                let pouch = match tx.get(reference).await {
-                    Err(Error::Dangling { object }) => {
-                        world.recorder.violation(format!("purse {from} refers to pouch {object}, which is nowhere"));
-                        return Err(Error::Dangling { object });
-                    }
-                    other => other?,
-                };
-                log.change(&mut purse);
-                purse.gold += pouch.gold;
-                purse.pouches.remove(0);
-                log.deleted(reference, &*pouch);
-                tx.delete(reference).await
-            }
+        self.run("empty pouch", move |tx, log| async move {
+            let mut purse = tx.get_mut(from).await?;
+            let Some(reference) = purse.pouches.first().copied() else {
+                log.saw(from, &*purse);
+                return Ok(());
+            };
+            let pouch = match tx.get(reference).await {
+                Err(Error::Dangling { object }) => {
+                    log.wrong(format!("purse {from} refers to pouch {object}, which is nowhere"));
+                    return Err(Error::Dangling { object });
+                }
+                other => other?,
+            };
+            log.change(&mut purse);
+            purse.gold += pouch.gold;
+            purse.pouches.remove(0);
+            log.deleted(reference, &*pouch);
+            tx.delete(reference).await
         })
         .await
     }
