@@ -92,6 +92,11 @@ impl Child {
         wanted(&answer).ok_or_else(|| anyhow!("peer process {number} gave an unexpected answer: {answer:?}"))
     }
 
+    /// Takes the answers that have come, without waiting.
+    pub(crate) fn take_all(&mut self) -> Result<Vec<Answer>> {
+        std::iter::from_fn(|| self.answers.try_recv().ok()).collect()
+    }
+
     /// What the end of the process was, when it ended by itself.
     pub(crate) async fn why_ended(&mut self) -> anyhow::Error {
         let number = self.number;

@@ -22,6 +22,7 @@ mod json_file;
 mod latency;
 mod ledger;
 mod live_table;
+mod marks;
 mod numbers;
 mod options;
 mod output;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Bench { what: Bench::Local { json } }) => {
             bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Command::Bench { what: Bench::Failover(failover) }) => {
+            bench::failover::run(&failover).map(|is_good| ExitCode::from(u8::from(!is_good)))
         }
         Some(Command::Bench { what: Bench::Remote { json } }) => {
             bench::remote::run(json.as_deref()).map(|()| ExitCode::SUCCESS)

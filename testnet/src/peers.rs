@@ -6,7 +6,6 @@ use crate::children::Child;
 use crate::exchange::Exchange;
 use crate::fates::Fate;
 use crate::ledger::{Ledger, Question};
-use crate::options::RunOptions;
 use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
 use crate::world::share;
 use anyhow::{Context, Result};
@@ -35,13 +34,13 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    pub(crate) fn new(options: &RunOptions) -> Self {
+    fn new(replicas: u8, seed: Option<u64>) -> Self {
         let mut chance = Rng::new();
         Self {
             mesh: format!("testnet-{:016x}", chance.u64(..)),
             secret: format!("{:032x}", chance.u128(..)),
-            seed: options.seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
-            replicas: usize::from(options.replicas),
+            seed: seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
+            replicas: usize::from(replicas),
         }
     }
 }
@@ -68,11 +67,11 @@ pub(crate) fn number_of(peer: usize) -> String {
 }
 
 impl Peers {
-    /// None yet.
-    pub(crate) fn new(options: &RunOptions) -> Self {
+    /// None yet; each is to have so many followers. What is drawn comes from the seed, which is drawn unless given.
+    pub(crate) fn new(replicas: u8, seed: Option<u64>) -> Self {
         Self {
             exchange: Arc::new(Exchange::new()),
-            meeting: Meeting::new(options),
+            meeting: Meeting::new(replicas, seed),
             children: Vec::new(),
             names: Vec::new(),
             addresses: Vec::new(),
@@ -241,7 +240,7 @@ impl Peers {
     }
 
     /// Gives these peers an order, then takes their answers.
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &mut self,
         peers: &[usize],
         order: &Order,

@@ -511,7 +511,7 @@ mod tests {
             locality: 0.95,
             seed: None,
             json: None,
-            kill: 0,
+            kill: Some(0),
             pause: 0,
             restart: false,
             together: false,

@@ -43,7 +43,7 @@ pub(crate) enum Ended {
 
 /// Runs the testnet until it is done or interrupted. No peer process is left when this returns, whatever happens.
 pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = Interrupt>) -> Result<Ended> {
-    let mut peers = Peers::new(options);
+    let mut peers = Peers::new(options.replicas, options.seed);
     let ended = tokio::select! {
         report = run_all(&mut peers, options) => report.map(|report| Ended::Reported(Box::new(report))),
         interrupt = interrupt => Ok(Ended::Interrupted(interrupt)),
@@ -72,6 +72,9 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         grouped(totals.items),
         grouped(totals.gold)
     ));
+    if let Some(note) = options.note_on_kills() {
+        output::line(note);
+    }
     let mut troubles = Vec::new();
     let chaos = work(peers, options, &shares).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
@@ -100,7 +103,7 @@ async fn work(peers: &mut Peers, options: &RunOptions, shares: &[usize]) -> Resu
     let run = Duration::from_secs(options.seconds);
     let mut rng = Rng::with_seed(peers.meeting.seed);
     exchange.open(shares, options.locality, rng.u64(..))?;
-    let plan = faults::plan(options.kill, options.pause, run, &mut rng);
+    let plan = faults::plan(options.kills(), options.pause, run, &mut rng);
     let rules = Rules { together: options.together, restart: options.restart, run };
     let working = async {
         let faults = chaos::carry_out(peers, plan, rules, &mut rng);
@@ -160,8 +163,8 @@ async fn tell_statuses(exchange: &Exchange) -> Result<()> {
     Ok(())
 }
 
-/// Waits after faults until all groups are whole again.
-async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result<()> {
+/// Waits until all groups are whole; if that takes too long, the troubles say why.
+pub(crate) async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result<()> {
     let begun = Instant::now();
     while !exchange.is_whole() {
         if begun.elapsed() > WHOLE_LIMIT {
