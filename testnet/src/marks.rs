@@ -20,9 +20,9 @@ const BEAT: Duration = Duration::from_millis(5);
 /// So many of a process's own marks are worked with.
 const BEATEN: usize = 1_000;
 /// Transactions under way at once that mark what another peer owned.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// Marks of one such transaction.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 100;
 
 /// An object that is marked once by those who take over, and changed by its owner before.
 #[derive(Clone, Serialize, Deserialize)]

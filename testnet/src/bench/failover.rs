@@ -6,14 +6,14 @@
 //! their answers come in. It refuses to report anything good when an object is not there in the end, or was not changed
 //! just once.
 
-use crate::auditor::Auditor;
+use crate::auditor::{Auditor, Gaps};
 use crate::marks::Mark;
 use crate::options::FailoverOptions;
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Answer, Order, pack, unpack};
 use crate::testnet::become_whole;
 use crate::{json_file, output};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use driftmesh::{Object, decode_object};
 use driftmesh_model::stored_header;
 use serde::Serialize;
@@ -30,6 +30,9 @@ const OWN: u64 = 1_000;
 const STRETCH: Duration = Duration::from_secs(4);
 /// How long the others may take for all objects.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How often it is looked for all objects in the end, and how long nothing is done before.
+const LOOKS_MAX: u32 = 20;
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Between two looks for answers.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -228,7 +231,14 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
                     }
                     Answer::Ready => {}
                     Answer::Failed { error } => bail!("{}: {error}", number_of(*other)),
-                    answer => bail!("{} gave an unexpected answer: {answer:?}", number_of(*other)),
+                    answer @ (Answer::Started { .. }
+                    | Answer::SeesAll
+                    | Answer::Created { .. }
+                    | Answer::Status(_)
+                    | Answer::Holding
+                    | Answer::Fates { .. }
+                    | Answer::TradeFailed { .. }
+                    | Answer::Settled(_)) => bail!("{} gave an unexpected answer: {answer:?}", number_of(*other)),
                 }
             }
         }
@@ -237,39 +247,62 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
     Ok(())
 }
 
-/// Every object of the peer must be there once, and must have been changed once by another.
+/// What a look at all objects found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Found {
+    objects: u64,
+    /// Those of them that were changed by another peer, once.
+    once: u64,
+    /// More often than once, or unreadable.
+    wrong: u64,
+}
+
+/// Every object of the peer must be there once, and must have been changed once by another. A look is repeated only when
+/// objects were on their way meanwhile, never because of what it found.
 async fn check(peers: &mut Peers, objects: u64, part: &mut Part) -> Result<()> {
     let live = peers.exchange.live();
-    peers.all(&live, &Order::Settle, |answer| matches!(answer, Answer::Settled(_)).then_some(())).await?;
+    let settled = |answer: &Answer| if let Answer::Settled(settled) = answer { Some(settled.clone()) } else { None };
     let address = peers.address_to_join().context("no peer is left to join")?;
     let meeting = &peers.meeting;
     let auditor = Auditor::join(&meeting.mesh, meeting.secret.clone(), &address, live.len()).await?;
-    // By then every peer has told its clock.
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    let (mut found, mut marked, mut rubbish) = (0, 0, 0);
-    let gaps = auditor.read_all(|_, _, value| {
-        let of_marks = stored_header(value).is_ok_and(|header| header.type_name == Mark::TYPE_NAME);
-        match of_marks.then(|| decode_object::<Mark>(value)) {
-            None => {}
-            Some(Ok(mark)) => {
-                found += 1;
-                marked += u64::from(mark.marks == 1);
-                rubbish += u64::from(mark.marks > 1);
-            }
-            Some(Err(_)) => rubbish += 1,
+    let mut found = Err(anyhow!("objects were still on their way"));
+    for _ in 0..LOOKS_MAX {
+        // At first also so that every peer has told its clock.
+        tokio::time::sleep(LOOK_PAUSE).await;
+        let before = peers.all(&live, &Order::Settle, settled).await?;
+        let (seen, gaps) = look(&auditor).await?;
+        if gaps == Gaps::default() && peers.all(&live, &Order::Settle, settled).await? == before {
+            found = Ok(seen);
+            break;
         }
-    });
-    let gaps = gaps.await;
+    }
     auditor.end().await;
-    let expected = objects + OWN * OTHERS as u64;
-    if (found, marked, rubbish) != (expected, objects, 0) {
-        part.invalid.push(format!(
-            "{found} of {expected} objects were found, {marked} of {objects} were changed once, {rubbish} more often or \
-             unreadable; {:?}",
-            gaps?
-        ));
+    let expected = Found { objects: objects + OWN * OTHERS as u64, once: objects, wrong: 0 };
+    match found {
+        Ok(found) if found == expected => {}
+        Ok(found) => part.invalid.push(format!("the end was {found:?}, it should be {expected:?}")),
+        Err(error) => part.invalid.push(error.to_string()),
     }
     Ok(())
+}
+
+async fn look(auditor: &Auditor) -> Result<(Found, Gaps)> {
+    let mut found = Found::default();
+    let gaps = auditor.read_all(|_, _, value| {
+        if !stored_header(value).is_ok_and(|header| header.type_name == Mark::TYPE_NAME) {
+            return;
+        }
+        found.objects += 1;
+        match decode_object::<Mark>(value) {
+            Ok(mark) => {
+                found.once += u64::from(mark.marks == 1);
+                found.wrong += u64::from(mark.marks > 1);
+            }
+            Err(_) => found.wrong += 1,
+        }
+    });
+    let gaps = gaps.await?;
+    Ok((found, gaps))
 }
 
 fn millis(duration: Duration) -> f64 {
