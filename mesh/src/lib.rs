@@ -60,7 +60,9 @@ pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, PeerId, Ref, Term, Timestamp, Value,
     decode_object, limits,
 };
-pub use driftmesh_peer::session::{Done, Error, Fate, Loss, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
+pub use driftmesh_peer::session::{
+    Done, Error, FATES_MAX, Fate, FatesFull, Loss, Mutable, NameBucket, NameError, NamePage, Outcome, Result, Settled,
+};
 pub use driftmesh_peer::{
     Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
     OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, ScanPage, Scanned, Seen, Source,
@@ -82,6 +84,8 @@ pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
 
+/// What becomes of commits that are followed; see [`Mesh::fates`].
+pub type Fates<T> = driftmesh_peer::session::Fates<LiveHost, T>;
 /// The events of what this peer owns; see [`Mesh::ownership`].
 pub type Ownership = driftmesh_peer::session::Ownership<LiveHost>;
 /// A walk through what this peer owns of one type; see [`Mesh::owned`].

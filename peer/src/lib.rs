@@ -37,6 +37,7 @@ pub mod session;
 mod status;
 mod steps;
 mod timers;
+mod told;
 mod transfer;
 mod windows;
 

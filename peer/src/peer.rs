@@ -18,6 +18,7 @@ use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::timers::{Timer, Timers};
+use crate::told::Told;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
@@ -93,6 +94,7 @@ pub struct Peer {
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) fates: Fates,
+    pub(crate) told: Told,
     pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
@@ -179,6 +181,7 @@ impl Peer {
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             fates: Fates::default(),
+            told: Told::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
@@ -306,7 +309,7 @@ impl Peer {
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
-            Message::Fate { ask, fate } => self.fate_told(ask, fate),
+            Message::Fate { ask, fate, lost_from } => self.fate_told(ask, fate, lost_from),
             Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
             Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),

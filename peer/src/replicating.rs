@@ -345,6 +345,7 @@ impl Peer {
         self.drain_from = 0;
         let founded = self.found_group();
         let mut former = std::mem::replace(&mut self.group, founded);
+        self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
@@ -398,6 +399,7 @@ impl Peer {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
         let former_id = former.id();
+        self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {
             self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
             self.dirty.push(former_id);

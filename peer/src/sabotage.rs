@@ -21,6 +21,8 @@ pub enum Sabotage {
     BarrierGrants,
     /// R6: an object is acknowledged before its arrival is stable.
     BarrierAnswers,
+    /// R6: what callers were told in a group that this peer led before does not hold back commits in another.
+    ToldOrder,
     /// R7: a follower takes entries that do not follow its own.
     Prefix,
     /// R7: a vote is given to whoever asks, though it lacks entries.
@@ -71,7 +73,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -80,6 +82,7 @@ impl Sabotage {
         Self::BarrierReads,
         Self::BarrierGrants,
         Self::BarrierAnswers,
+        Self::ToldOrder,
         Self::Prefix,
         Self::UpToDate,
         Self::Stable,
@@ -114,7 +117,7 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers => "R6",
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::ToldOrder => "R6",
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",
             Self::Window => "R8",
             Self::Fence => "R9",

@@ -481,6 +481,10 @@ impl Peer {
             if self.group.is_retired() {
                 return Err(StepError::Leaving);
             }
+            // R6: what was told here in another group is decided before anything builds on it in this one.
+            if !self.former_leads_are_decided(id) {
+                return Ok(None);
+            }
             if self.is_too_much_unstable() {
                 self.hold_commit(id);
                 return Ok(None);
@@ -554,6 +558,9 @@ impl Peer {
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
         let stable = self.group.watermark() >= journal_tail;
+        if !stable {
+            self.told.unstable(receipt);
+        }
         let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
             self.remember_commit(id, commit);

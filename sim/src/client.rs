@@ -7,7 +7,7 @@ use crate::ledger::Depends;
 use crate::names::Names;
 use crate::options::Options;
 use driftmesh_model::{Micros, ObjectId, Ref};
-use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::session::{Error, Fates, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use driftmesh_peer::{Cause, Committed};
 use fastrand::Rng;
 use std::collections::BTreeSet;
@@ -31,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) rng: Rng,
     pub(crate) session: u32,
+    /// What becomes of its commits, by their numbers in the ledger.
+    pub(crate) fates: Fates<SimHost, usize>,
     /// What it does counts for the check that everything ends well.
     pub(crate) sane: bool,
 }
@@ -176,7 +178,9 @@ impl Client {
         }
         match result {
             Ok(done) => {
+                let wrote = log.wrote_anything();
                 let number = log.committed(vec![done.committed.receipt], done.committed.stable);
+                self.follow(&done.committed, number, wrote, kind);
                 return Ok((done.committed, number));
             }
             Err(Error::Rejected(_)) => return Err(Came::Rejected),
@@ -194,6 +198,23 @@ impl Client {
             }
         }
         Err(Came::Nothing)
+    }
+
+    /// Follows what becomes of a commit, and hears what became of others.
+    fn follow(&mut self, committed: &Committed, number: usize, wrote: bool, kind: &str) {
+        while let Some(settled) = self.fates.try_next() {
+            self.world.recorder.lock().ledger.told(settled.tag, 0, settled.fate.into(), "a stream of fates");
+        }
+        let group = committed.receipt.group;
+        let undecided = self.fates.undecided().find(|told| wrote && told.group != group);
+        if let Some(told) = undecided {
+            // R6: nothing builds on what may be undone in another journal.
+            let told = format!("{told:?}, which its session was told, is not decided");
+            self.world.recorder.violation(format!("`{kind}` is committed in group {group}, though {told}"));
+        }
+        if !committed.stable && self.fates.follow(committed.receipt, number).is_err() {
+            self.world.recorder.violation("a stream of fates is full".to_owned());
+        }
     }
 
     /// Purses and items are never deleted.

@@ -111,6 +111,12 @@ impl TxnLog {
         inner.ledger.keep(label, receipts, stable, record, deletes)
     }
 
+    /// Whether the present attempt writes.
+    pub(crate) fn wrote_anything(&self) -> bool {
+        let attempt = self.lock();
+        !attempt.record.writes.is_empty() || !attempt.deletes.is_empty()
+    }
+
     /// It asked for serializable isolation.
     pub(crate) fn serializable(&self) {
         self.lock().record.serializable = true;

@@ -11,7 +11,7 @@ use crate::report::SeedReport;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
-use driftmesh_peer::session::{Options as TxnOptions, transact};
+use driftmesh_peer::session::{Fates, Options as TxnOptions, transact};
 use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -123,6 +123,7 @@ fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -
         world: world.clone(),
         rng: Rng::with_seed(simulation.rng.u64(..)),
         session,
+        fates: Fates::new(simulation.peers[at].host.clone()),
         sane: !simulation.peers[at].mad,
     }
 }
@@ -210,7 +211,8 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         });
     }
     let mad = simulation.peers.iter().position(|peer| peer.mad && !peer.gone);
-    if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
+    // Crashes may have left too few to tell who is wrong.
+    if let Some(at) = mad.filter(|_| simulation.lives() > 2) {
         // It has heard the others in peace for long enough by then.
         let pause = simulation.now_us() + 5 * SECOND_US;
         simulation.run(pause, |_| false);
