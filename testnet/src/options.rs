@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// One peer of a testnet, started and spoken to by the testnet itself.
     #[command(name = crate::children::PEER_PROCESS, hide = true)]
     PeerProcess,
+    /// One zone server of a naive testnet, likewise.
+    #[command(name = crate::children::ZONE_SERVER, hide = true)]
+    ZoneServer,
 }
 
 /// What can be measured.
@@ -77,6 +80,17 @@ pub(crate) struct FailoverOptions {
     /// Also writes the figures to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// What holds the game world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// Peers of a mesh.
+    #[default]
+    Mesh,
+    /// Zone servers that save to files and hand players over without a protocol, for contrast: the damage that a kill does
+    /// is told, and is no error.
+    Naive,
 }
 
 /// The testnet's options.
@@ -116,6 +130,9 @@ pub(crate) struct RunOptions {
     /// How many followers each group has.
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=REPLICAS_MAX))]
     pub(crate) replicas: u8,
+    /// What holds the game world.
+    #[arg(long, value_enum, default_value_t = Mode::Mesh)]
+    pub(crate) mode: Mode,
 }
 
 /// The simulator's options.
@@ -145,6 +162,11 @@ impl RunOptions {
         self.kill.unwrap_or(u64::from(others_go_on))
     }
 
+    /// Whether a new process is started in place of each that was killed: a zone is nowhere else.
+    pub(crate) fn restarts(&self) -> bool {
+        self.restart || self.mode == Mode::Naive
+    }
+
     /// What is said of the kills before anything happens, for people who did not ask for any.
     pub(crate) fn note_on_kills(&self) -> Option<&'static str> {
         match (self.kill, self.kills()) {
@@ -157,7 +179,7 @@ impl RunOptions {
     /// Checks what no single option can check.
     pub(crate) fn check(&self) -> Result<()> {
         let kills = self.kills();
-        if kills >= self.peers && (!self.restart || self.peers == 1) {
+        if kills >= self.peers && (!self.restarts() || self.peers == 1) {
             bail!(
                 "--kill {kills} --peers {}: one peer must be left; give more peers, or --restart with two at least",
                 self.peers

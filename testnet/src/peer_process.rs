@@ -95,7 +95,7 @@ impl Process {
 
     async fn obey(&mut self, order: Order) -> Result<()> {
         let answer = match order {
-            Order::Start { mesh, secret, join, replicas } => {
+            Order::Start { mesh, secret, join, replicas, place: _ } => {
                 self.start(&mesh, secret, join.as_deref(), replicas).await?
             }
             Order::WaitForPeers { others } => self.wait_for_peers(others).await?,

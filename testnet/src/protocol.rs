@@ -22,6 +22,8 @@ pub(crate) enum Order {
         join: Option<String>,
         /// How many followers its group is to have.
         replicas: usize,
+        /// Its number, or that of the killed process whose place it takes.
+        place: usize,
     },
     /// Wait until so many others are there.
     WaitForPeers {
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn orders_and_answers_survive() {
-        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2 };
+        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2, place: 0 };
         let text = serde_json::to_string(&order).unwrap();
         assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { join: None, replicas: 2, .. }));
         let answer = Answer::Fates { fates: vec![Fate::Stable, Fate::Lost, Fate::Unknown] };
