@@ -110,8 +110,16 @@ impl Peer {
         }
         let now = self.now.mono;
         let lsn = self.led_mut(id)?.append(now, entry);
-        self.dirty.push(id);
+        self.note_dirty(id);
         Some(lsn)
+    }
+
+    /// A group took a step that others may have to hear of.
+    fn note_dirty(&mut self, id: GroupId) {
+        // Many steps of one group follow each other when it is handed out.
+        if self.dirty.last() != Some(&id) {
+            self.dirty.push(id);
+        }
     }
 
     /// R6: what anything that is said of this peer's groups as a whole depends on.
@@ -183,7 +191,7 @@ impl Peer {
         if is_own {
             self.own_dirty = true;
         } else {
-            self.dirty.push(id);
+            self.note_dirty(id);
         }
         self.group_stepped(id, is_own, before, after);
         Some(result)
