@@ -302,6 +302,11 @@ pub enum Message {
         /// What it says.
         message: GroupMessage,
     },
+    /// The sender follows a group and is read there: it wants timestamps closed (R16).
+    WantCloses {
+        /// The group.
+        group: GroupId,
+    },
     /// The sender follows as many groups as it may already: somebody else should (R24).
     NoRoom {
         /// The group that it does not follow.

@@ -81,11 +81,15 @@ pub enum RareEvent {
     ReadTooEarly,
     /// A grant came to a peer that does not lead its destination.
     GrantToFormerLeader,
+    /// A follower's state answered a read at its peer.
+    ReadAtFollower,
+    /// A copy held what was asked for, but could not answer for the snapshot.
+    CopyBehind,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -124,6 +128,8 @@ impl RareEvent {
         Self::CommitHeld,
         Self::ReadTooEarly,
         Self::GrantToFormerLeader,
+        Self::ReadAtFollower,
+        Self::CopyBehind,
     ];
 }
 
@@ -164,6 +170,14 @@ pub struct Metrics {
     pub handed_out: u64,
     /// Windows of time journalled (R8).
     pub windows: u64,
+    /// Closed timestamps told to followers that read (R16).
+    pub closes: u64,
+    /// Reads of recent snapshots that this peer's own group answered.
+    pub reads_own: u64,
+    /// Those that a group answered which this peer follows.
+    pub reads_followed: u64,
+    /// Those that went to another peer.
+    pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).
     pub held_commits: u64,
     /// Messages that did not decode or did not fit.

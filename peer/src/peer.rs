@@ -2,6 +2,7 @@
 
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
+use crate::closing::Closing;
 use crate::collecting::Stalled;
 use crate::fates::Fates;
 use crate::fetching::Fetch;
@@ -14,6 +15,7 @@ use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
+use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
@@ -92,6 +94,8 @@ pub struct Peer {
     pub(crate) armed: BTreeMap<GroupId, Micros>,
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
+    pub(crate) closing: Closing,
+    pub(crate) recent: RecentReads,
     pub(crate) fates: Fates,
     pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
@@ -178,6 +182,8 @@ impl Peer {
             armed: BTreeMap::new(),
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
+            closing: Closing::default(),
+            recent: RecentReads::default(),
             fates: Fates::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
@@ -303,6 +309,7 @@ impl Peer {
                 }
             }
             Message::Group { group, message } => self.group_received(from, group, message),
+            Message::WantCloses { group } => self.closes_wanted(from, group),
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
@@ -356,6 +363,7 @@ impl Peer {
             Timer::Group(id) => self.group_due(id),
             Timer::Caretake(id) => self.caretake_due(id),
             Timer::EarlyReads => self.early_reads_due(),
+            Timer::Close => self.close_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }

@@ -36,6 +36,8 @@ pub(crate) enum Timer {
     Caretake(GroupId),
     /// Reads waited for this peer's clock.
     EarlyReads,
+    /// Groups that this peer leads close the present moment for those who read copies.
+    Close,
     /// This peer has said more to itself than one step may hear.
     Loopback,
 }

@@ -24,6 +24,7 @@ mod network;
 mod observer;
 mod options;
 mod pointer_check;
+mod readers;
 mod report;
 mod requests;
 mod run;
