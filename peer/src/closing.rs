@@ -64,9 +64,14 @@ impl Peer {
         self.closing.followers.retain(|_, followers| !followers.is_empty());
         let led: Vec<GroupId> = self.led_groups().map(driftmesh_object_store::Group::id).collect();
         self.closing.waiting.retain(|group, _| led.contains(group));
-        let wanted: Vec<GroupId> = led.into_iter().filter(|group| self.closing.is_wanted(*group)).collect();
+        let is_wanted = |group: &GroupId| self.closing.is_wanted(*group) || self.feeding.has_any(*group);
+        let wanted: Vec<GroupId> = led.into_iter().filter(is_wanted).collect();
         for group in &wanted {
-            self.close(*group);
+            let has_news = self.led(*group).is_some_and(|group| self.feeding.wants_look(group));
+            if has_news || self.closing.is_wanted(*group) {
+                self.close(*group);
+            }
+            self.feed_signs_of_life(*group);
         }
         if !wanted.is_empty() {
             self.closing.is_timed = true;
@@ -123,11 +128,13 @@ impl Peer {
             // R6: what it speaks of is stable.
             self.send_now(follower, Message::Group { group: id, message: GroupMessage::Closed(closed) });
         }
+        self.feed(id, lsn, at);
     }
 
     /// This peer leads a group no more.
     pub(crate) fn stop_closing(&mut self, id: GroupId) {
         self.closing.followers.remove(&id);
         self.closing.waiting.remove(&id);
+        self.stop_feeding(id);
     }
 }

@@ -17,6 +17,7 @@ mod collecting;
 mod config;
 mod explaining;
 mod fates;
+mod feeding;
 mod fetching;
 mod founding;
 mod groups;
@@ -38,8 +39,10 @@ mod seeking;
 pub mod session;
 mod status;
 mod steps;
+mod subscribing;
 mod timers;
 mod transfer;
+mod watching;
 mod windows;
 
 pub use config::{Config, REPLICAS, REPLICAS_MAX};
@@ -48,7 +51,9 @@ pub use driftmesh_object_store::Settings;
 pub use driftmesh_txn::{Cause, Other, TaskKind};
 pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
-pub use message::{Ended, Envelope, FateTold, GroupRecord, Introduction, Message, ScanPage, Scanned, Seen};
+pub use message::{
+    Ended, Envelope, FateTold, GroupRecord, Introduction, Message, News, NewsOf, ScanPage, Scanned, Seen, Wish,
+};
 pub use metrics::{Metrics, RareEvent};
 pub use operating::{AdoptedGrant, Beyond, Held, OperatorError, Promoted, Standing};
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
@@ -59,3 +64,4 @@ pub use scanning::ARRIVALS_FROM;
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};
+pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

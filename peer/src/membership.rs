@@ -138,6 +138,7 @@ impl Peer {
         self.ring.remove(&peer);
         self.forget_home(&peer);
         self.outbox.forget(peer);
+        self.stop_feeding_to(peer);
         for id in self.followed.keys().copied().collect::<Vec<_>>() {
             self.with_group(id, |group, now| group.member_is_gone(now, gone));
         }

@@ -85,11 +85,25 @@ pub enum RareEvent {
     ReadAtFollower,
     /// A copy held what was asked for, but could not answer for the snapshot.
     CopyBehind,
+    /// A subscription answered a read at its peer.
+    ReadAtSubscriber,
+    /// A leader had no room for a subscription, or for an object in it.
+    SubscriberRefused,
+    /// A message of a subscription was missing, so it began anew.
+    FeedGap,
+    /// A subscription heard nothing more, so it began anew.
+    FeedSilent,
+    /// An object of a subscription had left the group.
+    FeedMoved,
+    /// A version was told that another one, which was not told, came before.
+    VersionsPassedOver,
+    /// An object that is watched was looked for.
+    WatchSearched,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 47] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -130,6 +144,13 @@ impl RareEvent {
         Self::GrantToFormerLeader,
         Self::ReadAtFollower,
         Self::CopyBehind,
+        Self::ReadAtSubscriber,
+        Self::SubscriberRefused,
+        Self::FeedGap,
+        Self::FeedSilent,
+        Self::FeedMoved,
+        Self::VersionsPassedOver,
+        Self::WatchSearched,
     ];
 }
 
@@ -176,6 +197,10 @@ pub struct Metrics {
     pub reads_own: u64,
     /// Those that a group answered which this peer follows.
     pub reads_followed: u64,
+    /// Those that a subscription of this peer answered.
+    pub reads_subscribed: u64,
+    /// Messages sent to subscribers.
+    pub feeds: u64,
     /// Those that went to another peer.
     pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).

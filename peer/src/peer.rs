@@ -5,6 +5,7 @@ use crate::clock_watch::ClockWatch;
 use crate::closing::Closing;
 use crate::collecting::Stalled;
 use crate::fates::Fates;
+use crate::feeding::Feeding;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
 use crate::membership::Member;
@@ -19,7 +20,9 @@ use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
+use crate::subscribing::{FeedPart, Subscribed};
 use crate::timers::{Timer, Timers};
+use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
@@ -96,6 +99,9 @@ pub struct Peer {
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) closing: Closing,
     pub(crate) recent: RecentReads,
+    pub(crate) feeding: Feeding,
+    pub(crate) subscribed: Subscribed,
+    pub(crate) watching: Watching,
     pub(crate) fates: Fates,
     pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
@@ -184,6 +190,9 @@ impl Peer {
             early_reads: Vec::new(),
             closing: Closing::default(),
             recent: RecentReads::default(),
+            feeding: Feeding::default(),
+            subscribed: Subscribed::default(),
+            watching: Watching::default(),
             fates: Fates::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
@@ -309,6 +318,12 @@ impl Peer {
                 }
             }
             Message::Group { group, message } => self.group_received(from, group, message),
+            Message::Subscribe { group, feed, closed, wishes, ended } => {
+                self.subscribe_asked(from, group, (feed, closed), &wishes, &ended);
+            }
+            Message::Feed { group, feed, number, closed, news } => {
+                self.fed(from, (group, feed), number, FeedPart { closed, news });
+            }
             Message::WantCloses { group } => self.closes_wanted(from, group),
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
@@ -364,6 +379,7 @@ impl Peer {
             Timer::Caretake(id) => self.caretake_due(id),
             Timer::EarlyReads => self.early_reads_due(),
             Timer::Close => self.close_due(),
+            Timer::Subscriptions => self.subscriptions_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }

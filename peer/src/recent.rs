@@ -79,6 +79,7 @@ impl Peer {
         self.recent.groups.retain(|_, wanted| now.since(wanted.read_at) < WANTED_FOR);
         let followed = self.recent.groups.keys().filter_map(|id| self.followed.get(id));
         let closed = followed.filter(|followed| !followed.group.is_leading()).map(|followed| followed.group.closed());
+        let closed = closed.chain(self.subscribed.closed(now));
         Ok(closed.filter(|closed| *closed >= oldest).min().unwrap_or(latest).min(latest))
     }
 
@@ -125,15 +126,22 @@ impl Peer {
         }
         if let Some(id) = has {
             self.want_closes(id);
-            if answer.is_none() {
-                self.metrics.note(RareEvent::CopyBehind);
-            }
         }
         if answer.is_some() {
             self.metrics.reads_followed += 1;
             self.metrics.note(RareEvent::ReadAtFollower);
+            return answer;
         }
-        answer
+        let subscribed = self.read_subscribed(object, snapshot);
+        if subscribed.is_some() {
+            return subscribed;
+        }
+        if has.is_some() {
+            self.metrics.note(RareEvent::CopyBehind);
+        } else {
+            self.note_remote_read(object);
+        }
+        None
     }
 
     /// A group that this peer follows is read here: its leader closes timestamps while that goes on.

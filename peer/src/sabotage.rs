@@ -55,6 +55,10 @@ pub enum Sabotage {
     CloseLsn,
     /// R16: what is closed lies ahead of what may still be committed.
     CloseEarly,
+    /// R6: subscribers are told what is not stable.
+    FeedUnstable,
+    /// R16: subscribers are not told that an object has left, and go on believing that nothing happens to it.
+    FeedPastOut,
     /// R8: what is closed may lie above the stable window.
     CloseWindow,
     /// R16: a serializable transaction takes no lock of what it reads.
@@ -77,7 +81,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -103,6 +107,8 @@ impl Sabotage {
         Self::SnapshotClock,
         Self::CloseLsn,
         Self::CloseEarly,
+        Self::FeedUnstable,
+        Self::FeedPastOut,
         Self::CloseWindow,
         Self::Serializable,
         Self::OldVersions,
@@ -123,7 +129,7 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers => "R6",
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::FeedUnstable => "R6",
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",
             Self::Window | Self::CloseWindow => "R8",
             Self::Fence => "R9",
@@ -134,7 +140,7 @@ impl Sabotage {
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",
             Self::LockFirst => "R15",
-            Self::SnapshotClock | Self::CloseLsn | Self::CloseEarly | Self::Serializable => "R16",
+            Self::SnapshotClock | Self::CloseLsn | Self::CloseEarly | Self::FeedPastOut | Self::Serializable => "R16",
             Self::OldVersions => "R17",
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",

@@ -38,6 +38,8 @@ pub(crate) enum Timer {
     EarlyReads,
     /// Groups that this peer leads close the present moment for those who read copies.
     Close,
+    /// Subscriptions of this peer are kept up.
+    Subscriptions,
     /// This peer has said more to itself than one step may hear.
     Loopback,
 }

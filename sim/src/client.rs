@@ -6,6 +6,7 @@ use crate::host::{Clock, SimHost};
 use crate::ledger::Depends;
 use crate::names::Names;
 use crate::options::Options;
+use crate::watchers::Watches;
 use driftmesh_model::{Micros, ObjectId, Ref};
 use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use driftmesh_peer::{Cause, Committed};
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
+    pub(crate) watches: Watches,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }

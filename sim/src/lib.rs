@@ -30,6 +30,7 @@ mod requests;
 mod run;
 mod stage;
 mod trace;
+mod watchers;
 mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};

@@ -243,6 +243,11 @@ impl Simulation {
             let client = self.hired(&mut staff, index);
             self.executor.spawn(index, client.only_read(staff.until));
         }
+        for _ in 0..self.options.watchers {
+            let client = self.hired(&mut staff, index);
+            let life = self.peers[index].life;
+            self.executor.spawn(index, client.watch((index, life), staff.until));
+        }
         self.staff = Some(staff);
     }
 

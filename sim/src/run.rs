@@ -8,6 +8,7 @@ use crate::lives::Staff;
 use crate::names::Names;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
+use crate::watchers::Watches;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
@@ -113,6 +114,7 @@ fn make_world(simulation: &mut Simulation) -> World {
         purses: purses.into(),
         options: Arc::clone(&simulation.options),
         names: Names::new(simulation.options.names),
+        watches: Watches::default(),
         recorder,
     }
 }

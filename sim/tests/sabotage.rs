@@ -69,6 +69,8 @@ sabotages! {
     snapshot_clock: SnapshotClock,
     close_lsn: CloseLsn,
     close_early: CloseEarly,
+    feed_unstable: FeedUnstable,
+    feed_past_out: FeedPastOut,
     close_window: CloseWindow,
     serializable: Serializable,
     old_versions: OldVersions,

@@ -16,6 +16,7 @@ mod reads;
 mod snapshot;
 mod transact;
 mod tx;
+mod watch;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
@@ -32,3 +33,4 @@ pub use reads::Reads;
 pub use snapshot::Snapshot;
 pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
+pub use watch::{Watch, Watched};
