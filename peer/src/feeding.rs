@@ -45,6 +45,8 @@ struct Feed {
     until: Micros,
     /// Whether it wants to know each closed timestamp, and not only what is new.
     wants_closed: bool,
+    /// Tells it from one of the same number that was forgotten here.
+    opened: u64,
     /// The number of the next message.
     next: u64,
     sent_at: Micros,
@@ -58,6 +60,7 @@ pub(crate) struct Feeding {
     /// The objects that make room for others, in the order in which they were asked for.
     order: BTreeMap<u64, (GroupId, PeerId, ObjectId)>,
     asked: u64,
+    opened: u64,
     objects: usize,
     /// Up to where each group was looked through for what is new.
     looked: BTreeMap<GroupId, (Lsn, Timestamp)>,
@@ -122,7 +125,7 @@ impl Peer {
         if self.led(group).is_none() {
             // It is somewhere else: the subscriber looks for it.
             let news = wishes.iter().map(|wish| self.moved(wish.object)).collect();
-            self.send_now(from, Message::Feed { group, feed: number, number: 0, closed: None, news });
+            self.send_now(from, Message::Feed { group, feed: number, opened: 0, number: 0, closed: None, news });
             return;
         }
         match self.feeding.feeds.get(&key).map(|feed| feed.feed) {
@@ -136,11 +139,17 @@ impl Peer {
                     self.metrics.note(RareEvent::SubscriberRefused);
                     let refused = |wish: &Wish| News { object: wish.object, of: NewsOf::Refused };
                     let news = wishes.iter().map(refused).collect();
-                    self.send_now(from, Message::Feed { group, feed: number, number: 0, closed: None, news });
+                    self.send_now(
+                        from,
+                        Message::Feed { group, feed: number, opened: 0, number: 0, closed: None, news },
+                    );
                     return;
                 }
+                self.feeding.opened += 1;
+                let opened = self.config.incarnation.as_u64().wrapping_add(self.feeding.opened);
                 let feed = Feed {
                     feed: number,
+                    opened,
                     until: self.now.mono,
                     wants_closed,
                     next: 0,
@@ -330,13 +339,13 @@ impl Peer {
         let last = messages.len() - 1;
         for (index, news) in messages.into_iter().enumerate() {
             let Some(feed) = self.feeding.feeds.get_mut(&key) else { return };
-            let (number, feed_number) = (feed.next, feed.feed);
+            let (number, feed_number, opened) = (feed.next, feed.feed, feed.opened);
             feed.next += 1;
             feed.sent_at = self.now.mono;
             let closed = closed.filter(|_| index == last);
             self.metrics.feeds += 1;
             // R6: all of it is stable.
-            self.send_now(to, Message::Feed { group, feed: feed_number, number, closed, news });
+            self.send_now(to, Message::Feed { group, feed: feed_number, opened, number, closed, news });
         }
     }
 

@@ -377,6 +377,8 @@ pub enum Message {
         group: GroupId,
         /// The number of the subscription.
         feed: u64,
+        /// Tells the times apart at which the leader began with it: numbers begin anew with each.
+        opened: u64,
         /// The number of this message in it, from 0.
         number: u64,
         /// With this message everything is told that was committed at or below this to what the subscription covers.

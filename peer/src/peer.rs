@@ -321,8 +321,8 @@ impl Peer {
             Message::Subscribe { group, feed, closed, wishes, ended } => {
                 self.subscribe_asked(from, group, (feed, closed), &wishes, &ended);
             }
-            Message::Feed { group, feed, number, closed, news } => {
-                self.fed(from, (group, feed), number, FeedPart { closed, news });
+            Message::Feed { group, feed, opened, number, closed, news } => {
+                self.fed(from, (group, feed, opened), number, FeedPart { closed, news });
             }
             Message::WantCloses { group } => self.closes_wanted(from, group),
             Message::NoRoom { group } => self.no_room(from, group),

@@ -122,6 +122,8 @@ impl Kept {
 struct FeedIn {
     feed: u64,
     leader: PeerId,
+    /// Which of the times it is that its leader began with it, once a message said so.
+    opened: Option<u64>,
     next: u64,
     closed: Timestamp,
     heard_at: Micros,
@@ -472,6 +474,7 @@ impl Peer {
             let feed = FeedIn {
                 feed: self.subscribed.last_feed,
                 leader,
+                opened: None,
                 next: 0,
                 closed: Timestamp::ZERO,
                 heard_at: now,
@@ -523,10 +526,26 @@ impl Peer {
     }
 
     /// A leader says what is new.
-    pub(crate) fn fed(&mut self, from: PeerId, (group, number): (GroupId, u64), message: u64, part: FeedPart) {
+    pub(crate) fn fed(
+        &mut self,
+        from: PeerId,
+        (group, number, opened): (GroupId, u64, u64),
+        message: u64,
+        part: FeedPart,
+    ) {
         let now = self.now.mono;
         let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
-        if feed.feed != number || feed.leader != from || message < feed.next {
+        if feed.feed != number || feed.leader != from {
+            return;
+        }
+        if *feed.opened.get_or_insert(opened) != opened {
+            // Its leader had forgotten it, and began anew: so does this peer.
+            self.metrics.note(RareEvent::FeedGap);
+            self.subscribed.end_feed(group, now);
+            self.look_after_subscriptions(now);
+            return;
+        }
+        if message < feed.next {
             return;
         }
         feed.heard_at = now;
@@ -623,5 +642,17 @@ impl Peer {
             self.metrics.note(RareEvent::VersionsPassedOver);
         }
         self.tell_watchers(object);
+    }
+
+    /// What this peer has of a copy, in words: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn explain_copy(&self, object: ObjectId) -> String {
+        let kept = self.subscribed.objects.get(&object);
+        let feed = kept.and_then(|kept| match kept.place {
+            Place::Fed(group) | Place::Asked { group, .. } => self.subscribed.feeds.get(&group),
+            Place::Unknown { .. } => None,
+        });
+        format!("{kept:?} {feed:?}")
     }
 }

@@ -231,7 +231,9 @@ fn watches_end_well(
         };
         if last != expected && reported < REPORTED_MAX {
             reported += 1;
-            wrong.push(format!("a watch of {object} at peer {at:?} ended with {last:?}, not with {expected:?}"));
+            let copy = peers[at.0].host.look(|peer| peer.explain_copy(object));
+            wrong
+                .push(format!("a watch of {object} at peer {at:?} ended with {last:?}, not with {expected:?}: {copy}"));
         }
     }
 }
