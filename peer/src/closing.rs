@@ -89,6 +89,9 @@ impl Peer {
             waiting.pop_back();
         }
         waiting.push_back((tail, at));
+        if self.broken(Sabotage::FeedUnstable) {
+            self.feed(id, tail, at);
+        }
         self.tell_closed(id, watermark);
     }
 

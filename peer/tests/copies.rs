@@ -152,3 +152,97 @@ fn what_left_a_group_is_not_read_from_its_copies_beyond_the_floor() {
     mesh.run(60);
     assert_eq!(read(&mesh, &reads, object).0, Some(39));
 }
+
+/// A mesh of five in which a peer that follows nothing of peer 0 reads an object of it until a subscription answers.
+fn warm_subscriber() -> (Mesh, usize, ObjectId, Reads<SeatHost>) {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let followers = mesh.followers(mesh.group_id(0));
+    let at = (1..5).find(|at| !followers.contains(at)).unwrap();
+    let reads = Reads::begin(mesh.host(at));
+    mesh.run_until("the subscription answers", 2_000, || {
+        mesh.run(5);
+        assert_eq!(read(&mesh, &reads, object).0, Some(1));
+        mesh.metrics(at).reads_subscribed > 0
+    });
+    (mesh, at, object, reads)
+}
+
+fn is_feed(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Feed { .. })
+}
+
+#[test]
+fn who_often_reads_elsewhere_is_fed_and_needs_no_message() {
+    let (mesh, at, object, reads) = warm_subscriber();
+    mesh.clear_log();
+    for number in 0..100_u64 {
+        mesh.run(5);
+        if number.is_multiple_of(10) {
+            mesh.put(0, object, number + 1);
+        }
+        assert!(read(&mesh, &reads, object).0.is_some());
+    }
+    let asked = mesh.sent(|flight| flight.from == at && is_read(flight)).len();
+    assert!(asked <= 2, "{asked} reads went to the owner");
+    mesh.run(60);
+    assert_eq!(read(&mesh, &reads, object).0, Some(91));
+}
+
+#[test]
+fn what_is_not_read_any_more_is_not_fed_any_more() {
+    let (mesh, _, _, _) = warm_subscriber();
+    mesh.run(14_000);
+    mesh.clear_log();
+    mesh.run(2_000);
+    assert!(mesh.sent(is_feed).is_empty());
+    assert_eq!(mesh.status(0).fed, 0);
+}
+
+#[test]
+fn nothing_is_fed_before_it_is_stable() {
+    let (mesh, at, object, reads) = warm_subscriber();
+    mesh.hold_entries(0);
+    mesh.put(0, object, 2);
+    for _ in 0..10 {
+        mesh.run(10);
+        let snapshot = reads.snapshot().unwrap();
+        let job = mesh.spawn(async move { snapshot.get::<Gold>(driftmesh_model::Ref::from_id(object)).await });
+        mesh.run(1);
+        assert!(job.take().is_none_or(|seen| seen.is_ok_and(|gold| gold.amount == 1)));
+    }
+    mesh.release();
+    mesh.run(100);
+    assert_eq!(read(&mesh, &reads, object).0, Some(2));
+    assert!(mesh.rare(at, RareEvent::ReadAtSubscriber) > 0);
+}
+
+#[test]
+fn a_lost_message_of_a_subscription_ends_in_a_new_one() {
+    let (mesh, at, object, reads) = warm_subscriber();
+    mesh.put(0, object, 2);
+    mesh.run(60);
+    assert_eq!(read(&mesh, &reads, object).0, Some(2));
+    // The message with the next version is lost; those after it come.
+    mesh.rule(Rule::Drop, move |flight| {
+        matches!(flight.message(), Message::Feed { news, .. } if !news.is_empty()) && flight.to == at
+    });
+    mesh.put(0, object, 3);
+    mesh.run(50);
+    let (seen, _) = read(&mesh, &reads, object);
+    assert!(
+        seen == Some(2) || seen == Some(3),
+        "its copy says nothing of a time of which it lacks a message: {seen:?}"
+    );
+    mesh.run(100);
+    assert!(mesh.rare(at, RareEvent::FeedGap) > 0);
+    mesh.release();
+    mesh.run(1_500);
+    let before = mesh.metrics(at).reads_subscribed;
+    mesh.run_until("it is fed again", 2_000, || {
+        mesh.run(5);
+        assert_eq!(read(&mesh, &reads, object).0, Some(3));
+        mesh.metrics(at).reads_subscribed > before
+    });
+}

@@ -17,6 +17,7 @@ mod snapshot;
 mod transact;
 mod tx;
 mod watch;
+mod watch_names;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
@@ -34,3 +35,4 @@ pub use snapshot::Snapshot;
 pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
 pub use watch::{Watch, Watched};
+pub use watch_names::{NameNews, NameWatch};
