@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use driftmesh::{GroupId, Lsn, ObjectId, Receipt, Ref, Term, Timestamp};
 use driftmesh_model::{TxnTimestamp, codec, encode_object};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -261,14 +262,16 @@ fn fetch(zone: &Shared, order: &TradeOrder, connections: &mut BTreeMap<usize, Tc
 /// Asks another zone for a player. A connection that fails is made anew at the next question.
 fn ask(zone: &Shared, other: usize, player: ObjectId, open: &mut BTreeMap<usize, TcpStream>) -> Option<Player> {
     let mut answered = || -> Result<Option<Player>> {
-        if !open.contains_key(&other) {
-            let address = std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?;
-            let stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_nodelay(true)?;
-            open.insert(other, stream);
-        }
-        let stream = open.get_mut(&other).context("it was just made")?;
+        let stream = match open.entry(other) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                let address = std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?;
+                let stream = place.insert(TcpStream::connect(address)?);
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
         stream.write_all(&player.as_u128().to_le_bytes())?;
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
