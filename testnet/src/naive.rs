@@ -12,10 +12,10 @@ use crate::places::index;
 use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack};
 use crate::records::{Commit, Said, TradeAnswer, TradeOrder};
 use crate::world::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Player, Totals, mark};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use driftmesh::{GroupId, Lsn, ObjectId, Receipt, Ref, Term, Timestamp};
 use driftmesh_model::{TxnTimestamp, codec, encode_object};
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -261,14 +261,15 @@ fn fetch(zone: &Shared, order: &TradeOrder, connections: &mut BTreeMap<usize, Tc
 /// Asks another zone for a player. A connection that fails is made anew at the next question.
 fn ask(zone: &Shared, other: usize, player: ObjectId, open: &mut BTreeMap<usize, TcpStream>) -> Option<Player> {
     let mut answered = || -> Result<Option<Player>> {
-        if !open.contains_key(&other) {
-            let address = std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?;
-            let stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_nodelay(true)?;
-            open.insert(other, stream);
-        }
-        let stream = open.get_mut(&other).context("it was just made")?;
+        let stream = match open.entry(other) {
+            Entry::Occupied(stream) => stream.into_mut(),
+            Entry::Vacant(room) => {
+                let stream = TcpStream::connect(std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_nodelay(true)?;
+                room.insert(stream)
+            }
+        };
         stream.write_all(&player.as_u128().to_le_bytes())?;
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
