@@ -50,7 +50,7 @@ impl Peer {
         let founder = self.groups.leader(id);
         let Some(group) = self.led(id) else { return };
         // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
-        let highest = group.highest();
+        let highest = group.highest().max(group.closed());
         let generation = group.generation();
         let unsettled: Vec<(GroupId, u64, ObjectId, Epoch)> =
             group.all_unsettled().map(|(to, number, transit)| (to, number, transit.object, transit.epoch)).collect();
@@ -81,6 +81,7 @@ impl Peer {
         }
         self.caretaking.remove(&id);
         self.windows.remove(&id);
+        self.stop_closing(id);
         self.outbox.forget_group(id);
         self.grants_due.retain(|(from, _, _), _| *from != id);
     }

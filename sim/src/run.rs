@@ -6,8 +6,10 @@ use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
 use crate::lives::Staff;
 use crate::names::Names;
+use crate::network::LATE_MAX_US;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
+use crate::watchers::Watches;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
@@ -113,6 +115,7 @@ fn make_world(simulation: &mut Simulation) -> World {
         purses: purses.into(),
         options: Arc::clone(&simulation.options),
         names: Names::new(simulation.options.names),
+        watches: Watches::default(),
         recorder,
     }
 }
@@ -177,7 +180,8 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
 
 /// R4: once faults stop, every peer finds every owner, and can write every object.
 fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
-    let mut look_at = 0;
+    // What was sent under faults may still arrive so much later, and move something.
+    let mut look_at = simulation.now_us() + LATE_MAX_US;
     let settled = |simulation: &Simulation| {
         if simulation.executor.unfinished() > 0 || simulation.now_us() < look_at {
             return false;
