@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
-use crate::steps::{Begin, Committed, StepError, TxnWrites};
+use crate::steps::{Begin, Committed, StepError};
 use driftmesh_model::Micros;
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
