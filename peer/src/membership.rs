@@ -141,6 +141,7 @@ impl Peer {
         self.ring.remove(&peer);
         self.forget_home(&peer);
         self.outbox.forget(peer);
+        self.stop_feeding_to(peer);
         for id in self.followed.keys().copied().collect::<Vec<_>>() {
             self.with_group(id, |group, now| group.member_is_gone(now, gone));
         }
@@ -213,6 +214,7 @@ impl Peer {
         self.send_heartbeats(false);
         self.renew_prune_below();
         self.prune_versions(PRUNE_STEPS);
+        self.prune_followed();
         self.collect_pointers();
         self.publish_due();
         self.mend_groups();
@@ -357,6 +359,16 @@ impl Peer {
     pub(crate) fn renew_prune_below(&mut self) {
         let below = self.prune_horizon();
         self.group.set_prune_below(below, self.config.version_bytes_max);
+        for followed in self.followed.values_mut() {
+            followed.group.set_prune_below(below, self.config.version_bytes_max);
+        }
+    }
+
+    /// R17: what a copy keeps of the past goes as at its owner.
+    fn prune_followed(&mut self) {
+        for followed in self.followed.values_mut() {
+            followed.group.prune(PRUNE_STEPS);
+        }
     }
 
     /// Prunes in a slice. Each commit adds one, so that this keeps up with any rate of commits.

@@ -2,8 +2,10 @@
 
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
+use crate::closing::Closing;
 use crate::collecting::Stalled;
 use crate::fates::Fates;
+use crate::feeding::Feeding;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
 use crate::membership::Member;
@@ -14,11 +16,14 @@ use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
+use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
+use crate::subscribing::{FeedPart, Subscribed};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
+use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
@@ -85,6 +90,8 @@ pub struct Peer {
     pub(crate) mending: BTreeMap<GroupId, Mending>,
     /// All groups of the mesh.
     pub(crate) groups: Groups,
+    /// This peer has ended a group, and nobody is known to have heard of it.
+    pub(crate) end_is_untold: bool,
     /// The own group took a step, or has something to say.
     pub(crate) own_dirty: bool,
     /// And these.
@@ -93,6 +100,11 @@ pub struct Peer {
     pub(crate) armed: BTreeMap<GroupId, Micros>,
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
+    pub(crate) closing: Closing,
+    pub(crate) recent: RecentReads,
+    pub(crate) feeding: Feeding,
+    pub(crate) subscribed: Subscribed,
+    pub(crate) watching: Watching,
     pub(crate) fates: Fates,
     pub(crate) told: Told,
     pub(crate) surveys: Surveys,
@@ -100,6 +112,8 @@ pub struct Peer {
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
     pub(crate) snapshots_here: BTreeSet<TxnId>,
+    /// Fixed snapshots that wait to read from it, and since when, monotonic.
+    pub(crate) window_waits: BTreeMap<TxnId, Micros>,
     /// How often this incarnation founded a group.
     pub(crate) foundings: u64,
     /// What was counted with groups that this peer does not lead any more.
@@ -175,16 +189,23 @@ impl Peer {
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
             groups: Groups::default(),
+            end_is_untold: false,
             own_dirty: false,
             dirty: Vec::new(),
             armed: BTreeMap::new(),
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
+            closing: Closing::default(),
+            recent: RecentReads::default(),
+            feeding: Feeding::default(),
+            subscribed: Subscribed::default(),
+            watching: Watching::default(),
             fates: Fates::default(),
             told: Told::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
+            window_waits: BTreeMap::new(),
             foundings: 0,
             moves_base: 0,
             grants_due: BTreeMap::new(),
@@ -306,6 +327,13 @@ impl Peer {
                 }
             }
             Message::Group { group, message } => self.group_received(from, group, message),
+            Message::Subscribe { group, feed, closed, wishes, ended } => {
+                self.subscribe_asked(from, group, (feed, closed), &wishes, &ended);
+            }
+            Message::Feed { group, feed, opened, number, closed, news } => {
+                self.fed(from, (group, feed, opened), number, FeedPart { closed, news });
+            }
+            Message::WantCloses { group } => self.closes_wanted(from, group),
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
@@ -359,6 +387,8 @@ impl Peer {
             Timer::Group(id) => self.group_due(id),
             Timer::Caretake(id) => self.caretake_due(id),
             Timer::EarlyReads => self.early_reads_due(),
+            Timer::Close => self.close_due(),
+            Timer::Subscriptions => self.subscriptions_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }

@@ -2,6 +2,7 @@
 
 use crate::metrics::RareEvent;
 use crate::peer::RecentCommit;
+use crate::recent::Recent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
@@ -28,6 +29,8 @@ pub struct Begin {
     pub age: Option<Timestamp>,
     /// A fixed snapshot that only reads.
     pub read_only: bool,
+    /// If it only reads: its snapshot may lie so far in the past. `None` for now.
+    pub recent: Option<Recent>,
 }
 
 /// The writes to be committed.
@@ -140,10 +143,14 @@ impl Peer {
         if let Some(refused) = self.refuse_begin_by_clock() {
             return Err(refused);
         }
-        let snapshot = self.clock.now(now.wall);
+        let now_here = self.clock.now(now.wall);
+        let snapshot = match begin.recent {
+            Some(recent) if begin.read_only => self.choose_snapshot(recent)?,
+            Some(_) | None => now_here,
+        };
         // R12: an age from the far past would win against everybody.
         let oldest = Timestamp::from_wall(Micros(now.wall.0.saturating_sub(AGE_MAX.0)));
-        let time = begin.age.map_or(snapshot, |age| age.clamp(oldest, snapshot));
+        let time = begin.age.map_or(now_here, |age| age.clamp(oldest, now_here));
         let incarnation = self.config.incarnation.as_u64();
         self.metrics.begun += 1;
         let make = |id: TxnId| Transaction {
@@ -165,6 +172,7 @@ impl Peer {
             pins: Vec::new(),
             awaited_message: false,
             read_only: begin.read_only,
+            is_recent: begin.read_only && begin.recent.is_some(),
         };
         self.txns.insert(make).ok_or(StepError::Busy)
     }
@@ -271,7 +279,7 @@ impl Peer {
     fn try_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
-        let (snapshot, read_only) = (txn.snapshot, txn.read_only);
+        let (snapshot, read_only, is_recent) = (txn.snapshot, txn.read_only, txn.is_recent);
         // What is locked cannot change any more; the lock is what keeps the read repeatable.
         if txn.intents.get(&object) == Some(&Intent::Checked)
             && let Some(stored) = self.group.owned(object)
@@ -290,15 +298,21 @@ impl Peer {
             None => {}
         }
         let Some(read) = self.read_here(object, snapshot) else {
-            self.read_elsewhere(id, object, snapshot);
-            return Ok(None);
+            return self.read_not_here(id, object, snapshot);
         };
         if read_only {
             if !self.own_window_covers(snapshot, id) {
+                if self.window_is_late(id) {
+                    let cause = Cause::Unavailable { object };
+                    self.fail(id, cause.clone());
+                    return Err(StepError::Failed(cause));
+                }
                 self.watch_deadline(id);
                 return Ok(None);
             }
+            self.window_waits.remove(&id);
             self.snapshots_here.insert(id);
+            self.metrics.reads_own += u64::from(is_recent);
         }
         let read = match read {
             Ok(read) => read,
@@ -311,6 +325,35 @@ impl Peer {
             txn.reads.insert(object, Read { commit: read.commit, remote: None });
         }
         Ok(Some(read))
+    }
+
+    /// Reads an object that is not this peer's: a copy answers if it can and may, else its owner is asked.
+    fn read_not_here(
+        &mut self,
+        id: TxnId,
+        object: ObjectId,
+        snapshot: Timestamp,
+    ) -> Result<Option<ValueRead>, StepError> {
+        let Some(txn) = self.txns.get(id) else { return Err(StepError::Ended) };
+        let is_asked = txn.reads.get(&object).is_some_and(|read| read.remote == Some(RemoteRead::Waiting));
+        if txn.is_recent && !is_asked {
+            match self.read_copy(object, snapshot) {
+                Some(Ok(read)) => {
+                    if let Some(txn) = self.txns.get_mut(id) {
+                        let remote = Some(RemoteRead::Value(read.value.clone()));
+                        txn.reads.insert(object, Read { commit: read.commit, remote });
+                    }
+                    return Ok(Some(read));
+                }
+                Some(Err(cause)) => {
+                    self.fail(id, cause.clone());
+                    return Err(StepError::Failed(cause));
+                }
+                None => self.metrics.reads_elsewhere += 1,
+            }
+        }
+        self.read_elsewhere(id, object, snapshot);
+        Ok(None)
     }
 
     /// What a snapshot sees of an object, if it is here.
@@ -671,6 +714,7 @@ impl Peer {
         self.give_up_everything(id);
         self.held_commits.remove(&id);
         self.snapshots_here.remove(&id);
+        self.window_waits.remove(&id);
         self.fates.forget(id);
         let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {

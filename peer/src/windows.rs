@@ -4,6 +4,7 @@
 //! never writes into: successors begin above the window. Safety never reads a clock.
 
 use crate::Peer;
+use crate::fetching::UNAVAILABLE_AFTER;
 use crate::message::ReadRequest;
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
@@ -64,6 +65,13 @@ impl Peer {
         needed.map(|lsn| if lsn <= watermark { Lsn::ZERO } else { lsn })
     }
 
+    /// The end of the last stable window of a group that this peer leads.
+    pub(crate) fn stable_window(&self, id: GroupId) -> Option<Timestamp> {
+        let watermark = self.led(id)?.watermark();
+        let windows = self.windows.get(&id)?;
+        windows.iter().filter(|(lsn, _)| *lsn <= watermark).map(|(_, until)| *until).max()
+    }
+
     /// Whether what this peer's own group says at a snapshot may stand beside what others say at it: a stable window
     /// covers it (R8). Else a leader that does not know yet that it is deposed would show its past beside their present.
     /// If not, `waiter` is woken to look again.
@@ -79,6 +87,19 @@ impl Peer {
                 false
             }
         }
+    }
+
+    /// R14: whether a fixed snapshot has waited for a window for as long as a read may go without a word: the own group
+    /// may have lost its majority. Else its waiter is woken when that time is over.
+    pub(crate) fn window_is_late(&mut self, waiter: TxnId) -> bool {
+        let now = self.now.mono;
+        let since = *self.window_waits.entry(waiter).or_insert(now);
+        if now.since(since) >= UNAVAILABLE_AFTER {
+            self.window_waits.remove(&waiter);
+            return true;
+        }
+        self.timers.set(since.plus(UNAVAILABLE_AFTER), Timer::Wake(waiter));
+        false
     }
 
     /// Lets a read wait until this peer's clock has come near its snapshot.

@@ -140,8 +140,13 @@ fn a_peer_whose_own_clock_is_off_from_most_begins_nothing_until_it_is_right_agai
     mesh.run(2_500);
     let early = mesh.begin(2, "early");
     mesh.run(2_000);
-    let begin =
-        || Begin { kind: TaskKind::new("late"), deadline: Micros::from_millis(100), age: None, read_only: false };
+    let begin = || Begin {
+        kind: TaskKind::new("late"),
+        deadline: Micros::from_millis(100),
+        age: None,
+        read_only: false,
+        recent: None,
+    };
     let refused = mesh.step(2, |peer, now| peer.begin(now, begin()));
     let Err(StepError::ClockOff { ahead_ms }) = refused else { panic!("{refused:?}") };
     assert!((295..=305).contains(&ahead_ms), "{ahead_ms}");

@@ -6,6 +6,7 @@ use crate::host::{Clock, SimHost};
 use crate::ledger::Depends;
 use crate::names::Names;
 use crate::options::Options;
+use crate::watchers::Watches;
 use driftmesh_model::{Micros, ObjectId, Ref};
 use driftmesh_peer::session::{Error, Fates, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use driftmesh_peer::{Cause, Committed};
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
+    pub(crate) watches: Watches,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }
@@ -84,7 +86,7 @@ impl Client {
         }
     }
 
-    fn purse(&mut self) -> Ref<Purse> {
+    pub(crate) fn purse(&mut self) -> Ref<Purse> {
         let options = &self.world.options;
         let bound = if self.rng.u8(..10) < 8 { options.hot_purses } else { options.purses };
         self.world.purses[self.rng.usize(..bound)]
@@ -457,7 +459,11 @@ impl Client {
         let log = self.world.recorder.transaction(self.session, "audit");
         let mut depends = Depends::default();
         let mut wrong = Vec::new();
-        let result = self.count(&log, &mut depends, &mut wrong).await;
+        let Ok(snapshot) = Snapshot::take(self.host.clone(), "audit") else {
+            log.aborted();
+            return Came::Nothing;
+        };
+        let result = self.count(&snapshot, &log, &mut depends, &mut wrong).await;
         let number = if result.is_some() || !wrong.is_empty() {
             log.committed(depends.receipts(), false)
         } else {
@@ -469,8 +475,14 @@ impl Client {
         if result.is_some() { Came::Committed } else { Came::Nothing }
     }
 
-    async fn count(&mut self, log: &TxnLog, depends: &mut Depends, wrong: &mut Vec<String>) -> Option<()> {
-        let snapshot = Snapshot::take(self.host.clone(), "audit").ok()?;
+    /// Counts everything at a snapshot.
+    pub(crate) async fn count(
+        &mut self,
+        snapshot: &Snapshot<SimHost>,
+        log: &TxnLog,
+        depends: &mut Depends,
+        wrong: &mut Vec<String>,
+    ) -> Option<()> {
         let (mut gold, mut items) = (0, 0);
         for reference in self.world.purses.iter() {
             let think = self.rng.u8(..8) == 0;
@@ -482,13 +494,13 @@ impl Client {
                 Err(Error::CreatedLater { .. }) => return None,
                 other => settled(other, reference.id(), wrong)?,
             };
-            depends.on(&self.host);
+            self.rests_on(snapshot, depends);
             log.saw(*reference, &*purse);
             gold += purse.gold;
             items += purse.items.len();
             for pouch in &purse.pouches {
                 let value = settled(snapshot.get(*pouch).await, pouch.id(), wrong)?;
-                depends.on(&self.host);
+                self.rests_on(snapshot, depends);
                 log.saw(*pouch, &*value);
                 gold += value.gold;
             }
@@ -530,7 +542,7 @@ impl Client {
 }
 
 /// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
-fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
+pub(crate) fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {

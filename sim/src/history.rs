@@ -44,6 +44,11 @@ impl Recorder {
     /// Begins to record a transaction of a session.
     pub(crate) fn transaction(&self, session: u32, label: &str) -> TxnLog {
         self.lock().begun += 1;
+        self.observation(session, label)
+    }
+
+    /// The same for something that only looks, and does not count towards the work that a run does.
+    pub(crate) fn observation(&self, session: u32, label: &str) -> TxnLog {
         let record = TxnRecord {
             label: label.to_owned(),
             session,

@@ -9,6 +9,7 @@ use crate::names::Names;
 use crate::network::LATE_MAX_US;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
+use crate::watchers::Watches;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
@@ -114,6 +115,7 @@ fn make_world(simulation: &mut Simulation) -> World {
         purses: purses.into(),
         options: Arc::clone(&simulation.options),
         names: Names::new(simulation.options.names),
+        watches: Watches::default(),
         recorder,
     }
 }

@@ -87,6 +87,8 @@ pub struct Transaction {
     pub awaited_message: bool,
     /// A fixed snapshot that only reads: it takes no locks and has no attempts.
     pub read_only: bool,
+    /// Its snapshot may lie a little in the past, so that copies can answer.
+    pub is_recent: bool,
 }
 
 impl Transaction {

@@ -4,6 +4,7 @@
 //! The leader sends a few slices ahead of their acknowledgements, and at the end how many there were, once the entry
 //! that the copy ends with is stable. A copy belongs to one lead: when that ends, the next leader begins anew.
 
+use super::Closed;
 use crate::consensus::{MemberId, Membership, Message};
 use crate::state::{BadSlice, Slice, State};
 use crate::{Entry, Group};
@@ -36,6 +37,8 @@ pub enum GroupMessage {
     },
     /// There are no more slices, and the copy is stable.
     CopyDone(CopyDone),
+    /// No commit beyond a position takes effect at or below a timestamp.
+    Closed(Closed),
 }
 
 /// A part of a copy of the state.

@@ -128,7 +128,7 @@ where
     let Options { kind, deadline, isolation, stable } = options;
     // The core forgets a transaction's kind when it commits.
     let stable = stable.then(|| kind.clone());
-    let begin = Begin { kind, deadline, age: None, read_only: false };
+    let begin = Begin { kind, deadline, age: None, read_only: false, recent: None };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
     let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };
