@@ -60,11 +60,14 @@ pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, PeerId, Ref, Term, Timestamp, Value,
     decode_object, limits,
 };
-pub use driftmesh_peer::session::{Done, Error, Fate, Loss, Mutable, NameBucket, NameError, NamePage, Outcome, Result};
+pub use driftmesh_peer::session::{
+    Done, Error, FATES_MAX, Fate, FatesFull, Loss, Mutable, NameBucket, NameError, NameNews, NamePage, Outcome, Result,
+    Settled, Watched,
+};
 pub use driftmesh_peer::{
     Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
-    OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, ScanPage, Scanned, Seen, Source,
-    Status, Step, StepError, TaskKind, Trail,
+    OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, STALENESS, ScanPage, Scanned, Seen,
+    Source, Status, Step, StepError, TaskKind, Trail, WATCHED_MAX, WATCHERS_MAX,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]
@@ -74,13 +77,22 @@ pub use notice::Notice;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
-pub use status::{GroupView, MemberView, MeshStatus, TransportView};
+pub use status::{GroupView, MemberView, MeshStatus, ReadsView, TransportView};
 pub use task::Task;
 
 /// One attempt of a transaction: what a closure reads and writes with.
 pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
+
+/// What becomes of commits that are followed; see [`Mesh::fates`].
+pub type Fates<T> = driftmesh_peer::session::Fates<LiveHost, T>;
+/// A session of read-only transactions that copies at this peer may answer; see [`Mesh::reads`].
+pub type Reads = driftmesh_peer::session::Reads<LiveHost>;
+/// Tells the newest stable version of an object; see [`Mesh::watch`].
+pub type Watch<T> = driftmesh_peer::session::Watch<LiveHost, T>;
+/// Tells what is bound under a prefix, and its newest stable versions; see [`Mesh::watch_names`].
+pub type NameWatch<T> = driftmesh_peer::session::NameWatch<LiveHost, T>;
 
 /// The events of what this peer owns; see [`Mesh::ownership`].
 pub type Ownership = driftmesh_peer::session::Ownership<LiveHost>;
@@ -91,6 +103,11 @@ pub type Owned<T> = driftmesh_peer::session::Owned<LiveHost, T>;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/names.md")]
 struct NamesExamples;
+
+/// The example of the page on crashes and copies, so that it is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/consistency.md")]
+struct ConsistencyExamples;
 
 /// The README's example, so that it is compiled and run.
 #[cfg(doctest)]

@@ -4,9 +4,10 @@ use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
 use crate::{
-    Builder, Error, Fate, Metrics, OperatorError, Owned, Ownership, Promoted, Receipt, Result, Snapshot, StartError, Tx,
+    Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
+    Snapshot, StartError, Tx, Watch,
 };
-use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId};
+use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId, Ref};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use futures::TryFutureExt;
@@ -103,12 +104,66 @@ impl Mesh {
         session::settled(self.host.clone(), *receipt).await
     }
 
+    /// A stream of fates: follow the receipts of commits with it, and each is told once, when it is stable or lost. So
+    /// whoever answers callers before a commit is stable can take back what a crash undid.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use driftmesh::{Fate, Mesh};
+    ///
+    /// let mesh = Mesh::builder().start().await?;
+    /// let mut fates = mesh.fates();
+    /// let done = mesh.task("order 7").run_with_receipt(|_| async { Ok(()) }).await?;
+    /// fates.follow(done.committed.receipt, "order 7")?;
+    /// while let Some(settled) = fates.next().await {
+    ///     if let Fate::Lost { .. } = settled.fate {
+    ///         println!("{} did not happen", settled.tag);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn fates<T>(&self) -> Fates<T> {
+        Fates::new(self.host.clone())
+    }
+
     /// Takes a snapshot of the whole mesh, for reads without locks.
     ///
     /// # Errors
     /// `Busy` when too many transactions and snapshots are open, `Leaving`.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.host.clone(), "snapshot")
+    }
+
+    /// Begins a session of read-only transactions whose snapshots may lie up to 50 ms in the past, so that copies at this
+    /// peer can answer without a message: those of groups that it follows, and of objects that it often reads. What no
+    /// copy can answer is asked of its owner, as by [`Mesh::snapshot`].
+    ///
+    /// The session sees everything that this peer committed or read before it began, and never goes back. Keep one for
+    /// each player or view.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        Reads::begin(self.host.clone())
+    }
+
+    /// Watches an object, wherever it is and goes: the handle tells its newest stable version since it told the last one,
+    /// by awaiting or by asking once a frame. Versions in between may be passed over, the last one never.
+    ///
+    /// # Errors
+    /// `TooManyWatches`: 1,024 watches, or 4,096 watched objects, are open at this peer.
+    pub fn watch<T: Object>(&self, reference: Ref<T>) -> Result<Watch<T>> {
+        Watch::begin(self.host.clone(), reference)
+    }
+
+    /// Watches the names that begin with `prefix` (all, if it is empty): what is bound and freed, and the newest stable
+    /// versions of what they are bound to.
+    ///
+    /// # Errors
+    /// As [`Mesh::watch`].
+    pub fn watch_names<T: Object>(&self, prefix: &str) -> Result<NameWatch<T>> {
+        NameWatch::begin(self.host.clone(), prefix)
     }
 
     /// Who this peer is.
@@ -228,6 +283,15 @@ impl Mesh {
     pub fn hold_outgoing(&self, duration: Duration) {
         if let Some(transport) = self.host.shared.transport() {
             transport.hold_outgoing(duration);
+        }
+    }
+
+    /// Makes the other members seem so far away: what this peer sends from now on arrives so much later, in order. For
+    /// tests and measurements on one machine.
+    #[cfg(feature = "testing")]
+    pub fn delay_outgoing(&self, delay: Duration) {
+        if let Some(transport) = self.host.shared.transport() {
+            transport.delay_outgoing(delay);
         }
     }
 

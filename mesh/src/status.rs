@@ -152,6 +152,19 @@ impl TransportView {
     }
 }
 
+/// Who answered the reads of recent snapshots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ReadsView {
+    /// This peer, of what it owns.
+    pub own: u64,
+    /// This peer, from a group that it follows.
+    pub followed: u64,
+    /// This peer, from a copy that it is subscribed to.
+    pub subscribed: u64,
+    /// Another peer.
+    pub elsewhere: u64,
+}
+
 /// A peer's view of itself and its mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct MeshStatus {
@@ -209,6 +222,16 @@ pub struct MeshStatus {
     pub unstable_bytes: u64,
     /// How long the oldest of them has been there, milliseconds.
     pub unstable_ms: u64,
+    /// Copies of others' objects that this peer is subscribed to, because they are often read here or watched.
+    pub subscribed: usize,
+    /// Groups of which it is told so.
+    pub subscriptions: usize,
+    /// Objects of groups led here of which subscribers are told.
+    pub fed: usize,
+    /// Objects that are watched here.
+    pub watched: usize,
+    /// Reads of recent snapshots ([`crate::Mesh::reads`]) since the start, by who answered.
+    pub reads: ReadsView,
     /// Whether every group that this peer leads is whole, every group of the mesh has a leader in reach, and somebody
     /// else knows of the groups that have ended here. When all peers say so, one more may stop or crash.
     pub may_stop: bool,
@@ -263,6 +286,16 @@ impl MeshStatus {
             held_messages: core.held_messages,
             unstable_bytes: core.unstable_bytes,
             unstable_ms: core.unstable_ms,
+            subscribed: core.subscribed,
+            subscriptions: core.subscriptions,
+            fed: core.fed,
+            watched: core.watched,
+            reads: ReadsView {
+                own: core.reads_own,
+                followed: core.reads_followed,
+                subscribed: core.reads_subscribed,
+                elsewhere: core.reads_elsewhere,
+            },
             may_stop: core.may_stop,
             may_not_stop_because,
             members: core.members.into_iter().map(MemberView::from).collect(),

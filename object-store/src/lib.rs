@@ -19,6 +19,6 @@ pub use consensus::{
 };
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
-pub use group::{CopyDone, CopySlice, Group, GroupMessage};
+pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

@@ -296,6 +296,7 @@ impl Peer {
         if let Seen::Version { commit, value: Some(value) } = &answer.seen {
             self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
         }
+        self.copy_located(object, group);
         let Some(fetch) = self.fetches.get_mut(&object) else { return };
         fetch.last_heard = self.now.mono;
         fetch.lookup.heard();
@@ -392,6 +393,7 @@ impl Peer {
     fn not_found(&mut self, object: ObjectId) {
         self.metrics.note(RareEvent::NotFound);
         let lost_with = self.lost_with(object);
+        self.tell_absent(object, lost_with);
         self.note_ended(object, lost_with.map_or(Place::Nowhere, |group| Place::Lost { group }));
         let Some(fetch) = self.fetches.remove(&object) else { return };
         for id in fetch.waiters() {

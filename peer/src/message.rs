@@ -25,6 +25,9 @@ impl Envelope {
     #[must_use]
     pub fn about_bytes(&self) -> usize {
         const SMALL: usize = 192;
+        if let Message::Feed { news, .. } = &self.message {
+            return SMALL + news.iter().map(News::about_bytes).sum::<usize>();
+        }
         let Message::Group { message: GroupMessage::Consensus(message), .. } = &self.message else { return SMALL };
         let Body::Append { batch, .. } = &message.body else { return SMALL };
         SMALL + batch.about_bytes()
@@ -269,6 +272,54 @@ pub struct ScanPage {
     pub whole: bool,
 }
 
+/// One object that a peer wants to be told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wish {
+    /// The object.
+    pub object: ObjectId,
+    /// Whether it is watched, and not only read often.
+    pub is_watched: bool,
+}
+
+/// What a subscriber is told of an object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct News {
+    /// The object.
+    pub object: ObjectId,
+    /// What is new.
+    pub of: NewsOf,
+}
+
+impl News {
+    /// About how many bytes it takes when encoded.
+    #[must_use]
+    pub fn about_bytes(&self) -> usize {
+        const SMALL: usize = 96;
+        match &self.of {
+            NewsOf::Version { value: Some(value), .. } => SMALL + value.len(),
+            NewsOf::Version { value: None, .. } | NewsOf::Moved(_) | NewsOf::Refused => SMALL,
+        }
+    }
+}
+
+/// What is new of an object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum NewsOf {
+    /// Its newest stable version. Those between this and the last one that was told are left out.
+    Version {
+        /// When it was committed.
+        commit: Timestamp,
+        /// When the version before it was committed; zero if that is not known.
+        before: Timestamp,
+        /// Its value; a deletion has none.
+        value: Option<Value>,
+    },
+    /// It is not in the group: nothing more is told of it.
+    Moved(Option<Record>),
+    /// There is no room for it (R24): nothing more is told of it.
+    Refused,
+}
+
 /// All that a peer says to another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
@@ -302,6 +353,39 @@ pub enum Message {
         /// What it says.
         message: GroupMessage,
     },
+    /// The sender follows a group and is read there: it wants timestamps closed (R16).
+    WantCloses {
+        /// The group.
+        group: GroupId,
+    },
+    /// The sender wants to be told of objects of a group, and goes on wanting it.
+    Subscribe {
+        /// The group.
+        group: GroupId,
+        /// The number of this subscription; a later one has a higher number.
+        feed: u64,
+        /// Whether it wants to know each closed timestamp.
+        closed: bool,
+        /// Objects that it wants from now on, or still has not been told of.
+        wishes: Vec<Wish>,
+        /// Objects that it does not want any more.
+        ended: Vec<ObjectId>,
+    },
+    /// What is new in a group, for a subscriber.
+    Feed {
+        /// The group.
+        group: GroupId,
+        /// The number of the subscription.
+        feed: u64,
+        /// Tells the times apart at which the leader began with it: numbers begin anew with each.
+        opened: u64,
+        /// The number of this message in it, from 0.
+        number: u64,
+        /// With this message everything is told that was committed at or below this to what the subscription covers.
+        closed: Option<Timestamp>,
+        /// What is new.
+        news: Vec<News>,
+    },
     /// The sender follows as many groups as it may already: somebody else should (R24).
     NoRoom {
         /// The group that it does not follow.
@@ -329,6 +413,8 @@ pub enum Message {
         ask: u64,
         /// The answer.
         fate: FateTold,
+        /// From where on that leader's entries are lost, if another one followed it for certain.
+        lost_from: Option<Lsn>,
     },
     /// Asks what the receiver holds of a group and has from it: an operator wants to do something about it.
     AskStanding {

@@ -81,11 +81,29 @@ pub enum RareEvent {
     ReadTooEarly,
     /// A grant came to a peer that does not lead its destination.
     GrantToFormerLeader,
+    /// A follower's state answered a read at its peer.
+    ReadAtFollower,
+    /// A copy held what was asked for, but could not answer for the snapshot.
+    CopyBehind,
+    /// A subscription answered a read at its peer.
+    ReadAtSubscriber,
+    /// A leader had no room for a subscription, or for an object in it.
+    SubscriberRefused,
+    /// A message of a subscription was missing, so it began anew.
+    FeedGap,
+    /// A subscription heard nothing more, so it began anew.
+    FeedSilent,
+    /// An object of a subscription had left the group.
+    FeedMoved,
+    /// A version was told that another one, which was not told, came before.
+    VersionsPassedOver,
+    /// An object that is watched was looked for.
+    WatchSearched,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 47] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -124,6 +142,15 @@ impl RareEvent {
         Self::CommitHeld,
         Self::ReadTooEarly,
         Self::GrantToFormerLeader,
+        Self::ReadAtFollower,
+        Self::CopyBehind,
+        Self::ReadAtSubscriber,
+        Self::SubscriberRefused,
+        Self::FeedGap,
+        Self::FeedSilent,
+        Self::FeedMoved,
+        Self::VersionsPassedOver,
+        Self::WatchSearched,
     ];
 }
 
@@ -164,6 +191,18 @@ pub struct Metrics {
     pub handed_out: u64,
     /// Windows of time journalled (R8).
     pub windows: u64,
+    /// Closed timestamps told to followers that read (R16).
+    pub closes: u64,
+    /// Reads of recent snapshots that this peer's own group answered.
+    pub reads_own: u64,
+    /// Those that a group answered which this peer follows.
+    pub reads_followed: u64,
+    /// Those that a subscription of this peer answered.
+    pub reads_subscribed: u64,
+    /// Messages sent to subscribers.
+    pub feeds: u64,
+    /// Those that went to another peer.
+    pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).
     pub held_commits: u64,
     /// Messages that did not decode or did not fit.

@@ -2,8 +2,10 @@
 
 use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
+use crate::closing::Closing;
 use crate::collecting::Stalled;
 use crate::fates::Fates;
+use crate::feeding::Feeding;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
 use crate::membership::Member;
@@ -14,10 +16,14 @@ use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
+use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
+use crate::subscribing::{FeedPart, Subscribed};
 use crate::timers::{Timer, Timers};
+use crate::told::Told;
+use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
@@ -94,7 +100,13 @@ pub struct Peer {
     pub(crate) armed: BTreeMap<GroupId, Micros>,
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
+    pub(crate) closing: Closing,
+    pub(crate) recent: RecentReads,
+    pub(crate) feeding: Feeding,
+    pub(crate) subscribed: Subscribed,
+    pub(crate) watching: Watching,
     pub(crate) fates: Fates,
+    pub(crate) told: Told,
     pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
@@ -183,7 +195,13 @@ impl Peer {
             armed: BTreeMap::new(),
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
+            closing: Closing::default(),
+            recent: RecentReads::default(),
+            feeding: Feeding::default(),
+            subscribed: Subscribed::default(),
+            watching: Watching::default(),
             fates: Fates::default(),
+            told: Told::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
@@ -309,10 +327,17 @@ impl Peer {
                 }
             }
             Message::Group { group, message } => self.group_received(from, group, message),
+            Message::Subscribe { group, feed, closed, wishes, ended } => {
+                self.subscribe_asked(from, group, (feed, closed), &wishes, &ended);
+            }
+            Message::Feed { group, feed, opened, number, closed, news } => {
+                self.fed(from, (group, feed, opened), number, FeedPart { closed, news });
+            }
+            Message::WantCloses { group } => self.closes_wanted(from, group),
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
-            Message::Fate { ask, fate } => self.fate_told(ask, fate),
+            Message::Fate { ask, fate, lost_from } => self.fate_told(ask, fate, lost_from),
             Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
             Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
@@ -362,6 +387,8 @@ impl Peer {
             Timer::Group(id) => self.group_due(id),
             Timer::Caretake(id) => self.caretake_due(id),
             Timer::EarlyReads => self.early_reads_due(),
+            Timer::Close => self.close_due(),
+            Timer::Subscriptions => self.subscriptions_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }

@@ -21,6 +21,8 @@ pub enum Sabotage {
     BarrierGrants,
     /// R6: an object is acknowledged before its arrival is stable.
     BarrierAnswers,
+    /// R6: what callers were told in a group that this peer led before does not hold back commits in another.
+    ToldOrder,
     /// R7: a follower takes entries that do not follow its own.
     Prefix,
     /// R7: a vote is given to whoever asks, though it lacks entries.
@@ -51,6 +53,16 @@ pub enum Sabotage {
     LockFirst,
     /// R16: an owner's clock does not follow the snapshots it answers, nor the floor of what it adopts.
     SnapshotClock,
+    /// R16: a follower answers up to a closed timestamp, whatever it lacks of the journal.
+    CloseLsn,
+    /// R16: what is closed lies ahead of what may still be committed.
+    CloseEarly,
+    /// R6: subscribers are told what is not stable.
+    FeedUnstable,
+    /// R16: subscribers are not told that an object has left, and go on believing that nothing happens to it.
+    FeedPastOut,
+    /// R8: what is closed may lie above the stable window.
+    CloseWindow,
     /// R16: a serializable transaction takes no lock of what it reads.
     Serializable,
     /// R17: superseded versions go at once, and the low-water mark does not rise.
@@ -71,7 +83,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 37] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -80,6 +92,7 @@ impl Sabotage {
         Self::BarrierReads,
         Self::BarrierGrants,
         Self::BarrierAnswers,
+        Self::ToldOrder,
         Self::Prefix,
         Self::UpToDate,
         Self::Stable,
@@ -95,6 +108,11 @@ impl Sabotage {
         Self::FetchAge,
         Self::LockFirst,
         Self::SnapshotClock,
+        Self::CloseLsn,
+        Self::CloseEarly,
+        Self::FeedUnstable,
+        Self::FeedPastOut,
+        Self::CloseWindow,
         Self::Serializable,
         Self::OldVersions,
         Self::ClockGuard,
@@ -114,9 +132,11 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers => "R6",
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::ToldOrder | Self::FeedUnstable => {
+                "R6"
+            }
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",
-            Self::Window => "R8",
+            Self::Window | Self::CloseWindow => "R8",
             Self::Fence => "R9",
             Self::BoundedLoss => "R10",
             Self::Joint | Self::Promises | Self::Members => "R11",
@@ -125,7 +145,7 @@ impl Sabotage {
             Self::CommitPoint => "R13",
             Self::FetchAge => "R14",
             Self::LockFirst => "R15",
-            Self::SnapshotClock | Self::Serializable => "R16",
+            Self::SnapshotClock | Self::CloseLsn | Self::CloseEarly | Self::FeedPastOut | Self::Serializable => "R16",
             Self::OldVersions => "R17",
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
@@ -148,6 +168,9 @@ impl Peer {
             (Sabotage::Joint, BrokenRule::Joint),
             (Sabotage::Members, BrokenRule::Members),
         ];
+        if self.broken(Sabotage::CloseLsn) {
+            group.sabotage_closing();
+        }
         if let Some((_, rule)) = rules.into_iter().find(|(sabotage, _)| self.broken(*sabotage)) {
             group.sabotage(rule);
         }

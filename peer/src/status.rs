@@ -99,6 +99,22 @@ pub struct Status {
     pub unstable_bytes: u64,
     /// See `unstable_bytes`.
     pub unstable_ms: u64,
+    /// Copies of others' objects that this peer is subscribed to, and groups of which it is told.
+    pub subscribed: usize,
+    /// See `subscribed`.
+    pub subscriptions: usize,
+    /// Objects of groups led here of which subscribers are told.
+    pub fed: usize,
+    /// Objects that are watched here.
+    pub watched: usize,
+    /// Reads of recent snapshots: of what this peer owns.
+    pub reads_own: u64,
+    /// Those that a group answered which this peer follows.
+    pub reads_followed: u64,
+    /// Those that a subscription answered.
+    pub reads_subscribed: u64,
+    /// Those that went to another peer.
+    pub reads_elsewhere: u64,
     /// Whether every group that this peer leads is whole, every group of the mesh has a leader in reach, and somebody
     /// else knows of the groups that this peer has ended: then one more peer may stop or crash.
     pub may_stop: bool,
@@ -152,6 +168,14 @@ impl Peer {
             held_messages: self.outbox.held_count(),
             unstable_bytes,
             unstable_ms: unstable_since.map_or(0, |since| now.mono.since(since).as_millis()),
+            subscribed: self.subscribed.copies(),
+            subscriptions: self.subscribed.feeds(),
+            fed: self.feeding.objects(),
+            watched: self.watching.objects(),
+            reads_own: self.metrics.reads_own,
+            reads_followed: self.metrics.reads_followed,
+            reads_subscribed: self.metrics.reads_subscribed,
+            reads_elsewhere: self.metrics.reads_elsewhere,
             may_stop,
         }
     }

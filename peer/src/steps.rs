@@ -2,6 +2,7 @@
 
 use crate::metrics::RareEvent;
 use crate::peer::RecentCommit;
+use crate::recent::Recent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
@@ -28,6 +29,8 @@ pub struct Begin {
     pub age: Option<Timestamp>,
     /// A fixed snapshot that only reads.
     pub read_only: bool,
+    /// If it only reads: its snapshot may lie so far in the past. `None` for now.
+    pub recent: Option<Recent>,
 }
 
 /// The writes to be committed.
@@ -140,10 +143,14 @@ impl Peer {
         if let Some(refused) = self.refuse_begin_by_clock() {
             return Err(refused);
         }
-        let snapshot = self.clock.now(now.wall);
+        let now_here = self.clock.now(now.wall);
+        let snapshot = match begin.recent {
+            Some(recent) if begin.read_only => self.choose_snapshot(recent)?,
+            Some(_) | None => now_here,
+        };
         // R12: an age from the far past would win against everybody.
         let oldest = Timestamp::from_wall(Micros(now.wall.0.saturating_sub(AGE_MAX.0)));
-        let time = begin.age.map_or(snapshot, |age| age.clamp(oldest, snapshot));
+        let time = begin.age.map_or(now_here, |age| age.clamp(oldest, now_here));
         let incarnation = self.config.incarnation.as_u64();
         self.metrics.begun += 1;
         let make = |id: TxnId| Transaction {
@@ -165,6 +172,7 @@ impl Peer {
             pins: Vec::new(),
             awaited_message: false,
             read_only: begin.read_only,
+            is_recent: begin.read_only && begin.recent.is_some(),
         };
         self.txns.insert(make).ok_or(StepError::Busy)
     }
@@ -271,7 +279,7 @@ impl Peer {
     fn try_read(&mut self, now: Now, id: TxnId, object: ObjectId) -> Result<Option<ValueRead>, StepError> {
         self.enter(now, id)?;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
-        let (snapshot, read_only) = (txn.snapshot, txn.read_only);
+        let (snapshot, read_only, is_recent) = (txn.snapshot, txn.read_only, txn.is_recent);
         // What is locked cannot change any more; the lock is what keeps the read repeatable.
         if txn.intents.get(&object) == Some(&Intent::Checked)
             && let Some(stored) = self.group.owned(object)
@@ -290,8 +298,7 @@ impl Peer {
             None => {}
         }
         let Some(read) = self.read_here(object, snapshot) else {
-            self.read_elsewhere(id, object, snapshot);
-            return Ok(None);
+            return self.read_not_here(id, object, snapshot);
         };
         if read_only {
             if !self.own_window_covers(snapshot, id) {
@@ -305,6 +312,7 @@ impl Peer {
             }
             self.window_waits.remove(&id);
             self.snapshots_here.insert(id);
+            self.metrics.reads_own += u64::from(is_recent);
         }
         let read = match read {
             Ok(read) => read,
@@ -317,6 +325,35 @@ impl Peer {
             txn.reads.insert(object, Read { commit: read.commit, remote: None });
         }
         Ok(Some(read))
+    }
+
+    /// Reads an object that is not this peer's: a copy answers if it can and may, else its owner is asked.
+    fn read_not_here(
+        &mut self,
+        id: TxnId,
+        object: ObjectId,
+        snapshot: Timestamp,
+    ) -> Result<Option<ValueRead>, StepError> {
+        let Some(txn) = self.txns.get(id) else { return Err(StepError::Ended) };
+        let is_asked = txn.reads.get(&object).is_some_and(|read| read.remote == Some(RemoteRead::Waiting));
+        if txn.is_recent && !is_asked {
+            match self.read_copy(object, snapshot) {
+                Some(Ok(read)) => {
+                    if let Some(txn) = self.txns.get_mut(id) {
+                        let remote = Some(RemoteRead::Value(read.value.clone()));
+                        txn.reads.insert(object, Read { commit: read.commit, remote });
+                    }
+                    return Ok(Some(read));
+                }
+                Some(Err(cause)) => {
+                    self.fail(id, cause.clone());
+                    return Err(StepError::Failed(cause));
+                }
+                None => self.metrics.reads_elsewhere += 1,
+            }
+        }
+        self.read_elsewhere(id, object, snapshot);
+        Ok(None)
     }
 
     /// What a snapshot sees of an object, if it is here.
@@ -487,6 +524,10 @@ impl Peer {
             if self.group.is_retired() {
                 return Err(StepError::Leaving);
             }
+            // R6: what was told here in another group is decided before anything builds on it in this one.
+            if !self.former_leads_are_decided(id) {
+                return Ok(None);
+            }
             if self.is_too_much_unstable() {
                 self.hold_commit(id);
                 return Ok(None);
@@ -498,19 +539,41 @@ impl Peer {
         self.commit_now(id, std::mem::take(txn_writes)).map(Some)
     }
 
-    /// R8: what a transaction that only read saw here and what it saw elsewhere. A window that covers its snapshot is
-    /// journalled, and its receipt says up to there: if this peer leads no more, it is lost as the window is.
+    /// R8: whether what a transaction that only read saw here may stand beside what it, or one before it, saw elsewhere. A
+    /// window that covers its snapshot is journalled, and its receipt says up to there: if this peer leads no more, it is
+    /// lost as the window is. What was read here alone does not wait for that: it is a past that was true.
     fn may_stand_together(&mut self, id: TxnId) -> bool {
         let Some(txn) = self.txns.get(id) else { return true };
-        let elsewhere = txn.reads.values().any(|read| read.remote.is_some());
-        let here = !txn.intents.is_empty() || txn.reads.values().any(|read| read.remote.is_none());
+        let (here, elsewhere) = (txn.has_read_here(), txn.has_read_elsewhere());
         let snapshot = txn.snapshot;
-        if txn.read_only || !elsewhere || !here || self.window_needs(self.group.id(), snapshot).is_some() {
+        if txn.read_only || !here || self.window_needs(self.group.id(), snapshot).is_some() || !elsewhere {
             return true;
         }
         self.timers.set(self.now.mono.plus(RETRY_PAUSE), Timer::Wake(id));
         self.watch_deadline(id);
         false
+    }
+
+    /// Ends an attempt whose closure ended with an error. R8: an error has no receipt, so what was seen here beside what
+    /// came from elsewhere is told only when it is certain that this peer leads its group. May be called again until it
+    /// answers.
+    ///
+    /// # Errors
+    /// When the attempt has ended, and what the closure made of it does not count.
+    pub fn conclude(&mut self, now: Now, id: TxnId) -> Stepped<()> {
+        stepped(self.try_conclude(now, id))
+    }
+
+    fn try_conclude(&mut self, now: Now, id: TxnId) -> Result<Option<()>, StepError> {
+        self.enter(now, id)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        let (mixed, snapshot) = (txn.has_read_here() && txn.awaited_message, txn.snapshot);
+        if mixed && !self.own_window_covers(snapshot, id) {
+            self.watch_deadline(id);
+            return Ok(None);
+        }
+        self.end(now, id);
+        Ok(Some(()))
     }
 
     /// R10: what a crash may lose is bounded in time and bytes.
@@ -560,6 +623,9 @@ impl Peer {
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
         let stable = self.group.watermark() >= journal_tail;
+        if !stable {
+            self.told.unstable(receipt);
+        }
         let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
             self.remember_commit(id, commit);

@@ -36,6 +36,10 @@ pub(crate) enum Timer {
     Caretake(GroupId),
     /// Reads waited for this peer's clock.
     EarlyReads,
+    /// Groups that this peer leads close the present moment for those who read copies.
+    Close,
+    /// Subscriptions of this peer are kept up.
+    Subscriptions,
     /// This peer has said more to itself than one step may hear.
     Loopback,
 }

@@ -66,6 +66,13 @@ impl Peer {
         needed.map(|lsn| if lsn <= watermark { Lsn::ZERO } else { lsn })
     }
 
+    /// The end of the last stable window of a group that this peer leads.
+    pub(crate) fn stable_window(&self, id: GroupId) -> Option<Timestamp> {
+        let watermark = self.led(id)?.watermark();
+        let windows = self.windows.get(&id)?;
+        windows.iter().filter(|(lsn, _)| *lsn <= watermark).map(|(_, until)| *until).max()
+    }
+
     /// Whether what this peer's own group says at a snapshot may stand beside what others say at it: a stable window
     /// covers it (R8). Else a leader that does not know yet that it is deposed would show its past beside their present.
     /// If not, `waiter` is woken to look again.

@@ -140,8 +140,13 @@ fn a_peer_whose_own_clock_is_off_from_most_begins_nothing_until_it_is_right_agai
     mesh.run(2_500);
     let early = mesh.begin(2, "early");
     mesh.run(2_000);
-    let begin =
-        || Begin { kind: TaskKind::new("late"), deadline: Micros::from_millis(100), age: None, read_only: false };
+    let begin = || Begin {
+        kind: TaskKind::new("late"),
+        deadline: Micros::from_millis(100),
+        age: None,
+        read_only: false,
+        recent: None,
+    };
     let refused = mesh.step(2, |peer, now| peer.begin(now, begin()));
     let Err(StepError::ClockOff { ahead_ms }) = refused else { panic!("{refused:?}") };
     assert!((295..=305).contains(&ahead_ms), "{ahead_ms}");
@@ -173,4 +178,24 @@ fn slow_links_are_no_wrong_clock() {
     for at in 0..3 {
         assert_eq!(mesh.step(at, |peer, _| peer.clock_off_us()), None);
     }
+}
+
+#[test]
+fn who_hears_the_others_late_and_is_heard_at_once_finds_no_fault_with_its_clock() {
+    let mesh = Mesh::new(4);
+    mesh.run(200);
+    let mut held = std::collections::VecDeque::new();
+    mesh.rule(Rule::Hold, |flight| flight.to == 3 && is_heartbeat(flight));
+    for _ in 0..80 {
+        mesh.run(100);
+        held.push_back(mesh.take_held());
+        // Each heartbeat to the last peer takes 900 ms, as if it stood still most of the time; its own take no time.
+        for flight in if held.len() > 9 { held.pop_front() } else { None }.into_iter().flatten() {
+            mesh.hand(flight);
+        }
+    }
+    let offset = mesh.step(3, |peer, now| peer.status(now).members[0].clock_offset_us);
+    assert!(offset.is_some_and(|offset| offset < -350_000), "it looks as if it were ahead: {offset:?}");
+    assert_eq!(mesh.step(3, |peer, _| peer.clock_off_us()), None);
+    mesh.create(3, 1);
 }

@@ -6,6 +6,7 @@ use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
 use crate::host::now_at;
 use crate::name_audit;
+use crate::watchers::{Last, Standing};
 use crate::world::Simulation;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
 use driftmesh_object_store::{Fate, Group, State};
@@ -32,6 +33,9 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     } else {
         what_an_operator_finds(simulation, &mut wrong)
     };
+    if simulation.lost_groups.is_empty() {
+        watches_end_well(simulation, world, &owned, &mut wrong);
+    }
     count(&owned, world, &mut wrong);
     let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
     let fates = fates(world);
@@ -215,6 +219,34 @@ fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong
                     peer.id, owned.group, owned.epoch
                 ));
             }
+        }
+    }
+}
+
+/// Once everything is quiet, each watch was told the final state of its object.
+fn watches_end_well(
+    simulation: &Simulation,
+    world: &World,
+    owned: &BTreeMap<ObjectId, Owned>,
+    wrong: &mut Vec<String>,
+) {
+    let peers = &simulation.peers;
+    let lives = |(index, life): (usize, u64)| {
+        let peer = &peers[index];
+        peer.life == life && !peer.gone && !peer.mad
+    };
+    let mut reported = 0;
+    for Standing { at, object, last } in world.watches.finish(world, lives) {
+        let Some(owned) = owned.get(&object) else { continue };
+        let expected = match &owned.value {
+            Some(value) => token_of(value).map_or(Last::Absent, |token| Last::Token(token.0)),
+            None => Last::Deleted,
+        };
+        if last != expected && reported < REPORTED_MAX {
+            reported += 1;
+            let copy = peers[at.0].host.look(|peer| peer.explain_copy(object));
+            wrong
+                .push(format!("a watch of {object} at peer {at:?} ended with {last:?}, not with {expected:?}: {copy}"));
         }
     }
 }

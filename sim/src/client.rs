@@ -6,8 +6,9 @@ use crate::host::{Clock, SimHost};
 use crate::ledger::Depends;
 use crate::names::Names;
 use crate::options::Options;
+use crate::watchers::Watches;
 use driftmesh_model::{Micros, ObjectId, Ref};
-use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::session::{Error, Fates, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use driftmesh_peer::{Cause, Committed};
 use fastrand::Rng;
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
+    pub(crate) watches: Watches,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }
@@ -31,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) rng: Rng,
     pub(crate) session: u32,
+    /// What becomes of its commits, by their numbers in the ledger.
+    pub(crate) fates: Fates<SimHost, usize>,
     /// What it does counts for the check that everything ends well.
     pub(crate) sane: bool,
 }
@@ -82,7 +86,7 @@ impl Client {
         }
     }
 
-    fn purse(&mut self) -> Ref<Purse> {
+    pub(crate) fn purse(&mut self) -> Ref<Purse> {
         let options = &self.world.options;
         let bound = if self.rng.u8(..10) < 8 { options.hot_purses } else { options.purses };
         self.world.purses[self.rng.usize(..bound)]
@@ -171,12 +175,17 @@ impl Client {
             }
         })
         .await;
-        if result.is_err() {
+        if let Err(error) = &result {
             log.aborted();
+            if !matches!(error, Error::Deadline { .. }) {
+                log.told();
+            }
         }
         match result {
             Ok(done) => {
+                let wrote = log.wrote_anything();
                 let number = log.committed(vec![done.committed.receipt], done.committed.stable);
+                self.follow(&done.committed, number, wrote, kind);
                 return Ok((done.committed, number));
             }
             Err(Error::Rejected(_)) => return Err(Came::Rejected),
@@ -194,6 +203,23 @@ impl Client {
             }
         }
         Err(Came::Nothing)
+    }
+
+    /// Follows what becomes of a commit, and hears what became of others.
+    fn follow(&mut self, committed: &Committed, number: usize, wrote: bool, kind: &str) {
+        while let Some(settled) = self.fates.try_next() {
+            self.world.recorder.lock().ledger.told(settled.tag, 0, settled.fate.into(), "a stream of fates");
+        }
+        let group = committed.receipt.group;
+        let undecided = self.fates.undecided().find(|told| wrote && told.group != group);
+        if let Some(told) = undecided {
+            // R6: nothing builds on what may be undone in another journal.
+            let told = format!("{told:?}, which its session was told, is not decided");
+            self.world.recorder.violation(format!("`{kind}` is committed in group {group}, though {told}"));
+        }
+        if !committed.stable && self.fates.follow(committed.receipt, number).is_err() {
+            self.world.recorder.violation("a stream of fates is full".to_owned());
+        }
     }
 
     /// Purses and items are never deleted.
@@ -272,7 +298,7 @@ impl Client {
                 let item = from.items.remove(index);
                 let mut sold = tx.get_mut::<Item>(item).await?;
                 if sold.holder != seller {
-                    world.recorder.violation(format!("item {item} is in purse {seller} but says {}", sold.holder));
+                    log.wrong(format!("item {item} is in purse {seller} but says {}", sold.holder));
                 }
                 log.change(&mut sold);
                 sold.holder = buyer;
@@ -372,28 +398,24 @@ impl Client {
     /// Takes the gold back and deletes the object.
     async fn empty_pouch(&mut self) -> Came {
         let from = self.purse();
-        let world = self.world.clone();
-        self.run("empty pouch", move |tx, log| {
-            let world = world.clone();
-            async move {
-                let mut purse = tx.get_mut(from).await?;
-                let Some(reference) = purse.pouches.first().copied() else {
-                    log.saw(from, &*purse);
-                    return Ok(());
-                };
-                let pouch = match tx.get(reference).await {
-                    Err(Error::Dangling { object }) => {
-                        world.recorder.violation(format!("purse {from} refers to pouch {object}, which is nowhere"));
-                        return Err(Error::Dangling { object });
-                    }
-                    other => other?,
-                };
-                log.change(&mut purse);
-                purse.gold += pouch.gold;
-                purse.pouches.remove(0);
-                log.deleted(reference, &*pouch);
-                tx.delete(reference).await
-            }
+        self.run("empty pouch", move |tx, log| async move {
+            let mut purse = tx.get_mut(from).await?;
+            let Some(reference) = purse.pouches.first().copied() else {
+                log.saw(from, &*purse);
+                return Ok(());
+            };
+            let pouch = match tx.get(reference).await {
+                Err(Error::Dangling { object }) => {
+                    log.wrong(format!("purse {from} refers to pouch {object}, which is nowhere"));
+                    return Err(Error::Dangling { object });
+                }
+                other => other?,
+            };
+            log.change(&mut purse);
+            purse.gold += pouch.gold;
+            purse.pouches.remove(0);
+            log.deleted(reference, &*pouch);
+            tx.delete(reference).await
         })
         .await
     }
@@ -437,7 +459,11 @@ impl Client {
         let log = self.world.recorder.transaction(self.session, "audit");
         let mut depends = Depends::default();
         let mut wrong = Vec::new();
-        let result = self.count(&log, &mut depends, &mut wrong).await;
+        let Ok(snapshot) = Snapshot::take(self.host.clone(), "audit") else {
+            log.aborted();
+            return Came::Nothing;
+        };
+        let result = self.count(&snapshot, &log, &mut depends, &mut wrong).await;
         let number = if result.is_some() || !wrong.is_empty() {
             log.committed(depends.receipts(), false)
         } else {
@@ -449,8 +475,14 @@ impl Client {
         if result.is_some() { Came::Committed } else { Came::Nothing }
     }
 
-    async fn count(&mut self, log: &TxnLog, depends: &mut Depends, wrong: &mut Vec<String>) -> Option<()> {
-        let snapshot = Snapshot::take(self.host.clone(), "audit").ok()?;
+    /// Counts everything at a snapshot.
+    pub(crate) async fn count(
+        &mut self,
+        snapshot: &Snapshot<SimHost>,
+        log: &TxnLog,
+        depends: &mut Depends,
+        wrong: &mut Vec<String>,
+    ) -> Option<()> {
         let (mut gold, mut items) = (0, 0);
         for reference in self.world.purses.iter() {
             let think = self.rng.u8(..8) == 0;
@@ -462,13 +494,13 @@ impl Client {
                 Err(Error::CreatedLater { .. }) => return None,
                 other => settled(other, reference.id(), wrong)?,
             };
-            depends.on(&self.host);
+            self.rests_on(snapshot, depends);
             log.saw(*reference, &*purse);
             gold += purse.gold;
             items += purse.items.len();
             for pouch in &purse.pouches {
                 let value = settled(snapshot.get(*pouch).await, pouch.id(), wrong)?;
-                depends.on(&self.host);
+                self.rests_on(snapshot, depends);
                 log.saw(*pouch, &*value);
                 gold += value.gold;
             }
@@ -510,7 +542,7 @@ impl Client {
 }
 
 /// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
-fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
+pub(crate) fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {

@@ -24,11 +24,13 @@ mod network;
 mod observer;
 mod options;
 mod pointer_check;
+mod readers;
 mod report;
 mod requests;
 mod run;
 mod stage;
 mod trace;
+mod watchers;
 mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};

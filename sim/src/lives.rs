@@ -10,7 +10,7 @@ use crate::requests::Requests;
 use crate::world::{Event, SimPeer, Simulation};
 use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
-use driftmesh_peer::session::Host;
+use driftmesh_peer::session::{Fates, Host};
 use driftmesh_peer::{Config, Peer, Settings};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,17 +236,33 @@ impl Simulation {
     pub(crate) fn staff_begins(&mut self, index: usize) {
         let Some(mut staff) = self.staff.take() else { return };
         for _ in 0..self.options.clients {
-            let client = Client {
-                host: self.peers[index].host.clone(),
-                world: staff.world.clone(),
-                rng: Rng::with_seed(self.rng.u64(..)),
-                session: staff.next_session,
-                sane: !self.peers[index].mad,
-            };
-            staff.next_session += 1;
+            let client = self.hired(&mut staff, index);
             self.executor.spawn(index, client.work(staff.until));
         }
+        for _ in 0..self.options.readers {
+            let client = self.hired(&mut staff, index);
+            self.executor.spawn(index, client.only_read(staff.until));
+        }
+        for _ in 0..self.options.watchers {
+            let client = self.hired(&mut staff, index);
+            let life = self.peers[index].life;
+            self.executor.spawn(index, client.watch((index, life), staff.until));
+        }
         self.staff = Some(staff);
+    }
+
+    /// One more client at a peer, with a session of its own.
+    fn hired(&mut self, staff: &mut Staff, index: usize) -> Client {
+        let session = staff.next_session;
+        staff.next_session += 1;
+        Client {
+            host: self.peers[index].host.clone(),
+            world: staff.world.clone(),
+            rng: Rng::with_seed(self.rng.u64(..)),
+            session,
+            fates: Fates::new(self.peers[index].host.clone()),
+            sane: !self.peers[index].mad,
+        }
     }
 
     /// A client asks some peer what became of some commit.

@@ -131,6 +131,10 @@ pub struct Options {
     pub names: usize,
     /// Most names in a directory bucket before it splits.
     pub name_bucket_entries_max: usize,
+    /// Clients at each peer that only read, at snapshots a little in the past.
+    pub readers: usize,
+    /// Clients at each peer that watch a purse.
+    pub watchers: usize,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -194,6 +198,8 @@ impl Options {
             lossy: rng.u8(..16) == 0,
             stall_max_us: pick(rng, &[1_500_000, 4_000_000]),
             pace_us: pick(rng, &[3_000, 3_000, 30_000, 150_000]),
+            readers: pick(rng, &[0, 1, 1, 2]),
+            watchers: pick(rng, &[0, 1, 1, 2]),
         };
         Self {
             // Below that a follower cannot be replaced.
@@ -210,22 +216,6 @@ impl Options {
 impl fmt::Display for Options {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lag_bytes, aim, .. } = self;
-        write!(
-            formatter,
-            "replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us ",
-            self.replicas,
-            self.replace_after_us,
-            self.election_after_us,
-            self.batch_every_us,
-            self.unstable_max_us,
-            self.followed_max,
-            self.crashes,
-            self.together,
-            self.lossy,
-            self.stall_max_us,
-            self.pace_us,
-        )?;
         write!(
             formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
@@ -253,6 +243,24 @@ impl fmt::Display for Options {
             self.strangers,
             self.names,
             self.name_bucket_entries_max,
+        )?;
+        write!(
+            formatter,
+            " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
+             followed {} readers {} watchers {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
+            self.replicas,
+            self.replace_after_us,
+            self.election_after_us,
+            self.batch_every_us,
+            self.unstable_max_us,
+            self.followed_max,
+            self.readers,
+            self.watchers,
+            self.crashes,
+            self.together,
+            self.lossy,
+            self.stall_max_us,
+            self.pace_us,
         )
     }
 }

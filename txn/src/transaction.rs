@@ -87,6 +87,8 @@ pub struct Transaction {
     pub awaited_message: bool,
     /// A fixed snapshot that only reads: it takes no locks and has no attempts.
     pub read_only: bool,
+    /// Its snapshot may lie a little in the past, so that copies can answer.
+    pub is_recent: bool,
 }
 
 impl Transaction {
@@ -95,5 +97,17 @@ impl Transaction {
     pub fn is_parked(&self) -> bool {
         self.intents.values().any(|intent| *intent == Intent::Waiting)
             || self.reads.values().any(|read| read.remote == Some(RemoteRead::Waiting))
+    }
+
+    /// Whether the attempt has seen anything of its peer's own group.
+    #[must_use]
+    pub fn has_read_here(&self) -> bool {
+        !self.intents.is_empty() || self.reads.values().any(|read| read.remote.is_none())
+    }
+
+    /// Whether the attempt has asked others for what they see.
+    #[must_use]
+    pub fn has_read_elsewhere(&self) -> bool {
+        self.reads.values().any(|read| read.remote.is_some())
     }
 }

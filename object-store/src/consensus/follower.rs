@@ -1,7 +1,7 @@
 //! A follower: takes the leader's entries in order, and nobody else's.
 
 use super::{Batch, Body, BrokenRule, Consensus, LogEntry, MemberId, Overwritten, Role};
-use driftmesh_model::{Lsn, Micros, Term};
+use driftmesh_model::{Generation, Lsn, Micros, Term};
 use std::collections::BTreeMap;
 
 /// Messages that came before the one they follow, kept until it comes (R24).
@@ -65,6 +65,18 @@ impl<E: LogEntry> Consensus<E> {
         self.watermark = self.watermark.max(following.stable.min(verified));
         self.excluded = false;
         self.say(from, Body::Appended { matched: verified });
+    }
+
+    /// The leader says what is stable, without entries.
+    pub fn watermark_told(&mut self, from: MemberId, period: (Generation, Term), watermark: Lsn) {
+        if period != self.period() || self.is_of_the_past() {
+            return;
+        }
+        let Role::Following(following) = &mut self.role else { return };
+        if following.leader == Some(from) {
+            following.stable = following.stable.max(watermark);
+            self.watermark = self.watermark.max(following.stable.min(following.verified));
+        }
     }
 
     /// Messages may overtake each other: what came too early waits for what it follows.

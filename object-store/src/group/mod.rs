@@ -4,13 +4,16 @@
 //! (R7). A leader that is deposed rolls back to the watermark, so a member's state is always a prefix of the journal.
 //! It refuses to send, to read a clock, and to decide who may write: locks are `txn`'s, places `directory`'s.
 
+mod closed;
 mod copying;
 
+pub use closed::Closed;
 pub use copying::{CopyDone, CopySlice, GroupMessage};
 
 use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Promises, Settings};
 use crate::state::State;
 use crate::{Entry, Fate};
+use closed::ClosedTimes;
 use copying::{CopyIn, CopyOut};
 use driftmesh_model::{Epoch, Generation, GroupId, Lsn, Micros, ObjectId, Term};
 use std::ops::{Deref, DerefMut};
@@ -27,6 +30,10 @@ pub struct Group {
     undone: Vec<(ObjectId, GroupId, Epoch)>,
     /// Why this member applies nothing any more.
     halted: Option<String>,
+    /// At which snapshots the state can be read.
+    closed: ClosedTimes,
+    #[cfg(feature = "sabotage")]
+    sabotage_close: bool,
 }
 
 /// What a member can answer about objects; it changes by entries of the journal alone.
@@ -77,7 +84,18 @@ impl Group {
     }
 
     fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
-        Self { id, consensus, state: State::new(), copy_out: None, copy_in: None, undone: Vec::new(), halted: None }
+        Self {
+            id,
+            consensus,
+            state: State::new(),
+            copy_out: None,
+            copy_in: None,
+            undone: Vec::new(),
+            halted: None,
+            closed: ClosedTimes::default(),
+            #[cfg(feature = "sabotage")]
+            sabotage_close: false,
+        }
     }
 
     /// Breaks a rule of consensus from now on.
@@ -111,6 +129,7 @@ impl Group {
             GroupMessage::Consensus(message) => self.consensus_received(now, from, message),
             GroupMessage::Slice(slice) => self.slice_received(from, slice),
             GroupMessage::CopyDone(done) => self.copy_done(now, from, done),
+            GroupMessage::Closed(closed) => self.closed_told(now, from, &closed),
             GroupMessage::SliceTaken { at, number } => {
                 if let Some(copy) = &mut self.copy_out {
                     copy.taken(now, from, at, number);
@@ -169,6 +188,7 @@ impl Group {
             self.state = State::new();
             self.copy_in = None;
             self.halted = None;
+            self.closed = ClosedTimes::default();
         }
         if !self.consensus.is_leading() {
             // R7: a state never holds more than what is stable, unless its member leads.
@@ -178,6 +198,7 @@ impl Group {
         self.apply_on();
         let applied = self.state.applied();
         self.state.stable(self.consensus.watermark().min(applied));
+        self.advance_closed();
         self.consensus.trim(applied);
         self.copy_on(now);
     }
@@ -210,12 +231,14 @@ impl Group {
     fn note_undone(&mut self, entry: &Entry) {
         match entry {
             Entry::TransferOut { object, epoch, to, .. } => self.undone.push((*object, *to, *epoch)),
-            Entry::TransferIn { object, epoch, .. } => self.undone.push((*object, self.id, *epoch)),
             Entry::TakenBack { to, number } => {
                 let transit = self.state.unsettled(*to, *number);
                 self.undone.extend(transit.map(|transit| (transit.object, self.id, transit.epoch.next())));
             }
-            Entry::TermStart { .. }
+            // R3: what arrived here and did not after all is on its way here all the same: grants leave when the departure
+            // is stable, so that other groups' pointers to here stay true.
+            Entry::TransferIn { .. }
+            | Entry::TermStart { .. }
             | Entry::Commit { .. }
             | Entry::Handed { .. }
             | Entry::Refused { .. }

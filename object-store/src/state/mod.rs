@@ -355,6 +355,12 @@ impl State {
         self.marks.highest
     }
 
+    /// The highest commit timestamp of all entries.
+    #[must_use]
+    pub const fn newest_commit(&self) -> Timestamp {
+        self.marks.commit
+    }
+
     /// Whether the group has ended.
     #[must_use]
     pub const fn is_retired(&self) -> bool {

@@ -4,6 +4,7 @@ use super::host::Host;
 use super::names::NameError;
 use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::{Receipt, StepError};
+use crate::watching::{WATCHED_MAX, WATCHERS_MAX};
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{GroupId, Micros, ObjectError, ObjectId};
 use driftmesh_txn::{Cause, TaskKind};
@@ -118,6 +119,9 @@ pub enum Error {
     /// Too many subscriptions to what this peer owns.
     #[error("{SUBSCRIPTIONS_MAX} subscriptions to ownership are open at this peer, the most there may be; drop one")]
     TooManySubscriptions,
+    /// Too much is watched.
+    #[error("{WATCHERS_MAX} watches of {WATCHED_MAX} objects together may be open at this peer; drop some")]
+    TooManyWatches,
     /// The closure panicked where nobody could be told by the panic itself.
     #[error("the closure of `{kind}` panicked, nothing of it took effect: {message}")]
     Panicked {
@@ -239,6 +243,7 @@ impl Error {
             | Self::Busy(_)
             | Self::Leaving
             | Self::TooManySubscriptions
+            | Self::TooManyWatches
             | Self::Panicked { .. }
             | Self::RuntimeStopped { .. }
             | Self::ClockOff { .. }
@@ -274,6 +279,7 @@ impl Error {
             | Self::Busy(_)
             | Self::Leaving
             | Self::TooManySubscriptions
+            | Self::TooManyWatches
             | Self::Panicked { .. }
             | Self::RuntimeStopped { .. }
             | Self::ClockOff { .. }

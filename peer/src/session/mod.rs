@@ -5,6 +5,7 @@
 
 mod error;
 mod explain;
+mod fate_stream;
 mod fates;
 mod host;
 mod mutable;
@@ -12,13 +13,17 @@ mod name_bucket;
 mod names;
 mod operators;
 mod ownership;
+mod reads;
 mod snapshot;
 mod transact;
 mod tx;
+mod watch;
+mod watch_names;
 mod write_set;
 
 pub use error::{Error, Outcome, Result};
 pub use explain::explain;
+pub use fate_stream::{FATES_MAX, Fates, FatesFull, Settled};
 pub use fates::{Fate, Loss, fate, settled};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
@@ -27,6 +32,9 @@ pub(crate) use name_bucket::genesis;
 pub use names::{NameError, NamePage};
 pub use operators::{forget, promote};
 pub use ownership::{Owned, Ownership};
+pub use reads::Reads;
 pub use snapshot::Snapshot;
 pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
+pub use watch::{Watch, Watched};
+pub use watch_names::{NameNews, NameWatch};

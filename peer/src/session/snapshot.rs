@@ -2,14 +2,18 @@
 
 use super::error::{Error, Result};
 use super::host::Host;
+use super::reads::Told;
 use super::tx::{decode_shared, read_all};
+use crate::Peer;
 use crate::message::ScanPage;
-use crate::steps::{Begin, StepError};
+use crate::recent::Recent;
+use crate::steps::{Begin, StepError, Stepped, ValueRead};
 use driftmesh_model::limits::DEADLINE_MAX;
-use driftmesh_model::{Object, ObjectId, PeerId, Ref, Timestamp, TxnId, Value};
+use driftmesh_model::{Now, Object, ObjectId, PeerId, Ref, Timestamp, TxnId, Value};
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 /// Reads at one timestamp, over all peers, without locks. Open for 60 s at most; owners keep the versions it needs
@@ -18,6 +22,27 @@ pub struct Snapshot<H: Host> {
     host: H,
     id: TxnId,
     timestamp: Timestamp,
+    /// The session that it belongs to, if it may lie in the past: it is told what is read.
+    told: Option<Told>,
+    /// Whether anything was shown: then it stays where it is.
+    has_shown: AtomicBool,
+}
+
+/// What a session was told by a read: the commit of the newest version shown.
+trait Newest {
+    fn newest(&self) -> Timestamp;
+}
+
+impl Newest for ValueRead {
+    fn newest(&self) -> Timestamp {
+        self.commit
+    }
+}
+
+impl Newest for Vec<ValueRead> {
+    fn newest(&self) -> Timestamp {
+        self.iter().map(|read| read.commit).max().unwrap_or_default()
+    }
 }
 
 impl<H: Host> std::fmt::Debug for Snapshot<H> {
@@ -32,19 +57,40 @@ impl<H: Host> Snapshot<H> {
     /// # Errors
     /// `Busy`, `Leaving`, `ClockOff`.
     pub fn take(host: H, kind: &str) -> Result<Self> {
-        let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true };
+        Self::take_at(host, kind, None, None)
+    }
+
+    /// Takes a snapshot that may lie a little in the past.
+    pub(super) fn take_recent(host: H, kind: &str, recent: Recent, told: Told) -> Result<Self> {
+        Self::take_at(host, kind, Some(recent), Some(told))
+    }
+
+    fn take_at(host: H, kind: &str, recent: Option<Recent>, told: Option<Told>) -> Result<Self> {
+        let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true, recent };
         let begun = host.step(|peer, now| {
             let id = peer.begin(now, begin)?;
             Ok((id, peer.snapshot_of(id).unwrap_or_default()))
         });
         let (id, timestamp) = begun.map_err(Error::of_begin)?;
-        Ok(Self { host, id, timestamp })
+        Ok(Self { host, id, timestamp, told, has_shown: AtomicBool::new(false) })
     }
 
-    /// The timestamp it reads at.
+    /// The timestamp it reads at. Of a recent one that met an object which is newer it may rise until something was read.
     #[must_use]
-    pub const fn timestamp(&self) -> Timestamp {
-        self.timestamp
+    pub fn timestamp(&self) -> Timestamp {
+        if self.told.is_none() {
+            return self.timestamp;
+        }
+        let id = self.id;
+        self.host.step(|peer, _| peer.snapshot_of(id)).unwrap_or(self.timestamp)
+    }
+
+    /// Whether anything that it was told rests on what this peer's own group has not made stable. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn reads_own_group(&self) -> bool {
+        let id = self.id;
+        self.host.step(|peer, _| peer.has_read_here(id))
     }
 
     /// Reads an object. Cancel safe.
@@ -62,16 +108,38 @@ impl<H: Host> Snapshot<H> {
     /// # Errors
     /// As [`Snapshot::get`].
     pub async fn value(&self, object: ObjectId) -> Result<Option<Value>> {
+        Ok(self.reads(|peer, now, id| peer.read(now, id, object)).await?.value)
+    }
+
+    /// Takes a step that reads, until it answers. A recent snapshot that comes too early for the first thing it meets is
+    /// taken anew.
+    async fn reads<R: Newest>(&self, mut step: impl FnMut(&mut Peer, Now, TxnId) -> Stepped<R>) -> Result<R> {
         let id = self.id;
-        let read = poll_fn(|context| self.host.poll_step(id, context, |peer, now| peer.read(now, id, object))).await;
-        Ok(read.map_err(|error| self.error_of(error))?.value)
+        loop {
+            let read = poll_fn(|context| self.host.poll_step(id, context, |peer, now| step(peer, now, id))).await;
+            match read {
+                Ok(read) => {
+                    if let Some(told) = &self.told {
+                        self.has_shown.store(true, Ordering::Release);
+                        told.raise(read.newest());
+                    }
+                    return Ok(read);
+                }
+                Err(StepError::Failed(Cause::CreatedLater { .. } | Cause::SnapshotTooOld { .. })) if self.renew() => {}
+                Err(error) => return Err(self.error_of(error)),
+            }
+        }
+    }
+
+    fn renew(&self) -> bool {
+        let id = self.id;
+        let may = self.told.is_some() && !self.has_shown.load(Ordering::Acquire);
+        may && self.host.step(|peer, now| peer.renew_snapshot(now, id))
     }
 
     /// The encoded values of objects; those that are elsewhere cost one round together.
     pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
-        let id = self.id;
-        let reads = poll_fn(|context| self.host.poll_step(id, context, |peer, now| read_all(peer, now, id, objects)));
-        let reads = reads.await.map_err(|error| self.error_of(error))?;
+        let reads = self.reads(|peer, now, id| read_all(peer, now, id, objects)).await?;
         Ok(reads.into_iter().map(|read| read.value).collect())
     }
 

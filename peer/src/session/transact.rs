@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
-use crate::steps::{Begin, Committed, StepError, TxnWrites};
+use crate::steps::{Begin, Committed, StepError};
 use driftmesh_model::Micros;
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
@@ -128,7 +128,7 @@ where
     let Options { kind, deadline, isolation, stable } = options;
     // The core forgets a transaction's kind when it commits.
     let stable = stable.then(|| kind.clone());
-    let begin = Begin { kind, deadline, age: None, read_only: false };
+    let begin = Begin { kind, deadline, age: None, read_only: false, recent: None };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
     let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };
@@ -172,16 +172,13 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
         Err(error) => {
             tx.close();
             // An attempt that has ended is retried, whatever the closure made of it.
-            let nothing = &mut TxnWrites::default();
-            let (failed, ended) = tx.host().step(|peer, now| {
-                let closed = peer.commit(now, id, nothing);
-                (peer.failure_of(id).is_some(), !matches!(closed, Poll::Ready(Ok(_))))
-            });
-            if failed {
-                return Ok(Attempt::Retry);
-            }
-            if ended && matches!(error, Error::Ended) {
-                return Err(open.give_up(StepError::Expired));
+            let host = tx.host();
+            match poll_fn(|context| host.poll_step(id, context, |peer, now| peer.conclude(now, id))).await {
+                Ok(()) => {}
+                Err(StepError::Failed(_)) => return Ok(Attempt::Retry),
+                Err(StepError::Expired) => return Err(open.give_up(StepError::Expired)),
+                Err(_) if matches!(error, Error::Ended) => return Err(open.give_up(StepError::Expired)),
+                Err(_) => {}
             }
             return Err(error);
         }

@@ -1,0 +1,271 @@
+//! Watching: the newest stable version since the last look, over transfers, crashes and losses.
+
+mod harness;
+
+use driftmesh_model::{ObjectId, Ref};
+use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
+use driftmesh_peer::{Message, WATCHERS_MAX};
+use harness::{Gold, Mesh, Rule, SeatHost};
+
+type GoldWatch = Watch<SeatHost, Gold>;
+
+fn watch(mesh: &Mesh, at: usize, object: ObjectId) -> GoldWatch {
+    Watch::begin(mesh.host(at), Ref::from_id(object)).expect("there is room")
+}
+
+/// All that is new, as numbers; a deletion is `None`.
+fn look(watch: &mut GoldWatch) -> Vec<Option<u64>> {
+    let mut seen = Vec::new();
+    while let Some(told) = watch.try_next().expect("it is gold") {
+        seen.push(match told {
+            Watched::Version { value, .. } => Some(value.amount),
+            Watched::Deleted { .. } => None,
+            Watched::Missing | Watched::Lost { .. } => panic!("it exists: {told:?}"),
+        });
+    }
+    seen
+}
+
+#[test]
+fn the_newest_version_is_told_where_it_is_owned_followed_and_neither() {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let mut watches: Vec<GoldWatch> = (0..5).map(|at| watch(&mesh, at, object)).collect();
+    mesh.run(300);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [Some(1)]);
+        assert_eq!(look(watch), []);
+    }
+    mesh.put(0, object, 2);
+    mesh.put(0, object, 3);
+    mesh.run(60);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [Some(3)], "the newest only");
+    }
+    mesh.put_values(0, &[(object, None)]);
+    mesh.run(60);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [None]);
+    }
+}
+
+#[test]
+fn a_watch_goes_where_its_object_goes() {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 0);
+    mesh.run(100);
+    let mut watches: Vec<GoldWatch> = (0..5).map(|at| watch(&mesh, at, object)).collect();
+    mesh.run(300);
+    watches.iter_mut().for_each(|watch| drop(look(watch)));
+    for number in 1..=20 {
+        mesh.put(usize::try_from(number % 5).unwrap(), object, number);
+        mesh.run(15);
+    }
+    mesh.run(500);
+    for watch in &mut watches {
+        let seen = look(watch);
+        assert_eq!(seen.last(), Some(&Some(20)));
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+#[test]
+fn a_watch_outlives_the_owner_and_never_shows_what_was_lost() {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let mut watches: Vec<GoldWatch> = (1..5).map(|at| watch(&mesh, at, object)).collect();
+    mesh.run(300);
+    watches.iter_mut().for_each(|watch| drop(look(watch)));
+    mesh.hold_entries(0);
+    mesh.put(0, object, 666);
+    mesh.run(100);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [], "it is not stable");
+    }
+    let _ = mesh.take_held();
+    mesh.kill(0);
+    mesh.run(2_000);
+    mesh.add(2, object, 5);
+    mesh.run(1_500);
+    for watch in &mut watches {
+        assert_eq!(look(watch).last(), Some(&Some(6)));
+    }
+}
+
+#[test]
+fn a_wait_that_is_dropped_loses_nothing() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    let mut watched = watch(&mesh, 1, object);
+    mesh.run(300);
+    assert_eq!(look(&mut watched), [Some(1)]);
+    let job = mesh.spawn(async move {
+        let mut watched = watched;
+        // A wait that is polled once and dropped.
+        {
+            let mut next = Box::pin(watched.next());
+            std::future::poll_fn(|context| {
+                assert!(next.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        match watched.next().await {
+            Ok(Watched::Version { value, .. }) => value.amount,
+            other => panic!("{other:?}"),
+        }
+    });
+    mesh.run(50);
+    mesh.put(0, object, 2);
+    assert_eq!(mesh.finish(&job, 500), 2);
+}
+
+#[test]
+fn what_never_was_is_missing_until_it_is() {
+    let mesh = Mesh::replicated(3, 2);
+    let nowhere = ObjectId::from_u128(99);
+    let mut watched = watch(&mesh, 1, nowhere);
+    mesh.run(1_500);
+    assert!(matches!(watched.try_next(), Ok(Some(Watched::Missing))));
+    mesh.run(2_000);
+    assert!(matches!(watched.try_next(), Ok(None)), "it is told once");
+}
+
+#[test]
+fn what_an_operator_gives_up_is_told_as_lost() {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let group = mesh.group_id(0);
+    let members: Vec<usize> = std::iter::once(0).chain(mesh.followers(group)).collect();
+    let at = (1..5).find(|at| !members.contains(at)).unwrap();
+    let mut watched = watch(&mesh, at, object);
+    mesh.run(300);
+    assert_eq!(look(&mut watched), [Some(1)]);
+    mesh.kill_all(&members);
+    mesh.run(1_000);
+    let forget = mesh.spawn(driftmesh_peer::session::forget(mesh.host(at), group, true));
+    let forgotten = mesh.finish(&forget, 2_000);
+    assert!(forgotten.is_ok(), "{forgotten:?}");
+    for other in members.iter().skip(1) {
+        let theirs = mesh.group_id(*other);
+        let forget = mesh.spawn(driftmesh_peer::session::forget(mesh.host(at), theirs, true));
+        assert!(mesh.finish(&forget, 2_000).is_ok());
+    }
+    mesh.run(4_000);
+    let told = watched.try_next();
+    assert!(matches!(told, Ok(Some(Watched::Lost { group: of })) if of == group), "{told:?}");
+}
+
+#[test]
+fn an_idle_watch_costs_a_few_messages_a_second_and_a_closed_one_none() {
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let followers = mesh.followers(mesh.group_id(0));
+    let at = (1..5).find(|at| !followers.contains(at)).unwrap();
+    let mut watched = watch(&mesh, at, object);
+    mesh.run(1_000);
+    assert_eq!(look(&mut watched), [Some(1)]);
+    mesh.clear_log();
+    mesh.run(10_000);
+    let of_watches = |flight: &harness::Flight| {
+        matches!(flight.message(), Message::Feed { .. } | Message::Subscribe { .. } | Message::WantCloses { .. })
+    };
+    let messages = mesh.sent(of_watches).len();
+    assert!((20..=40).contains(&messages), "{messages} messages in 10 s");
+    drop(watched);
+    mesh.run(5_000);
+    mesh.clear_log();
+    mesh.run(5_000);
+    assert!(mesh.sent(of_watches).is_empty());
+}
+
+#[test]
+fn watches_are_bounded() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create(0, 1);
+    let watches: Vec<GoldWatch> = (0..WATCHERS_MAX).map(|_| watch(&mesh, 0, object)).collect();
+    let more: Result<GoldWatch, Error> = Watch::begin(mesh.host(0), Ref::from_id(object));
+    assert!(matches!(more, Err(Error::TooManyWatches)));
+    drop(watches);
+    mesh.run(100);
+    assert_eq!(look(&mut watch(&mesh, 0, object)), []);
+}
+
+#[test]
+fn a_leader_without_room_is_asked_again_and_the_watch_comes_to_the_end_all_the_same() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    let mut watched = watch(&mesh, 1, object);
+    mesh.rule(Rule::Drop, |flight| matches!(flight.message(), Message::Feed { .. }));
+    mesh.put(0, object, 2);
+    mesh.run(3_000);
+    mesh.release();
+    mesh.run(3_000);
+    assert_eq!(look(&mut watched).last(), Some(&Some(2)));
+}
+
+#[test]
+fn names_that_come_and_go_are_told_with_what_they_are_bound_to() {
+    let mesh = Mesh::replicated_with(3, 2, |at, setup| {
+        setup.config.founder = at == 0;
+        // Buckets split soon.
+        setup.config.name_bucket_entries_max = 2;
+    });
+    let host = mesh.host(1);
+    let mut names: NameWatch<SeatHost, Gold> = NameWatch::begin(host, "guild/").unwrap();
+    let mut known: std::collections::BTreeMap<String, Option<u64>> = std::collections::BTreeMap::new();
+    let mut look = |mesh: &Mesh, known: &mut std::collections::BTreeMap<String, Option<u64>>| {
+        // What a name is bound to is watched once the name is told.
+        for _ in 0..4 {
+            mesh.run(300);
+            while let Some(news) = names.try_next().expect("all is well") {
+                match news {
+                    NameNews::Bound { name, .. } => drop(known.insert(name, None)),
+                    NameNews::Unbound { name, .. } => assert!(known.remove(&name).is_some(), "{name} was bound"),
+                    NameNews::Changed { name, seen, .. } => {
+                        let amount = if let Watched::Version { value, .. } = seen { Some(value.amount) } else { None };
+                        assert!(known.insert(name, amount).is_some());
+                    }
+                }
+            }
+        }
+        known.clone()
+    };
+    let bind = |number: u64, name: String| {
+        let job = mesh.spawn(driftmesh_peer::session::transact(
+            mesh.host(2),
+            driftmesh_peer::session::Options::new("bind"),
+            move |tx| {
+                let name = name.clone();
+                async move {
+                    let gold = tx.create(&Gold::of(number))?;
+                    tx.bind(&name, gold).await?;
+                    Ok(gold)
+                }
+            },
+        ));
+        mesh.finish(&job, 5_000).expect("it binds").value
+    };
+    let first = bind(1, "guild/a".to_owned());
+    bind(2, "else/a".to_owned());
+    assert_eq!(look(&mesh, &mut known), [("guild/a".to_owned(), Some(1))].into());
+    mesh.put(0, first.id(), 10);
+    for number in 0..150 {
+        bind(number, format!("guild/{number}"));
+    }
+    let told = look(&mesh, &mut known);
+    assert_eq!(told.len(), 151);
+    assert!((0..150).all(|number| told[&format!("guild/{number}")] == Some(number)));
+    assert_eq!(told["guild/a"], Some(10));
+    let unbind = mesh.spawn(driftmesh_peer::session::transact(
+        mesh.host(0),
+        driftmesh_peer::session::Options::new("unbind"),
+        |tx| async move { tx.unbind("guild/a").await },
+    ));
+    assert!(mesh.finish(&unbind, 5_000).is_ok());
+    assert!(!look(&mesh, &mut known).contains_key("guild/a"));
+}
