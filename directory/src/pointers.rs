@@ -26,20 +26,38 @@ pub struct Pointers {
     waiting: BTreeMap<u64, (Micros, ObjectId)>,
     /// The pointers whose homes were asked, each with the homes that have not answered.
     confirming: BTreeMap<ObjectId, BTreeSet<PeerId>>,
+    /// What pointers said before they were set again, until that departure is known to be true. Few are: an object passes
+    /// twice only through a peer that leads several groups.
+    formers: BTreeMap<ObjectId, Record>,
     last_number: u64,
 }
 
 impl Pointers {
     /// Sets the pointer of an object that leaves now, unless one of a later departure is known (R2).
     pub fn set(&mut self, record: Record, now: Micros) {
-        if self.pointers.get(&record.object).is_some_and(|known| !record.outranks(&known.record)) {
+        let former = self.get(record.object);
+        if former.is_some_and(|former| !record.outranks(&former)) {
             return;
         }
         self.put(record, now);
+        self.formers.extend(former.map(|former| (record.object, former)));
+    }
+
+    /// A departure that a pointer was set for is no part of the journal after all: the pointer says again what it said
+    /// before, if it said anything (R3).
+    pub fn undo(&mut self, departure: &Record, now: Micros) {
+        let said = |record: Record| (record.group, record.epoch) == (departure.group, departure.epoch);
+        if self.get(departure.object).is_some_and(said) {
+            let former = self.formers.remove(&departure.object);
+            self.remove(departure.object);
+            if let Some(former) = former {
+                self.put(former, now);
+            }
+        }
     }
 
     fn put(&mut self, record: Record, set_at: Micros) {
-        self.remove(record.object);
+        self.unqueue(record.object);
         self.last_number += 1;
         self.waiting.insert(self.last_number, (set_at, record.object));
         self.pointers.insert(record.object, Pointer { record, number: self.last_number });
@@ -72,7 +90,13 @@ impl Pointers {
     }
 
     fn remove(&mut self, object: ObjectId) {
-        if let Some(pointer) = self.pointers.remove(&object) {
+        self.unqueue(object);
+        self.pointers.remove(&object);
+        self.formers.remove(&object);
+    }
+
+    fn unqueue(&mut self, object: ObjectId) {
+        if let Some(pointer) = self.pointers.get(&object) {
             self.waiting.remove(&pointer.number);
             self.confirming.remove(&object);
         }
@@ -91,8 +115,9 @@ impl Pointers {
         due
     }
 
-    /// The homes of a pointer were asked. Without any, nobody has to know and it goes.
+    /// The homes of a pointer were asked, so its departure is true. Without any, nobody has to know and it goes.
     pub fn asked(&mut self, object: ObjectId, homes: BTreeSet<PeerId>) {
+        self.formers.remove(&object);
         if homes.is_empty() {
             self.remove(object);
         } else {
@@ -140,7 +165,7 @@ impl Pointers {
         // Hash tables are a little over half full in the mean, nodes of trees three quarters.
         let table = 2 * size_of::<(ObjectId, Pointer)>();
         let tree = size_of::<(u64, Micros, ObjectId)>() * 4 / 3;
-        self.pointers.len() * table + self.waiting.len() * tree
+        self.pointers.len() * table + (self.waiting.len() + 2 * self.formers.len()) * tree
     }
 
     /// How many pointers there are.
@@ -225,6 +250,24 @@ mod tests {
         pointers.forget_up_to(&record(1, 4));
         assert!(pointers.is_empty());
         assert!(pointers.due(Micros(99), 8).is_empty());
+    }
+
+    #[test]
+    fn a_departure_that_never_was_leaves_the_pointer_that_was_before() {
+        let mut pointers = Pointers::default();
+        pointers.set(record(1, 2), Micros(10));
+        pointers.set(record(1, 3), Micros(11));
+        assert_eq!(pointers.due(Micros(99), 8), vec![record(1, 3)]);
+        pointers.not_asked(ObjectId::from_u128(1));
+        pointers.undo(&record(1, 3), Micros(12));
+        assert_eq!(pointers.get(ObjectId::from_u128(1)), Some(record(1, 2)));
+        pointers.undo(&record(1, 3), Micros(13));
+        assert_eq!(pointers.due(Micros(11), 8), vec![], "the grace period begins again");
+        assert_eq!(pointers.due(Micros(12), 8), vec![record(1, 2)]);
+        pointers.set(record(1, 4), Micros(14));
+        pointers.asked(ObjectId::from_u128(1), [peer(1)].into());
+        pointers.undo(&record(1, 4), Micros(15));
+        assert!(pointers.is_empty() && pointers.formers.is_empty());
     }
 
     #[test]

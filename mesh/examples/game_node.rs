@@ -183,8 +183,8 @@ impl<'a> Node<'a> {
             }
             // This node was too slow to hear everything: look once.
             OwnershipEvent::Missed => self.here = self.mesh.owned::<Player>().collect::<Result<_, _>>()?,
-            OwnershipEvent::Lost { peer, objects } => println!("node {peer} is gone, with {objects:?} objects"),
-            OwnershipEvent::Regained { peer } => println!("node {peer} is back"),
+            OwnershipEvent::PeerGone { peer, objects } => println!("node {peer} is gone, with {objects:?} objects"),
+            OwnershipEvent::PeerBack { peer } => println!("node {peer} is back"),
             _ => {}
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! It refuses to run a closure on the caller's thread, and to take on more than a bounded number at once.
 
 use crate::host::LiveHost;
-use crate::{Error, Mesh, Ownership, OwnershipEvent, Result, Task, Tx};
+use crate::{Committed, Error, Mesh, Ownership, OwnershipEvent, Result, Task, Tx};
 use driftmesh_peer::TaskKind;
 use driftmesh_peer::session::{self, Options};
 use futures::FutureExt;
@@ -41,6 +41,9 @@ pub enum BridgeEvent<K, T> {
         tag: K,
         /// What the closure returned, or why nothing took effect. `Panicked` when the closure did.
         result: Result<T>,
+        /// Its receipt, if it committed, and whether it was stable by then: for [`Mesh::fates`], which a loop can look
+        /// at each frame.
+        committed: Option<Committed>,
     },
     /// What this peer owns has changed.
     Ownership(OwnershipEvent),
@@ -169,17 +172,21 @@ struct Reply<K, T> {
 
 impl<K, T> Reply<K, T> {
     fn send(mut self, ended: Result<Result<session::Done<T>>, Box<dyn Any + Send>>) {
-        let result = match ended {
-            Ok(result) => result.map(|done| done.value),
-            Err(panic) => Err(Error::Panicked { kind: self.kind.clone(), message: panic_message(panic.as_ref()) }),
-        };
-        self.tell(result);
+        match ended {
+            Ok(Ok(done)) => self.tell(Ok(done.value), Some(done.committed)),
+            Ok(Err(error)) => self.tell(Err(error), None),
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                let kind = self.kind.clone();
+                self.tell(Err(Error::Panicked { kind, message }), None);
+            }
+        }
     }
 
-    fn tell(&mut self, result: Result<T>) {
+    fn tell(&mut self, result: Result<T>, committed: Option<Committed>) {
         if let Some(tag) = self.tag.take() {
             // The bridge may be gone: then nobody wants to know.
-            let _ = self.sender.send(BridgeEvent::Finished { ticket: self.ticket, tag, result });
+            let _ = self.sender.send(BridgeEvent::Finished { ticket: self.ticket, tag, result, committed });
         }
     }
 }
@@ -187,7 +194,7 @@ impl<K, T> Reply<K, T> {
 impl<K, T> Drop for Reply<K, T> {
     fn drop(&mut self) {
         let kind = self.kind.clone();
-        self.tell(Err(Error::RuntimeStopped { kind }));
+        self.tell(Err(Error::RuntimeStopped { kind }), None);
     }
 }
 

@@ -61,7 +61,8 @@ pub use driftmesh_model::{
     decode_object, limits,
 };
 pub use driftmesh_peer::session::{
-    Done, Error, Fate, Loss, Mutable, NameBucket, NameError, NameNews, NamePage, Outcome, Result, Watched,
+    Done, Error, FATES_MAX, Fate, FatesFull, Loss, Mutable, NameBucket, NameError, NameNews, NamePage, Outcome, Result,
+    Settled, Watched,
 };
 pub use driftmesh_peer::{
     Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
@@ -91,6 +92,8 @@ pub type Watch<T> = driftmesh_peer::session::Watch<LiveHost, T>;
 /// Tells what is bound under a prefix, and its newest stable versions; see [`Mesh::watch_names`].
 pub type NameWatch<T> = driftmesh_peer::session::NameWatch<LiveHost, T>;
 
+/// What becomes of commits that are followed; see [`Mesh::fates`].
+pub type Fates<T> = driftmesh_peer::session::Fates<LiveHost, T>;
 /// The events of what this peer owns; see [`Mesh::ownership`].
 pub type Ownership = driftmesh_peer::session::Ownership<LiveHost>;
 /// A walk through what this peer owns of one type; see [`Mesh::owned`].

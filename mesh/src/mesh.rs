@@ -4,7 +4,7 @@ use crate::host::LiveHost;
 use crate::status::{MeshStatus, Surroundings, TransportView};
 use crate::task::Task;
 use crate::{
-    Builder, Error, Fate, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
+    Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
     Snapshot, StartError, Tx, Watch,
 };
 use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId, Ref};
@@ -102,6 +102,31 @@ impl Mesh {
     /// Waits until a commit is stable or lost, however long that takes. Cancel safe.
     pub async fn settled(&self, receipt: &Receipt) -> Fate {
         session::settled(self.host.clone(), *receipt).await
+    }
+
+    /// A stream of fates: follow the receipts of commits with it, and each is told once, when it is stable or lost. So
+    /// whoever answers callers before a commit is stable can take back what a crash undid.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use driftmesh::{Fate, Mesh};
+    ///
+    /// let mesh = Mesh::builder().start().await?;
+    /// let mut fates = mesh.fates();
+    /// let done = mesh.task("order 7").run_with_receipt(|_| async { Ok(()) }).await?;
+    /// fates.follow(done.committed.receipt, "order 7")?;
+    /// while let Some(settled) = fates.next().await {
+    ///     if let Fate::Lost { .. } = settled.fate {
+    ///         println!("{} did not happen", settled.tag);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn fates<T>(&self) -> Fates<T> {
+        Fates::new(self.host.clone())
     }
 
     /// Takes a snapshot of the whole mesh, for reads without locks.

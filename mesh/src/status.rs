@@ -232,8 +232,8 @@ pub struct MeshStatus {
     pub watched: usize,
     /// Reads of recent snapshots ([`crate::Mesh::reads`]) since the start, by who answered.
     pub reads: ReadsView,
-    /// Whether every group that this peer leads is whole and every group of the mesh has a leader in reach. When all
-    /// peers say so, one more may stop or crash.
+    /// Whether every group that this peer leads is whole, every group of the mesh has a leader in reach, and somebody
+    /// else knows of the groups that have ended here. When all peers say so, one more may stop or crash.
     pub may_stop: bool,
     /// Why not, in one line for people; `None` when one may.
     pub may_not_stop_because: Option<String>,
@@ -318,6 +318,6 @@ fn hindrance(core: &Status) -> String {
     }
     match core.groups.iter().find(|group| led(group) && !group.is_whole) {
         Some(group) => format!("{} of {} members hold all of group {}", group.whole, group.wanted, group.group),
-        None => "the members of its groups change just now".to_owned(),
+        None => "nobody else is known to have heard of a group that has ended here".to_owned(),
     }
 }

@@ -32,7 +32,7 @@ fn frames<K: Send + 'static, T: Send + 'static>(bridge: &mut Bridge<K, T>, finis
 /// The results among events, by tag.
 fn results<T>(events: Vec<BridgeEvent<usize, T>>) -> Vec<(usize, Ticket, Result<T>)> {
     let finished = events.into_iter().filter_map(|event| match event {
-        BridgeEvent::Finished { ticket, tag, result } => Some((tag, ticket, result)),
+        BridgeEvent::Finished { ticket, tag, result, .. } => Some((tag, ticket, result)),
         BridgeEvent::Ownership(_) => None,
     });
     let mut all: Vec<_> = finished.collect();
@@ -180,7 +180,7 @@ async fn a_loop_on_two_peers_follows_arrivals_departures_and_losses() {
     .await;
     bounded(gone.shutdown()).await;
     let lost = bounded(here.next()).await;
-    assert_eq!(lost, OwnershipEvent::Lost { peer: gone.peer_id(), objects: Some(1) });
+    assert_eq!(lost, OwnershipEvent::PeerGone { peer: gone.peer_id(), objects: Some(1) });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,11 @@ async fn what_is_stable_outlives_the_peer_that_made_it() {
     // A goodbye without handing anything over is what a crash is to the others.
     bounded(all[0].shutdown()).await;
     let others = &all[1..];
+    let mut fates = others[0].fates();
+    fates.follow(receipt, "earned").unwrap();
+    let settled = bounded(fates.next()).await.unwrap();
+    assert!(settled.tag == "earned" && matches!(settled.fate, Fate::Stable { .. }), "{settled:?}");
+    assert_eq!(bounded(fates.next()).await, None);
     assert_eq!(gold(&others[0], player).await, 8);
     earn(&others[1], player).await;
     assert!(others[1].is_owned(player.id()));

@@ -87,6 +87,16 @@ impl TermTable {
             Fate::Unknown
         }
     }
+
+    /// From where on a former term's entries are lost: where the next one starts, or everything if it made no stable
+    /// entry. `None` for the last term, and as long as it may be that.
+    #[must_use]
+    pub fn lost_from(&self, term: Term, watermark: Lsn) -> Option<Lsn> {
+        let stable = &self.starts[..self.starts.partition_point(|(_, start)| *start <= watermark)];
+        let (_, next) = *stable.get(stable.partition_point(|(known, _)| *known <= term))?;
+        let made_an_entry = stable.iter().any(|(known, _)| *known == term);
+        Some(if made_an_entry { next } else { Lsn::ZERO })
+    }
 }
 
 impl TryFrom<Vec<(Term, Lsn)>> for TermTable {
@@ -143,6 +153,21 @@ mod tests {
         assert_eq!(fate(&table, (4, 12), 20), Fate::Lost);
         assert_eq!(fate(&table, (6, 30), 40), Fate::Unknown);
         assert_eq!(fate(&TermTable::default(), (1, 1), 0), Fate::Unknown);
+    }
+
+    #[test]
+    fn what_is_lost_of_a_term_begins_where_the_next_one_starts() {
+        let table = table(&[(1, 1), (3, 10), (5, 20)]);
+        for watermark in 0..25 {
+            for term in 1..7 {
+                let from = table.lost_from(Term::from_u64(term), Lsn::from_u64(watermark)).map(Lsn::as_u64);
+                // A leader gives no receipts below its first entry.
+                let own = table.starts().iter().find(|(known, _)| known.as_u64() == term);
+                let first = own.map_or(0, |(_, start)| start.as_u64());
+                let lost = (first..30).find(|lsn| fate(&table, (term, *lsn), watermark) == Fate::Lost);
+                assert_eq!(from, lost, "term {term}, watermark {watermark}");
+            }
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Peer {
         let object = request.object;
         if self.group.owned(object).is_none() {
             if let Some(caretaken) = self.caretaken_owner(object) {
-                if !self.takes_objects(group) || !self.hand_out(caretaken, object, group, request.have) {
+                if !self.takes_objects(group) || !self.hand_out_to_asker(caretaken, object, group, request.have) {
                     // It asks again.
                     self.outbox.queued(from, Queued { object, behind: None });
                 }

@@ -18,8 +18,11 @@ const SLOTS_PER_SLICE: usize = 256;
 const PAUSE: Micros = Micros::from_millis(1);
 /// How soon something is tried again that cannot be done yet.
 const TRY_AGAIN_AFTER: Micros = Micros::from_millis(10);
-/// The background begins after this: first come those who want something.
+/// The background begins when nobody has asked for so long: first come those who want something, and what is moved here
+/// would have to be moved again to them.
 const BEGIN_AFTER: Micros = Micros::from_millis(50);
+/// It waits no longer than this, however much is asked for.
+const WAIT_MAX: Micros = Micros::from_millis(3_000);
 
 /// A group that this peer leads for another.
 #[derive(Debug)]
@@ -27,6 +30,16 @@ pub(crate) struct Caretaking {
     /// Who led it before.
     founder: Option<PeerId>,
     from: usize,
+    since: Micros,
+    /// When an object was last handed out to somebody who asked.
+    asked_at: Micros,
+}
+
+impl Caretaking {
+    /// Whether the background has to wait for those who ask.
+    fn is_busy(&self, now: Micros) -> bool {
+        now.since(self.asked_at) < BEGIN_AFTER && now.since(self.since) < WAIT_MAX
+    }
 }
 
 impl Peer {
@@ -48,7 +61,8 @@ impl Peer {
             self.grant_is_due(id, to, number, self.now.mono);
         }
         self.windows.remove(&id);
-        self.caretaking.insert(id, Caretaking { founder, from: 0 });
+        let now = self.now.mono;
+        self.caretaking.insert(id, Caretaking { founder, from: 0, since: now, asked_at: now });
         self.timers.set(self.now.mono.plus(BEGIN_AFTER), Timer::Caretake(id));
     }
 
@@ -74,7 +88,7 @@ impl Peer {
 
     pub(crate) fn caretake_due(&mut self, id: GroupId) {
         let Some(caretaking) = self.caretaking.get(&id) else { return };
-        let (from, founder) = (caretaking.from, caretaking.founder);
+        let (from, founder, is_busy) = (caretaking.from, caretaking.founder, caretaking.is_busy(self.now.mono));
         let Some(group) = self.led(id) else { return };
         let mut pause = TRY_AGAIN_AFTER;
         if !group.consensus().is_confirmed() {
@@ -85,6 +99,8 @@ impl Peer {
                 self.tell_all_about(&record);
                 return;
             }
+        } else if is_busy {
+            pause = BEGIN_AFTER;
         } else if let Some(to) = self.caretaking_target(id, founder) {
             let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
             let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
@@ -115,9 +131,17 @@ impl Peer {
         self.trusted_groups().into_iter().find(|group| *group != id)
     }
 
+    /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way.
+    pub(crate) fn hand_out_to_asker(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
+        if let Some(caretaking) = self.caretaking.get_mut(&id) {
+            caretaking.asked_at = self.now.mono;
+        }
+        self.hand_out(id, object, to, have)
+    }
+
     /// Begins to transfer an object of a group that this peer leads for another. Returns whether it did, or the object
     /// is not there any more.
-    pub(crate) fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
+    fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
         // R19: a founder that has not heard yet that it was deposed asks for its former group.
         if to == id || !self.has_pointer_room(object) {
             return false;

@@ -25,11 +25,12 @@ pub(crate) struct ClockWatch {
 }
 
 impl Peer {
-    /// Compares this peer's clock with the members'. With fewer than two others nobody can tell who is wrong.
+    /// Compares this peer's clock with the members', as far as messages prove that they differ. With fewer than two others nobody can tell who is wrong.
     pub(crate) fn watch_clock(&mut self) {
         let fresh = |member: &&Member| member.connected && self.now.mono.since(member.heard_at) < HEARD_WITHIN;
         let reachable = self.members.values().filter(fresh);
-        let mut offsets: Vec<i64> = reachable.filter_map(|member| member.clock_offset).collect();
+        // R18: what messages took is no fault of any clock: each member says what is certain.
+        let mut offsets: Vec<i64> = reachable.filter_map(|member| member.clock_offset_least).collect();
         if offsets.len() < 2 {
             self.clock_watch.off = None;
             return;

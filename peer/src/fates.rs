@@ -14,6 +14,8 @@ use std::task::Poll;
 const ASK_FOR: Micros = Micros::from_millis(300);
 /// Most questions open at once (R24).
 const QUESTIONS_MAX: usize = 4_096;
+/// Of how many leaders is remembered what others told (R24).
+const HEARD_MAX: usize = 4_096;
 /// Who waits for a position to become stable and hears nothing looks again after this.
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(100);
 
@@ -27,17 +29,45 @@ struct Question {
     until: Micros,
 }
 
+/// What others told of one leader's entries: all up to `stable` are, all from `lost` on are not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hearsay {
+    stable: Option<(Lsn, u32)>,
+    lost: Option<Lsn>,
+}
+
 /// Questions about receipts, and those who wait for positions to become stable.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
     questions: BTreeMap<u64, Question>,
     last: u64,
+    /// What was told of groups that this peer cannot judge itself. A fate that is decided never changes.
+    heard: BTreeMap<(GroupId, Term), Hearsay>,
     /// Who waits for this peer's own journal, each once.
     stable: BTreeSet<(Lsn, TxnId)>,
     waiting: BTreeMap<TxnId, Lsn>,
 }
 
 impl Fates {
+    fn hear(&mut self, (group, term): (GroupId, Term), up_to: Option<(Lsn, u32)>, lost_from: Option<Lsn>) {
+        if self.heard.len() >= HEARD_MAX {
+            // R24: it is only asked again.
+            self.heard.clear();
+        }
+        let heard = self.heard.entry((group, term)).or_default();
+        heard.stable = heard.stable.max(up_to);
+        heard.lost = heard.lost.or(lost_from);
+    }
+
+    fn heard(&self, group: GroupId, term: Term, lsn: Lsn) -> FateTold {
+        match self.heard.get(&(group, term)).copied().unwrap_or_default() {
+            Hearsay { lost: Some(from), .. } if from <= lsn => FateTold::Lost,
+            Hearsay { stable: Some((up_to, copies)), .. } if lsn <= up_to => FateTold::Stable { copies },
+            Hearsay { lost: Some(_), .. } => FateTold::Stable { copies: 1 },
+            Hearsay { .. } => FateTold::Unknown,
+        }
+    }
+
     /// Somebody waits until this peer's own journal is stable up to here.
     pub(crate) fn wait_for_stable(&mut self, lsn: Lsn, waiter: TxnId) {
         self.forget(waiter);
@@ -52,8 +82,8 @@ impl Fates {
     }
 }
 
-/// Ids of those who wait begin here: far above those of transactions.
-const WAITERS_FROM: u64 = 1 << 62;
+/// Ids of those who wait begin above here: far above those of transactions.
+pub(crate) const WAITERS_FROM: u64 = 1 << 62;
 
 impl Peer {
     /// An id for somebody who waits for something that is no transaction.
@@ -75,7 +105,7 @@ impl Peer {
                 Fate::Unknown => FateTold::Unknown,
             };
         }
-        let Some(of) = self.group_of(group) else { return FateTold::Unknown };
+        let Some(of) = self.group_of(group) else { return self.fates.heard(group, term, lsn) };
         if self.broken(Sabotage::Fates) && !of.is_leading() && lsn > of.watermark() {
             return FateTold::Lost;
         }
@@ -85,7 +115,7 @@ impl Peer {
                 FateTold::Stable { copies: u32::try_from(copies).unwrap_or(u32::MAX) }
             }
             Fate::Lost => FateTold::Lost,
-            Fate::Unknown => FateTold::Unknown,
+            Fate::Unknown => self.fates.heard(group, term, lsn),
         }
     }
 
@@ -145,13 +175,32 @@ impl Peer {
         // R6: told is only what the stable part of the journal says.
         let fate = self.fate_here(group, term, lsn);
         if fate != FateTold::Unknown {
-            self.send_now(from, Message::Fate { ask, fate });
+            let lost_from = self.lost_from(group, term);
+            self.send_now(from, Message::Fate { ask, fate, lost_from });
         }
     }
 
-    pub(crate) fn fate_told(&mut self, ask: u64, fate: FateTold) {
+    /// Remembers what is decided of a leader's entries up to a position.
+    pub(crate) fn remember_fate(&mut self, receipt: &Receipt, fate: FateTold) {
+        let up_to = if let FateTold::Stable { copies } = fate { Some((receipt.lsn, copies)) } else { None };
+        let lost_from = self.lost_from(receipt.group, receipt.term);
+        self.fates.hear((receipt.group, receipt.term), up_to, lost_from);
+    }
+
+    fn lost_from(&self, group: GroupId, term: Term) -> Option<Lsn> {
+        if let Some(ended) = self.groups.ended(group) {
+            return if ended.lost { Some(Lsn::ZERO) } else { ended.terms.lost_from(term, ended.tail) };
+        }
+        let heard = || self.fates.heard.get(&(group, term)).and_then(|heard| heard.lost);
+        self.group_of(group).and_then(|of| of.terms().lost_from(term, of.watermark())).or_else(heard)
+    }
+
+    pub(crate) fn fate_told(&mut self, ask: u64, fate: FateTold, lost_from: Option<Lsn>) {
         if let Some(question) = self.fates.questions.get_mut(&ask) {
             question.told = fate;
+            let up_to = if let FateTold::Stable { copies } = fate { Some((question.lsn, copies)) } else { None };
+            let of = (question.group, question.term);
+            self.fates.hear(of, up_to, lost_from);
             self.wakes.push(TxnId::from_u64(ask));
         }
     }

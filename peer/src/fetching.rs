@@ -19,7 +19,7 @@ const LOCATE_WAIT: Micros = Micros::from_millis(100);
 const PAUSE_MIN: Micros = Micros::from_millis(20);
 const PAUSE_MAX: Micros = Micros::from_millis(500);
 /// Without any word about an object for this long its waiters are told `Unavailable` (R14).
-const UNAVAILABLE_AFTER: Micros = Micros::from_millis(1_000);
+pub(crate) const UNAVAILABLE_AFTER: Micros = Micros::from_millis(1_000);
 
 /// One object on its way here, or being read elsewhere, and who waits for it.
 #[derive(Debug)]
@@ -251,12 +251,13 @@ impl Peer {
             let Some(fetch) = self.fetches.get(&object) else { continue };
             let best = fetch.lookup.best();
             let asked = fetch.asked.filter(|group| self.groups.leader(*group) == Some(from));
-            // R14: only news of the object counts as word of it; that nobody knows anything does not.
-            let going = |record: &Record| record.group == self.group.id() || self.leader_of(record.group).is_some();
+            // R14: only news of the object counts as word of it; that nobody knows anything does not, nor that it is still
+            // on its way to where it was before: a group that cannot make it stable may never take it.
             let news = match located.holds {
                 Holds::Owns => true,
-                Holds::Sending => record.as_ref().is_some_and(going),
-                Holds::No => record.is_some_and(|record| best.is_none_or(|best| record.outranks(&best))),
+                Holds::Sending | Holds::No => {
+                    record.is_some_and(|record| best.is_none_or(|best| record.outranks(&best)))
+                }
             };
             let (now, reachable) = (self.now.mono, self.reachable(object));
             let Some(fetch) = self.fetches.get_mut(&object) else { continue };

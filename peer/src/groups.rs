@@ -265,6 +265,7 @@ impl Peer {
     /// Tells all members about one group.
     pub(crate) fn tell_all_about(&mut self, record: &GroupRecord) {
         self.learn_group(record);
+        self.end_is_untold |= record.ended.is_some();
         for peer in self.connected_members() {
             self.send_now(peer, Message::Groups { records: vec![record.clone()] });
         }
@@ -283,6 +284,7 @@ impl Peer {
         let Some(member) = self.members.get_mut(&from) else { return };
         member.groups_digest = Some(digest);
         if digest == self.groups.digest() {
+            self.end_is_untold = false;
             return;
         }
         if now.since(member.told_groups_at) >= TELL_AGAIN_AFTER {

@@ -41,6 +41,7 @@ mod status;
 mod steps;
 mod subscribing;
 mod timers;
+mod told;
 mod transfer;
 mod watching;
 mod windows;

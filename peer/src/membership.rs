@@ -30,6 +30,8 @@ pub(crate) struct Member {
     /// Its wall clock minus ours, microseconds, by its last heartbeat and what it said of ours: where both ways take
     /// the same time, that cancels out.
     pub(crate) clock_offset: Option<i64>,
+    /// The offset nearest to zero that these two allow, however long either was on its way.
+    pub(crate) clock_offset_least: Option<i64>,
     /// Its wall clock minus ours as its last heartbeat looked; what the heartbeat took is part of it.
     offset_heard: Option<i64>,
     /// How many objects its group owns, as it last said in this incarnation.
@@ -80,6 +82,7 @@ impl Peer {
             oldest_snapshot: same.and_then(|former| former.oldest_snapshot),
             heard_at: now.mono,
             clock_offset: same.and_then(|former| former.clock_offset),
+            clock_offset_least: same.and_then(|former| former.clock_offset_least),
             offset_heard: same.and_then(|former| former.offset_heard),
             owned,
             draining: 0,
@@ -107,7 +110,7 @@ impl Peer {
         }
         self.ring.add(peer);
         if former.as_ref().is_some_and(|former| !former.connected && former.incarnation == introduction.incarnation) {
-            self.tell_regained(peer);
+            self.tell_peer_back(peer);
         }
         if former.is_none_or(|former| !former.connected) || new_incarnation {
             self.begin_republishing();
@@ -128,7 +131,7 @@ impl Peer {
         }
     }
 
-    /// A peer is out of reach; with `clean` it said goodbye and owns nothing any more.
+    /// A peer is out of reach; with `clean` it said goodbye, and what it owns is what it last said.
     pub fn left(&mut self, now: Now, peer: PeerId, clean: bool) {
         self.now = now;
         let Some(member) = self.members.get_mut(&peer) else { return };
@@ -145,8 +148,8 @@ impl Peer {
         if self.groups.ended(group).is_some() {
             // What it led has ended: nothing of it can come any more.
             self.members.remove(&peer);
-        } else if was_connected && !clean {
-            self.tell_lost(peer, owned);
+        } else if was_connected && !(clean && owned == Some(0)) {
+            self.tell_peer_gone(peer, owned);
         }
         let stalled = self.stalled.remove(&group).unwrap_or_default().take();
         self.hand_overs.extend(stalled.chain(self.stalled_for_pointers.take()));
@@ -323,6 +326,10 @@ impl Peer {
             member.offset_heard = Some(heard);
             // The way there is in what we heard, the way back in what they did, with the other sign.
             member.clock_offset = Some(our_offset.map_or(heard, |back| (heard / 2).saturating_sub(back / 2)));
+            // R18: no message arrives before it was sent, so the offset is at least what we heard, and at most what they
+            // heard, with the other sign. Who stood still, or was sent late words, finds no fault with any clock.
+            let least = heard.max(0);
+            member.clock_offset_least = Some(our_offset.map_or(least, |back| least.min(back.saturating_neg())));
             member.owned = Some(owned);
         }
     }

@@ -112,13 +112,15 @@ impl Peer {
 
     /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
     fn is_alive(&self, group: &Group, member: &MemberId) -> bool {
-        let now = self.now.mono;
         // One that is not known any more may only be out of reach: its silence counts.
         let stays = |known: &Member| known.incarnation == member.incarnation && known.draining == 0;
         let stays = self.members.get(&member.peer).is_none_or(stays);
-        let silent = group.consensus().follower(member, now).map_or(Micros(0), |(_, silent)| silent);
-        let follows = silent < self.config.replace_after && !self.has_refused(group.id(), &member.peer);
-        stays && follows
+        stays && self.is_heard(group, member) && !self.has_refused(group.id(), &member.peer)
+    }
+
+    fn is_heard(&self, group: &Group, member: &MemberId) -> bool {
+        let silent = group.consensus().follower(member, self.now.mono).map_or(Micros(0), |(_, silent)| silent);
+        silent < self.config.replace_after
     }
 
     /// Whether a peer said lately that it has no room for a group.
@@ -168,8 +170,10 @@ impl Peer {
         let all_ready = ready.len() == chosen.len();
         let wanted = self.followers_wanted(group);
         // Who is gone stays until somebody can take its place; who leaves by its own will need not.
-        let leaves = |member: &MemberId| {
-            self.members.get(&member.peer).is_some_and(|known| known.draining != 0 && known.connected)
+        let leaves = |member: &&MemberId| {
+            let is_it =
+                |known: &Member| known.incarnation == member.incarnation && known.draining != 0 && known.connected;
+            self.members.get(&member.peer).is_some_and(is_it)
         };
         let room = wanted.saturating_sub(chosen.len());
         let kept: Vec<MemberId> = if all_ready {
@@ -183,9 +187,14 @@ impl Peer {
         let mut voters = BTreeSet::from([me]);
         let old = chosen.iter().filter(|member| present.is_voter(member) && ready.contains(member));
         let new = chosen.iter().filter(|member| !present.is_voter(member) && ready.contains(member));
+        // R11: who leaves and still answers stays until nobody silent votes: a change of voters takes a majority of both
+        // sets, and of two that hardly had one to spare the next crash would leave none.
+        let answers = |member: &&MemberId| self.is_heard(group, member) && self.has_caught_up(group, member);
+        let leaving: Vec<MemberId> =
+            gone.iter().filter(leaves).filter(|member| present.is_voter(member)).filter(answers).copied().collect();
         let silent = kept.iter().filter(|member| present.is_voter(member));
         let waiting = chosen.iter().filter(|member| present.is_voter(member));
-        for voter in old.chain(new).chain(silent).chain(waiting) {
+        for voter in old.chain(new).chain(&leaving).chain(silent).chain(waiting) {
             if voters.len() < count {
                 voters.insert(*voter);
             }
@@ -194,6 +203,8 @@ impl Peer {
             // Not yet: who votes now goes on to.
             voters.clone_from(&present.voters);
         }
+        let is_replaced = all_ready && leaving.iter().any(|member| voters.contains(member));
+        let kept = if is_replaced { Vec::new() } else { kept };
         let rest = chosen.iter().chain(&kept).filter(|member| !voters.contains(member));
         let learners = rest.map(|member| {
             let in_sync = present.learners.get(member).copied().unwrap_or(false);

@@ -413,6 +413,8 @@ pub enum Message {
         ask: u64,
         /// The answer.
         fate: FateTold,
+        /// From where on that leader's entries are lost, if another one followed it for certain.
+        lost_from: Option<Lsn>,
     },
     /// Asks what the receiver holds of a group and has from it: an operator wants to do something about it.
     AskStanding {

@@ -60,16 +60,17 @@ pub enum OwnershipEvent {
         /// The object.
         object: ObjectId,
     },
-    /// Another peer is out of reach, and it did not hand over what it owned. If it crashed, its objects are lost:
-    /// there is one copy of each in this version. If only the connection broke, `Regained` follows.
-    Lost {
+    /// Another peer is out of reach, and it did not hand over what it owned. If it crashed, a follower of its group
+    /// serves its objects from their copies, usually within a second; with too few followers for a majority they are
+    /// unavailable until it is back or an operator decides. If only the connection broke, `PeerBack` follows.
+    PeerGone {
         /// The peer.
         peer: PeerId,
         /// How many objects it last said it owned.
         objects: Option<u64>,
     },
-    /// A peer that was told as `Lost` is back, in the same incarnation, with what it owned.
-    Regained {
+    /// A peer that was told as `PeerGone` is back, in the same incarnation.
+    PeerBack {
         /// The peer.
         peer: PeerId,
     },
@@ -84,8 +85,8 @@ enum Waiting {
     Arrived(ObjectId),
     Left(ObjectId, Option<PeerId>),
     Deleted(ObjectId),
-    Lost(PeerId, Option<u64>),
-    Regained(PeerId),
+    PeerGone(PeerId, Option<u64>),
+    PeerBack(PeerId),
     Missed,
 }
 
@@ -199,8 +200,8 @@ impl Peer {
             Waiting::Arrived(object) => OwnershipEvent::Arrived(Arrival { object, value: self.owned_value(object) }),
             Waiting::Left(object, to) => OwnershipEvent::Left { object, to },
             Waiting::Deleted(object) => OwnershipEvent::Deleted { object },
-            Waiting::Lost(peer, objects) => OwnershipEvent::Lost { peer, objects },
-            Waiting::Regained(peer) => OwnershipEvent::Regained { peer },
+            Waiting::PeerGone(peer, objects) => OwnershipEvent::PeerGone { peer, objects },
+            Waiting::PeerBack(peer) => OwnershipEvent::PeerBack { peer },
             Waiting::Missed => OwnershipEvent::Missed,
         }
     }
@@ -258,12 +259,12 @@ impl Peer {
     }
 
     /// A member went without having handed everything over.
-    pub(crate) fn tell_lost(&mut self, peer: PeerId, objects: Option<u64>) {
-        self.tell_subscribers(Waiting::Lost(peer, objects));
+    pub(crate) fn tell_peer_gone(&mut self, peer: PeerId, objects: Option<u64>) {
+        self.tell_subscribers(Waiting::PeerGone(peer, objects));
     }
 
     /// A member that went is back as it was.
-    pub(crate) fn tell_regained(&mut self, peer: PeerId) {
-        self.tell_subscribers(Waiting::Regained(peer));
+    pub(crate) fn tell_peer_back(&mut self, peer: PeerId) {
+        self.tell_subscribers(Waiting::PeerBack(peer));
     }
 }

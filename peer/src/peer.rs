@@ -22,6 +22,7 @@ use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
 use crate::timers::{Timer, Timers};
+use crate::told::Told;
 use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
@@ -89,6 +90,8 @@ pub struct Peer {
     pub(crate) mending: BTreeMap<GroupId, Mending>,
     /// All groups of the mesh.
     pub(crate) groups: Groups,
+    /// This peer has ended a group, and nobody is known to have heard of it.
+    pub(crate) end_is_untold: bool,
     /// The own group took a step, or has something to say.
     pub(crate) own_dirty: bool,
     /// And these.
@@ -103,11 +106,14 @@ pub struct Peer {
     pub(crate) subscribed: Subscribed,
     pub(crate) watching: Watching,
     pub(crate) fates: Fates,
+    pub(crate) told: Told,
     pub(crate) surveys: Surveys,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
     pub(crate) snapshots_here: BTreeSet<TxnId>,
+    /// Fixed snapshots that wait to read from it, and since when, monotonic.
+    pub(crate) window_waits: BTreeMap<TxnId, Micros>,
     /// How often this incarnation founded a group.
     pub(crate) foundings: u64,
     /// What was counted with groups that this peer does not lead any more.
@@ -183,6 +189,7 @@ impl Peer {
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
             groups: Groups::default(),
+            end_is_untold: false,
             own_dirty: false,
             dirty: Vec::new(),
             armed: BTreeMap::new(),
@@ -194,9 +201,11 @@ impl Peer {
             subscribed: Subscribed::default(),
             watching: Watching::default(),
             fates: Fates::default(),
+            told: Told::default(),
             surveys: Surveys::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
+            window_waits: BTreeMap::new(),
             foundings: 0,
             moves_base: 0,
             grants_due: BTreeMap::new(),
@@ -328,7 +337,7 @@ impl Peer {
             Message::NoRoom { group } => self.no_room(from, group),
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
-            Message::Fate { ask, fate } => self.fate_told(ask, fate),
+            Message::Fate { ask, fate, lost_from } => self.fate_told(ask, fate, lost_from),
             Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
             Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),

@@ -110,8 +110,16 @@ impl Peer {
         }
         let now = self.now.mono;
         let lsn = self.led_mut(id)?.append(now, entry);
-        self.dirty.push(id);
+        self.note_dirty(id);
         Some(lsn)
+    }
+
+    /// A group took a step that others may have to hear of.
+    fn note_dirty(&mut self, id: GroupId) {
+        // Many steps of one group follow each other when it is handed out.
+        if self.dirty.last() != Some(&id) {
+            self.dirty.push(id);
+        }
     }
 
     /// R6: what anything that is said of this peer's groups as a whole depends on.
@@ -186,7 +194,7 @@ impl Peer {
         if is_own {
             self.own_dirty = true;
         } else {
-            self.dirty.push(id);
+            self.note_dirty(id);
         }
         self.group_stepped(id, is_own, before, after);
         Some(result)
@@ -342,6 +350,7 @@ impl Peer {
         self.drain_from = 0;
         let founded = self.found_group();
         let mut former = std::mem::replace(&mut self.group, founded);
+        self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
         self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
@@ -357,19 +366,15 @@ impl Peer {
     }
 
     /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
-    /// what it was about to tell the homes.
+    /// what it was about to tell the homes. R3: what it noted of earlier ones is true again.
     pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
         let generation = former.generation();
         for (object, group, epoch) in former.take_undone() {
             let claim = Record { object, group, generation, epoch };
-            let is_it =
-                |record: Option<Record>| record.is_some_and(|record| (record.group, record.epoch) == (group, epoch));
-            if is_it(self.pointers.get(object)) {
-                self.pointers.forget_up_to(&claim);
-            }
-            if is_it(self.hints.get(object)) {
+            self.pointers.undo(&claim, self.now.mono);
+            if self.hints.get(object).is_some_and(|hint| (hint.group, hint.epoch) == (group, epoch)) {
                 self.hints.forget_up_to(&claim);
             }
         }
@@ -395,6 +400,7 @@ impl Peer {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
         let former_id = former.id();
+        self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {
             self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
             self.dirty.push(former_id);

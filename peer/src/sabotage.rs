@@ -21,6 +21,8 @@ pub enum Sabotage {
     BarrierGrants,
     /// R6: an object is acknowledged before its arrival is stable.
     BarrierAnswers,
+    /// R6: what callers were told in a group that this peer led before does not hold back commits in another.
+    ToldOrder,
     /// R7: a follower takes entries that do not follow its own.
     Prefix,
     /// R7: a vote is given to whoever asks, though it lacks entries.
@@ -81,7 +83,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -90,6 +92,7 @@ impl Sabotage {
         Self::BarrierReads,
         Self::BarrierGrants,
         Self::BarrierAnswers,
+        Self::ToldOrder,
         Self::Prefix,
         Self::UpToDate,
         Self::Stable,
@@ -129,7 +132,9 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::FeedUnstable => "R6",
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::FeedUnstable | Self::ToldOrder => {
+                "R6"
+            }
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",
             Self::Window | Self::CloseWindow => "R8",
             Self::Fence => "R9",

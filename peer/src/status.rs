@@ -115,8 +115,8 @@ pub struct Status {
     pub reads_subscribed: u64,
     /// Those that went to another peer.
     pub reads_elsewhere: u64,
-    /// Whether every group that this peer leads is whole and every group of the mesh has a leader in reach: then one
-    /// more peer may stop or crash.
+    /// Whether every group that this peer leads is whole, every group of the mesh has a leader in reach, and somebody
+    /// else knows of the groups that this peer has ended: then one more peer may stop or crash.
     pub may_stop: bool,
 }
 
@@ -142,6 +142,8 @@ impl Peer {
             known.filter(|(_, leader)| !leader.as_ref().is_some_and(in_reach)).map(|(group, _)| group).collect();
         let may_stop = leaderless.is_empty()
             && self.caretaking.is_empty()
+            // What remains of a group that ended here goes with this peer, and its last members may be too few to find out.
+            && (!self.end_is_untold || self.connected_members().is_empty())
             && self.led_groups().all(|group| self.wholeness(group).is_whole());
         Status {
             peer: self.config.peer,

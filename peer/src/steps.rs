@@ -302,9 +302,15 @@ impl Peer {
         };
         if read_only {
             if !self.own_window_covers(snapshot, id) {
+                if self.window_is_late(id) {
+                    let cause = Cause::Unavailable { object };
+                    self.fail(id, cause.clone());
+                    return Err(StepError::Failed(cause));
+                }
                 self.watch_deadline(id);
                 return Ok(None);
             }
+            self.window_waits.remove(&id);
             self.snapshots_here.insert(id);
             self.metrics.reads_own += u64::from(is_recent);
         }
@@ -518,6 +524,10 @@ impl Peer {
             if self.group.is_retired() {
                 return Err(StepError::Leaving);
             }
+            // R6: what was told here in another group is decided before anything builds on it in this one.
+            if !self.former_leads_are_decided(id) {
+                return Ok(None);
+            }
             if self.is_too_much_unstable() {
                 self.hold_commit(id);
                 return Ok(None);
@@ -529,19 +539,41 @@ impl Peer {
         self.commit_now(id, std::mem::take(txn_writes)).map(Some)
     }
 
-    /// R8: what a transaction that only read saw here and what it saw elsewhere. A window that covers its snapshot is
-    /// journalled, and its receipt says up to there: if this peer leads no more, it is lost as the window is.
+    /// R8: whether what a transaction that only read saw here may stand beside what it, or one before it, saw elsewhere. A
+    /// window that covers its snapshot is journalled, and its receipt says up to there: if this peer leads no more, it is
+    /// lost as the window is. What was read here alone does not wait for that: it is a past that was true.
     fn may_stand_together(&mut self, id: TxnId) -> bool {
         let Some(txn) = self.txns.get(id) else { return true };
-        let elsewhere = txn.reads.values().any(|read| read.remote.is_some());
-        let here = !txn.intents.is_empty() || txn.reads.values().any(|read| read.remote.is_none());
+        let (here, elsewhere) = (txn.has_read_here(), txn.has_read_elsewhere());
         let snapshot = txn.snapshot;
-        if txn.read_only || !elsewhere || !here || self.window_needs(self.group.id(), snapshot).is_some() {
+        if txn.read_only || !here || self.window_needs(self.group.id(), snapshot).is_some() || !elsewhere {
             return true;
         }
         self.timers.set(self.now.mono.plus(RETRY_PAUSE), Timer::Wake(id));
         self.watch_deadline(id);
         false
+    }
+
+    /// Ends an attempt whose closure ended with an error. R8: an error has no receipt, so what was seen here beside what
+    /// came from elsewhere is told only when it is certain that this peer leads its group. May be called again until it
+    /// answers.
+    ///
+    /// # Errors
+    /// When the attempt has ended, and what the closure made of it does not count.
+    pub fn conclude(&mut self, now: Now, id: TxnId) -> Stepped<()> {
+        stepped(self.try_conclude(now, id))
+    }
+
+    fn try_conclude(&mut self, now: Now, id: TxnId) -> Result<Option<()>, StepError> {
+        self.enter(now, id)?;
+        let txn = self.txns.get(id).ok_or(StepError::Ended)?;
+        let (mixed, snapshot) = (txn.has_read_here() && txn.awaited_message, txn.snapshot);
+        if mixed && !self.own_window_covers(snapshot, id) {
+            self.watch_deadline(id);
+            return Ok(None);
+        }
+        self.end(now, id);
+        Ok(Some(()))
     }
 
     /// R10: what a crash may lose is bounded in time and bytes.
@@ -591,6 +623,9 @@ impl Peer {
         let receipt =
             Receipt { group: self.group.id(), term: self.group.term(), lsn: journal_tail, commit, txn: txn.timestamp };
         let stable = self.group.watermark() >= journal_tail;
+        if !stable {
+            self.told.unstable(receipt);
+        }
         let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
         if wrote {
             self.remember_commit(id, commit);
@@ -679,6 +714,7 @@ impl Peer {
         self.give_up_everything(id);
         self.held_commits.remove(&id);
         self.snapshots_here.remove(&id);
+        self.window_waits.remove(&id);
         self.fates.forget(id);
         let Some(txn) = self.txns.get(id) else { return false };
         for object in &txn.pins {

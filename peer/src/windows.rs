@@ -4,6 +4,7 @@
 //! never writes into: successors begin above the window. Safety never reads a clock.
 
 use crate::Peer;
+use crate::fetching::UNAVAILABLE_AFTER;
 use crate::message::ReadRequest;
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
@@ -86,6 +87,19 @@ impl Peer {
                 false
             }
         }
+    }
+
+    /// R14: whether a fixed snapshot has waited for a window for as long as a read may go without a word: the own group
+    /// may have lost its majority. Else its waiter is woken when that time is over.
+    pub(crate) fn window_is_late(&mut self, waiter: TxnId) -> bool {
+        let now = self.now.mono;
+        let since = *self.window_waits.entry(waiter).or_insert(now);
+        if now.since(since) >= UNAVAILABLE_AFTER {
+            self.window_waits.remove(&waiter);
+            return true;
+        }
+        self.timers.set(since.plus(UNAVAILABLE_AFTER), Timer::Wake(waiter));
+        false
     }
 
     /// Lets a read wait until this peer's clock has come near its snapshot.

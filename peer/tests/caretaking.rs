@@ -83,6 +83,47 @@ fn a_group_larger_than_the_grant_window_is_handed_out_to_the_end() {
 }
 
 #[test]
+fn what_others_ask_for_is_not_moved_to_the_heir_first() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects = mesh.create_values(0, &(0..400).map(small).collect::<Vec<_>>());
+    mesh.run(300);
+    let former = mesh.group_id(0);
+    mesh.kill(0);
+    let heir = mesh.leader_within(former, 2_000, 0);
+    let arrived_before = mesh.look(heir, |peer| peer.metrics().arrived);
+    let asker = mesh.alive().into_iter().find(|at| *at != heir).unwrap();
+    // One after the other, for longer than the background would need for all of them.
+    for object in &objects[..100] {
+        mesh.add(asker, *object, 1);
+        mesh.run(10);
+    }
+    assert_eq!(mesh.look(heir, |peer| peer.metrics().arrived), arrived_before, "the heir moved what others asked for");
+    assert!(objects[..100].iter().all(|object| mesh.owners_of(*object) == [asker]));
+    // Nobody asks any more: what is left goes to the heir.
+    mesh.run_until("the group has ended", 3_000, || mesh.is_ended_everywhere(former));
+    assert!(objects[100..].iter().all(|object| mesh.owners_of(*object) == [heir]));
+}
+
+#[test]
+fn a_group_ends_however_much_is_asked_for() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects = mesh.create_values(0, &(0..2_000).map(small).collect::<Vec<_>>());
+    mesh.run(300);
+    let former = mesh.group_id(0);
+    mesh.kill(0);
+    let heir = mesh.leader_within(former, 2_000, 0);
+    let asker = mesh.alive().into_iter().find(|at| *at != heir).unwrap();
+    let mut asked = 0;
+    while !mesh.is_ended_everywhere(former) {
+        mesh.add(asker, objects[asked], 1);
+        mesh.run(10);
+        asked += 1;
+        assert!(asked < 1_000, "the background waits for ever");
+    }
+    assert!(mesh.look(heir, |peer| peer.metrics().arrived) > 0);
+}
+
+#[test]
 fn where_pointers_have_little_room_the_group_is_handed_out_more_slowly() {
     let mesh = Mesh::replicated_with(4, 2, |_, setup| {
         setup.config.pointers_max = 20;

@@ -179,3 +179,23 @@ fn slow_links_are_no_wrong_clock() {
         assert_eq!(mesh.step(at, |peer, _| peer.clock_off_us()), None);
     }
 }
+
+#[test]
+fn who_hears_the_others_late_and_is_heard_at_once_finds_no_fault_with_its_clock() {
+    let mesh = Mesh::new(4);
+    mesh.run(200);
+    let mut held = std::collections::VecDeque::new();
+    mesh.rule(Rule::Hold, |flight| flight.to == 3 && is_heartbeat(flight));
+    for _ in 0..80 {
+        mesh.run(100);
+        held.push_back(mesh.take_held());
+        // Each heartbeat to the last peer takes 900 ms, as if it stood still most of the time; its own take no time.
+        for flight in if held.len() > 9 { held.pop_front() } else { None }.into_iter().flatten() {
+            mesh.hand(flight);
+        }
+    }
+    let offset = mesh.step(3, |peer, now| peer.status(now).members[0].clock_offset_us);
+    assert!(offset.is_some_and(|offset| offset < -350_000), "it looks as if it were ahead: {offset:?}");
+    assert_eq!(mesh.step(3, |peer, _| peer.clock_off_us()), None);
+    mesh.create(3, 1);
+}

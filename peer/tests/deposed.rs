@@ -6,7 +6,7 @@ mod harness;
 use driftmesh_model::Micros;
 use driftmesh_peer::{Cause, FateTold, Message, RareEvent, StepError};
 use harness::wire::{Wire, WireLocate};
-use harness::{Flight, Mesh, Rule, is_entries, is_held_word, is_located, is_read_answer, ready, small};
+use harness::{Flight, Mesh, Rule, is_entries, is_held_word, is_lead, is_located, is_read_answer, ready, small};
 use std::task::Poll;
 
 /// The first peer stands still until another one leads its group. Returns who.
@@ -214,6 +214,39 @@ fn a_departure_that_was_lost_leaves_no_pointer() {
         let wrong = mesh.step(at, |peer, _| peer.kept_record(object)).filter(|record| record.group == wrong);
         assert_eq!(wrong, None, "home {at} was told of a departure that never was");
         assert_eq!(mesh.get(at, object), Some(2));
+    }
+}
+
+#[test]
+fn what_an_heir_saw_arrive_and_must_undo_is_on_its_way_there_all_the_same() {
+    // R3: whoever is elected sent an object to that very group, whose arrival it takes for true and then not.
+    let mesh = Mesh::replicated(3, 2);
+    let group = mesh.group_id(0);
+    let objects = [0, 1, 2].map(|at| mesh.create_known(at, 1));
+    mesh.run(100);
+    mesh.rule(Rule::Drop, |flight| flight.to == 0 && is_held_word(flight));
+    let wants = mesh.begin_for(0, "wants", 400);
+    assert!(mesh.intend(wants, &objects).is_pending());
+    mesh.run(20);
+    assert!(mesh.look(0, |peer| objects.iter().all(|object| peer.group().owned(*object).is_some())));
+    let unstable = mesh.watermark(0);
+    assert!(unstable < mesh.tail(0));
+    mesh.rule(Rule::Drop, move |flight| {
+        is_lead(flight) && matches!(flight.message(), Message::Group { group: of, .. } if *of == group)
+    });
+    let heir = paused_until_deposed(&mesh);
+    let object = objects[heir];
+    let is_there = |group: &driftmesh_object_store::Group| group.owned(object).is_some();
+    assert_eq!(mesh.look_at_group(heir, group, is_there), Some(true));
+    mesh.resume(0);
+    mesh.run_until("it is deposed", 4_000, || !mesh.leads(heir, group));
+    assert_eq!(mesh.look_at_group(heir, group, is_there), Some(false));
+    let pointer = mesh.look(heir, |peer| peer.pointer(object));
+    assert!(pointer.is_some_and(|record| record.group == group), "{pointer:?}");
+    mesh.release();
+    mesh.run(4_000);
+    for at in 0..3 {
+        assert_eq!(mesh.get(at, object), Some(1));
     }
 }
 

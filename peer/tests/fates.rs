@@ -2,6 +2,7 @@
 
 mod harness;
 
+use driftmesh_peer::session::{Fate, Fates, Settled};
 use driftmesh_peer::{FateTold, Message, Receipt};
 use harness::{Flight, Mesh, Rule, small};
 use std::task::Poll;
@@ -142,4 +143,85 @@ fn a_transaction_that_only_read_has_a_fate_too() {
     for at in 1..4 {
         assert_eq!(mesh.fate(at, &done.receipt), FateTold::Lost, "it read what is lost");
     }
+}
+
+/// Follows receipts at a peer, tagged by their order, until all are told.
+fn told_by_stream(mesh: &Mesh, at: usize, receipts: &[Receipt]) -> Vec<Settled<usize>> {
+    let mut fates = Fates::new(mesh.host(at));
+    for (tag, receipt) in receipts.iter().enumerate() {
+        fates.follow(*receipt, tag).unwrap();
+    }
+    let job = mesh.spawn(async move {
+        let mut told = Vec::new();
+        while let Some(settled) = fates.next().await {
+            told.push(settled);
+        }
+        told
+    });
+    let mut told = mesh.finish(&job, 10_000);
+    told.sort_by_key(|settled| settled.tag);
+    told
+}
+
+#[test]
+fn a_stream_tells_each_receipt_once_at_any_peer() {
+    let mesh = Mesh::replicated(6, 2);
+    let objects = mesh.create_values(0, &vec![small(0); 9]);
+    mesh.run(100);
+    let mut receipts = Vec::new();
+    for (number, object) in objects.iter().enumerate() {
+        if number == 5 {
+            mesh.hold_entries(0);
+        }
+        receipts.push(mesh.put(0, *object, 1).receipt);
+        mesh.run(2);
+    }
+    // Of another journal, in between.
+    let object = mesh.create_known(1, 1);
+    receipts.push(mesh.put(1, object, 2).receipt);
+    mesh.kill(0);
+    mesh.take_held();
+    mesh.release();
+    for at in mesh.alive() {
+        let told = told_by_stream(&mesh, at, &receipts);
+        assert_eq!(told.len(), receipts.len());
+        for settled in told {
+            assert_eq!(settled.receipt, receipts[settled.tag]);
+            let is_kept = matches!(settled.fate, Fate::Stable { .. });
+            assert_eq!(is_kept, settled.tag < 5 || settled.tag == 9, "{settled:?}");
+            assert_eq!(mesh.is_kept(at, &settled.receipt), is_kept);
+        }
+    }
+}
+
+#[test]
+fn a_stream_goes_on_while_its_peer_is_deposed() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let mut fates = Fates::new(mesh.host(0));
+    fates.follow(mesh.put(0, object, 2).receipt, "heard").unwrap();
+    mesh.run(50);
+    assert!(matches!(fates.try_next().unwrap().fate, Fate::Stable { .. }));
+    assert!(fates.is_empty() && fates.try_next().is_none());
+    mesh.hold_entries(0);
+    fates.follow(mesh.put(0, object, 3).receipt, "unheard").unwrap();
+    assert_eq!(fates.try_next(), None);
+    let group = mesh.group_id(0);
+    mesh.pause(0);
+    mesh.leader_within(group, 2_000, 0);
+    mesh.take_held();
+    mesh.release();
+    mesh.resume(0);
+    let job = mesh.spawn(async move {
+        let first = fates.next().await;
+        (first, fates.next().await, fates)
+    });
+    let (first, none, mut fates) = mesh.finish(&job, 10_000);
+    assert!(matches!(first, Some(Settled { tag: "unheard", fate: Fate::Lost { .. }, .. })), "{first:?}");
+    assert_eq!(none, None);
+    // The other group that it founded meanwhile.
+    fates.follow(mesh.put(0, object, 4).receipt, "later").unwrap();
+    let job = mesh.spawn(async move { fates.next().await });
+    assert!(matches!(mesh.finish(&job, 10_000), Some(Settled { tag: "later", fate: Fate::Stable { .. }, .. })));
 }

@@ -198,7 +198,7 @@ fn answers_to_questions_that_nobody_asked_answer_nothing() {
     let mesh = Mesh::replicated(3, 2);
     for ask in [0, 1, 1 << 62, u64::MAX] {
         for fate in [FateTold::Lost, FateTold::Unknown, FateTold::Stable { copies: u32::MAX }] {
-            mesh.forge(1, 0, Message::Fate { ask, fate });
+            mesh.forge(1, 0, Message::Fate { ask, fate, lost_from: Some(Lsn::from_u64(ask)) });
         }
         let (group, term, lsn) = (mesh.group_id(0), Term::from_u64(u64::MAX), Lsn::from_u64(u64::MAX));
         mesh.forge(1, 0, Message::AskFate { ask, group, term, lsn });

@@ -135,3 +135,23 @@ fn a_peer_that_crashes_while_it_leaves_is_like_any_other_that_crashes() {
         assert!(mesh.is_ended_everywhere(former), "after {after} ms");
     }
 }
+
+#[test]
+fn no_peer_may_stop_while_the_end_of_a_group_is_known_to_one() {
+    let mesh = Mesh::replicated(4, 2);
+    mesh.create_known(0, 1);
+    mesh.run(200);
+    let former = mesh.group_id(0);
+    mesh.kill(0);
+    mesh.run_until("somebody leads", 1_000, || (1..4).any(|at| mesh.leads(at, former)));
+    let heir = (1..4).find(|at| mesh.leads(*at, former)).unwrap();
+    mesh.rule(Rule::Drop, move |flight| flight.from == heir && is_groups(flight));
+    mesh.run_until("it has ended", 5_000, || mesh.look(heir, |peer| peer.has_ended(former)));
+    assert!((1..4).all(|at| at == heir || !mesh.look(at, |peer| peer.has_ended(former))));
+    mesh.run(3_000);
+    assert!(!mesh.status(heir).may_stop, "what remains of the group would go with it");
+    mesh.release();
+    mesh.run(3_000);
+    assert!(mesh.is_ended_everywhere(former));
+    assert!(mesh.all_whole() && mesh.status(heir).may_stop);
+}

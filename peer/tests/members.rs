@@ -229,3 +229,27 @@ fn a_leaving_peer_is_replaced_in_every_group_before_it_goes() {
     mesh.run(3_000);
     assert_eq!(mesh.sum(&objects), 465);
 }
+
+#[test]
+fn a_dead_voter_is_replaced_before_a_leaving_one_that_answers() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    let group = mesh.group_id(0);
+    let before = mesh.followers(group);
+    let newcomer = (1..4).find(|at| !before.contains(at)).unwrap();
+    mesh.rule(Rule::Delay(3_000), is_held_word);
+    mesh.kill(before[0]);
+    // The newcomer has begun to follow and does not count yet when the last one of those who answer wants to go.
+    mesh.run_until("somebody follows in its place", 10_000, || mesh.status(0).groups[0].learners > 0);
+    mesh.step(before[1], |peer, now| peer.drain(now));
+    let dead = harness::peer_id(before[0]);
+    let is_joint = || mesh.look(0, |peer| peer.group().consensus().membership().incoming.clone());
+    mesh.run_until("the voters change", 10_000, || is_joint().is_some());
+    let incoming = is_joint().unwrap();
+    assert!(incoming.iter().all(|member| member.peer != dead), "{incoming:?}");
+    // So that one more crash leaves a majority of the former and of the new voters.
+    mesh.kill(newcomer);
+    let kept = mesh.put(0, object, 2).receipt;
+    mesh.run(2_000);
+    assert!(mesh.is_kept(0, &kept));
+}

@@ -28,8 +28,8 @@ fn told(subscriber: &mut Seat) -> Vec<String> {
         }
         OwnershipEvent::Left { object, to } => format!("left {object} {}", to.is_some_and(|to| to == peer_id(1))),
         OwnershipEvent::Deleted { object } => format!("deleted {object}"),
-        OwnershipEvent::Lost { peer, .. } => format!("lost {peer}"),
-        OwnershipEvent::Regained { peer } => format!("regained {peer}"),
+        OwnershipEvent::PeerGone { peer, .. } => format!("lost {peer}"),
+        OwnershipEvent::PeerBack { peer } => format!("regained {peer}"),
         OwnershipEvent::Missed => "missed".to_owned(),
         _ => "an event of a later release".to_owned(),
     };
@@ -121,9 +121,9 @@ fn a_lost_peer_is_told_once_and_so_is_its_return() {
     mesh.run(250);
     let mut subscriber = subscribe(&mesh, 0);
     mesh.disconnect(0, 1);
-    assert_eq!(taken(&mut subscriber), [OwnershipEvent::Lost { peer: peer_id(1), objects: Some(1) }]);
+    assert_eq!(taken(&mut subscriber), [OwnershipEvent::PeerGone { peer: peer_id(1), objects: Some(1) }]);
     mesh.connect(0, 1);
-    assert_eq!(taken(&mut subscriber), [OwnershipEvent::Regained { peer: peer_id(1) }]);
+    assert_eq!(taken(&mut subscriber), [OwnershipEvent::PeerBack { peer: peer_id(1) }]);
     // A clean goodbye of a peer that owns nothing loses nothing.
     mesh.step(2, |peer, now| peer.drain(now));
     mesh.run_until("the drain", 2_000, || mesh.look(2, Peer::is_drained));

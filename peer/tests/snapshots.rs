@@ -373,3 +373,38 @@ fn a_short_break_of_a_connection_costs_no_snapshot() {
     mesh.run(500);
     assert_eq!(mesh.read_wait(snapshot, object), Ok(Some(1)));
 }
+
+#[test]
+fn a_snapshot_of_a_group_that_cannot_promise_anything_is_told_so() {
+    // R14: the peer leads, and nobody takes its entries: no window of it becomes stable.
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(200);
+    mesh.hold_entries(0);
+    let reader = mesh.begin_snapshot(0);
+    let begun = mesh.mono_us();
+    let seen = mesh.read_wait(reader, object);
+    assert!(matches!(seen, Err(StepError::Failed(Cause::Unavailable { .. }))), "{seen:?}");
+    assert!(mesh.mono_us() - begun < 1_500_000);
+    mesh.release();
+    mesh.step(0, |peer, now| peer.reopen_snapshot(now, reader.id));
+    assert_eq!(mesh.read_wait(reader, object), Ok(Some(1)), "it reads on at the same timestamp");
+}
+
+#[test]
+fn a_read_of_what_is_on_its_way_to_a_group_that_cannot_take_it_ends() {
+    // R14: the sender is asked again and again, and says the same each time.
+    let mesh = Mesh::replicated(5, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(200);
+    mesh.hold_entries(1);
+    let taker = mesh.begin_for(1, "takes", 60_000);
+    assert!(mesh.intend(taker, &[object]).is_pending());
+    mesh.run(100);
+    assert!(mesh.intend(taker, &[object]).is_ready());
+    let reader = mesh.begin_snapshot(2);
+    let begun = mesh.mono_us();
+    let seen = mesh.read_wait(reader, object);
+    assert!(matches!(seen, Err(StepError::Failed(Cause::Unavailable { .. }))), "{seen:?}");
+    assert!(mesh.mono_us() - begun < 2_500_000, "{}", mesh.mono_us() - begun);
+}

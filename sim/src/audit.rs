@@ -130,17 +130,30 @@ pub(crate) fn owned_objects(simulation: &Simulation, wrong: &mut Vec<String>) ->
 
 /// What all groups hold for stable, those that lost their majority included, and what is on its way between them.
 fn what_an_operator_finds(simulation: &Simulation, wrong: &mut Vec<String>) -> BTreeMap<ObjectId, Owned> {
-    let (mut owned, mut on_the_way) = (BTreeMap::new(), BTreeMap::new());
+    let (mut owned, mut on_the_way) = (BTreeMap::new(), BTreeMap::<ObjectId, Owned>::new());
     for group in simulation.observer.groups() {
         let state = simulation.observer.state_at(group, simulation.observer.stable_to(group));
         take_over(group, &state, &mut owned, wrong);
         for (_, _, transit) in state.all_unsettled() {
-            let value = transit.chain.newest().value.clone();
-            on_the_way.insert(transit.object, Owned { group, epoch: transit.epoch, value });
+            // A group that has not heard yet that an object arrived still sends it, while it may be on its way further
+            // on: the highest epoch is where it is (R2).
+            if on_the_way.get(&transit.object).is_none_or(|held| held.epoch < transit.epoch) {
+                let value = transit.chain.newest().value.clone();
+                on_the_way.insert(transit.object, Owned { group, epoch: transit.epoch, value });
+            }
         }
     }
     for (object, transit) in on_the_way {
-        owned.entry(object).or_insert(transit);
+        match owned.get(&object) {
+            Some(here) if here.epoch >= transit.epoch => {}
+            Some(here) => wrong.push(format!(
+                "object {object} is owned by {} at epoch {}, and {} has sent it on at epoch {}",
+                here.group, here.epoch, transit.group, transit.epoch
+            )),
+            None => {
+                owned.insert(object, transit);
+            }
+        }
     }
     owned
 }

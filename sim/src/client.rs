@@ -8,7 +8,7 @@ use crate::names::Names;
 use crate::options::Options;
 use crate::watchers::Watches;
 use driftmesh_model::{Micros, ObjectId, Ref};
-use driftmesh_peer::session::{Error, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
+use driftmesh_peer::session::{Error, Fates, Isolation, Options as TxnOptions, Result, Snapshot, Tx, transact};
 use driftmesh_peer::{Cause, Committed};
 use fastrand::Rng;
 use std::collections::BTreeSet;
@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) rng: Rng,
     pub(crate) session: u32,
+    /// What becomes of its commits, by their numbers in the ledger.
+    pub(crate) fates: Fates<SimHost, usize>,
     /// What it does counts for the check that everything ends well.
     pub(crate) sane: bool,
 }
@@ -173,12 +175,17 @@ impl Client {
             }
         })
         .await;
-        if result.is_err() {
+        if let Err(error) = &result {
             log.aborted();
+            if !matches!(error, Error::Deadline { .. }) {
+                log.told();
+            }
         }
         match result {
             Ok(done) => {
+                let wrote = log.wrote_anything();
                 let number = log.committed(vec![done.committed.receipt], done.committed.stable);
+                self.follow(&done.committed, number, wrote, kind);
                 return Ok((done.committed, number));
             }
             Err(Error::Rejected(_)) => return Err(Came::Rejected),
@@ -196,6 +203,23 @@ impl Client {
             }
         }
         Err(Came::Nothing)
+    }
+
+    /// Follows what becomes of a commit, and hears what became of others.
+    fn follow(&mut self, committed: &Committed, number: usize, wrote: bool, kind: &str) {
+        while let Some(settled) = self.fates.try_next() {
+            self.world.recorder.lock().ledger.told(settled.tag, 0, settled.fate.into(), "a stream of fates");
+        }
+        let group = committed.receipt.group;
+        let undecided = self.fates.undecided().find(|told| wrote && told.group != group);
+        if let Some(told) = undecided {
+            // R6: nothing builds on what may be undone in another journal.
+            let told = format!("{told:?}, which its session was told, is not decided");
+            self.world.recorder.violation(format!("`{kind}` is committed in group {group}, though {told}"));
+        }
+        if !committed.stable && self.fates.follow(committed.receipt, number).is_err() {
+            self.world.recorder.violation("a stream of fates is full".to_owned());
+        }
     }
 
     /// Purses and items are never deleted.
@@ -274,7 +298,7 @@ impl Client {
                 let item = from.items.remove(index);
                 let mut sold = tx.get_mut::<Item>(item).await?;
                 if sold.holder != seller {
-                    world.recorder.violation(format!("item {item} is in purse {seller} but says {}", sold.holder));
+                    log.wrong(format!("item {item} is in purse {seller} but says {}", sold.holder));
                 }
                 log.change(&mut sold);
                 sold.holder = buyer;
@@ -374,28 +398,24 @@ impl Client {
     /// Takes the gold back and deletes the object.
     async fn empty_pouch(&mut self) -> Came {
         let from = self.purse();
-        let world = self.world.clone();
-        self.run("empty pouch", move |tx, log| {
-            let world = world.clone();
-            async move {
-                let mut purse = tx.get_mut(from).await?;
-                let Some(reference) = purse.pouches.first().copied() else {
-                    log.saw(from, &*purse);
-                    return Ok(());
-                };
-                let pouch = match tx.get(reference).await {
-                    Err(Error::Dangling { object }) => {
-                        world.recorder.violation(format!("purse {from} refers to pouch {object}, which is nowhere"));
-                        return Err(Error::Dangling { object });
-                    }
-                    other => other?,
-                };
-                log.change(&mut purse);
-                purse.gold += pouch.gold;
-                purse.pouches.remove(0);
-                log.deleted(reference, &*pouch);
-                tx.delete(reference).await
-            }
+        self.run("empty pouch", move |tx, log| async move {
+            let mut purse = tx.get_mut(from).await?;
+            let Some(reference) = purse.pouches.first().copied() else {
+                log.saw(from, &*purse);
+                return Ok(());
+            };
+            let pouch = match tx.get(reference).await {
+                Err(Error::Dangling { object }) => {
+                    log.wrong(format!("purse {from} refers to pouch {object}, which is nowhere"));
+                    return Err(Error::Dangling { object });
+                }
+                other => other?,
+            };
+            log.change(&mut purse);
+            purse.gold += pouch.gold;
+            purse.pouches.remove(0);
+            log.deleted(reference, &*pouch);
+            tx.delete(reference).await
         })
         .await
     }

@@ -57,13 +57,15 @@ impl Recorder {
             outcome: Outcome::Aborted,
             serializable: false,
         };
-        TxnLog { recorder: self.clone(), attempt: Arc::new(Mutex::new(Attempt { record, deletes: Vec::new() })) }
+        let attempt = Attempt { record, deletes: Vec::new(), wrong: Vec::new() };
+        TxnLog { recorder: self.clone(), attempt: Arc::new(Mutex::new(attempt)) }
     }
 }
 
 struct Attempt {
     record: TxnRecord,
     deletes: Vec<(ObjectId, Token)>,
+    wrong: Vec<String>,
 }
 
 /// Records one transaction. Cheap to clone into its closure.
@@ -81,6 +83,7 @@ impl TxnLog {
     /// A new attempt begins: what the former one wrote, nobody may ever see.
     pub(crate) fn attempt(&self) -> Self {
         self.close(Outcome::Aborted);
+        self.lock().wrong.clear();
         self.clone()
     }
 
@@ -106,14 +109,37 @@ impl TxnLog {
         self.close(Outcome::Aborted);
     }
 
+    /// The attempt saw something that cannot be. It counts when that is told: an attempt of a leader that does not know
+    /// yet that it is deposed sees its past beside the present of others, and comes to nothing (R8, R9).
+    pub(crate) fn wrong(&self, text: String) {
+        self.lock().wrong.push(text);
+    }
+
+    /// The closure's error was told: what the attempt saw is true.
+    pub(crate) fn told(&self) {
+        let wrong = std::mem::take(&mut self.lock().wrong);
+        self.recorder.lock().violations.extend(wrong);
+    }
+
     /// The transaction committed, or a snapshot was read, and depends on these receipts. Returns its number in the
     /// ledger.
     pub(crate) fn committed(&self, receipts: Vec<Receipt>, stable: bool) -> usize {
         let (record, deletes) = self.close(Outcome::Committed);
-        let label = self.lock().record.label.clone();
+        let (label, wrong) = {
+            let mut attempt = self.lock();
+            (attempt.record.label.clone(), std::mem::take(&mut attempt.wrong))
+        };
         let mut inner = self.recorder.lock();
         inner.committed += 1;
-        inner.ledger.keep(label, receipts, stable, record, deletes)
+        let number = inner.ledger.keep(label, receipts, stable, record, deletes);
+        inner.ledger.wrong_unless_lost(number, wrong);
+        number
+    }
+
+    /// Whether the present attempt writes.
+    pub(crate) fn wrote_anything(&self) -> bool {
+        let attempt = self.lock();
+        !attempt.record.writes.is_empty() || !attempt.deletes.is_empty()
     }
 
     /// It asked for serializable isolation.

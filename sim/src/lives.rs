@@ -10,7 +10,7 @@ use crate::requests::Requests;
 use crate::world::{Event, SimPeer, Simulation};
 use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
-use driftmesh_peer::session::Host;
+use driftmesh_peer::session::{Fates, Host};
 use driftmesh_peer::{Config, Peer, Settings};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,14 +153,14 @@ impl Simulation {
         let holds = |member: &MemberId| alive.contains(member);
         let lost =
             |views: &Vec<Membership>| views.iter().any(|view| !view.voters.is_empty() && !view.is_majority(holds));
-        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group));
+        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group, victim));
         open.filter(|(_, views)| lost(views)).map(|(group, _)| group).collect()
     }
 
-    /// Whether a group has ended and somebody who lives knows it.
-    fn is_over(&self, group: GroupId) -> bool {
-        self.observer.is_retired(group)
-            && self.peers.iter().any(|peer| !peer.gone && peer.host.look(|peer| peer.has_ended(group)))
+    /// Whether a group has ended and somebody knows it who lives, were this peer to crash now.
+    fn is_over(&self, group: GroupId, victim: usize) -> bool {
+        let mut others = self.peers.iter().enumerate().filter(|(index, peer)| !peer.gone && *index != victim);
+        self.observer.is_retired(group) && others.any(|(_, peer)| peer.host.look(|peer| peer.has_ended(group)))
     }
 
     /// A start of a peer is over: with a goodbye, or not.
@@ -260,6 +260,7 @@ impl Simulation {
             world: staff.world.clone(),
             rng: Rng::with_seed(self.rng.u64(..)),
             session,
+            fates: Fates::new(self.peers[index].host.clone()),
             sane: !self.peers[index].mad,
         }
     }

@@ -121,14 +121,14 @@ impl Attempt {
         self.log.saw(sign, &*value);
         if value.name != name {
             let text = format!("{name:?} is bound to sign {sign}, which says {:?}", value.name);
-            self.world.recorder.violation(text);
+            self.log.wrong(text);
         }
         Ok(())
     }
 
     fn torn(&self, name: &str, error: Error) -> Error {
         if let Error::Dangling { object } = &error {
-            self.world.recorder.violation(format!("{name:?} is bound to sign {object}, which is nowhere"));
+            self.log.wrong(format!("{name:?} is bound to sign {object}, which is nowhere"));
         }
         error
     }

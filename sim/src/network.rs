@@ -4,6 +4,9 @@ use crate::options::Options;
 use fastrand::Rng;
 use std::collections::BTreeSet;
 
+/// Late messages take up to so much longer, us.
+pub(crate) const LATE_MAX_US: u64 = 2_000_000;
+
 /// The state of all links.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
@@ -20,7 +23,7 @@ impl Network {
     /// What becomes of a message.
     pub(crate) fn send(&self, rng: &mut Rng, options: &Options, from: usize, to: usize) -> Arrivals {
         let delay = |rng: &mut Rng, late: bool| {
-            let late = if late { rng.u64(10_000..2_000_000) } else { 0 };
+            let late = if late { rng.u64(10_000..LATE_MAX_US) } else { 0 };
             options.delay_min_us + rng.u64(0..=options.delay_spread_us) + late
         };
         if !self.faulty {

@@ -43,8 +43,11 @@ pub(crate) enum Opening {
 struct Journal {
     /// The stable entries, each with its term: the one at position n is at index n - 1.
     stable: Vec<(Term, Entry)>,
-    /// What leaders have appended beyond, the newest term's, and when, us.
-    unstable: BTreeMap<Lsn, (Term, Entry, u64)>,
+    /// What leaders have appended beyond, the newest term's.
+    unstable: BTreeMap<Lsn, (Term, Entry)>,
+    /// When each leader appended what it does not know to be stable, us: one that does not know yet that it is deposed
+    /// too.
+    appended: BTreeMap<(Term, Lsn), u64>,
     /// Who led each term.
     leaders: BTreeMap<Term, MemberId>,
     retired: bool,
@@ -142,6 +145,7 @@ impl Observer {
         }
         let other = *journal.leaders.entry(term).or_insert(me);
         let watermark = group.watermark();
+        journal.appended.retain(|(of, lsn), _| *of != term || *lsn > watermark);
         let mut waited_long = 0;
         for (lsn, entry) in group.entries_from(from.next()) {
             if group.consensus().term_at(lsn) != Some(term) {
@@ -149,11 +153,14 @@ impl Observer {
             }
             let bytes = codec::encode(entry).expect("entries encode");
             look.trace.note(look.now_us, look.peer, "journal", &bytes);
-            if journal.unstable.get(&lsn).is_none_or(|(held, _, _)| *held <= term) {
-                journal.unstable.insert(lsn, (term, entry.clone(), look.now_us));
+            if journal.unstable.get(&lsn).is_none_or(|(held, _)| *held <= term) {
+                journal.unstable.insert(lsn, (term, entry.clone()));
             }
-            let oldest = journal.unstable.get(&watermark.next()).map_or(look.now_us, |(_, _, at)| *at);
-            let waits_since = look.now_us - oldest;
+            if lsn > watermark {
+                journal.appended.insert((term, lsn), look.now_us);
+            }
+            let oldest = journal.appended.get(&(term, watermark.next())).copied();
+            let waits_since = look.now_us - oldest.unwrap_or(look.now_us);
             if matches!(entry, Entry::Commit { .. }) && lsn > watermark && waits_since >= look.unstable_max_us {
                 waited_long = waited_long.max(waits_since);
             }
@@ -244,7 +251,7 @@ impl Observer {
                     }
                 }
                 (None, _) => {
-                    let noted = journal.unstable.remove(&lsn).map(|(term, entry, _)| (term, entry));
+                    let noted = journal.unstable.remove(&lsn);
                     let Some((term, entry)) = here.map(|(entry, term)| (term, (**entry).clone())).or(noted) else {
                         self.wrong(format!("nobody has seen the entry of group {id} at {lsn}, which is stable"));
                         return left;

@@ -218,24 +218,6 @@ impl fmt::Display for Options {
         let Self { lag_bytes, aim, .. } = self;
         write!(
             formatter,
-            "replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us ",
-            self.replicas,
-            self.replace_after_us,
-            self.election_after_us,
-            self.batch_every_us,
-            self.unstable_max_us,
-            self.followed_max,
-            self.readers,
-            self.watchers,
-            self.crashes,
-            self.together,
-            self.lossy,
-            self.stall_max_us,
-            self.pace_us,
-        )?;
-        write!(
-            formatter,
             "seed {} peers {} steps {} clients {} purses {} hot {} think {}% loss {}/1000 duplicate {}/1000 \
              delay {}+{} us late {}/1000 fault every {} us skew {} us mad clock {} \
              version bytes {} records {} pointers {} grace {} us strangers {} names {} per bucket {}",
@@ -261,6 +243,24 @@ impl fmt::Display for Options {
             self.strangers,
             self.names,
             self.name_bucket_entries_max,
+        )?;
+        write!(
+            formatter,
+            " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
+             followed {} readers {} watchers {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
+            self.replicas,
+            self.replace_after_us,
+            self.election_after_us,
+            self.batch_every_us,
+            self.unstable_max_us,
+            self.followed_max,
+            self.readers,
+            self.watchers,
+            self.crashes,
+            self.together,
+            self.lossy,
+            self.stall_max_us,
+            self.pace_us,
         )
     }
 }

@@ -30,8 +30,8 @@ impl Departures {
             let (group, term) = peers[*index].host.look(|peer| (peer.group().id(), peer.group().term()));
             let is_newer = |other: &Group| other.id() == group && other.term() > term;
             let mut alive = peers.iter().filter(|peer| !peer.gone);
-            if alive.any(|peer| peer.host.look(|peer| peer.groups().any(is_newer))) {
-                // Its leader was deposed and does not know it yet.
+            if alive.any(|peer| peer.host.look(|peer| peer.groups().any(is_newer) || peer.has_ended(group))) {
+                // Its leader was deposed and does not know it yet; whoever led it last has its pointers.
                 continue;
             }
             let of_group = (group, ObjectId::from_u128(0))..=(group, ObjectId::from_u128(u128::MAX));

@@ -6,13 +6,14 @@ use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
 use crate::lives::Staff;
 use crate::names::Names;
+use crate::network::LATE_MAX_US;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
 use crate::watchers::Watches;
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
-use driftmesh_peer::session::{Options as TxnOptions, transact};
+use driftmesh_peer::session::{Fates, Options as TxnOptions, transact};
 use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -125,6 +126,7 @@ fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -
         world: world.clone(),
         rng: Rng::with_seed(simulation.rng.u64(..)),
         session,
+        fates: Fates::new(simulation.peers[at].host.clone()),
         sane: !simulation.peers[at].mad,
     }
 }
@@ -178,7 +180,8 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
 
 /// R4: once faults stop, every peer finds every owner, and can write every object.
 fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
-    let mut look_at = 0;
+    // What was sent under faults may still arrive so much later, and move something.
+    let mut look_at = simulation.now_us() + LATE_MAX_US;
     let settled = |simulation: &Simulation| {
         if simulation.executor.unfinished() > 0 || simulation.now_us() < look_at {
             return false;
@@ -212,7 +215,8 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         });
     }
     let mad = simulation.peers.iter().position(|peer| peer.mad && !peer.gone);
-    if let Some(at) = mad.filter(|_| simulation.peers.len() > 2) {
+    // Crashes may have left too few to tell who is wrong.
+    if let Some(at) = mad.filter(|_| simulation.lives() > 2) {
         // It has heard the others in peace for long enough by then.
         let pause = simulation.now_us() + 5 * SECOND_US;
         simulation.run(pause, |_| false);

@@ -52,6 +52,7 @@ sabotages! {
     barrier_reads: BarrierReads,
     barrier_grants: BarrierGrants,
     barrier_answers: BarrierAnswers,
+    told_order: ToldOrder,
     prefix: Prefix,
     up_to_date: UpToDate,
     stable: Stable,

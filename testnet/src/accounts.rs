@@ -98,6 +98,22 @@ pub(crate) fn judge(ledger: &mut Ledger, world: &[ObjectId], ends: &BTreeMap<Obj
     judge.finish()
 }
 
+/// Compares where nobody keeps to any protocol: how many commits are gone, and whose gold or trades do not follow from
+/// what was answered. Which trades it were is not looked for.
+pub(crate) fn judge_by_counts(ledger: &Ledger, world: &[ObjectId], ends: &BTreeMap<ObjectId, PlayerEnd>) -> Verdict {
+    let mut verdict = Verdict { unanswered: ledger.open().len() as u64, ..Verdict::default() };
+    let mut missing = 0;
+    for (expected, player) in ledger.stable_accounts().iter().zip(world) {
+        let end = ends.get(player).copied().unwrap_or_default();
+        missing += expected.trades.saturating_sub(end.trades);
+        let gold = GOLD_AT_FIRST.checked_add_signed(expected.gold);
+        verdict.unaccounted += u64::from((Some(end.gold), end.sum) != (gold, expected.sum));
+    }
+    // Each commit is missed by both of its players.
+    verdict.lost_untold = missing.div_ceil(2);
+    verdict
+}
+
 impl<'a> Judge<'a> {
     fn new(ledger: &'a Ledger, world: &'a [ObjectId]) -> Self {
         let mut candidates: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();

@@ -6,7 +6,7 @@
 use crate::audit::{Findings, Tally};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
-use driftmesh::{Mesh, PeerId, Seen, Snapshot};
+use driftmesh::{Mesh, ObjectId, PeerId, Seen, Snapshot, Value};
 use std::time::Duration;
 
 /// Snapshots taken before the audit gives up.
@@ -23,8 +23,8 @@ pub(crate) struct Auditor {
 }
 
 /// What keeps a count from being whole.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Gaps {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Gaps {
     in_transit: u64,
     versions_gone: u64,
 }
@@ -63,43 +63,53 @@ impl Auditor {
     }
 
     async fn count(&self) -> Result<(Tally, Gaps)> {
-        let snapshot = self.mesh.snapshot().context("cannot take a snapshot")?;
         let mut tally = Tally::default();
+        let gaps = self.read_all(|owner, object, value| tally.meet(owner, object, value)).await?;
+        Ok((tally, gaps))
+    }
+
+    /// Shows all objects that are there at one snapshot, each with the name of its owner.
+    pub(crate) async fn read_all(&self, mut meet: impl FnMut(&str, ObjectId, &Value)) -> Result<Gaps> {
+        let snapshot = self.mesh.snapshot().context("cannot take a snapshot")?;
         let mut gaps = Gaps::default();
         let mut owners = self.mesh.peers();
         // It should own nothing; if it does, that counts too.
         owners.push(self.mesh.peer_id());
         for owner in owners {
-            let scanned = self.scan(&snapshot, owner, &mut tally, &mut gaps);
+            let scanned = scan(&snapshot, owner, &mut meet, &mut gaps);
             scanned.await.with_context(|| format!("cannot scan peer {owner}"))?;
         }
-        Ok((tally, gaps))
-    }
-
-    /// Counts all pages of one owner.
-    async fn scan(&self, snapshot: &Snapshot, owner: PeerId, tally: &mut Tally, gaps: &mut Gaps) -> Result<()> {
-        let name = owner.to_string();
-        let mut cursor = Some(0);
-        let mut in_transit = 0;
-        while let Some(from) = cursor {
-            let page =
-                tokio::time::timeout(LIMIT, snapshot.scan(owner, from)).await.context("no page came in time")??;
-            for scanned in page.objects {
-                match scanned.seen {
-                    Seen::Version { value: Some(value), .. } => tally.meet(&name, scanned.object, &value),
-                    Seen::Version { value: None, .. } | Seen::NotYetCreated => {}
-                    Seen::TooOld => gaps.versions_gone += 1,
-                }
-            }
-            in_transit = in_transit.max(page.in_transit);
-            cursor = page.next;
-        }
-        gaps.in_transit += in_transit;
-        Ok(())
+        Ok(gaps)
     }
 
     /// Leaves.
     pub(crate) async fn end(self) {
         self.mesh.shutdown().await;
     }
+}
+
+/// Shows all pages of one owner.
+async fn scan(
+    snapshot: &Snapshot,
+    owner: PeerId,
+    meet: &mut impl FnMut(&str, ObjectId, &Value),
+    gaps: &mut Gaps,
+) -> Result<()> {
+    let name = owner.to_string();
+    let mut cursor = Some(0);
+    let mut in_transit = 0;
+    while let Some(from) = cursor {
+        let page = tokio::time::timeout(LIMIT, snapshot.scan(owner, from)).await.context("no page came in time")??;
+        for scanned in page.objects {
+            match scanned.seen {
+                Seen::Version { value: Some(value), .. } => meet(&name, scanned.object, &value),
+                Seen::Version { value: None, .. } | Seen::NotYetCreated => {}
+                Seen::TooOld => gaps.versions_gone += 1,
+            }
+        }
+        in_transit = in_transit.max(page.in_transit);
+        cursor = page.next;
+    }
+    gaps.in_transit += in_transit;
+    Ok(())
 }

@@ -99,7 +99,7 @@ impl Bots {
         let id = self.next_trade;
         self.next_trade += 1;
         bot.order = Some(UnderWay { trade: Named { id, buyer, seller }, peer });
-        [buyer, seller].into_iter().for_each(|player| self.recovery.tried(player, Instant::now));
+        [buyer, seller].into_iter().for_each(|player| self.recovery.tried(player, peer, Instant::now));
         let order = TradeOrder {
             id,
             bot: u32::try_from(number).unwrap_or(u32::MAX),
@@ -168,8 +168,14 @@ impl Bots {
             let bot = &mut self.bots[*number];
             bot.peer = live.get(count % live.len().max(1)).copied();
             if let Some(order) = bot.order.take() {
+                // Whoever it was about comes first.
+                for player in order.trade.players() {
+                    if self.places.is_away(player) || self.places.at(peer).contains(&player) {
+                        self.places.lose(player);
+                        bot.looks_after.push_front(player);
+                    }
+                }
                 self.given_up.insert(order.trade.id, order);
-                self.failed(*number, order.trade);
             }
         }
         // When the peer had no bots, those of others look after its players.

@@ -147,7 +147,7 @@ impl Chaos {
         };
         self.happened.push(Happened { peer, at, fault });
         if rules.restart && matches!(fault, Fault::Kill { .. }) {
-            let newcomer = peers.start_another().await.context("cannot start a peer in place of the killed one")?;
+            let newcomer = peers.start_another(peer).await.context("cannot start a peer in place of the killed one")?;
             peers.exchange.welcome(newcomer);
             self.restarts += 1;
             peers.exchange.tell(format!("{} joined in its place", number_of(newcomer)));

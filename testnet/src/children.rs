@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 
 /// The hidden subcommand under which the executable runs as a peer process.
 pub(crate) const PEER_PROCESS: &str = "peer-process";
+/// The one under which it runs as a zone server.
+pub(crate) const ZONE_SERVER: &str = "zone-server";
 /// Lines of a child's error output that are kept.
 const ERROR_LINES_MAX: usize = 100;
 /// How long a child may take to end by itself.
@@ -40,13 +42,13 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts a peer process from this very executable, and takes a seat at the exchange for it.
-    pub(crate) fn start(exchange: &Arc<Exchange>) -> Result<Self> {
+    pub(crate) fn start(exchange: &Arc<Exchange>, subcommand: &str) -> Result<Self> {
         let executable = std::env::current_exe().context("cannot find the own executable")?;
         let mut command = Command::new(executable);
         // Plain pipes, read and written by plain threads: a batch of trades then costs one wake-up on either side.
         let (input, way_in) = std::io::pipe().context("cannot make a pipe")?;
         let (output, answers_in) = std::io::pipe().context("cannot make a pipe")?;
-        command.arg(PEER_PROCESS).stdin(input).stdout(answers_in).stderr(Stdio::piped());
+        command.arg(subcommand).stdin(input).stdout(answers_in).stderr(Stdio::piped());
         command.kill_on_drop(true);
         // Ctrl-C at the terminal reaches only the orchestrator, which ends its children in order. And the system wakes
         // a stopped process, to end it, when the orchestrator has died: its group is orphaned then.
@@ -90,6 +92,11 @@ impl Child {
             bail!("peer process {number}: {error}");
         }
         wanted(&answer).ok_or_else(|| anyhow!("peer process {number} gave an unexpected answer: {answer:?}"))
+    }
+
+    /// Takes the answers that have come, without waiting.
+    pub(crate) fn take_all(&mut self) -> Result<Vec<Answer>> {
+        std::iter::from_fn(|| self.answers.try_recv().ok()).collect()
     }
 
     /// What the end of the process was, when it ended by itself.

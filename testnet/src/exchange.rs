@@ -265,17 +265,18 @@ impl Exchange {
     }
 
     /// What keeps the groups from being whole: which peers, and why.
-    pub(crate) fn not_whole(&self) -> Vec<(usize, &'static str)> {
+    pub(crate) fn not_whole(&self) -> Vec<(usize, String)> {
         let inner = self.lock();
         let others = (inner.live().len() as u64).saturating_sub(1);
         let since = inner.last_change.max(Instant::now().checked_sub(STATUS_AGE_MAX).unwrap_or(inner.last_change));
         let why = |seat: &Seat| match (seat.life, seat.status_since(since)) {
             (Life::Dead, _) => None,
-            (Life::Starting | Life::Paused, _) => Some("takes no trades"),
-            (Life::Live, None) => Some("has not told how it stands"),
-            (Life::Live, Some(status)) if status.connected != others => Some("does not see just the live peers"),
-            (Life::Live, Some(status)) if !status.whole => Some("knows a group that is not whole"),
-            (Life::Live, Some(_)) => None,
+            (Life::Starting | Life::Paused, _) => Some("takes no trades".to_owned()),
+            (Life::Live, None) => Some("has not told how it stands".to_owned()),
+            (Life::Live, Some(status)) if status.connected != others => {
+                Some("does not see just the live peers".to_owned())
+            }
+            (Life::Live, Some(status)) => status.not_whole.as_ref().map(|why| format!("says: {why}")),
         };
         inner.seats.iter().enumerate().filter_map(|(number, seat)| Some((number, why(seat)?))).collect()
     }

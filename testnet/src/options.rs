@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 const PEERS_MAX: u64 = 64;
 /// Longest run, seconds.
 const SECONDS_MAX: u64 = 86_400;
+/// A peer is killed unless told otherwise where the others can go on without it: in a mesh of so many, with so many
+/// followers in each group, and with time to see that they do.
+const KILL_PEERS: u64 = 3;
+const KILL_REPLICAS: u8 = 2;
+const KILL_SECONDS: u64 = 5;
 /// Most kills, and most pauses.
 const FAULTS_MAX: u64 = 1_000;
 /// Most followers of a group.
@@ -42,6 +47,9 @@ pub(crate) enum Command {
     /// One peer of a testnet, started and spoken to by the testnet itself.
     #[command(name = crate::children::PEER_PROCESS, hide = true)]
     PeerProcess,
+    /// One zone server of a naive testnet, likewise.
+    #[command(name = crate::children::ZONE_SERVER, hide = true)]
+    ZoneServer,
 }
 
 /// What can be measured.
@@ -53,12 +61,36 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// How long the objects of a peer are out of reach after it was killed, and after it was frozen.
+    Failover(FailoverOptions),
     /// Reads and ownership of objects elsewhere, in bare round trips of the same connection.
     Remote {
         /// Also writes the figures to this file, as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+}
+
+/// The options of the benchmark of failovers.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FailoverOptions {
+    /// How many objects the peer owns that fails.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=PLAYERS_MAX))]
+    pub(crate) objects: u64,
+    /// Also writes the figures to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What holds the game world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// Peers of a mesh.
+    #[default]
+    Mesh,
+    /// Zone servers that save to files and hand players over without a protocol, for contrast: the damage that a kill does
+    /// is told, and is no error.
+    Naive,
 }
 
 /// The testnet's options.
@@ -82,9 +114,10 @@ pub(crate) struct RunOptions {
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// How many peers to kill (SIGKILL) while the bots trade; the busiest is the first.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=FAULTS_MAX))]
-    pub(crate) kill: u64,
+    /// How many peers to kill (SIGKILL) while the bots trade; the busiest is the first. 1 unless given, where the others
+    /// can go on: with 3 peers, 2 replicas and 5 s at least.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=FAULTS_MAX))]
+    pub(crate) kill: Option<u64>,
     /// How many peers to pause for 5 s (SIGSTOP, SIGCONT) while the bots trade.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=FAULTS_MAX))]
     pub(crate) pause: u64,
@@ -97,6 +130,9 @@ pub(crate) struct RunOptions {
     /// How many followers each group has.
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=REPLICAS_MAX))]
     pub(crate) replicas: u8,
+    /// What holds the game world.
+    #[arg(long, value_enum, default_value_t = Mode::Mesh)]
+    pub(crate) mode: Mode,
 }
 
 /// The simulator's options.
@@ -120,12 +156,32 @@ pub(crate) struct SimOptions {
 }
 
 impl RunOptions {
+    /// How many peers are killed.
+    pub(crate) fn kills(&self) -> u64 {
+        let others_go_on = self.peers >= KILL_PEERS && self.replicas >= KILL_REPLICAS && self.seconds >= KILL_SECONDS;
+        self.kill.unwrap_or(u64::from(others_go_on))
+    }
+
+    /// Whether a new process is started in place of each that was killed: a zone is nowhere else.
+    pub(crate) fn restarts(&self) -> bool {
+        self.restart || self.mode == Mode::Naive
+    }
+
+    /// What is said of the kills before anything happens, for people who did not ask for any.
+    pub(crate) fn note_on_kills(&self) -> Option<&'static str> {
+        match (self.kill, self.kills()) {
+            (Some(_), _) => None,
+            (None, 0) => Some("no peer is killed: that takes 3 peers, 2 replicas and 5 s (or --kill N)"),
+            (None, _) => Some("half-way the busiest peer is killed (SIGKILL); --kill 0 lets all of them live"),
+        }
+    }
+
     /// Checks what no single option can check.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.kill >= self.peers && (!self.restart || self.peers == 1) {
+        let kills = self.kills();
+        if kills >= self.peers && (!self.restarts() || self.peers == 1) {
             bail!(
-                "--kill {} --peers {}: one peer must be left; give more peers, or --restart with two at least",
-                self.kill,
+                "--kill {kills} --peers {}: one peer must be left; give more peers, or --restart with two at least",
                 self.peers
             );
         }
@@ -193,9 +249,29 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_main_job() {
         let run = parsed(&[]).unwrap().run;
-        assert_eq!((run.peers, run.seconds, run.players, run.kill, run.pause), (5, 20, 10_000, 0, 0));
+        assert_eq!((run.peers, run.seconds, run.players, run.kills(), run.pause), (5, 20, 10_000, 1, 0));
         assert_eq!(run.locality, 0.95);
         assert!(run.check().is_ok());
+    }
+
+    #[test]
+    fn a_peer_is_killed_where_the_others_can_go_on_and_nothing_else_was_said() {
+        let kills = |arguments: &[&str]| {
+            let run = parsed(arguments).unwrap().run;
+            (run.kills(), run.note_on_kills().is_some_and(|note| note.contains("is killed (SIGKILL)")))
+        };
+        assert_eq!(kills(&[]), (1, true));
+        assert_eq!(kills(&["--peers", "3", "--seconds", "5"]), (1, true));
+        let cannot: [&[&str]; 3] = [&["--peers", "2"], &["--replicas", "1"], &["--seconds", "4"]];
+        for arguments in cannot {
+            assert_eq!(kills(arguments), (0, false), "{arguments:?}");
+            assert!(parsed(arguments).unwrap().run.note_on_kills().is_some(), "{arguments:?}");
+        }
+        // What was asked for is done, wherever it may.
+        assert_eq!(kills(&["--kill", "0"]), (0, false));
+        assert_eq!(kills(&["--kill", "2", "--replicas", "0", "--seconds", "1"]), (2, false));
+        assert!(parsed(&["--kill", "0"]).unwrap().run.note_on_kills().is_none());
+        assert!(parsed(&["--peers", "1"]).unwrap().run.check().is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::answers::{Answers, ORPHANED};
 use crate::executor::Executor;
 use crate::frames::{self, Kind};
+use crate::marks::Marks;
 use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_receipt};
 use crate::records::TradeOrder;
 use crate::{fates, world};
@@ -33,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
         let (sender, mut orders) = unbounded_channel();
         let input = Input { orders: sender, executor: Arc::clone(&executor), answers: Arc::clone(&answers) };
         std::thread::spawn(move || input.read());
-        let mut process = Process { answers, mesh: None, executor };
+        let mut process = Process { answers, mesh: None, executor, marks: Marks::default() };
         while let Some(order) = orders.recv().await {
             if let Err(error) = process.obey(order).await {
                 process.answers.tell(&Answer::Failed { error: format!("{error:#}") });
@@ -84,6 +85,7 @@ struct Process {
     answers: Arc<Answers>,
     mesh: Option<Mesh>,
     executor: Arc<OnceLock<Mutex<Executor>>>,
+    marks: Marks,
 }
 
 impl Process {
@@ -93,7 +95,7 @@ impl Process {
 
     async fn obey(&mut self, order: Order) -> Result<()> {
         let answer = match order {
-            Order::Start { mesh, secret, join, replicas } => {
+            Order::Start { mesh, secret, join, replicas, place: _ } => {
                 self.start(&mesh, secret, join.as_deref(), replicas).await?
             }
             Order::WaitForPeers { others } => self.wait_for_peers(others).await?,
@@ -111,6 +113,27 @@ impl Process {
                 Answer::Fates { fates: fates::fates(self.mesh()?, &receipts).await }
             }
             Order::Settle => self.settle().await?,
+            Order::CreateMarks { count } => {
+                let mesh = self.mesh()?.clone();
+                Answer::Created { players: pack(&self.marks.create(&mesh, count).await?) }
+            }
+            Order::Beat => {
+                let mesh = self.mesh()?.clone();
+                self.marks.begin(&mesh)?;
+                Answer::Ready
+            }
+            Order::Gap => {
+                let longest = self.marks.longest_gap()?;
+                Answer::Gap { longest_us: u64::try_from(longest.as_micros()).unwrap_or(u64::MAX) }
+            }
+            Order::LearnMarks { marks } => {
+                self.marks.learn(unpack(&marks)?);
+                Answer::Ready
+            }
+            Order::Mark => {
+                self.marks.mark(self.mesh()?, &self.answers);
+                Answer::Ready
+            }
         };
         self.answers.tell(&answer);
         Ok(())
@@ -175,7 +198,7 @@ fn status(mesh: &Mesh) -> PeerStatus {
     PeerStatus {
         owned: status.owned as u64,
         connected: mesh.peers().len() as u64,
-        whole: status.may_stop,
+        not_whole: status.may_not_stop_because,
         arrived: metrics.arrived,
         aborts: metrics.aborts,
         frames_sent: status.transport.frames_sent,

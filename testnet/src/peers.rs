@@ -2,11 +2,10 @@
 //!
 //! It refuses to keep a process beyond its own end, and to see game objects itself: the auditing peer does.
 
-use crate::children::Child;
+use crate::children::{Child, PEER_PROCESS, ZONE_SERVER};
 use crate::exchange::Exchange;
 use crate::fates::Fate;
 use crate::ledger::{Ledger, Question};
-use crate::options::RunOptions;
 use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
 use crate::world::share;
 use anyhow::{Context, Result};
@@ -35,13 +34,13 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    pub(crate) fn new(options: &RunOptions) -> Self {
+    fn new(replicas: u8, seed: Option<u64>) -> Self {
         let mut chance = Rng::new();
         Self {
             mesh: format!("testnet-{:016x}", chance.u64(..)),
             secret: format!("{:032x}", chance.u128(..)),
-            seed: options.seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
-            replicas: usize::from(options.replicas),
+            seed: seed.unwrap_or_else(|| chance.u64(..u64::from(u32::MAX))),
+            replicas: usize::from(replicas),
         }
     }
 }
@@ -53,7 +52,10 @@ pub(crate) struct Peers {
     pub(crate) exchange: Arc<Exchange>,
     /// What all peers share.
     pub(crate) meeting: Meeting,
+    subcommand: &'static str,
     children: Vec<Child>,
+    /// Whose place each process takes: its own, or that of one that was killed.
+    places: Vec<usize>,
     names: Vec<String>,
     addresses: Vec<String>,
     /// The players created at each peer, packed.
@@ -68,11 +70,13 @@ pub(crate) fn number_of(peer: usize) -> String {
 }
 
 impl Peers {
-    /// None yet.
-    pub(crate) fn new(options: &RunOptions) -> Self {
+    /// None yet; each is to have so many followers. What is drawn comes from the seed, which is drawn unless given.
+    pub(crate) fn new(replicas: u8, seed: Option<u64>) -> Self {
         Self {
             exchange: Arc::new(Exchange::new()),
-            meeting: Meeting::new(options),
+            meeting: Meeting::new(replicas, seed),
+            subcommand: PEER_PROCESS,
+            places: Vec::new(),
             children: Vec::new(),
             names: Vec::new(),
             addresses: Vec::new(),
@@ -81,29 +85,35 @@ impl Peers {
         }
     }
 
+    /// Zone servers instead of peers.
+    pub(crate) fn of_zones(seed: Option<u64>) -> Self {
+        Self { subcommand: ZONE_SERVER, ..Self::new(0, seed) }
+    }
+
     /// Starts so many, and waits until they see each other.
     pub(crate) async fn start(&mut self, count: usize) -> Result<()> {
         // All processes start at the same time; the peers one after the other.
         for _ in 0..count {
-            self.children.push(Child::start(&self.exchange)?);
+            self.children.push(Child::start(&self.exchange, self.subcommand)?);
         }
         for number in 0..count {
-            self.start_peer(number).await?;
+            self.start_peer(number, number).await?;
         }
         let all: Vec<usize> = (0..count).collect();
         self.see_others(&all, count - 1).await
     }
 
-    async fn start_peer(&mut self, number: usize) -> Result<()> {
+    async fn start_peer(&mut self, number: usize, place: usize) -> Result<()> {
         let join = self.address_to_join();
         let Meeting { mesh, secret, replicas, .. } = &self.meeting;
-        let start = Order::Start { mesh: mesh.clone(), secret: secret.clone(), join, replicas: *replicas };
+        let start = Order::Start { mesh: mesh.clone(), secret: secret.clone(), join, replicas: *replicas, place };
         let child = &mut self.children[number];
         child.order(&start).await?;
         let started = child.take(ORDER_LIMIT, |answer| {
             if let Answer::Started { peer, address } = answer { Some((peer.clone(), address.clone())) } else { None }
         });
         let (peer, address) = started.await?;
+        self.places.push(place);
         self.names.push(peer);
         self.addresses.push(address);
         Ok(())
@@ -121,13 +131,14 @@ impl Peers {
         Ok(())
     }
 
-    /// Starts one more that joins the live ones, and tells it the world. Returns its number.
-    pub(crate) async fn start_another(&mut self) -> Result<usize> {
+    /// Starts one more in place of one that was killed: it joins the live ones, and is told the world. Returns its number.
+    pub(crate) async fn start_another(&mut self, killed: usize) -> Result<usize> {
         let others = self.exchange.live().len();
-        let child = Child::start(&self.exchange)?;
+        let child = Child::start(&self.exchange, self.subcommand)?;
         let number = child.number();
         self.children.push(child);
-        self.start_peer(number).await?;
+        let place = self.places.get(killed).copied().unwrap_or(killed);
+        self.start_peer(number, place).await?;
         self.see_others(&[number], others).await?;
         self.tell_world(&[number]).await?;
         Ok(number)
@@ -241,7 +252,7 @@ impl Peers {
     }
 
     /// Gives these peers an order, then takes their answers.
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &mut self,
         peers: &[usize],
         order: &Order,

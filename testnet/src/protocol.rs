@@ -22,6 +22,8 @@ pub(crate) enum Order {
         join: Option<String>,
         /// How many followers its group is to have.
         replicas: usize,
+        /// Its number, or that of the killed process whose place it takes.
+        place: usize,
     },
     /// Wait until so many others are there.
     WaitForPeers {
@@ -54,6 +56,22 @@ pub(crate) enum Order {
     },
     /// Wait until nothing moves any more, and tell.
     Settle,
+    /// Create marks, in a benchmark.
+    CreateMarks {
+        /// How many.
+        count: u64,
+    },
+    /// Begin to work steadily with marks that were created here.
+    Beat,
+    /// Tell the longest gap in that work since the last such order.
+    Gap,
+    /// Know the marks of another peer.
+    LearnMarks {
+        /// Which, as [`pack`] writes them.
+        marks: String,
+    },
+    /// Mark them; each transaction is told.
+    Mark,
 }
 
 /// What a peer process answers.
@@ -98,6 +116,16 @@ pub(crate) enum Answer {
     },
     /// Nothing moves at this peer.
     Settled(Settled),
+    /// The longest gap in the steady work.
+    Gap {
+        /// How long, microseconds.
+        longest_us: u64,
+    },
+    /// A transaction has marked some.
+    Marked {
+        /// How many.
+        count: u64,
+    },
     /// An order failed. The process ends.
     Failed {
         /// Why.
@@ -112,8 +140,9 @@ pub(crate) struct PeerStatus {
     pub(crate) owned: u64,
     /// Other peers that it is connected to.
     pub(crate) connected: u64,
-    /// Whether every group that it knows of has all its members, and these all of its state.
-    pub(crate) whole: bool,
+    /// Why not every group that it leads has all its members, and these all of its state, or a group has no leader;
+    /// `None` when all is whole.
+    pub(crate) not_whole: Option<String>,
     /// Objects that came here.
     pub(crate) arrived: u64,
     /// Attempts of transactions that ended without a commit.
@@ -206,7 +235,7 @@ mod tests {
 
     #[test]
     fn orders_and_answers_survive() {
-        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2 };
+        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2, place: 0 };
         let text = serde_json::to_string(&order).unwrap();
         assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { join: None, replicas: 2, .. }));
         let answer = Answer::Fates { fates: vec![Fate::Stable, Fate::Lost, Fate::Unknown] };

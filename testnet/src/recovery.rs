@@ -62,10 +62,10 @@ impl Recovery {
         }
     }
 
-    /// A bot sends an order that names a player.
-    pub(crate) fn tried(&mut self, player: u32, now: impl FnOnce() -> Instant) {
+    /// A bot sends an order to a peer that names a player. What still goes to the dead one counts for nothing.
+    pub(crate) fn tried(&mut self, player: u32, peer: usize, now: impl FnOnce() -> Instant) {
         let was_tried = self.tried[index(player)];
-        if let Some(kill) = self.kill_of(player).filter(|_| !was_tried)
+        if let Some(kill) = self.kill_of(player).filter(|kill| !was_tried && kill.peer != peer)
             && now() - kill.at <= TRIED_WITHIN
         {
             kill.missed += 1;
@@ -119,26 +119,37 @@ mod tests {
         let at = Instant::now();
         let after = |millis| at + Duration::from_millis(millis);
         let mut recovery = Recovery::new(300);
-        recovery.tried(5, || at);
+        recovery.tried(5, 1, || at);
         recovery.killed(0, 0..200, at);
         // What the dead peer had answered before is no recovery, and who was elsewhere does not count.
         recovery.committed(7, 0, after(1));
-        recovery.tried(250, || after(1));
+        recovery.tried(250, 1, || after(1));
         recovery.committed(250, 1, after(1));
         assert_eq!(recovery.results(), [Recovered { first: None, most: None, missed: 0 }]);
         for player in 0..100 {
-            recovery.tried(player, || after(1));
-            recovery.tried(player, || after(2));
+            recovery.tried(player, 1, || after(1));
+            recovery.tried(player, 1, || after(2));
             recovery.committed(player, 1, after(100 + u64::from(player)));
         }
         recovery.committed(0, 2, after(900));
         let found = recovery.results()[0];
         assert_eq!(found.first, Some(Duration::from_millis(100)));
         assert_eq!((found.most, found.missed), (Some(Duration::from_millis(198)), 0));
-        recovery.tried(100, || after(900));
-        recovery.tried(101, || after(900));
+        recovery.tried(100, 1, || after(900));
+        recovery.tried(101, 1, || after(900));
         assert_eq!(recovery.results()[0].most, None);
         assert_eq!(recovery.results()[0].missed, 2);
+    }
+
+    #[test]
+    fn what_goes_to_the_dead_peer_is_no_try() {
+        let at = Instant::now();
+        let mut recovery = Recovery::new(2);
+        recovery.killed(0, 0..2, at);
+        recovery.tried(0, 0, || at);
+        assert_eq!(recovery.results()[0].missed, 0);
+        recovery.tried(0, 1, || at);
+        assert_eq!(recovery.results()[0].missed, 1);
     }
 
     #[test]
@@ -147,8 +158,8 @@ mod tests {
         let after = |millis| at + Duration::from_millis(millis);
         let mut recovery = Recovery::new(2);
         recovery.killed(0, 0..2, at);
-        recovery.tried(0, || after(500));
-        recovery.tried(1, || after(3_000));
+        recovery.tried(0, 1, || after(500));
+        recovery.tried(1, 1, || after(3_000));
         recovery.committed(0, 1, after(800));
         recovery.committed(1, 1, after(3_001));
         assert_eq!(recovery.results()[0].most, Some(Duration::from_millis(800)));
@@ -160,7 +171,7 @@ mod tests {
         let mut recovery = Recovery::new(2);
         recovery.killed(0, 0..1, at);
         recovery.killed(1, 0..2, at + Duration::from_millis(10));
-        recovery.tried(0, || at + Duration::from_millis(20));
+        recovery.tried(0, 1, || at + Duration::from_millis(20));
         recovery.committed(0, 2, at + Duration::from_millis(30));
         let found = recovery.results();
         assert_eq!((found[0].first, found[1].first), (Some(Duration::from_millis(30)), None));

@@ -9,7 +9,7 @@ use crate::chaos::Chaos;
 use crate::exchange::Work;
 use crate::faults::Fault;
 use crate::numbers::{float, grouped, per_second, ratio};
-use crate::options::RunOptions;
+use crate::options::{Mode, RunOptions};
 use crate::protocol::PeerStatus;
 use crate::recovery::Recovered;
 use crate::seats::Life;
@@ -35,6 +35,8 @@ const ACKED_BEFORE_STABLE_MIN: f64 = 0.5;
 /// The report of a run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Report {
+    /// What held the game world.
+    pub(crate) mode: &'static str,
     /// Peer processes.
     pub(crate) peers: u64,
     /// For how long the bots were to trade.
@@ -162,6 +164,10 @@ impl Report {
     pub(crate) fn new(options: &RunOptions, outcome: Outcome) -> Self {
         let Outcome { seed, live, work, chaos, audit, verdict, lost_window, troubles } = outcome;
         let mut report = Self { seed, peers: options.peers, ..Self::default() };
+        report.mode = match options.mode {
+            Mode::Mesh => "mesh",
+            Mode::Naive => "naive",
+        };
         report.seconds = options.seconds;
         report.players = options.players;
         report.locality = options.locality;
@@ -511,11 +517,12 @@ mod tests {
             locality: 0.95,
             seed: None,
             json: None,
-            kill: 0,
+            kill: Some(0),
             pause: 0,
             restart: false,
             together: false,
             replicas: 2,
+            mode: Mode::Mesh,
         };
         let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
         (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);

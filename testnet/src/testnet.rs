@@ -11,8 +11,9 @@ use crate::exchange::Exchange;
 use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::live_table;
+use crate::naive::{self, folder_of};
 use crate::numbers::grouped;
-use crate::options::RunOptions;
+use crate::options::{Mode, RunOptions};
 use crate::output::{self, Redrawn};
 use crate::peers::{Peers, number_of};
 use crate::protocol::Settled;
@@ -43,7 +44,13 @@ pub(crate) enum Ended {
 
 /// Runs the testnet until it is done or interrupted. No peer process is left when this returns, whatever happens.
 pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = Interrupt>) -> Result<Ended> {
-    let mut peers = Peers::new(options);
+    let mut peers = match options.mode {
+        Mode::Mesh => Peers::new(options.replicas, options.seed),
+        Mode::Naive => Peers::of_zones(options.seed),
+    };
+    if options.mode == Mode::Naive {
+        std::fs::create_dir(folder_of(&peers.meeting.mesh)).context("cannot create a folder for the zones")?;
+    }
     let ended = tokio::select! {
         report = run_all(&mut peers, options) => report.map(|report| Ended::Reported(Box::new(report))),
         interrupt = interrupt => Ok(Ended::Interrupted(interrupt)),
@@ -57,6 +64,10 @@ pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = In
         peers.error_lines().iter().for_each(|line| output::error_line(line));
     }
     peers.end().await;
+    if options.mode == Mode::Naive {
+        // What is left of it is in the folder for such things.
+        let _ = std::fs::remove_dir_all(folder_of(&peers.meeting.mesh));
+    }
     ended
 }
 
@@ -72,18 +83,30 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         grouped(totals.items),
         grouped(totals.gold)
     ));
+    if let Some(note) = options.note_on_kills() {
+        output::line(note);
+    }
     let mut troubles = Vec::new();
     let chaos = work(peers, options, &shares).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
     troubles.append(&mut peers.contradictions().await?);
-    let audit = audit(peers, totals, &mut troubles).await?;
+    let audit = match options.mode {
+        Mode::Mesh => audit(peers, totals, &mut troubles).await?,
+        Mode::Naive => {
+            peers.settle().await?;
+            naive::audit(&peers.meeting.mesh, totals)?
+        }
+    };
     let exchange = &peers.exchange;
     let begun = exchange.begun();
     let outcome = Outcome {
         seed: peers.meeting.seed,
         live: peers.names(&exchange.live()),
-        verdict: exchange.ledger(|ledger| accounts::judge(ledger, &peers.world, &audit.players)),
+        verdict: exchange.ledger(|ledger| match options.mode {
+            Mode::Mesh => accounts::judge(ledger, &peers.world, &audit.players),
+            Mode::Naive => accounts::judge_by_counts(ledger, &peers.world, &audit.players),
+        }),
         lost_window: exchange.ledger(|ledger| chaos.lost_window(ledger, begun)),
         work: exchange.work(),
         chaos,
@@ -100,8 +123,8 @@ async fn work(peers: &mut Peers, options: &RunOptions, shares: &[usize]) -> Resu
     let run = Duration::from_secs(options.seconds);
     let mut rng = Rng::with_seed(peers.meeting.seed);
     exchange.open(shares, options.locality, rng.u64(..))?;
-    let plan = faults::plan(options.kill, options.pause, run, &mut rng);
-    let rules = Rules { together: options.together, restart: options.restart, run };
+    let plan = faults::plan(options.kills(), options.pause, run, &mut rng);
+    let rules = Rules { together: options.together, restart: options.restarts(), run };
     let working = async {
         let faults = chaos::carry_out(peers, plan, rules, &mut rng);
         let ((), chaos) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
@@ -160,8 +183,8 @@ async fn tell_statuses(exchange: &Exchange) -> Result<()> {
     Ok(())
 }
 
-/// Waits after faults until all groups are whole again.
-async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result<()> {
+/// Waits until all groups are whole; if that takes too long, the troubles say why.
+pub(crate) async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>) -> Result<()> {
     let begun = Instant::now();
     while !exchange.is_whole() {
         if begun.elapsed() > WHOLE_LIMIT {

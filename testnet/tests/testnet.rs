@@ -53,6 +53,7 @@ fn a_small_world_is_traded_in_and_audited() {
     let output = run(&["--peers", "3", "--seconds", "3", "--players", "600", "--seed", "7", "--json", file.path()]);
     let (printed, errors) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("no peer is killed: that takes"), "{printed}");
     assert!(printed.contains("gold 60,000 of 60,000, items 1,200 of 1,200, duplicates 0"), "{printed}");
     let report = file.json();
     let exact = [
@@ -120,18 +121,62 @@ fn a_run_that_proves_too_little_is_invalid() {
 #[test]
 fn a_killed_peer_is_accounted_for() {
     let file = Scratch::new("killed");
-    let arguments = ["--peers", "3", "--seconds", "4", "--players", "300", "--seed", "3", "--kill", "1"];
+    let arguments = ["--peers", "4", "--seconds", "8", "--players", "300", "--seed", "3"];
     let output = run(&[&arguments[..], &["--restart", "--json", file.path()]].concat());
-    let printed = text(&output.stdout);
+    let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(printed.contains("half-way the busiest peer is killed"), "{printed}");
     assert!(printed.contains(" is killed") && printed.contains("joined in its place"), "{printed}");
     let report = file.json();
-    assert_eq!((&report["kills"], &report["restarts"]), (&1.into(), &1.into()), "{printed}");
+    let exact = [
+        ("kills", 1),
+        ("restarts", 1),
+        ("gold_found", 30_000),
+        ("items_found", 600),
+        ("duplicates", 0),
+        ("lost_untold", 0),
+        ("lost_but_present", 0),
+        ("unknown", 0),
+        ("unaccounted", 0),
+    ];
+    for (key, value) in exact {
+        assert_eq!(report[key], value, "{key}: {printed}\n{errors}");
+    }
     assert!(report["commits"].as_u64().unwrap() >= 1_000, "{printed}");
-    let zeros = ["lost_untold", "lost_but_present", "unknown", "unaccounted"];
-    let is_clean = zeros.iter().all(|key| report[key] == 0) && report["gold_found"] == report["gold_expected"];
-    // A run that lost something untold must not be called good.
-    assert!(is_clean || output.status.code() == Some(1), "{printed}");
-    assert_eq!(output.status.success(), report["invalid"] == serde_json::json!([]), "{printed}");
+    assert!(report["recovery_first_ms"].is_number(), "{printed}");
+    // Only that the machine was too slow for the players to be served again may keep the run from counting.
+    let slow = "less than 99 % were served again";
+    let reasons = report["invalid"].as_array().unwrap();
+    assert!(reasons.iter().all(|reason| reason.as_str().unwrap().contains(slow)), "{printed}\n{errors}");
+    assert_eq!(output.status.success(), reasons.is_empty(), "{printed}");
+}
+
+#[test]
+fn zone_servers_without_a_protocol_are_damaged_by_a_kill_and_that_is_told() {
+    let file = Scratch::new("naive");
+    let arguments = ["--mode", "naive", "--peers", "3", "--seconds", "6", "--players", "600", "--seed", "3"];
+    let output = run(&[&arguments[..], &["--locality", "0.5", "--json", file.path()]].concat());
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}\n{}", text(&output.stderr));
+    let report = file.json();
+    assert_eq!((&report["mode"], &report["kills"], &report["restarts"]), (&"naive".into(), &1.into(), &1.into()));
+    assert!(report["duplicates"].as_u64().unwrap() > 0, "{printed}");
+    assert!(report["lost_untold"].as_u64().unwrap() > 0, "{printed}");
+    assert!(printed.contains("DAMAGE: "), "{printed}");
+}
+
+#[test]
+fn a_failover_is_measured_and_every_object_is_changed_once() {
+    let file = Scratch::new("failover");
+    let output = run(&["bench", "failover", "--objects", "2000", "--json", file.path()]);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}\n{}", text(&output.stderr));
+    let report = file.json();
+    let figures = &report["failover"];
+    assert_eq!(figures["invalid"], serde_json::json!([]), "{printed}");
+    for key in ["first_ms", "p99_ms", "frozen_first_ms", "frozen_p99_ms", "gap_before_ms", "gap_after_ms"] {
+        assert!(figures[key].as_f64().unwrap() > 0.0, "{key}: {printed}");
+    }
+    assert_eq!(figures["objects"], 2_000);
 }
 
 #[test]
@@ -140,6 +185,8 @@ fn bad_options_are_refused_before_anything_starts() {
     assert_refused(&["--locality", "2.0"], "from 0 to 1");
     assert_refused(&["--players", "4"], "two players");
     assert_refused(&["--kill", "5"], "one peer must be left");
+    assert_refused(&["--mode", "clever"], "--mode");
+    assert_refused(&["bench", "failover", "--objects", "1"], "--objects");
     assert_refused(&["--pause", "1", "--peers", "1"], "nobody would be there");
     assert_refused(&["--replicas", "7"], "--replicas");
     assert_refused(&["--json", "/no/such/folder/report.json"], "cannot write there");

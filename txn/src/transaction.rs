@@ -98,4 +98,16 @@ impl Transaction {
         self.intents.values().any(|intent| *intent == Intent::Waiting)
             || self.reads.values().any(|read| read.remote == Some(RemoteRead::Waiting))
     }
+
+    /// Whether the attempt has seen anything of its peer's own group.
+    #[must_use]
+    pub fn has_read_here(&self) -> bool {
+        !self.intents.is_empty() || self.reads.values().any(|read| read.remote.is_none())
+    }
+
+    /// Whether the attempt has asked others for what they see.
+    #[must_use]
+    pub fn has_read_elsewhere(&self) -> bool {
+        self.reads.values().any(|read| read.remote.is_some())
+    }
 }

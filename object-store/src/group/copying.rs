@@ -6,11 +6,11 @@
 
 use super::Closed;
 use crate::consensus::{MemberId, Membership, Message};
-use crate::state::{Slice, State};
+use crate::state::{BadSlice, Slice, State};
 use crate::{Entry, Group};
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// About how much one slice carries, bytes: making one must stay well below a millisecond.
 const SLICE_BYTES: usize = 48 << 10;
@@ -123,11 +123,26 @@ pub(crate) struct CopyIn {
     period: (Generation, Term),
     at: Lsn,
     taken: u64,
+    /// Slices that came before those they follow, by number: messages of different sizes overtake each other. No more
+    /// than may be under way (R24).
+    early: BTreeMap<u64, Slice>,
     state: State,
     out: Vec<GroupMessage>,
 }
 
 impl CopyIn {
+    /// Takes a slice, and those that waited for it.
+    fn take_in(&mut self, number: u64, slice: Slice) -> Result<(), BadSlice> {
+        if number >= self.taken && number - self.taken < SLICES_AHEAD as u64 {
+            self.early.insert(number, slice);
+        }
+        while let Some(next) = self.early.remove(&self.taken) {
+            self.state.install_slice(next)?;
+            self.taken += 1;
+        }
+        Ok(())
+    }
+
     pub(crate) fn take_messages(&mut self) -> Vec<(MemberId, GroupMessage)> {
         let to = self.from;
         std::mem::take(&mut self.out).into_iter().map(|message| (to, message)).collect()
@@ -220,16 +235,14 @@ impl Group {
         let known = |copy: &CopyIn| (copy.from, copy.period, copy.at) == (from, period, slice.at);
         if !self.copy_in.as_ref().is_some_and(known) {
             let state = State::default();
-            self.copy_in = Some(CopyIn { from, period, at: slice.at, taken: 0, state, out: Vec::new() });
+            let early = BTreeMap::new();
+            self.copy_in = Some(CopyIn { from, period, at: slice.at, taken: 0, early, state, out: Vec::new() });
         }
         let Some(copy) = &mut self.copy_in else { return };
-        if slice.number == copy.taken {
-            if copy.state.install_slice(slice.slice).is_err() {
-                // R25: it comes from a faulty peer; the copy is asked for anew by not being acknowledged.
-                self.copy_in = None;
-                return;
-            }
-            copy.taken += 1;
+        if copy.take_in(slice.number, slice.slice).is_err() {
+            // R25: it comes from a faulty peer; the copy is asked for anew by not being acknowledged.
+            self.copy_in = None;
+            return;
         }
         copy.out.push(GroupMessage::SliceTaken { at: copy.at, number: copy.taken });
     }

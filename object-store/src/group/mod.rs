@@ -231,12 +231,14 @@ impl Group {
     fn note_undone(&mut self, entry: &Entry) {
         match entry {
             Entry::TransferOut { object, epoch, to, .. } => self.undone.push((*object, *to, *epoch)),
-            Entry::TransferIn { object, epoch, .. } => self.undone.push((*object, self.id, *epoch)),
             Entry::TakenBack { to, number } => {
                 let transit = self.state.unsettled(*to, *number);
                 self.undone.extend(transit.map(|transit| (transit.object, self.id, transit.epoch.next())));
             }
-            Entry::TermStart { .. }
+            // R3: what arrived here and did not after all is on its way here all the same: grants leave when the departure
+            // is stable, so that other groups' pointers to here stay true.
+            Entry::TransferIn { .. }
+            | Entry::TermStart { .. }
             | Entry::Commit { .. }
             | Entry::Handed { .. }
             | Entry::Refused { .. }

@@ -48,16 +48,31 @@ impl From<FateTold> for Fate {
     }
 }
 
+impl From<Fate> for FateTold {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Stable { copies } => Self::Stable { copies },
+            Fate::Lost { why: Loss::NotInJournal } => Self::Lost,
+            Fate::Unknown { .. } => Self::Unknown,
+        }
+    }
+}
+
 /// Somebody who waits for what is no transaction; what it asked is forgotten when it is dropped.
-struct Waiter<H: Host> {
+pub(super) struct Waiter<H: Host> {
     host: H,
     id: TxnId,
 }
 
 impl<H: Host> Waiter<H> {
-    fn new(host: H) -> Self {
+    pub(super) fn new(host: H) -> Self {
         let id = host.step(|peer, _| peer.new_waiter());
         Self { host, id }
+    }
+
+    /// Under which name it waits.
+    pub(super) const fn id(&self) -> TxnId {
+        self.id
     }
 
     async fn wait(&self, step: impl Fn(&mut Peer, Now, TxnId) -> Poll<FateTold>) -> Fate {

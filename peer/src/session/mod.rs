@@ -5,6 +5,7 @@
 
 mod error;
 mod explain;
+mod fate_stream;
 mod fates;
 mod host;
 mod mutable;
@@ -22,6 +23,7 @@ mod write_set;
 
 pub use error::{Error, Outcome, Result};
 pub use explain::explain;
+pub use fate_stream::{FATES_MAX, Fates, FatesFull, Settled};
 pub use fates::{Fate, Loss, fate, settled};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;

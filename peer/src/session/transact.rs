@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
-use crate::steps::{Begin, Committed, StepError, TxnWrites};
+use crate::steps::{Begin, Committed, StepError};
 use driftmesh_model::Micros;
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
@@ -172,16 +172,13 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
         Err(error) => {
             tx.close();
             // An attempt that has ended is retried, whatever the closure made of it.
-            let nothing = &mut TxnWrites::default();
-            let (failed, ended) = tx.host().step(|peer, now| {
-                let closed = peer.commit(now, id, nothing);
-                (peer.failure_of(id).is_some(), !matches!(closed, Poll::Ready(Ok(_))))
-            });
-            if failed {
-                return Ok(Attempt::Retry);
-            }
-            if ended && matches!(error, Error::Ended) {
-                return Err(open.give_up(StepError::Expired));
+            let host = tx.host();
+            match poll_fn(|context| host.poll_step(id, context, |peer, now| peer.conclude(now, id))).await {
+                Ok(()) => {}
+                Err(StepError::Failed(_)) => return Ok(Attempt::Retry),
+                Err(StepError::Expired) => return Err(open.give_up(StepError::Expired)),
+                Err(_) if matches!(error, Error::Ended) => return Err(open.give_up(StepError::Expired)),
+                Err(_) => {}
             }
             return Err(error);
         }

@@ -101,6 +101,11 @@ pub(crate) fn is_entries(flight: &Flight) -> bool {
     matches!(consensus(flight), Some(Body::Append { batch, .. }) if !batch.entries().is_empty())
 }
 
+/// Whether this is a leader's word to its followers, with entries or without.
+pub(crate) fn is_lead(flight: &Flight) -> bool {
+    matches!(consensus(flight), Some(Body::Append { .. }))
+}
+
 /// Whether this carries an entry of a journal that fits.
 pub(crate) fn carries(flight: &Flight, fits: impl Fn(&Entry) -> bool) -> bool {
     let Some(Body::Append { batch, .. }) = consensus(flight) else { return false };

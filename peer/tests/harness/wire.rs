@@ -38,6 +38,7 @@ pub(crate) enum Wire {
     Fate {
         ask: u64,
         fate: driftmesh_peer::FateTold,
+        lost_from: Option<Lsn>,
     },
     AskStanding {
         ask: u64,

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod cpu_time;
+pub(crate) mod failover;
 pub(crate) mod local;
 pub(crate) mod remote;
 mod zipf;
