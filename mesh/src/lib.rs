@@ -85,6 +85,8 @@ pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
 /// A read-only view of the whole mesh at one timestamp, open for 60 s at most.
 pub type Snapshot = driftmesh_peer::session::Snapshot<LiveHost>;
 
+/// What becomes of commits that are followed; see [`Mesh::fates`].
+pub type Fates<T> = driftmesh_peer::session::Fates<LiveHost, T>;
 /// A session of read-only transactions that copies at this peer may answer; see [`Mesh::reads`].
 pub type Reads = driftmesh_peer::session::Reads<LiveHost>;
 /// Tells the newest stable version of an object; see [`Mesh::watch`].
@@ -92,8 +94,6 @@ pub type Watch<T> = driftmesh_peer::session::Watch<LiveHost, T>;
 /// Tells what is bound under a prefix, and its newest stable versions; see [`Mesh::watch_names`].
 pub type NameWatch<T> = driftmesh_peer::session::NameWatch<LiveHost, T>;
 
-/// What becomes of commits that are followed; see [`Mesh::fates`].
-pub type Fates<T> = driftmesh_peer::session::Fates<LiveHost, T>;
 /// The events of what this peer owns; see [`Mesh::ownership`].
 pub type Ownership = driftmesh_peer::session::Ownership<LiveHost>;
 /// A walk through what this peer owns of one type; see [`Mesh::owned`].

@@ -33,7 +33,7 @@ async fn told(watch: &mut Watch<Player>, gold: u64) -> usize {
                     return told;
                 }
             }
-            other => panic!("{other:?}"),
+            other @ (Watched::Deleted { .. } | Watched::Missing | Watched::Lost { .. }) => panic!("{other:?}"),
         }
     }
 }

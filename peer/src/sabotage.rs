@@ -132,7 +132,7 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::FeedUnstable | Self::ToldOrder => {
+            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::ToldOrder | Self::FeedUnstable => {
                 "R6"
             }
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",

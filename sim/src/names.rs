@@ -4,7 +4,7 @@
 //! A sign says the name that it is bound to, and lives exactly as long as that binding. So a name without its sign,
 //! or a sign without its name, shows a transaction that was torn.
 
-use crate::client::{Came, Client, World};
+use crate::client::{Came, Client};
 use crate::game::Sign;
 use crate::history::TxnLog;
 use crate::host::SimHost;
@@ -38,7 +38,6 @@ struct Attempt {
     tx: Tx<SimHost>,
     log: TxnLog,
     told: AttemptTold,
-    world: World,
 }
 
 impl Attempt {
@@ -177,10 +176,10 @@ impl Client {
 
     async fn with_names(&mut self, kind: &str, count: usize, work: Work) -> Came {
         let names: Arc<[String]> = self.names(count).into();
-        let (world, told) = (self.world.clone(), AttemptTold::default());
+        let told = AttemptTold::default();
         let attempts = told.clone();
         let done = self.run_with_receipt(kind, Isolation::Snapshot, move |tx, log| {
-            let attempt = Attempt { tx, log, told: attempts.begin(), world: world.clone() };
+            let attempt = Attempt { tx, log, told: attempts.begin() };
             let names = Arc::clone(&names);
             async move {
                 if let (Work::Rename, [from, to, ..]) = (work, &*names) {

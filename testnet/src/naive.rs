@@ -12,15 +12,14 @@ use crate::places::index;
 use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack};
 use crate::records::{Commit, Said, TradeAnswer, TradeOrder};
 use crate::world::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Player, Totals, mark};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use driftmesh::{GroupId, Lsn, ObjectId, Receipt, Ref, Term, Timestamp};
 use driftmesh_model::{TxnTimestamp, codec, encode_object};
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 const SAVE_EVERY: Duration = Duration::from_secs(2);
@@ -106,7 +105,7 @@ impl Zone {
         }
         self.players.extend([(buyer_id, buyer), (seller_id, seller)]);
         self.commits += 1;
-        let gold = i16::try_from(amount).unwrap_or(i16::MAX);
+        let gold = i16::try_from(amount).unwrap_or(i16::MAX) * if sold { -1 } else { 1 };
         let receipt = Receipt {
             group: GroupId::from_u128(self.number as u128 + 1),
             // Another one after each start.
@@ -116,7 +115,6 @@ impl Zone {
             txn: TxnTimestamp { time: Timestamp::ZERO, incarnation: 0, sequence: order.id },
         };
         let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let gold = if sold { -gold } else { gold };
         Some(Said::Committed(Commit { receipt, nanos, gold, sold, awaited_message, stable: false }))
     }
 }
@@ -125,7 +123,7 @@ impl Zone {
 pub(crate) fn run() -> Result<()> {
     let answers = Arc::new(Answers::on_standard_output()?);
     let zone = Shared::default();
-    let (sender, orders) = channel();
+    let (sender, orders) = mpsc::channel();
     let orders = Arc::new(Mutex::new(orders));
     for _ in 0..FETCHERS {
         let (zone, answers, orders) = (Arc::clone(&zone), Arc::clone(&answers), Arc::clone(&orders));
@@ -213,7 +211,7 @@ fn serve(zone: &Shared, mut stream: TcpStream) -> Result<()> {
     }
 }
 
-fn trade_all(zone: &Shared, orders: Vec<TradeOrder>, fetch: &Sender<TradeOrder>, answers: &Answers) {
+fn trade_all(zone: &Shared, orders: Vec<TradeOrder>, fetch: &mpsc::Sender<TradeOrder>, answers: &Answers) {
     for order in orders {
         match lock(zone).trade(&order, Instant::now(), false) {
             Some(said) => drop(answers.add(&TradeAnswer { id: order.id, bot: order.bot, said })),
@@ -224,7 +222,7 @@ fn trade_all(zone: &Shared, orders: Vec<TradeOrder>, fetch: &Sender<TradeOrder>,
     answers.flush();
 }
 
-fn fetch_all(zone: &Shared, orders: &Mutex<Receiver<TradeOrder>>, answers: &Answers) {
+fn fetch_all(zone: &Shared, orders: &Mutex<mpsc::Receiver<TradeOrder>>, answers: &Answers) {
     let mut connections = BTreeMap::new();
     while let Ok(order) = { lock(orders).recv() } {
         let said = fetch(zone, &order, &mut connections).unwrap_or(Said::Deadline);
@@ -261,14 +259,16 @@ fn fetch(zone: &Shared, order: &TradeOrder, connections: &mut BTreeMap<usize, Tc
 /// Asks another zone for a player. A connection that fails is made anew at the next question.
 fn ask(zone: &Shared, other: usize, player: ObjectId, open: &mut BTreeMap<usize, TcpStream>) -> Option<Player> {
     let mut answered = || -> Result<Option<Player>> {
-        if !open.contains_key(&other) {
-            let address = std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?;
-            let stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_nodelay(true)?;
-            open.insert(other, stream);
-        }
-        let stream = open.get_mut(&other).context("it was just made")?;
+        let stream = match open.entry(other) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                let address = std::fs::read_to_string(file(&lock(zone).folder, other, "address"))?;
+                let stream = place.insert(TcpStream::connect(address)?);
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
         stream.write_all(&player.as_u128().to_le_bytes())?;
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
