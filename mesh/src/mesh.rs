@@ -286,6 +286,15 @@ impl Mesh {
         }
     }
 
+    /// Makes the other members seem so far away: what this peer sends from now on arrives so much later, in order. For
+    /// tests and measurements on one machine.
+    #[cfg(feature = "testing")]
+    pub fn delay_outgoing(&self, delay: Duration) {
+        if let Some(transport) = self.host.shared.transport() {
+            transport.delay_outgoing(delay);
+        }
+    }
+
     /// What this peer says of itself and its mesh.
     #[must_use]
     pub fn status(&self) -> MeshStatus {

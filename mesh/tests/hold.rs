@@ -1,3 +1,6 @@
+//! The hooks by which the testnet makes a crash lose what was not sent yet, and peers on one machine seem far away.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+=======
 //! The hook by which the testnet makes a crash lose what was not sent yet.
 
 use driftmesh::{Mesh, Object};
@@ -26,5 +29,26 @@ async fn held_traffic_goes_out_later_and_callers_are_answered_meanwhile() {
     assert!(begun.elapsed() >= HOLD, "something went out in spite of the hold");
     // Nothing was lost: the same connection goes on.
     second.transact(|tx| async move { tx.get(thing).await }).await.unwrap();
+    assert_eq!(second.peers(), [first.peer_id()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_holds_for_each_way_and_ends() {
+    const DELAY: Duration = Duration::from_millis(60);
+    let first = Mesh::builder().start().await.unwrap();
+    let second = Mesh::builder().join(&first.addresses()[0]).start().await.unwrap();
+    second.wait_for_peers(1).await;
+    first.delay_outgoing(DELAY);
+    second.delay_outgoing(DELAY);
+    let far = second.ping(first.peer_id()).await.unwrap();
+    assert!(far >= 2 * DELAY, "{far:?}");
+    let thing = first.transact(|tx| async move { tx.create(&Thing) }).await.unwrap();
+    second.transact(|tx| async move { tx.get(thing).await }).await.unwrap();
+    first.delay_outgoing(Duration::ZERO);
+    second.delay_outgoing(Duration::ZERO);
+    // What was on its way arrives first.
+    second.ping(first.peer_id()).await.unwrap();
+    let near = second.ping(first.peer_id()).await.unwrap();
+    assert!(near < far, "{near:?}");
     assert_eq!(second.peers(), [first.peer_id()]);
 }

@@ -61,6 +61,9 @@ fn main() -> ExitCode {
         Some(Command::Bench { what: Bench::Failover(failover) }) => {
             bench::failover::run(&failover).map(|is_good| ExitCode::from(u8::from(!is_good)))
         }
+        Some(Command::Bench { what: Bench::Replication { json } }) => {
+            bench::replication::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
         Some(Command::Bench { what: Bench::Remote { json } }) => {
             bench::remote::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
         }

@@ -63,6 +63,12 @@ pub(crate) enum Bench {
     },
     /// How long the objects of a peer are out of reach after it was killed, and after it was frozen.
     Failover(FailoverOptions),
+    /// What followers cost those who commit, how long a commit takes to be stable, and its CPU time.
+    Replication {
+        /// Also writes the figures to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Reads and ownership of objects elsewhere, in bare round trips of the same connection.
     Remote {
         /// Also writes the figures to this file, as JSON.

@@ -4,6 +4,7 @@
 //! It refuses to outlive the orchestrator: when its standard input closes, it ends at once.
 
 use crate::answers::{Answers, ORPHANED};
+use crate::bench::cpu_time;
 use crate::executor::Executor;
 use crate::frames::{self, Kind};
 use crate::marks::Marks;
@@ -203,6 +204,7 @@ fn status(mesh: &Mesh) -> PeerStatus {
         aborts: metrics.aborts,
         frames_sent: status.transport.frames_sent,
         bytes_sent: status.transport.bytes_sent,
+        cpu_us: u64::try_from(cpu_time::of_process().as_micros()).unwrap_or(u64::MAX),
         longest_core_hold_us: status.longest_core_hold_us,
         found: metrics.found,
         hops: metrics.hops,

@@ -151,6 +151,8 @@ pub(crate) struct PeerStatus {
     pub(crate) frames_sent: u64,
     /// Their bytes, before encryption.
     pub(crate) bytes_sent: u64,
+    /// CPU time that the process has used, microseconds.
+    pub(crate) cpu_us: u64,
     /// The longest time that messages or timers held the peer's core, microseconds.
     pub(crate) longest_core_hold_us: u64,
     /// Searches that found their object.

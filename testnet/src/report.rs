@@ -73,6 +73,8 @@ pub(crate) struct Report {
     pub(crate) frames_sent: u64,
     /// Their bytes, before encryption.
     pub(crate) bytes_sent: u64,
+    /// CPU time of all peer processes for each commit, microseconds.
+    pub(crate) cpu_us_per_commit: f64,
     /// The longest time that messages or timers held the core of a peer, microseconds.
     pub(crate) longest_core_hold_us: u64,
     /// Pointers followed by a search for an object, in the mean.
@@ -223,6 +225,7 @@ impl Report {
         self.aborts = gained(|status| status.aborts);
         self.frames_sent = gained(|status| status.frames_sent);
         self.bytes_sent = gained(|status| status.bytes_sent);
+        self.cpu_us_per_commit = (10.0 * ratio(gained(|status| status.cpu_us), self.commits)).round() / 10.0;
         self.hops_mean = ratio(gained(|status| status.hops), gained(|status| status.found));
         self.longest_core_hold_us = highest(|status| status.longest_core_hold_us);
         self.chain_max = highest(|status| status.chain_max);

@@ -155,22 +155,42 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
 /// Writes what the lanes give, and waits when they give nothing; ends after the goodbye.
 async fn write<W: AsyncWrite + Unpin>(shared: Arc<Shared>, session: Arc<Session>, mut stream: W) -> io::Result<()> {
     let mut buffer = Vec::new();
+    #[cfg(feature = "testing")]
+    let mut line = super::delay::Line::default();
     loop {
         buffer.clear();
         #[cfg(feature = "testing")]
-        shared.hold.pass().await;
-        match session.lanes.next(&mut buffer) {
-            Step::Write(frames) => {
-                stream.write_all(&buffer).await?;
-                stream.flush().await?;
-                add(&shared.counters.frames_sent, frames);
-                add(&shared.counters.bytes_sent, buffer.len() as u64);
+        {
+            shared.hold.pass().await;
+            while let Some((bytes, frames)) = line.take_due() {
+                send(&shared, &mut stream, &bytes, frames).await?;
             }
+        }
+        match session.lanes.next(&mut buffer) {
+            #[cfg(feature = "testing")]
+            Step::Write(frames) if line.is_used(shared.delay.get()) => {
+                line.push(shared.delay.get(), std::mem::take(&mut buffer), frames);
+            }
+            Step::Write(frames) => send(&shared, &mut stream, &buffer, frames).await?,
             Step::Wait => {
                 buffer.shrink_to(WRITE_BYTES_KEPT);
+                #[cfg(feature = "testing")]
+                tokio::select! {
+                    () = session.lanes.changed() => {}
+                    () = line.due() => {}
+                }
+                #[cfg(not(feature = "testing"))]
                 session.lanes.changed().await;
             }
             Step::Done => return stream.close().await,
         }
     }
+}
+
+async fn send<W: AsyncWrite + Unpin>(shared: &Shared, stream: &mut W, bytes: &[u8], frames: u64) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await?;
+    add(&shared.counters.frames_sent, frames);
+    add(&shared.counters.bytes_sent, bytes.len() as u64);
+    Ok(())
 }

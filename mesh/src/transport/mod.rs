@@ -9,6 +9,8 @@ mod address;
 mod bytes;
 mod connection;
 mod counters;
+#[cfg(feature = "testing")]
+mod delay;
 mod dial;
 mod frame;
 mod fresh;
@@ -492,6 +494,12 @@ impl Transport {
     #[cfg(feature = "testing")]
     pub fn hold_outgoing(&self, duration: Duration) {
         self.owner.shared.hold.begin(duration);
+    }
+
+    /// From now on what is written to any peer arrives so much later.
+    #[cfg(feature = "testing")]
+    pub fn delay_outgoing(&self, delay: Duration) {
+        self.owner.shared.delay.set(delay);
     }
 
     /// Ends the transport: sends what is queued and a goodbye to every peer, waits until they have taken it, 1 s at

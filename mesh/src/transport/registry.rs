@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 use super::Handler;
 use super::counters::Counters;
+#[cfg(feature = "testing")]
+use super::delay::Delay;
 use super::fresh::FreshLink;
 #[cfg(feature = "testing")]
 use super::hold::Hold;
@@ -85,6 +87,9 @@ pub(super) struct Shared {
     /// Keeps everything from being written for a while.
     #[cfg(feature = "testing")]
     pub(super) hold: Hold,
+    /// How far away the peers are made to seem.
+    #[cfg(feature = "testing")]
+    pub(super) delay: Delay,
     state: Mutex<State>,
     sessions: RwLock<HashMap<PeerId, Arc<Session>>>,
 }
@@ -130,6 +135,8 @@ impl Shared {
             genesis_known,
             #[cfg(feature = "testing")]
             hold: Hold::default(),
+            #[cfg(feature = "testing")]
+            delay: Delay::default(),
             handler,
             counters: Counters::default(),
             commands,
