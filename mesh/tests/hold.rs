@@ -1,7 +1,5 @@
 //! The hooks by which the testnet makes a crash lose what was not sent yet, and peers on one machine seem far away.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-=======
-//! The hook by which the testnet makes a crash lose what was not sent yet.
 
 use driftmesh::{Mesh, Object};
 use std::time::{Duration, Instant};
