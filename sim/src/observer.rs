@@ -450,7 +450,8 @@ impl Observer {
             return Some(format!("a member of group {id} has stopped: {why}"));
         }
         let applied = group.applied();
-        let mut state = self.state_at(id, applied);
+        // What is not stable at a leader is its own: another one may have taken its place without its knowing yet.
+        let mut state = self.state_at(id, applied.min(group.watermark()));
         for (lsn, entry) in group.entries_from(state.applied().next()) {
             if lsn <= applied {
                 state.apply(lsn, entry);
