@@ -1,8 +1,4 @@
 //! The hooks by which the testnet makes a crash lose what was not sent yet, and peers on one machine seem far away.
-<<<<<<< HEAD
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-=======
->>>>>>> main
 
 use driftmesh::{Mesh, Object};
 use std::time::{Duration, Instant};
