@@ -36,6 +36,8 @@ pub struct Config {
     pub unstable_bytes_max: u64,
     /// Most groups that this peer follows (R24).
     pub followed_max: usize,
+    /// Most objects in all subscriptions to groups that this peer leads, its own aside (R24).
+    pub fed_max: usize,
     /// Time between heartbeats.
     pub heartbeat: Micros,
     /// Most location hints and home records, each.
@@ -70,6 +72,7 @@ impl Config {
             unstable_max: Micros::from_millis(1_000),
             unstable_bytes_max: 16 << 20,
             followed_max: 256,
+            fed_max: 16_384,
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
             pointers_max: 1 << 18,

@@ -15,9 +15,8 @@ use std::collections::BTreeMap;
 
 /// Most subscribers of one leader (R24).
 const SUBSCRIBERS_MAX: usize = 256;
-/// Most objects in one subscription, and in all subscriptions of one leader (R24).
-const OBJECTS_MAX: usize = 4_096;
-const ALL_OBJECTS_MAX: usize = 16_384;
+/// Most objects in one subscription (R24); in all of one leader, `Config::fed_max`.
+const OBJECTS_MAX: usize = 8_192;
 /// About how many bytes of values one message carries.
 const NEWS_BYTES_MAX: usize = 256 << 10;
 /// A subscriber that has nothing to be told hears so this often.
@@ -187,6 +186,8 @@ impl Peer {
 
     /// Takes an object into a subscription. What was asked for longest ago makes room, unless it is watched.
     fn take_wish(&mut self, key: (GroupId, PeerId), wish: &Wish) -> bool {
+        // What this peer itself watches and reads is bounded there.
+        let is_full = self.feeding.objects >= self.config.fed_max && key.1 != self.config.peer;
         let feeding = &mut self.feeding;
         feeding.asked += 1;
         let asked = feeding.asked;
@@ -196,7 +197,7 @@ impl Peer {
             return false;
         }
         let mut made_room = None;
-        if known.is_none() && feeding.objects >= ALL_OBJECTS_MAX {
+        if known.is_none() && is_full {
             let Some((_, oldest)) = feeding.order.pop_first() else { return false };
             made_room = Some(oldest);
         }

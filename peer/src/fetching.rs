@@ -296,7 +296,7 @@ impl Peer {
         if let Seen::Version { commit, value: Some(value) } = &answer.seen {
             self.copies.keep(object, *commit, value, self.broken(Sabotage::Hint));
         }
-        self.copy_located(object, group);
+        self.copy_located(object, group, snapshot, &answer.seen);
         let Some(fetch) = self.fetches.get_mut(&object) else { return };
         fetch.last_heard = self.now.mono;
         fetch.lookup.heard();

@@ -5,7 +5,7 @@
 //! nothing (R16).
 
 use crate::Peer;
-use crate::message::{Message, News, NewsOf, Wish};
+use crate::message::{Message, News, NewsOf, Seen, Wish};
 use crate::metrics::RareEvent;
 use crate::recent::shown;
 use crate::steps::ValueRead;
@@ -434,13 +434,29 @@ impl Peer {
         self.want_read(object, snapshot, seeker);
     }
 
-    /// A search found out which group has an object.
-    pub(crate) fn copy_located(&mut self, object: ObjectId, group: GroupId) {
+    /// An owner answered a read: that tells which group has the object, and its version at the snapshot.
+    pub(crate) fn copy_located(&mut self, object: ObjectId, group: GroupId, snapshot: Timestamp, seen: &Seen) {
         let now = self.now.mono;
         let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
-        if matches!(kept.place, Place::Unknown { .. }) {
-            kept.place = Place::Asked { group, at: None };
-            self.look_after_subscriptions(now);
+        if !matches!(kept.place, Place::Unknown { .. }) {
+            return;
+        }
+        kept.place = Place::Asked { group, at: None };
+        self.look_after_subscriptions(now);
+        let Seen::Version { commit, value } = seen else { return };
+        let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
+        let newest = kept.newest().map(|newest| newest.commit);
+        if newest.is_none_or(|newest| newest < *commit) {
+            // What lies between it and the one before is not known.
+            let (bytes, known_to) = (kept.bytes(), kept.known_to);
+            kept.push(Version { commit: *commit, value: value.clone() }, Timestamp::ZERO, known_to);
+            let grown = kept.bytes();
+            self.subscribed.bytes = self.subscribed.bytes + grown - bytes;
+            self.tell_watchers(object);
+        }
+        let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
+        if kept.newest().is_some_and(|newest| newest.commit == *commit) {
+            kept.known_to = kept.known_to.max(snapshot);
         }
     }
 
@@ -599,7 +615,8 @@ impl Peer {
                     self.leaves_feed(group, object, look_at, pause);
                 }
                 NewsOf::Refused => {
-                    self.leaves_feed(group, object, now.plus(PAUSE_MAX), PAUSE_MIN);
+                    // Until there is room, what is watched is read now and then.
+                    self.leaves_feed(group, object, now.plus(PAUSE_MAX), PAUSE_AFTER_SEARCH);
                     if self.subscribed.objects.get(&object).is_some_and(|kept| !kept.is_watched) {
                         self.subscribed.drop_copy(object);
                     }

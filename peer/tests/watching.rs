@@ -269,3 +269,22 @@ fn names_that_come_and_go_are_told_with_what_they_are_bound_to() {
     assert!(mesh.finish(&unbind, 5_000).is_ok());
     assert!(!look(&mesh, &mut known).contains_key("guild/a"));
 }
+
+#[test]
+fn what_an_owner_has_no_room_for_is_read_now_and_then() {
+    let mesh = Mesh::replicated_with(4, 2, |_, setup| setup.config.fed_max = 0);
+    let object = mesh.create_known(0, 1);
+    mesh.run(100);
+    let mut watches: Vec<GoldWatch> = (0..4).map(|at| watch(&mesh, at, object)).collect();
+    mesh.run(3_000);
+    assert!(mesh.rare(0, driftmesh_peer::RareEvent::SubscriberRefused) > 0);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [Some(1)]);
+    }
+    mesh.put(0, object, 2);
+    mesh.put(1, object, 3);
+    mesh.run(4_000);
+    for watch in &mut watches {
+        assert_eq!(look(watch).last(), Some(&Some(3)));
+    }
+}

@@ -82,6 +82,7 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
     config.replace_after = Micros(options.replace_after_us);
     config.unstable_max = Micros(options.unstable_max_us);
     config.followed_max = options.followed_max;
+    config.fed_max = options.fed_max;
     config.version_bytes_max = options.version_bytes_max;
     config.pointers_max = options.pointers_max;
     config.pointer_grace = Micros(options.pointer_grace_us);

@@ -133,6 +133,8 @@ pub struct Options {
     pub name_bucket_entries_max: usize,
     /// Clients at each peer that only read, at snapshots a little in the past.
     pub readers: usize,
+    /// How many objects subscribers are told of by one leader at most.
+    pub fed_max: usize,
     /// Clients at each peer that watch a purse.
     pub watchers: usize,
     /// What the caller fixed.
@@ -200,6 +202,7 @@ impl Options {
             pace_us: pick(rng, &[3_000, 3_000, 30_000, 150_000]),
             readers: pick(rng, &[0, 1, 1, 2]),
             watchers: pick(rng, &[0, 1, 1, 2]),
+            fed_max: pick(rng, &[1 << 14, 1 << 14, 3]),
         };
         Self {
             // Below that a follower cannot be replaced.
@@ -247,7 +250,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
+             followed {} readers {} watchers {} fed {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -256,6 +259,7 @@ impl fmt::Display for Options {
             self.followed_max,
             self.readers,
             self.watchers,
+            self.fed_max,
             self.crashes,
             self.together,
             self.lossy,

@@ -31,6 +31,10 @@ const CLASHING_CLIENTS: usize = 3;
 /// And everything must have settled within this.
 const SETTLE_WITHIN_US: u64 = 30 * SECOND_US;
 
+/// With a lower bound of what leaders tell subscribers than this, watches are late.
+const FED_ENOUGH: usize = 1_000;
+const WATCHES_END_WITHIN_US: u64 = 3 * SECOND_US;
+
 /// Runs one seed.
 #[must_use]
 pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
@@ -41,6 +45,9 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
     let world = make_world(&mut simulation);
     work_under_faults(&mut simulation, &world, &mut wrong);
     work_in_peace(&mut simulation, &world, &mut wrong);
+    // What an owner has no room for is read every second by those who watch it.
+    let pause = simulation.now_us() + WATCHES_END_WITHIN_US;
+    simulation.run(pause, |simulation| simulation.options.fed_max >= FED_ENOUGH);
     wrong.append(&mut audit::audit(&mut simulation, &world));
     report(&simulation, &world, wrong, text)
 }
