@@ -112,7 +112,7 @@ fn nothing_is_closed_above_the_stable_window() {
     mesh.clear_log();
     for _ in 0..60 {
         mesh.run(5);
-        let _ = reads.snapshot().map(|snapshot| drop(snapshot));
+        let _ = reads.snapshot().map(drop);
     }
     let window = mesh.look(0, |peer| peer.group().window());
     let stable = mesh.look_at_group(at, mesh.group_id(0), |group| group.window()).unwrap();
@@ -159,7 +159,7 @@ fn warm_subscriber() -> (Mesh, usize, ObjectId, Reads<SeatHost>) {
     let object = mesh.create_known(0, 1);
     mesh.run(100);
     let followers = mesh.followers(mesh.group_id(0));
-    let at = (1..5).find(|at| !followers.contains(at)).unwrap();
+    let at = (1..5).find(|at| !followers.contains(at)).expect("three of five follow at most");
     let reads = Reads::begin(mesh.host(at));
     mesh.run_until("the subscription answers", 2_000, || {
         mesh.run(5);

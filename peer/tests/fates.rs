@@ -149,7 +149,7 @@ fn a_transaction_that_only_read_has_a_fate_too() {
 fn told_by_stream(mesh: &Mesh, at: usize, receipts: &[Receipt]) -> Vec<Settled<usize>> {
     let mut fates = Fates::new(mesh.host(at));
     for (tag, receipt) in receipts.iter().enumerate() {
-        fates.follow(*receipt, tag).unwrap();
+        fates.follow(*receipt, tag).expect("there is room");
     }
     let job = mesh.spawn(async move {
         let mut told = Vec::new();

@@ -251,7 +251,10 @@ impl Observer {
                     }
                 }
                 (None, _) => {
-                    let noted = journal.unstable.remove(&lsn);
+                    // A leader may drop its first entry in the step in which it journals it: its term table says what it was.
+                    let started = group.terms().starts().iter().find(|(_, start)| *start == lsn);
+                    let started = started.map(|(term, _)| (*term, Entry::TermStart { term: *term }));
+                    let noted = started.or_else(|| journal.unstable.remove(&lsn));
                     let Some((term, entry)) = here.map(|(entry, term)| (term, (**entry).clone())).or(noted) else {
                         self.wrong(format!("nobody has seen the entry of group {id} at {lsn}, which is stable"));
                         return left;
@@ -447,7 +450,8 @@ impl Observer {
             return Some(format!("a member of group {id} has stopped: {why}"));
         }
         let applied = group.applied();
-        let mut state = self.state_at(id, applied);
+        // What is not stable at a leader is its own: another one may have taken its place without its knowing yet.
+        let mut state = self.state_at(id, applied.min(group.watermark()));
         for (lsn, entry) in group.entries_from(state.applied().next()) {
             if lsn <= applied {
                 state.apply(lsn, entry);
