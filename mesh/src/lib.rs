@@ -77,7 +77,7 @@ pub use notice::Notice;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
-pub use status::{GroupView, MemberView, MeshStatus, ReadsView, TransportView};
+pub use status::{GroupView, MemberView, MeshStatus, ReadsView, ReplicationView, TransportView};
 pub use task::Task;
 
 /// One attempt of a transaction: what a closure reads and writes with.

@@ -1,7 +1,7 @@
 //! The handle of a running peer: what users embed.
 
 use crate::host::LiveHost;
-use crate::status::{MeshStatus, Surroundings, TransportView};
+use crate::status::{MeshStatus, ReplicationView, Surroundings, TransportView};
 use crate::task::Task;
 use crate::{
     Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
@@ -299,7 +299,9 @@ impl Mesh {
     #[must_use]
     pub fn status(&self) -> MeshStatus {
         let shared = &self.host.shared;
-        let (core, uptime_ms) = shared.step(|peer, now| (peer.status(now), now.mono.as_millis()));
+        let told =
+            shared.step(|peer, now| (peer.status(now), now.mono.as_millis(), ReplicationView::from(peer.metrics())));
+        let (core, uptime_ms, replication) = told;
         let transport = shared.transport();
         let counters = transport.map(crate::transport::Transport::counters).unwrap_or_default();
         let around = Surroundings {
@@ -310,6 +312,7 @@ impl Mesh {
             uptime_ms,
             transport: TransportView::new(counters, shared.counters.undecodable.load(Ordering::Relaxed)),
             longest_core_hold_us: shared.longest_hold().0,
+            replication,
         };
         MeshStatus::new(core, around)
     }

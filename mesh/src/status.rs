@@ -2,7 +2,7 @@
 
 use crate::transport::{TransportCounters, to_libp2p};
 use driftmesh_model::PeerId;
-use driftmesh_peer::{GroupStatus, MemberStatus, Status};
+use driftmesh_peer::{GroupStatus, MemberStatus, Metrics, Status};
 use serde::{Serialize, Serializer};
 
 /// A peer's full id, as it stands in addresses.
@@ -165,6 +165,34 @@ pub struct ReadsView {
     pub elsewhere: u64,
 }
 
+/// What replica groups made a peer do since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ReplicationView {
+    /// Groups that it was elected to lead in place of their founders.
+    pub taken_over: u64,
+    /// Objects that it handed out of such groups.
+    pub handed_out: u64,
+    /// How often another peer was elected to lead its own group.
+    pub deposed: u64,
+    /// Windows of time that it journalled: each lets it promise something to others for a while.
+    pub windows: u64,
+    /// Commits that waited because too much was not stable.
+    pub held_commits: u64,
+}
+
+impl From<&Metrics> for ReplicationView {
+    fn from(metrics: &Metrics) -> Self {
+        let Metrics { taken_over, handed_out, deposed, windows, held_commits, .. } = metrics;
+        Self {
+            taken_over: *taken_over,
+            handed_out: *handed_out,
+            deposed: *deposed,
+            windows: *windows,
+            held_commits: *held_commits,
+        }
+    }
+}
+
 /// A peer's view of itself and its mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct MeshStatus {
@@ -243,6 +271,8 @@ pub struct MeshStatus {
     pub transport: TransportView,
     /// The longest time that messages or timers held the core, microseconds.
     pub longest_core_hold_us: u64,
+    /// What replica groups made it do since its start.
+    pub replication: ReplicationView,
 }
 
 /// What stands in a [`MeshStatus`] beside the core's part.
@@ -254,6 +284,7 @@ pub(crate) struct Surroundings {
     pub(crate) uptime_ms: u64,
     pub(crate) transport: TransportView,
     pub(crate) longest_core_hold_us: u64,
+    pub(crate) replication: ReplicationView,
 }
 
 impl MeshStatus {
@@ -301,6 +332,7 @@ impl MeshStatus {
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,
             longest_core_hold_us: around.longest_core_hold_us,
+            replication: around.replication,
         }
     }
 }

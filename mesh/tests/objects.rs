@@ -218,5 +218,6 @@ async fn receipts_and_metrics_tell_what_happened() {
     let json = serde_json::to_value(&status).unwrap();
     let owned = 1 + limits::NAME_BUCKETS;
     assert_eq!((status.owned, json["owned"].as_u64()), (owned, Some(owned as u64)));
+    assert_eq!(json["replication"]["held_commits"], status.replication.held_commits);
     assert!(mesh.addresses()[0].ends_with(json["peer"].as_str().unwrap()));
 }

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long bots wait for a peer that does not answer before they go elsewhere.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How much longer than asked for a run may become, because faults had to wait for whole groups.
+const LATE_MAX: Duration = Duration::from_secs(15);
+/// So long after a fault the bots trade at least: what they meet then is what the run is for.
+const AFTERMATH: Duration = Duration::from_secs(3);
+/// While faults are still to come the bots go on for so long at least.
+const WAITING: Duration = Duration::from_secs(1);
 /// How often it is looked whether all groups are whole.
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is looked whether the ledger is long.
@@ -76,13 +82,17 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
     let mut paused: Vec<Paused> = Vec::new();
     let begun = peers.exchange.begun();
     let mut ledger_seen = begun;
-    while begun.elapsed() < rules.run || !paused.is_empty() {
+    let is_late = |begun: Instant| begun.elapsed() >= rules.run + LATE_MAX;
+    while begun.elapsed() < rules.run || !paused.is_empty() || (!plan.is_empty() && !is_late(begun)) {
+        if !plan.is_empty() || !paused.is_empty() {
+            peers.exchange.prolong(Instant::now() + WAITING);
+        }
         end_pauses(peers, &mut paused)?;
         if ledger_seen.elapsed() >= LEDGER_EVERY {
             ledger_seen = Instant::now();
             peers.shorten_ledger().await?;
         }
-        let is_due = begun.elapsed() < rules.run && plan.front().is_some_and(|next| begun.elapsed() >= next.at);
+        let is_due = !is_late(begun) && plan.front().is_some_and(|next| begun.elapsed() >= next.at);
         if is_due && (rules.together || peers.exchange.is_whole()) {
             let victim = choose_victim(&peers.exchange, chaos.happened.is_empty(), rng);
             if let (Some(planned), Some(victim)) = (plan.pop_front(), victim) {
@@ -145,6 +155,7 @@ impl Chaos {
                 at
             }
         };
+        peers.exchange.prolong(at + AFTERMATH);
         self.happened.push(Happened { peer, at, fault });
         if rules.restart && matches!(fault, Fault::Kill { .. }) {
             let newcomer = peers.start_another(peer).await.context("cannot start a peer in place of the killed one")?;

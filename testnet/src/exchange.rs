@@ -39,6 +39,8 @@ struct Inner {
     ledger: Ledger,
     /// Whether bots give orders.
     is_open: bool,
+    /// Until when they are to, though their time is over.
+    prolonged: Instant,
     /// Bots that found nobody to trade with.
     idle: Vec<usize>,
     begun: Instant,
@@ -96,6 +98,7 @@ impl Exchange {
             bots: Bots::new(&[], 1.0, 0),
             ledger: Ledger::default(),
             is_open: false,
+            prolonged: now,
             idle: Vec::new(),
             begun: now,
             last_commit: now,
@@ -135,6 +138,17 @@ impl Exchange {
             (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
             inner.wake_idle()
         })
+    }
+
+    /// The bots are to give orders until then at least.
+    pub(crate) fn prolong(&self, until: Instant) {
+        let mut inner = self.lock();
+        inner.prolonged = inner.prolonged.max(until);
+    }
+
+    /// Whether the bots are to go on, though their time is over.
+    pub(crate) fn is_prolonged(&self) -> bool {
+        self.lock().prolonged > Instant::now()
     }
 
     /// Lets no bot give another order.

@@ -141,20 +141,25 @@ async fn work(peers: &mut Peers, options: &RunOptions, shares: &[usize]) -> Resu
     })
 }
 
-/// Shows the table each second, and closes the exchange after the last.
+/// Shows the table each second, and closes the exchange after the last: of those asked for, or of those that it takes to see
+/// what late faults do.
 async fn show(exchange: &Exchange, seconds: u64) -> Result<()> {
     let begun = tokio::time::Instant::from_std(exchange.begun());
     let mut table = Redrawn::new();
-    for second in 1..=seconds {
+    for second in 1.. {
         let until = begun + Duration::from_secs(second);
         while tokio::time::Instant::now() < until {
             exchange.tick()?;
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TICK)).await;
         }
-        if second == seconds {
+        let is_last = second >= seconds && !exchange.is_prolonged();
+        if is_last {
             exchange.close();
         }
         table.draw(&exchange.events(), &live_table::lines(second, seconds, &exchange.rows()));
+        if is_last {
+            break;
+        }
     }
     Ok(())
 }
