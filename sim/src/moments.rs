@@ -89,13 +89,14 @@ impl Simulation {
             3 if self.rng.bool() => self.network.isolate(at, self.peers.len()),
             3 => self.cut_from_followers(at, group),
             4 if self.options.stalls => self.pause(at),
-            // Both ends.
-            5 => {
-                if let Some(other) = other_end {
+            5 => match other_end {
+                // Both ends.
+                Some(other) => {
                     self.crash_if_allowed(at);
                     self.crash_if_allowed(other);
                 }
-            }
+                None => self.cut_from_followers(at, group),
+            },
             _ => {}
         }
     }

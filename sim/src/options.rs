@@ -13,6 +13,10 @@ pub struct Overrides {
     pub steps: Option<u64>,
     /// Whether peers crash.
     pub crashes: Option<bool>,
+    /// What most faults wait for.
+    pub aim: Option<Aim>,
+    /// How many groups a peer follows at most.
+    pub followed_max: Option<usize>,
     /// The message with this number is dropped, to show that it matters to the trace.
     pub drop_message: Option<u64>,
     /// The one rule that is broken on purpose; needs the feature `sabotage`.
@@ -206,7 +210,8 @@ impl Options {
         };
         Self {
             // Below that a follower cannot be replaced.
-            followed_max: drawn.followed_max.max(drawn.replicas + 1),
+            followed_max: overrides.followed_max.unwrap_or(drawn.followed_max).max(drawn.replicas + 1),
+            aim: overrides.aim.or(drawn.aim),
             peers: overrides.peers.unwrap_or(drawn.peers).max(1),
             steps: overrides.steps.unwrap_or(drawn.steps),
             crashes: overrides.crashes.unwrap_or(drawn.crashes),
