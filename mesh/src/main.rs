@@ -4,6 +4,10 @@
 
 mod cli;
 
+/// Messages are decoded on one thread and freed on another, which the system's allocator is slow at (decision 0020).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

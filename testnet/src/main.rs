@@ -48,6 +48,10 @@ use report::Report;
 use std::process::ExitCode;
 use testnet::Ended;
 
+/// As the program `driftmesh` does (decision 0020).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let code = match options.command {
