@@ -101,6 +101,13 @@ impl Feeding {
         self.objects -= feed.objects.len();
     }
 
+    /// A peer begins anew: what its former incarnation wanted is nothing to the present one, which counts its subscriptions
+    /// from the beginning.
+    pub(crate) fn forget_subscriber(&mut self, peer: PeerId) {
+        let keys: Vec<_> = self.feeds.keys().filter(|(_, of)| *of == peer).copied().collect();
+        keys.into_iter().for_each(|key| self.forget(key));
+    }
+
     /// Whether anything may be new in a group since it was looked through, or somebody wants to be told anyway.
     pub(crate) fn wants_look(&self, group: &Group) -> bool {
         let looked = self.looked.get(&group.id());

@@ -73,6 +73,9 @@ impl Peer {
             return;
         }
         let same = self.members.get(&peer).filter(|former| former.incarnation == introduction.incarnation);
+        if same.is_none() {
+            self.feeding.forget_subscriber(peer);
+        }
         let owned = same.and_then(|former| former.owned);
         let heartbeat = same.map_or(0, |former| former.heartbeat);
         let member = Member {

@@ -98,6 +98,8 @@ pub struct Peer {
     pub(crate) dirty: Vec<GroupId>,
     /// When each group is looked at next.
     pub(crate) armed: BTreeMap<GroupId, Micros>,
+    /// What the own group journals before this leaves then, with what waits already; zero if nothing waits.
+    pub(crate) own_batch_at: Micros,
     pub(crate) windows: BTreeMap<GroupId, Windows>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) closing: Closing,
@@ -193,6 +195,7 @@ impl Peer {
             own_dirty: false,
             dirty: Vec::new(),
             armed: BTreeMap::new(),
+            own_batch_at: Micros(0),
             windows: BTreeMap::new(),
             early_reads: Vec::new(),
             closing: Closing::default(),

@@ -99,7 +99,8 @@ impl Peer {
 
     /// Journals a change of this peer's own group.
     pub(crate) fn journal(&mut self, entry: Entry) -> Lsn {
-        self.own_dirty = true;
+        // Most commits find others that wait for the end of the batching interval.
+        self.own_dirty |= self.now.mono >= self.own_batch_at;
         self.group.append(self.now.mono, entry)
     }
 
@@ -285,10 +286,13 @@ impl Peer {
         let awaited = self.outbox.waits_for(id);
         let group = if self.group.id() == id { Some(&mut self.group) } else { self.followed_mut(id) };
         let Some(group) = group else { return };
-        // What the barrier waits for does not wait for a batch to fill too.
-        let urgent = awaited > group.consensus().sent();
+        // What the barrier waits for does not wait for a batch to fill too; but for the answer to the last one, if that comes
+        // sooner (after Nagle, RFC 896): each batch costs all members a turn on their processors.
+        let sent = group.consensus().sent();
+        let urgent = awaited > sent && sent <= group.watermark();
         let messages = group.take_messages(now, urgent);
         let next = group.next_tick();
+        let waits = group.consensus().sent() < group.tail();
         for (to, message) in messages {
             let same = self.members.get(&to.peer).is_some_and(|member| member.incarnation == to.incarnation);
             if same {
@@ -301,6 +305,9 @@ impl Peer {
                 self.armed.insert(id, at);
                 self.timers.set(at, Timer::Group(id));
             }
+        }
+        if id == self.group.id() {
+            self.own_batch_at = self.armed.get(&id).copied().filter(|_| waits).unwrap_or_default();
         }
     }
 
@@ -354,6 +361,7 @@ impl Peer {
         self.drain_from = 0;
         let founded = self.found_group();
         let mut former = std::mem::replace(&mut self.group, founded);
+        self.own_batch_at = Micros(0);
         self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
@@ -403,6 +411,7 @@ impl Peer {
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
+        self.own_batch_at = Micros(0);
         let former_id = former.id();
         self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {

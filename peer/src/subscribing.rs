@@ -245,9 +245,9 @@ impl Subscribed {
     }
 
     /// A subscription ends: its objects are looked for again.
-    fn end_feed(&mut self, group: GroupId, now: Micros) {
+    fn end_feed(&mut self, group: GroupId, now: Micros, pause: Micros) {
         let Some(objects) = self.feeds.get(&group).map(|feed| feed.objects.clone()) else { return };
-        objects.into_iter().for_each(|object| self.displace(object, now, PAUSE_MIN));
+        objects.into_iter().for_each(|object| self.displace(object, now, pause));
         self.feeds.remove(&group);
     }
 }
@@ -389,7 +389,8 @@ impl Peer {
             if is_silent {
                 self.metrics.note(RareEvent::FeedSilent);
             }
-            self.subscribed.end_feed(group, now);
+            // Where nobody answers, what is at hand would lead again.
+            self.subscribed.end_feed(group, now, if is_silent { PAUSE_AFTER_SEARCH } else { PAUSE_MIN });
         }
     }
 
@@ -557,7 +558,7 @@ impl Peer {
         if *feed.opened.get_or_insert(opened) != opened {
             // Its leader had forgotten it, and began anew: so does this peer.
             self.metrics.note(RareEvent::FeedGap);
-            self.subscribed.end_feed(group, now);
+            self.subscribed.end_feed(group, now, PAUSE_MIN);
             self.look_after_subscriptions(now);
             return;
         }

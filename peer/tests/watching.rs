@@ -209,6 +209,29 @@ fn a_leader_without_room_is_asked_again_and_the_watch_comes_to_the_end_all_the_s
 }
 
 #[test]
+fn a_peer_that_was_restarted_is_told_as_soon_as_before() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(0, 1);
+    for _ in 0..5 {
+        let watched = watch(&mesh, 1, object);
+        mesh.run(200);
+        drop(watched);
+        mesh.run(200);
+    }
+    let before = watch(&mesh, 1, object);
+    mesh.run(200);
+    mesh.restart(1);
+    drop(before);
+    mesh.run(100);
+    let mut watched = watch(&mesh, 1, object);
+    mesh.run(200);
+    assert_eq!(look(&mut watched), [Some(1)]);
+    mesh.put(0, object, 2);
+    mesh.run(100);
+    assert_eq!(look(&mut watched), [Some(2)]);
+}
+
+#[test]
 fn names_that_come_and_go_are_told_with_what_they_are_bound_to() {
     let mesh = Mesh::replicated_with(3, 2, |at, setup| {
         setup.config.founder = at == 0;
