@@ -350,6 +350,11 @@ impl Peer {
         }
     }
 
+    /// Who is told what this peer closes of a group that it leads, besides followers.
+    pub fn told_closed(&self, group: GroupId) -> impl Iterator<Item = PeerId> {
+        self.feeding.of_group(group).filter(|(_, feed)| feed.wants_closed).map(|(peer, _)| peer)
+    }
+
     /// Subscribers that nothing new was told hear that this leader lives, or are forgotten.
     pub(crate) fn feed_signs_of_life(&mut self, id: GroupId) {
         let now = self.now.mono;

@@ -5,12 +5,16 @@
 use crate::observer::Opening;
 use crate::options::Aim;
 use crate::world::{Event, Simulation};
-use driftmesh_model::GroupId;
+use driftmesh_model::{GroupId, PeerId};
 
 /// Longest time between a moment and the fault, us.
 const STRIKE_WITHIN_US: u64 = 25_000;
 /// One moment in so many is used.
 const ONE_OF: u8 = 6;
+/// One of so many steps is used where a moment lasts.
+const ONE_STEP_OF: u8 = 30;
+/// How long links are cut at most after a leader that was cut off has woken up, us.
+const CUT_FOR_US: u64 = 300_000;
 
 impl Opening {
     const fn is(self, aim: Aim) -> bool {
@@ -47,11 +51,51 @@ impl Simulation {
         if aim == Aim::Copy {
             for index in 0..self.peers.len() {
                 let copies = |peer: &mut driftmesh_peer::Peer| peer.groups().any(|group| group.is_copying());
-                if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..30) == 0 {
+                if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..ONE_STEP_OF) == 0 {
                     self.strike(index, GroupId::from_u128(0), Opening::Commit);
                 }
             }
         }
+        if aim == Aim::Close && self.network.is_whole() && self.rng.u8(..ONE_STEP_OF) == 0 {
+            self.take_leader_by_surprise();
+        }
+    }
+
+    /// A leader stands still, cut off from all but one reader outside of its group whom it tells what it closes, until its
+    /// followers have another leader; and wakes up in the belief that it still leads.
+    fn take_leader_by_surprise(&mut self) {
+        let Some(leader) = self.rng.choice(0..self.peers.len()) else { return };
+        if self.peers[leader].gone || !self.options.stalls {
+            return;
+        }
+        let (members, readers) = self.peers[leader].host.look(|peer| {
+            let group = peer.group();
+            let members: Vec<PeerId> =
+                group.consensus().membership().members().into_iter().map(|member| member.peer).collect();
+            // What is not stable keeps it from closing anything.
+            let is_calm = group.watermark() == group.tail() && members.len() > 1;
+            let readers = peer.told_closed(group.id()).filter(|reader| is_calm && !members.contains(reader));
+            let readers: Vec<PeerId> = readers.collect();
+            (members, readers)
+        });
+        let Some(reader) = self.rng.choice(readers) else { return };
+        self.faults += 1;
+        for other in 0..self.peers.len() {
+            let id = self.peers[other].id;
+            if other == leader || id == reader {
+                continue;
+            }
+            self.network.cut_both(leader, other);
+            let of_reader = self.peers.iter().position(|peer| peer.id == reader);
+            if let Some(at) = of_reader.filter(|_| members.contains(&id)) {
+                self.network.cut_both(at, other);
+            }
+        }
+        let now_us = self.now_us();
+        let until = now_us + self.options.election_after_us + self.rng.u64(..2 * self.options.election_after_us);
+        self.peers[leader].paused_until = until;
+        let mended = until + self.rng.u64(..CUT_FOR_US);
+        self.schedule(mended, Event::Mend);
     }
 
     /// A leader goes on among all others, while its followers hear nothing of it.

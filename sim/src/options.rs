@@ -40,11 +40,13 @@ pub enum Aim {
     Joint,
     /// A group has ended, and nobody was told.
     Retired,
+    /// A leader tells what it closes to somebody who does not belong to its group.
+    Close,
 }
 
 impl Aim {
     /// None as often as some.
-    const CHOICES: [Option<Self>; 10] = [
+    const CHOICES: [Option<Self>; 11] = [
         None,
         None,
         None,
@@ -55,6 +57,7 @@ impl Aim {
         Some(Self::Copy),
         Some(Self::Joint),
         Some(Self::Retired),
+        Some(Self::Close),
     ];
 }
 

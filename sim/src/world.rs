@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Return(usize, bool),
     /// The others find out that a start of a peer is over.
     Missed(usize, u64),
+    /// All links are mended.
+    Mend,
     /// Somebody asks what became of a commit.
     AskFate,
     /// A fault where something has begun a moment ago.
@@ -404,6 +406,7 @@ impl Simulation {
             Event::Leave(index, until) => self.leave(index, until),
             Event::Return(index, as_itself) => self.begin_life(index, as_itself),
             Event::Missed(index, life) => self.missed(index, life),
+            Event::Mend => self.network.mend(),
             Event::Strike { index, life, group, opening } => {
                 if self.peers[index].life == life {
                     self.strike(index, group, opening);

@@ -17,6 +17,10 @@ fn overrides(sabotage: Sabotage) -> Overrides {
         // Commits that others can see, while their leader is cut off from its followers.
         (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Commit));
     }
+    if sabotage == Sabotage::CloseWindow {
+        // Readers that belong to no group of the leader.
+        (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Close));
+    }
     if sabotage == Sabotage::Promises {
         // Followers that have no room drop journals, and take them up again.
         (overrides.peers, overrides.followed_max) = (Some(5), Some(2));
@@ -31,8 +35,7 @@ fn may_show(sabotage: Sabotage, options: &Options) -> bool {
     let needs = [
         (Sabotage::BarrierReads, elects && options.peers > options.replicas + 1),
         (Sabotage::Window, elects && options.aim.is_some()),
-        // A successor's clock must be behind.
-        (Sabotage::CloseWindow, elects && options.readers > 0 && options.skew_us >= 60_000),
+        (Sabotage::CloseWindow, elects && options.readers > 0 && options.election_after_us < 1_000_000),
         (Sabotage::Promises, elects && options.crashes && options.replace_after_us < 1_000_000),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)
