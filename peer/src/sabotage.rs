@@ -79,11 +79,13 @@ pub enum Sabotage {
     OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
     Names,
+    /// R24: a leader tells subscribers of as many objects as they ask for.
+    Bounds,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -121,6 +123,7 @@ impl Sabotage {
         Self::Once,
         Self::OneGenesis,
         Self::Names,
+        Self::Bounds,
     ];
 
     /// The rule it breaks.
@@ -151,6 +154,7 @@ impl Sabotage {
             Self::OneOwner => "R19",
             Self::Once => "R20",
             Self::OneGenesis | Self::Names => "R23",
+            Self::Bounds => "R24",
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Owned {
 
 /// All checks of the end.
 pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
+    simulation.check_bounds();
     let mut wrong = std::mem::take(&mut simulation.observer.violations);
     wrong.append(&mut world.recorder.lock().violations);
     check_fates(simulation, world, &mut wrong);

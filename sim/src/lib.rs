@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod audit;
+mod bounds;
 pub mod checker;
 mod client;
 mod executor;
@@ -16,6 +17,8 @@ mod history;
 mod host;
 mod ledger;
 mod lives;
+#[cfg(feature = "sabotage")]
+pub mod matrix;
 mod moments;
 mod name_audit;
 mod name_log;

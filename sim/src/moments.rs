@@ -57,13 +57,14 @@ impl Simulation {
             }
         }
         if aim == Aim::Close && self.network.is_whole() && self.rng.u8(..ONE_STEP_OF) == 0 {
-            self.take_leader_by_surprise();
+            self.part_leader_from_followers();
         }
     }
 
-    /// A leader stands still, cut off from all but one reader outside of its group whom it tells what it closes, until its
-    /// followers have another leader; and wakes up in the belief that it still leads.
-    fn take_leader_by_surprise(&mut self) {
+    /// A leader and its followers are parted until those have another leader, while somebody outside of the group whom it
+    /// tells what it closes goes on to believe it. Either it goes on as well, among all others; or it stands still, cut off
+    /// from all others too, and wakes up in the belief that it still leads.
+    fn part_leader_from_followers(&mut self) {
         let Some(leader) = self.rng.choice(0..self.peers.len()) else { return };
         if self.peers[leader].gone || !self.options.stalls {
             return;
@@ -80,20 +81,23 @@ impl Simulation {
         });
         let Some(reader) = self.rng.choice(readers) else { return };
         self.faults += 1;
-        for other in 0..self.peers.len() {
+        let stands_still = self.rng.bool();
+        let at = self.peers.iter().position(|peer| peer.id == reader);
+        for other in (0..self.peers.len()).filter(|other| *other != leader) {
             let id = self.peers[other].id;
-            if other == leader || id == reader {
-                continue;
+            let is_member = members.contains(&id);
+            if is_member || (stands_still && id != reader) {
+                self.network.cut_both(leader, other);
             }
-            self.network.cut_both(leader, other);
-            let of_reader = self.peers.iter().position(|peer| peer.id == reader);
-            if let Some(at) = of_reader.filter(|_| members.contains(&id)) {
+            if let Some(at) = at.filter(|_| is_member && stands_still) {
                 self.network.cut_both(at, other);
             }
         }
-        let now_us = self.now_us();
-        let until = now_us + self.options.election_after_us + self.rng.u64(..2 * self.options.election_after_us);
-        self.peers[leader].paused_until = until;
+        let election_us = self.options.election_after_us;
+        let until = self.now_us() + election_us + self.rng.u64(..2 * election_us);
+        if stands_still {
+            self.peers[leader].paused_until = until;
+        }
         let mended = until + self.rng.u64(..CUT_FOR_US);
         self.schedule(mended, Event::Mend);
     }

@@ -557,6 +557,7 @@ impl Simulation {
         self.faults += 1;
         let peers = self.peers.len();
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
+        self.check_bounds();
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
         match self.rng.u8(..12) {
