@@ -81,11 +81,13 @@ pub enum Sabotage {
     Names,
     /// R24: a leader tells subscribers of as many objects as they ask for.
     Bounds,
+    /// R25: a record at the end of all numbers, which nothing could ever replace, is taken like any other.
+    Wire,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -124,6 +126,7 @@ impl Sabotage {
         Self::OneGenesis,
         Self::Names,
         Self::Bounds,
+        Self::Wire,
     ];
 
     /// The rule it breaks.
@@ -155,6 +158,7 @@ impl Sabotage {
             Self::Once => "R20",
             Self::OneGenesis | Self::Names => "R23",
             Self::Bounds => "R24",
+            Self::Wire => "R25",
         }
     }
 }

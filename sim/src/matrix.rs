@@ -112,6 +112,8 @@ fn overrides(sabotage: Sabotage) -> Overrides {
     let (peers, aim, followed_max) = match sabotage {
         // Followers that have no room drop journals, and take them up again.
         Sabotage::Promises => (Some(5), None, Some(2)),
+        // Members that come and go.
+        Sabotage::Members => (Some(4), Some(Aim::Joint), None),
         // Those outside of a group who believe its leader, while its followers have another.
         Sabotage::BarrierReads | Sabotage::FeedUnstable | Sabotage::Window | Sabotage::CloseWindow => {
             (Some(6), Some(Aim::Close), None)

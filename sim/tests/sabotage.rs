@@ -67,6 +67,7 @@ sabotages! {
     one_genesis: OneGenesis,
     names: Names,
     bounds: Bounds,
+    wire: Wire,
 }
 
 #[test]
