@@ -108,34 +108,34 @@ pub struct Search {
 
 /// Options that are fixed because the loss of a rule hardly shows with others.
 fn overrides(sabotage: Sabotage) -> Overrides {
-    // More peers than one group has members, faults that wait for the right moment, little room.
-    let (peers, aim, followed_max) = match sabotage {
+    let mut overrides = Overrides::default();
+    if sabotage == Sabotage::Promises {
         // Followers that have no room drop journals, and take them up again.
-        Sabotage::Promises => (Some(5), None, Some(2)),
-        // Members that come and go.
-        Sabotage::Members => (Some(4), Some(Aim::Joint), None),
-        // Those outside of a group who believe its leader, while its followers have another.
-        Sabotage::BarrierReads | Sabotage::FeedUnstable | Sabotage::Window | Sabotage::CloseWindow => {
-            (Some(6), Some(Aim::Close), None)
-        }
-        _ => (None, None, None),
-    };
-    Overrides { peers, aim, followed_max, ..Overrides::default() }
+        (overrides.peers, overrides.followed_max) = (Some(5), Some(2));
+    }
+    if sabotage == Sabotage::Members {
+        // Members come and go.
+        (overrides.peers, overrides.aim) = (Some(4), Some(Aim::Joint));
+    }
+    let believers =
+        [Sabotage::BarrierReads, Sabotage::FeedUnstable, Sabotage::Window, Sabotage::CloseWindow].contains(&sabotage);
+    if believers {
+        // Those outside of a group believe its leader, while its followers have another.
+        (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Close));
+    }
+    overrides
 }
 
 /// Whether the loss of a rule can show in a seed. Others are passed over, to save time: they count all the same.
 fn may_show(sabotage: Sabotage, options: &Options) -> bool {
     // So many followers elect another leader when theirs is out of reach.
     let elects = options.replicas.min(options.peers - 1) >= 2;
-    let has_outsiders = options.peers > options.replicas + 1;
+    let has_readers = elects && options.peers > options.replicas + 1 && options.readers > 0;
     let needs = [
-        (Sabotage::BarrierReads, elects && has_outsiders && options.readers > 0),
-        (Sabotage::FeedUnstable, elects && has_outsiders && options.readers > 0),
-        (Sabotage::Window, elects && has_outsiders && options.readers > 0 && options.election_after_us < 1_000_000),
-        (
-            Sabotage::CloseWindow,
-            elects && has_outsiders && options.readers > 0 && options.election_after_us < 1_000_000,
-        ),
+        (Sabotage::BarrierReads, has_readers),
+        (Sabotage::FeedUnstable, has_readers),
+        (Sabotage::Window, has_readers && options.election_after_us < 1_000_000),
+        (Sabotage::CloseWindow, has_readers && options.election_after_us < 1_000_000),
         (Sabotage::Promises, elects && options.crashes && options.replace_after_us < 1_000_000),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)
@@ -169,7 +169,7 @@ fn noticed(sabotage: Sabotage, seed: u64, seeds_run: &mut u64) -> Option<String>
         return None;
     }
     *seeds_run += 1;
-    let broken = Overrides { sabotage: Some(sabotage), ..whole.clone() };
+    let broken = Overrides { sabotage: Some(sabotage), ..whole };
     let violation = violations(seed, &broken).into_iter().next()?;
     // What is wrong without it too, it did not do.
     violations(seed, &whole).is_empty().then_some(violation)
