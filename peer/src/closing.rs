@@ -109,7 +109,7 @@ impl Peer {
             return Some(now);
         }
         // R8: it is a promise to others.
-        match self.window_needs(id, now) {
+        match self.window_covering(id, now) {
             Some(Lsn::ZERO) => Some(now),
             Some(_) | None => self.stable_window(id).map(|end| end.min(now)),
         }

@@ -46,6 +46,8 @@ struct Feed {
     wants_closed: bool,
     /// Tells it from one of the same number that was forgotten here.
     opened: u64,
+    /// It is this peer itself that reads or watches.
+    is_own: bool,
     /// The number of the next message.
     next: u64,
     sent_at: Micros,
@@ -56,10 +58,11 @@ struct Feed {
 #[derive(Debug, Default)]
 pub(crate) struct Feeding {
     feeds: BTreeMap<(GroupId, PeerId), Feed>,
-    /// The objects that make room for others, in the order in which they were asked for.
+    /// The objects that make room for others, in the order in which they were asked for: of other peers, and not watched.
     order: BTreeMap<u64, (GroupId, PeerId, ObjectId)>,
     asked: u64,
     opened: u64,
+    /// How many objects other peers are told of.
     objects: usize,
     /// Up to where each group was looked through for what is new.
     looked: BTreeMap<GroupId, (Lsn, Timestamp)>,
@@ -82,15 +85,16 @@ impl Feeding {
         self.feeds.range(all).map(|((_, peer), feed)| (*peer, feed))
     }
 
-    /// How many objects are sent to subscribers.
+    /// How many objects other peers are told of.
     pub(crate) const fn objects(&self) -> usize {
         self.objects
     }
 
     fn forget_object(&mut self, key: (GroupId, PeerId), object: ObjectId) {
-        let Some(fed) = self.feeds.get_mut(&key).and_then(|feed| feed.objects.remove(&object)) else { return };
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(fed) = feed.objects.remove(&object) else { return };
         self.order.remove(&fed.asked);
-        self.objects -= 1;
+        self.objects -= usize::from(!feed.is_own);
     }
 
     fn forget(&mut self, key: (GroupId, PeerId)) {
@@ -98,7 +102,7 @@ impl Feeding {
         for fed in feed.objects.values() {
             self.order.remove(&fed.asked);
         }
-        self.objects -= feed.objects.len();
+        self.objects -= if feed.is_own { 0 } else { feed.objects.len() };
     }
 
     /// A peer begins anew: what its former incarnation wanted is nothing to the present one, which counts its subscriptions
@@ -156,6 +160,7 @@ impl Peer {
                 let feed = Feed {
                     feed: number,
                     opened,
+                    is_own: from == self.config.peer,
                     until: self.now.mono,
                     wants_closed,
                     next: 0,
@@ -193,8 +198,9 @@ impl Peer {
 
     /// Takes an object into a subscription. What was asked for longest ago makes room, unless it is watched.
     fn take_wish(&mut self, key: (GroupId, PeerId), wish: &Wish) -> bool {
-        // What this peer itself watches and reads is bounded there.
-        let is_full = self.feeding.objects >= self.config.fed_max && key.1 != self.config.peer;
+        // What this peer itself watches and reads is bounded there, and takes no room from others.
+        let is_own = key.1 == self.config.peer;
+        let is_full = self.feeding.objects >= self.config.fed_max && !is_own && !self.broken(Sabotage::Bounds);
         let feeding = &mut self.feeding;
         feeding.asked += 1;
         let asked = feeding.asked;
@@ -216,11 +222,11 @@ impl Peer {
         if let Some(known) = known {
             feeding.order.remove(&known.asked);
         } else {
-            feeding.objects += 1;
+            feeding.objects += usize::from(!is_own);
         }
         // Asked for again: what was sent of it may be lost.
         let fed = Fed { sent: None, owned: known.and_then(|fed| fed.owned), is_watched: wish.is_watched, asked };
-        if !wish.is_watched {
+        if !wish.is_watched && !is_own {
             feeding.order.insert(asked, (key.0, key.1, wish.object));
         }
         if let Some(feed) = feeding.feeds.get_mut(&key) {
@@ -355,6 +361,11 @@ impl Peer {
             // R6: all of it is stable.
             self.send_now(to, Message::Feed { group, feed: feed_number, opened, number, closed, news });
         }
+    }
+
+    /// Who is told what this peer closes of a group that it leads, besides followers.
+    pub fn told_closed(&self, group: GroupId) -> impl Iterator<Item = PeerId> {
+        self.feeding.of_group(group).filter(|(_, feed)| feed.wants_closed).map(|(peer, _)| peer)
     }
 
     /// Subscribers that nothing new was told hear that this leader lives, or are forgotten.

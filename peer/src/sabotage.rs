@@ -79,11 +79,15 @@ pub enum Sabotage {
     OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
     Names,
+    /// R24: a leader tells subscribers of as many objects as they ask for.
+    Bounds,
+    /// R25: a record at the end of all numbers, which nothing could ever replace, is taken like any other.
+    Wire,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -121,6 +125,8 @@ impl Sabotage {
         Self::Once,
         Self::OneGenesis,
         Self::Names,
+        Self::Bounds,
+        Self::Wire,
     ];
 
     /// The rule it breaks.
@@ -151,6 +157,8 @@ impl Sabotage {
             Self::OneOwner => "R19",
             Self::Once => "R20",
             Self::OneGenesis | Self::Names => "R23",
+            Self::Bounds => "R24",
+            Self::Wire => "R25",
         }
     }
 }

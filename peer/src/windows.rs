@@ -3,11 +3,11 @@
 //! A leader that is cut off, or stands still and wakes up, can so at worst answer reads of a past that its successor
 //! never writes into: successors begin above the window. Safety never reads a clock.
 
-use crate::Peer;
 use crate::fetching::UNAVAILABLE_AFTER;
 use crate::message::ReadRequest;
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_model::{GroupId, Lsn, Micros, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::Entry;
 use std::collections::VecDeque;
@@ -36,11 +36,19 @@ impl Peer {
     /// What an answer at a snapshot needs of a group's journal: zero if a stable window covers it. `None` if none may
     /// yet: the snapshot is too far ahead of this peer's clock.
     pub(crate) fn window_needs(&mut self, id: GroupId, snapshot: Timestamp) -> Option<Lsn> {
+        if self.broken(Sabotage::Window) {
+            return Some(Lsn::ZERO);
+        }
+        self.window_covering(id, snapshot)
+    }
+
+    /// The same for anything else that is promised at a time.
+    pub(crate) fn window_covering(&mut self, id: GroupId, snapshot: Timestamp) -> Option<Lsn> {
         let wall = self.now.wall;
         let Some(group) = self.led(id) else { return Some(Lsn::ZERO) };
         // Nobody else could ever lead a group of one; one that has ended owns nothing that a promise could be about, and
         // its last entry is the last (R22).
-        if group.consensus().is_alone() || group.is_retired() || self.broken(crate::Sabotage::Window) {
+        if group.consensus().is_alone() || group.is_retired() {
             return Some(Lsn::ZERO);
         }
         let watermark = group.watermark();

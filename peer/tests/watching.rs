@@ -311,3 +311,18 @@ fn what_an_owner_has_no_room_for_is_read_now_and_then() {
         assert_eq!(look(watch).last(), Some(&Some(3)));
     }
 }
+
+#[test]
+fn what_an_owner_watches_itself_takes_no_room_from_others() {
+    let mesh = Mesh::replicated_with(4, 2, |_, setup| setup.config.fed_max = 1);
+    let objects: Vec<_> = (0..3).map(|_| mesh.create_known(0, 1)).collect();
+    mesh.run(100);
+    let own: Vec<GoldWatch> = objects.iter().map(|object| watch(&mesh, 0, *object)).collect();
+    mesh.run(1_000);
+    let mut other = watch(&mesh, 3, objects[0]);
+    mesh.run(1_000);
+    assert_eq!(look(&mut other), [Some(1)]);
+    assert_eq!(mesh.rare(0, driftmesh_peer::RareEvent::SubscriberRefused), 0);
+    assert_eq!(mesh.status(0).fed, 1);
+    drop(own);
+}

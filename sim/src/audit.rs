@@ -25,6 +25,7 @@ pub(crate) struct Owned {
 
 /// All checks of the end.
 pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
+    simulation.check_bounds();
     let mut wrong = std::mem::take(&mut simulation.observer.violations);
     wrong.append(&mut world.recorder.lock().violations);
     check_fates(simulation, world, &mut wrong);
@@ -36,11 +37,16 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     if simulation.lost_groups.is_empty() {
         watches_end_well(simulation, world, &owned, &mut wrong);
     }
+    let name_watches = world.name_watches.finish(world, |at| is_that_start(simulation, at));
+    // What these watches saw last.
+    wrong.append(&mut world.recorder.lock().violations);
     count(&owned, world, &mut wrong);
-    let values = owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
+    let values: BTreeMap<ObjectId, Value> =
+        owned.iter().filter_map(|(object, owned)| Some((*object, owned.value.clone()?))).collect();
     let fates = fates(world);
     if simulation.lost_groups.is_empty() {
-        wrong.extend(name_audit::audit(&values, &world.names.log, |number| fates[number] == Fate::Stable));
+        let happened = |number: usize| fates[number] == Fate::Stable;
+        wrong.extend(name_audit::audit(&values, &world.names.log, happened, &name_watches));
         check_homes(simulation, &owned, &mut wrong);
     }
     replicas_differ(simulation, &mut wrong);
@@ -223,6 +229,12 @@ fn check_homes(simulation: &Simulation, owned: &BTreeMap<ObjectId, Owned>, wrong
     }
 }
 
+/// Whether a peer still lives that was started so often, with a clock that is right.
+fn is_that_start(simulation: &Simulation, (index, life): (usize, u64)) -> bool {
+    let peer = &simulation.peers[index];
+    peer.life == life && !peer.gone && !peer.mad
+}
+
 /// Once everything is quiet, each watch was told the final state of its object.
 fn watches_end_well(
     simulation: &Simulation,
@@ -231,10 +243,7 @@ fn watches_end_well(
     wrong: &mut Vec<String>,
 ) {
     let peers = &simulation.peers;
-    let lives = |(index, life): (usize, u64)| {
-        let peer = &peers[index];
-        peer.life == life && !peer.gone && !peer.mad
-    };
+    let lives = |at| is_that_start(simulation, at);
     let mut reported = 0;
     for Standing { at, object, last } in world.watches.finish(world, lives) {
         let Some(owned) = owned.get(&object) else { continue };

@@ -4,6 +4,7 @@ use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
 use crate::ledger::Depends;
+use crate::name_watchers::NameWatches;
 use crate::names::Names;
 use crate::options::Options;
 use crate::watchers::Watches;
@@ -23,6 +24,7 @@ pub(crate) struct World {
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
     pub(crate) watches: Watches,
+    pub(crate) name_watches: NameWatches,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }

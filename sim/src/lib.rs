@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod audit;
+mod bounds;
 pub mod checker;
 mod client;
 mod executor;
@@ -16,9 +17,12 @@ mod history;
 mod host;
 mod ledger;
 mod lives;
+#[cfg(feature = "sabotage")]
+pub mod matrix;
 mod moments;
 mod name_audit;
 mod name_log;
+mod name_watchers;
 mod names;
 mod network;
 mod observer;
@@ -27,6 +31,7 @@ mod pointer_check;
 mod readers;
 mod report;
 mod requests;
+mod rubbish;
 mod run;
 mod stage;
 mod trace;

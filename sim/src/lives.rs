@@ -249,6 +249,11 @@ impl Simulation {
             let life = self.peers[index].life;
             self.executor.spawn(index, client.watch((index, life), staff.until));
         }
+        if index < self.options.name_watchers {
+            let client = self.hired(&mut staff, index);
+            let life = self.peers[index].life;
+            self.executor.spawn(index, client.watch_names((index, life), staff.until));
+        }
         self.staff = Some(staff);
     }
 

@@ -5,12 +5,16 @@
 use crate::observer::Opening;
 use crate::options::Aim;
 use crate::world::{Event, Simulation};
-use driftmesh_model::GroupId;
+use driftmesh_model::{GroupId, PeerId};
 
 /// Longest time between a moment and the fault, us.
 const STRIKE_WITHIN_US: u64 = 25_000;
 /// One moment in so many is used.
 const ONE_OF: u8 = 6;
+/// One of so many steps is used where a moment lasts.
+const ONE_STEP_OF: u8 = 30;
+/// How long links are cut at most after a leader that was cut off has woken up, us.
+const CUT_FOR_US: u64 = 300_000;
 
 impl Opening {
     const fn is(self, aim: Aim) -> bool {
@@ -47,11 +51,55 @@ impl Simulation {
         if aim == Aim::Copy {
             for index in 0..self.peers.len() {
                 let copies = |peer: &mut driftmesh_peer::Peer| peer.groups().any(|group| group.is_copying());
-                if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..30) == 0 {
+                if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..ONE_STEP_OF) == 0 {
                     self.strike(index, GroupId::from_u128(0), Opening::Commit);
                 }
             }
         }
+        if aim == Aim::Close && self.network.is_whole() && self.rng.u8(..ONE_STEP_OF) == 0 {
+            self.part_leader_from_followers();
+        }
+    }
+
+    /// A leader and its followers are parted until those have another leader, while somebody outside of the group whom it
+    /// tells what it closes goes on to believe it. Either it goes on as well, among all others; or it stands still, cut off
+    /// from all others too, and wakes up in the belief that it still leads.
+    fn part_leader_from_followers(&mut self) {
+        let Some(leader) = self.rng.choice(0..self.peers.len()) else { return };
+        if self.peers[leader].gone || !self.options.stalls {
+            return;
+        }
+        let (members, readers) = self.peers[leader].host.look(|peer| {
+            let group = peer.group();
+            let members: Vec<PeerId> =
+                group.consensus().membership().members().into_iter().map(|member| member.peer).collect();
+            // What is not stable keeps it from closing anything.
+            let is_calm = group.watermark() == group.tail() && members.len() > 1;
+            let readers = peer.told_closed(group.id()).filter(|reader| is_calm && !members.contains(reader));
+            let readers: Vec<PeerId> = readers.collect();
+            (members, readers)
+        });
+        let Some(reader) = self.rng.choice(readers) else { return };
+        self.faults += 1;
+        let stands_still = self.rng.bool();
+        let at = self.peers.iter().position(|peer| peer.id == reader);
+        for other in (0..self.peers.len()).filter(|other| *other != leader) {
+            let id = self.peers[other].id;
+            let is_member = members.contains(&id);
+            if is_member || (stands_still && id != reader) {
+                self.network.cut_both(leader, other);
+            }
+            if let Some(at) = at.filter(|_| is_member && stands_still) {
+                self.network.cut_both(at, other);
+            }
+        }
+        let election_us = self.options.election_after_us;
+        let until = self.now_us() + election_us + self.rng.u64(..2 * election_us);
+        if stands_still {
+            self.peers[leader].paused_until = until;
+        }
+        let mended = until + self.rng.u64(..CUT_FOR_US);
+        self.schedule(mended, Event::Mend);
     }
 
     /// A leader goes on among all others, while its followers hear nothing of it.

@@ -3,9 +3,10 @@
 
 use crate::game::Sign;
 use crate::name_log::{Bindings, NameLog};
+use crate::name_watchers::NameStanding;
 use driftmesh_model::{ObjectId, Value, decode_object};
 use driftmesh_peer::session::NameBucket;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most false answers that are reported.
 const REPORTED_MAX: usize = 8;
@@ -14,9 +15,15 @@ const REPORTED_MAX: usize = 8;
 type Values = BTreeMap<ObjectId, Value>;
 
 /// Returns what is wrong with the names.
-pub(crate) fn audit(values: &Values, log: &NameLog, happened: impl Fn(usize) -> bool) -> Vec<String> {
+pub(crate) fn audit(
+    values: &Values,
+    log: &NameLog,
+    happened: impl Fn(usize) -> bool,
+    watches: &[NameStanding],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let found = names_in_buckets(values, &mut wrong);
+    watches_end_well(values, &found, watches, &log.ever_bound(&happened), &mut wrong);
     let (untrue, told) = log.replay(happened);
     wrong.extend(untrue.into_iter().take(REPORTED_MAX));
     for (name, bound) in &found {
@@ -29,6 +36,31 @@ pub(crate) fn audit(values: &Values, log: &NameLog, happened: impl Fn(usize) -> 
     }
     check_signs(values, found, &mut wrong);
     wrong
+}
+
+/// Once everything is quiet, each watch of names was told the final state, and never of anything that was not.
+fn watches_end_well(
+    values: &Values,
+    found: &Bindings,
+    watches: &[NameStanding],
+    ever: &BTreeSet<(String, ObjectId)>,
+    wrong: &mut Vec<String>,
+) {
+    let token = |object: &ObjectId| decode_object::<Sign>(values.get(object)?).ok().map(|sign| sign.token);
+    for watch in watches {
+        let of = format!("a watch of names {:?} at peer {:?}", watch.prefix, watch.at);
+        wrong.extend(watch.errors.iter().take(1).map(|error| format!("{of}: {error}")));
+        let made_up: Vec<_> = watch.ever.difference(ever).collect();
+        if !made_up.is_empty() {
+            wrong.push(format!("{of} was told of {made_up:?}, which never were"));
+        }
+        let with_prefix = found.iter().filter(|(name, _)| name.starts_with(watch.prefix));
+        let expected: BTreeMap<_, _> =
+            with_prefix.map(|(name, object)| (name.clone(), (*object, token(object)))).collect();
+        if watch.names != expected {
+            wrong.push(format!("{of} ended with {:?}, not with {expected:?}", watch.names));
+        }
+    }
 }
 
 /// Each name is bound to the sign that says it, and each sign is bound.

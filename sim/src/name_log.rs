@@ -5,7 +5,7 @@
 //! final state comes from the audit.
 
 use driftmesh_model::{ObjectId, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What all names are bound to.
@@ -69,6 +69,15 @@ impl NameLog {
     /// A snapshot listed all names.
     pub(crate) fn listed(&self, at: Timestamp, names: Bindings, number: usize) {
         self.lock().push((at, Told::Listed(names), number));
+    }
+
+    /// Everything that was bound by what did happen after all.
+    pub(crate) fn ever_bound(&self, happened: impl Fn(usize) -> bool) -> BTreeSet<(String, ObjectId)> {
+        let bound = |(_, told, number): &Noted| match told {
+            Told::Wrote { name, after: Some(object), .. } if happened(*number) => Some((name.clone(), *object)),
+            Told::Wrote { .. } | Told::Saw { .. } | Told::Listed(_) => None,
+        };
+        self.lock().iter().filter_map(bound).collect()
     }
 
     /// Replays what did happen after all; returns what does not fit, and what the names should be bound to in the end.

@@ -80,6 +80,11 @@ impl Network {
         self.cut.contains(&(from, to))
     }
 
+    /// Whether no link is cut.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.cut.is_empty()
+    }
+
     /// Mends all links.
     pub(crate) fn mend(&mut self) {
         self.cut.clear();

@@ -105,6 +105,11 @@ pub(crate) struct Look<'a> {
 }
 
 impl Observer {
+    /// All objects that any journal has named.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        self.places.keys().copied()
+    }
+
     /// Looks at what a member of a group has appended, and what it holds for stable, since the last time. Returns what
     /// was appended that makes a good moment for a fault, and whether anything has left the group.
     pub(crate) fn watch(&mut self, group: &Group, is_own: bool, look: &mut Look<'_>) -> (Vec<Opening>, bool) {

@@ -40,11 +40,13 @@ pub enum Aim {
     Joint,
     /// A group has ended, and nobody was told.
     Retired,
+    /// A leader tells what it closes to somebody who does not belong to its group.
+    Close,
 }
 
 impl Aim {
     /// None as often as some.
-    const CHOICES: [Option<Self>; 10] = [
+    const CHOICES: [Option<Self>; 11] = [
         None,
         None,
         None,
@@ -55,6 +57,7 @@ impl Aim {
         Some(Self::Copy),
         Some(Self::Joint),
         Some(Self::Retired),
+        Some(Self::Close),
     ];
 }
 
@@ -141,6 +144,10 @@ pub struct Options {
     pub fed_max: usize,
     /// Clients at each peer that watch a purse.
     pub watchers: usize,
+    /// At how many peers a client watches names.
+    pub name_watchers: usize,
+    /// Whether rubbish arrives beside messages.
+    pub rubbish: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -207,6 +214,8 @@ impl Options {
             readers: pick(rng, &[0, 1, 1, 2]),
             watchers: pick(rng, &[0, 1, 1, 2]),
             fed_max: pick(rng, &[1 << 14, 1 << 14, 3]),
+            rubbish: rng.u8(..3) == 0,
+            name_watchers: pick(rng, &[0, 0, 1, 2]),
         };
         Self {
             // Below that a follower cannot be replaced.
@@ -255,7 +264,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -265,6 +274,8 @@ impl fmt::Display for Options {
             self.readers,
             self.watchers,
             self.fed_max,
+            self.name_watchers,
+            self.rubbish,
             self.crashes,
             self.together,
             self.lossy,

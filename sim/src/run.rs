@@ -5,6 +5,7 @@ use crate::client::{Came, Client, World};
 use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
 use crate::lives::Staff;
+use crate::name_watchers::NameWatches;
 use crate::names::Names;
 use crate::network::LATE_MAX_US;
 use crate::options::{Options, Overrides};
@@ -34,6 +35,8 @@ const SETTLE_WITHIN_US: u64 = 30 * SECOND_US;
 /// With a lower bound of what leaders tell subscribers than this, watches are late.
 const FED_ENOUGH: usize = 1_000;
 const WATCHES_END_WITHIN_US: u64 = 3 * SECOND_US;
+/// So much later those of names, which read bucket by bucket and then the signs.
+const NAMES_END_WITHIN_US: u64 = 10 * SECOND_US;
 
 /// Runs one seed.
 #[must_use]
@@ -46,8 +49,16 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
     work_under_faults(&mut simulation, &world, &mut wrong);
     work_in_peace(&mut simulation, &world, &mut wrong);
     // What an owner has no room for is read every second by those who watch it.
+    let is_late = simulation.options.fed_max < FED_ENOUGH;
     let pause = simulation.now_us() + WATCHES_END_WITHIN_US;
-    simulation.run(pause, |simulation| simulation.options.fed_max >= FED_ENOUGH);
+    simulation.run(pause, |_| !is_late);
+    if simulation.options.name_watchers > 0 {
+        let for_us = if is_late { NAMES_END_WITHIN_US } else { WATCHES_END_WITHIN_US };
+        let looks = world.name_watches.clone().look_on(world.clone(), for_us);
+        simulation.executor.spawn_boxed(None, Box::pin(looks));
+        let pause = simulation.now_us() + for_us + SECOND_US;
+        simulation.run(pause, |simulation| simulation.executor.unfinished() == 0);
+    }
     wrong.append(&mut audit::audit(&mut simulation, &world));
     report(&simulation, &world, wrong, text)
 }
@@ -123,6 +134,7 @@ fn make_world(simulation: &mut Simulation) -> World {
         options: Arc::clone(&simulation.options),
         names: Names::new(simulation.options.names),
         watches: Watches::default(),
+        name_watches: NameWatches::default(),
         recorder,
     }
 }

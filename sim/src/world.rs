@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Return(usize, bool),
     /// The others find out that a start of a peer is over.
     Missed(usize, u64),
+    /// All links are mended.
+    Mend,
     /// Somebody asks what became of a commit.
     AskFate,
     /// A fault where something has begun a moment ago.
@@ -75,6 +77,8 @@ pub(crate) enum Shipped {
     Said(Arc<Envelope>),
     /// As its bytes, which are decoded when it arrives.
     Bytes(Arc<Vec<u8>>),
+    /// As bytes that are no message.
+    Rubbish(Arc<Vec<u8>>),
 }
 
 /// One simulated peer.
@@ -404,6 +408,7 @@ impl Simulation {
             Event::Leave(index, until) => self.leave(index, until),
             Event::Return(index, as_itself) => self.begin_life(index, as_itself),
             Event::Missed(index, life) => self.missed(index, life),
+            Event::Mend => self.network.mend(),
             Event::Strike { index, life, group, opening } => {
                 if self.peers[index].life == life {
                     self.strike(index, group, opening);
@@ -435,6 +440,13 @@ impl Simulation {
         let envelope = match envelope {
             Shipped::Said(envelope) => Arc::unwrap_or_clone(envelope),
             Shipped::Bytes(bytes) => codec::decode(&bytes).expect("what a peer encodes decodes"),
+            Shipped::Rubbish(bytes) => {
+                // A live peer counts and drops it.
+                if codec::decode::<Envelope>(&bytes).is_ok() {
+                    self.observer.wrong(format!("R25: {} bytes that are no message decode", bytes.len()));
+                }
+                return;
+            }
         };
         let id = self.peers[from].id;
         self.peers[to].host.step(|peer, now| peer.received(now, id, envelope));
@@ -495,8 +507,15 @@ impl Simulation {
         if self.options.drop_message == Some(self.messages) {
             return;
         }
+        if let Some(rubbish) = self.rubbish_after(&envelope, &bytes) {
+            self.deliver_later(from, to, rubbish);
+        }
         let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
         let shipped = if as_bytes { Shipped::Bytes(Arc::new(bytes)) } else { Shipped::Said(Arc::new(envelope)) };
+        self.deliver_later(from, to, shipped);
+    }
+
+    fn deliver_later(&mut self, from: usize, to: usize, shipped: Shipped) {
         for after in self.network.send(&mut self.rng, &self.options, from, to) {
             let lives = (self.peers[from].life, self.peers[to].life);
             let (number, envelope) = (self.messages, shipped.clone());
@@ -554,6 +573,7 @@ impl Simulation {
         self.faults += 1;
         let peers = self.peers.len();
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
+        self.check_bounds();
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
         match self.rng.u8(..12) {

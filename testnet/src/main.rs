@@ -34,6 +34,7 @@ mod protocol;
 mod records;
 mod recovery;
 mod report;
+mod sabotage;
 mod seats;
 mod simulate;
 mod testnet;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
+        Some(Command::Sabotage(wanted)) => sabotage::run(&wanted),
         Some(Command::Bench { what: Bench::Local { json } }) => {
             bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
         }

@@ -38,6 +38,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
     Sim(SimOptions),
+    /// Breaks every rule on purpose in the simulator, which must notice; exit code 1 if it misses one. Needs the sources.
+    Sabotage(SabotageOptions),
     /// Measures.
     Bench {
         /// What to measure.
@@ -156,6 +158,17 @@ pub(crate) struct SimOptions {
     /// How many transactions are begun under faults; 260 unless given.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) steps: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The options of the matrix of sabotages.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SabotageOptions {
+    /// Within how many seeds each sabotage must be noticed; 5000 unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seeds: Option<u64>,
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -282,7 +295,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused() {
-        let bad: [&[&str]; 11] = [
+        let bad: [&[&str]; 14] = [
             &["--replicas", "7"],
             &["--kill", "1001"],
             &["--peers", "0"],
@@ -294,6 +307,9 @@ mod tests {
             &["sim", "--seeds", "5..5"],
             &["sim", "--seeds", "5"],
             &["sim", "--seed", "1", "--seeds", "0..2"],
+            &["sabotage", "--seeds", "0"],
+            &["sabotage", "--seeds", "0..5"],
+            &["sabotage", "--seed", "5"],
         ];
         for arguments in bad {
             assert!(parsed(arguments).is_err(), "{arguments:?}");

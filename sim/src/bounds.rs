@@ -1,0 +1,26 @@
+//! What peers keep, by their own figures, against the bounds that the seed has set (R24).
+//!
+//! At every fault and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
+
+use crate::host::now_at;
+use crate::world::Simulation;
+
+impl Simulation {
+    /// Notes every peer that keeps more than it may.
+    pub(crate) fn check_bounds(&mut self) {
+        let options = &self.options;
+        let mut wrong = Vec::new();
+        for (index, peer) in self.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
+            let status = peer.host.look(|core| core.status(now_at(&self.clock, peer.wall_offset_us)));
+            let kept = [
+                ("objects that subscribers are told of", status.fed, options.fed_max),
+                ("hints", status.hints, options.records_max),
+                ("home records", status.home_records, options.records_max),
+            ];
+            for (what, kept, most) in kept.into_iter().filter(|(_, kept, most)| kept > most) {
+                wrong.push(format!("R24: peer {index} keeps {kept} {what}, and may keep {most}"));
+            }
+        }
+        wrong.into_iter().for_each(|text| self.observer.wrong(text));
+    }
+}

@@ -1,0 +1,255 @@
+//! The matrix of sabotages: every rule, the switches that break it, and the search for a seed in which the simulator notices
+//! that one is broken.
+//!
+//! What notices are histories, journals, answers and final states, never a check beside the switch. It refuses to count
+//! a seed that is wrong without the switch too, and a core that trips over its own feet.
+
+use crate::{Aim, Options, Overrides, run_founding_seed, run_seed};
+use driftmesh_peer::Sabotage;
+use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Within this many seeds each switch must be noticed.
+pub const SEEDS_MAX: u64 = 5_000;
+
+/// Whether there is anything of a rule that could be broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Built {
+    /// Its mechanism exists: without a switch that is noticed, it is unproven.
+    Yes,
+    /// Not in what the simulator runs; why, and what covers it meanwhile.
+    NotYet(&'static str),
+}
+
+/// A rule of the design.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Its name, as in `R5`.
+    pub name: &'static str,
+    /// What it says, in a few words.
+    pub says: &'static str,
+    /// Whether its mechanism exists.
+    pub built: Built,
+}
+
+const fn rule(name: &'static str, says: &'static str) -> Rule {
+    Rule { name, says, built: Built::Yes }
+}
+
+/// All rules. One that is missing here is missing everywhere.
+pub const RULES: [Rule; 26] = [
+    rule("R1", "hint: records only say whom to ask"),
+    rule("R2", "climb: a record yields to a higher one only"),
+    rule("R3", "pointers: kept until the homes know more"),
+    rule("R4", "found: every lookup ends, and truly"),
+    rule("R5", "one writer: only the leader of its group commits to an object"),
+    rule("R6", "barrier: nothing leaves that is not stable"),
+    rule("R7", "prefix: a change of leader keeps everything stable, and whole commits"),
+    rule("R8", "window: promises lie below what the group agreed on"),
+    rule("R9", "fence: a deposed leader's commits never become stable"),
+    rule("R10", "bounded loss: commits wait when too much is unstable"),
+    rule("R11", "members: who votes and acknowledges is who belongs"),
+    rule("R12", "wound-wait: who waits, waits for an older one"),
+    rule("R13", "commit point: a wounded transaction never commits"),
+    rule("R14", "waits: none without end"),
+    rule("R15", "progress: a retry meets nothing twice"),
+    rule("R16", "snapshots: every history is snapshot isolated"),
+    rule("R17", "old versions: a mark below which nobody guesses"),
+    rule("R18", "clock guard: a wrong clock carries nobody along"),
+    rule("R19", "one owner: or in transit, and none"),
+    rule("R20", "once: no grant is adopted twice"),
+    Rule {
+        name: "R21",
+        says: "exactly once: a task's outcome is written with its effects",
+        built: Built::NotYet("there are no tasks yet"),
+    },
+    rule("R22", "fate: told lost if and only if lost"),
+    rule("R23", "names: bound to at most one live object"),
+    rule("R24", "bounded: every queue and cache has a bound"),
+    rule("R25", "wire: what cannot be meant is refused"),
+    Rule {
+        name: "R26",
+        says: "members: only admitted peers take part",
+        built: Built::NotYet(
+            "admission belongs to the live transport, which has no switches: mesh/src/transport/tests.rs",
+        ),
+    },
+];
+
+impl Rule {
+    /// The switches that break it.
+    pub fn switches(&self) -> impl Iterator<Item = Sabotage> {
+        let name = self.name;
+        Sabotage::ALL.into_iter().filter(move |sabotage| sabotage.rule() == name)
+    }
+}
+
+/// A seed that noticed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Caught {
+    /// The first seed that did.
+    pub seed: u64,
+    /// What was found wrong in it first.
+    pub violation: String,
+}
+
+/// What the search for one switch came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Search {
+    /// The rule that the switch breaks.
+    pub rule: &'static str,
+    /// The switch.
+    pub switch: String,
+    /// How many seeds were run with it.
+    pub seeds_run: u64,
+    /// What noticed, if anything did.
+    pub caught: Option<Caught>,
+}
+
+/// Options that are fixed because the loss of a rule hardly shows with others.
+fn overrides(sabotage: Sabotage) -> Overrides {
+    let mut overrides = Overrides::default();
+    if sabotage == Sabotage::Promises {
+        // Followers that have no room drop journals, and take them up again.
+        (overrides.peers, overrides.followed_max) = (Some(5), Some(2));
+    }
+    if sabotage == Sabotage::Members {
+        // Members come and go.
+        (overrides.peers, overrides.aim) = (Some(4), Some(Aim::Joint));
+    }
+    let believers =
+        [Sabotage::BarrierReads, Sabotage::FeedUnstable, Sabotage::Window, Sabotage::CloseWindow].contains(&sabotage);
+    if believers {
+        // Those outside of a group believe its leader, while its followers have another.
+        (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Close));
+    }
+    overrides
+}
+
+/// Whether the loss of a rule can show in a seed. Others are passed over, to save time: they count all the same.
+fn may_show(sabotage: Sabotage, options: &Options) -> bool {
+    // So many followers elect another leader when theirs is out of reach.
+    let elects = options.replicas.min(options.peers - 1) >= 2;
+    let has_readers = elects && options.peers > options.replicas + 1 && options.readers > 0;
+    let needs = [
+        (Sabotage::BarrierReads, has_readers),
+        (Sabotage::FeedUnstable, has_readers),
+        (Sabotage::Window, has_readers && options.election_after_us < 1_000_000),
+        (Sabotage::CloseWindow, has_readers && options.election_after_us < 1_000_000),
+        (Sabotage::Promises, elects && options.crashes && options.replace_after_us < 1_000_000),
+    ];
+    needs.iter().all(|(needed, has)| *needed != sabotage || *has)
+}
+
+/// What is found wrong in a seed.
+fn violations(seed: u64, overrides: &Overrides) -> Vec<String> {
+    // A core that trips over its own feet is no check that noticed: the next seed, then.
+    catch_unwind(AssertUnwindSafe(|| run_seed(seed, overrides).violations)).unwrap_or_default()
+}
+
+/// Looks for the first of so many seeds in which it is noticed that a rule is broken, and that are good otherwise.
+#[must_use]
+pub fn search(sabotage: Sabotage, seeds: u64) -> Search {
+    let mut seeds_run = 0;
+    let caught = (0..seeds).find_map(|seed| {
+        let violation = noticed(sabotage, seed, &mut seeds_run)?;
+        Some(Caught { seed, violation })
+    });
+    Search { rule: sabotage.rule(), switch: format!("{sabotage:?}"), seeds_run, caught }
+}
+
+fn noticed(sabotage: Sabotage, seed: u64, seeds_run: &mut u64) -> Option<String> {
+    // Before there is a mesh, there is nothing that the world of transactions could run.
+    if sabotage == Sabotage::OneGenesis {
+        *seeds_run += 1;
+        return run_founding_seed(seed, Some(sabotage)).violations.into_iter().next();
+    }
+    let whole = overrides(sabotage);
+    if !may_show(sabotage, &Options::draw(seed, &whole)) {
+        return None;
+    }
+    *seeds_run += 1;
+    let broken = Overrides { sabotage: Some(sabotage), ..whole };
+    let violation = violations(seed, &broken).into_iter().next()?;
+    // What is wrong without it too, it did not do.
+    violations(seed, &whole).is_empty().then_some(violation)
+}
+
+/// All searches together, rule by rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Matrix {
+    /// Rules whose mechanism exists.
+    pub rules: Vec<&'static str>,
+    /// Those of which every switch was noticed.
+    pub caught: Vec<&'static str>,
+    /// Those that have no switch, or one that was not noticed.
+    pub missed: Vec<&'static str>,
+    /// Rules of which nothing exists that a switch could break, and why.
+    pub not_yet: Vec<(&'static str, &'static str)>,
+    /// Within how many seeds each switch had to be noticed.
+    pub seeds: u64,
+    /// Every switch, in the order of the rules.
+    pub switches: Vec<Search>,
+}
+
+impl Matrix {
+    /// Sums up the searches, which may come in any order.
+    #[must_use]
+    pub fn of(searches: &[Search], seeds: u64) -> Self {
+        let mut matrix = Self {
+            rules: Vec::new(),
+            caught: Vec::new(),
+            missed: Vec::new(),
+            not_yet: Vec::new(),
+            seeds,
+            switches: Vec::new(),
+        };
+        for Rule { name, built, .. } in RULES {
+            let of_rule: Vec<&Search> = searches.iter().filter(|search| search.rule == name).collect();
+            matrix.switches.extend(of_rule.iter().copied().cloned());
+            if let Built::NotYet(why) = built {
+                matrix.not_yet.push((name, why));
+                continue;
+            }
+            matrix.rules.push(name);
+            let is_caught = !of_rule.is_empty() && of_rule.iter().all(|search| search.caught.is_some());
+            if is_caught { matrix.caught.push(name) } else { matrix.missed.push(name) }
+        }
+        matrix
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn searched(sabotage: Sabotage, is_caught: bool) -> Search {
+        let caught = is_caught.then(|| Caught { seed: 3, violation: "two owners".to_owned() });
+        Search { rule: sabotage.rule(), switch: format!("{sabotage:?}"), seeds_run: 4, caught }
+    }
+
+    #[test]
+    fn every_rule_is_there_in_order_and_every_switch_breaks_one() {
+        for (number, rule) in (1..).zip(RULES) {
+            assert_eq!(rule.name, format!("R{number}"));
+        }
+        let switches = RULES.iter().map(|rule| rule.switches().count()).sum::<usize>();
+        assert_eq!(switches, Sabotage::ALL.len());
+    }
+
+    #[test]
+    fn a_rule_is_missed_without_a_switch_and_with_one_that_nobody_noticed() {
+        let searches: Vec<Search> = Sabotage::ALL
+            .into_iter()
+            .filter(|sabotage| *sabotage != Sabotage::Once)
+            .map(|sabotage| searched(sabotage, sabotage != Sabotage::BarrierReads))
+            .collect();
+        let matrix = Matrix::of(&searches, 10);
+        let missed = |name| matrix.missed.contains(&name);
+        assert!(missed("R6") && missed("R20"), "{:?}", matrix.missed);
+        assert!(matrix.caught.contains(&"R19"));
+        assert_eq!(matrix.caught.len() + matrix.missed.len(), matrix.rules.len());
+        let all: Vec<_> = matrix.not_yet.iter().map(|(name, _)| *name).collect();
+        assert_eq!(all, ["R21", "R26"]);
+    }
+}
