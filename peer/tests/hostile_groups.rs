@@ -135,6 +135,31 @@ fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
 }
 
 #[test]
+fn who_cannot_apply_its_journal_leads_nobody() {
+    for is_stable in [true, false] {
+        let mesh = Mesh::replicated(4, 2);
+        mesh.run(500);
+        let group = mesh.group_id(0);
+        let followers: Vec<usize> = (1..4).filter(|at| mesh.look_at_group(*at, group, |_| ()).is_some()).collect();
+        let (term, tail) = mesh.look_at_group(0, group, |group| (group.term(), group.tail())).unwrap();
+        let bad = [(term, Entry::TermStart { term })];
+        let watermark = tail.as_u64() + u64::from(is_stable);
+        for at in &followers {
+            mesh.forge(0, *at, append(group, term.as_u64(), tail.as_u64(), &bad, watermark));
+        }
+        mesh.settle();
+        mesh.kill(0);
+        mesh.run(5_000);
+        for at in &followers {
+            assert!(!mesh.leads(*at, group));
+        }
+        let is_halted = |at: &usize| mesh.look_at_group(*at, group, |group| group.halted().is_some()) == Some(true);
+        assert!(followers.iter().any(is_halted));
+        works_on(&mesh, followers[0]);
+    }
+}
+
+#[test]
 fn records_of_groups_that_nobody_has_ever_heard_of_are_bounded_and_stop_nobody() {
     let mesh = Mesh::replicated(3, 2);
     let object = mesh.create_known(0, 5);

@@ -18,7 +18,7 @@ impl<E: LogEntry> Consensus<E> {
     pub(super) fn stand(&mut self, now: Micros) {
         let again_at = self.election_due(now);
         // R11: nor does it ask for votes before it holds again what it held.
-        if !self.may_be_needed() || self.is_of_the_past() || self.is_short() {
+        if !self.may_be_needed() || self.is_of_the_past() || self.is_short() || self.unfit {
             match &mut self.role {
                 Role::Following(following) => following.election_due = again_at,
                 Role::Electing(_) => self.follow(now, None),
@@ -117,7 +117,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Somebody wants to lead who lacks what this member has. If that is a learner, whose vote may be needed by a change
     /// that it does not know, it leads for as long as it takes until the voters have it.
     fn stand_in(&mut self, now: Micros) {
-        if !self.may_be_needed() && !self.is_short() {
+        if !self.may_be_needed() && !self.is_short() && !self.unfit {
             let again_at = self.election_due(now);
             self.ask_for_votes(now, again_at, true);
         }

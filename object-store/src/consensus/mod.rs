@@ -167,6 +167,8 @@ pub struct Consensus<E> {
     alone: bool,
     /// Told by a voter that the group goes on without this member.
     excluded: bool,
+    /// What this member holds cannot be applied here: it leads nobody.
+    unfit: bool,
     overwritten: Option<Overwritten>,
     /// The generation that the journal is known to be of. While a higher one is known this member counts for nothing.
     held: Generation,
@@ -239,6 +241,7 @@ impl<E: LogEntry> Consensus<E> {
             memberships: VecDeque::from([(Lsn::ZERO, Membership::default())]),
             alone: false,
             excluded: false,
+            unfit: false,
             overwritten: None,
             held: Generation::ZERO,
             emptied: false,
@@ -406,6 +409,15 @@ impl<E: LogEntry> Consensus<E> {
                     self.excluded = true;
                 }
             }
+        }
+    }
+
+    /// Whether this member's state follows its journal. One that cannot go on applying leads no more, and stands for no
+    /// election; it still votes, and holds what others may need.
+    pub fn set_fit(&mut self, now: Micros, is_fit: bool) {
+        self.unfit = !is_fit;
+        if self.unfit && !matches!(self.role, Role::Following(_)) {
+            self.follow(now, None);
         }
     }
 

@@ -261,6 +261,7 @@ impl Group {
         {
             self.state = copy.state;
             self.halted = None;
+            self.consensus.set_fit(now, true);
             self.consensus.installed(now, done.at, done.at_term, done.membership);
             self.settle(now);
         }

@@ -188,6 +188,7 @@ impl Group {
             self.state = State::new();
             self.copy_in = None;
             self.halted = None;
+            self.consensus.set_fit(now, true);
             self.closed = ClosedTimes::default();
         }
         if !self.consensus.is_leading() {
@@ -196,6 +197,10 @@ impl Group {
             self.end_copy_out();
         }
         self.apply_on();
+        if self.halted.is_some() {
+            self.consensus.set_fit(now, false);
+            self.roll_back();
+        }
         let applied = self.state.applied();
         self.state.stable(self.consensus.watermark().min(applied));
         self.advance_closed();
