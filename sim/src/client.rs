@@ -1,5 +1,6 @@
 //! The clients: game code in ordinary closures, run through the same session as in a live mesh.
 
+use crate::dumping::Dump;
 use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
@@ -23,6 +24,8 @@ pub(crate) struct World {
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
     pub(crate) watches: Watches,
+    /// What is dumped for outside judges, if anything.
+    pub(crate) dump: Option<Dump>,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }

@@ -9,6 +9,9 @@
 mod audit;
 pub mod checker;
 mod client;
+pub mod dump;
+mod dump_clients;
+mod dumping;
 mod executor;
 mod founding;
 mod game;
@@ -35,7 +38,7 @@ mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
-pub use options::{Aim, Options, Overrides};
+pub use options::{Aim, DUMP_PEERS_MIN, Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
 pub use stage::{Stage, StageHandle, Unfinished};
