@@ -76,7 +76,7 @@ impl Client {
 
     /// One transaction on lists. Returns whether it committed.
     async fn append_once(&mut self, dump: &Dump, client: u32, reads: &Reads<SimHost>) -> bool {
-        let ops = dump.draw_appends(&mut self.rng);
+        let ops = dump.draw_appends(client, &mut self.rng);
         let only_reads = ops.iter().all(|op| matches!(op, AppendOp::Read { .. }));
         if only_reads && self.rng.u8(..3) == 0 {
             self.read_recently(dump, client, reads, ops).await

@@ -4,7 +4,7 @@
 //! files are judged by whoever reads them.
 
 use crate::dump::{
-    APPENDS_MIN, About, AppendCalls, AppendOp, CallId, Dumped, End, REGISTER_TXNS_MAX, Register, RegisterCalls,
+    APPENDS_MIN, About, AppendCalls, AppendOp, CallId, Dumped, End, Mix, REGISTER_TXNS_MAX, Register, RegisterCalls,
     RegisterOp, SeenVersion, Series, draw_appends, draw_registers, write_edn, write_json,
 };
 use crate::host::{Clock, SimHost};
@@ -72,7 +72,9 @@ pub(crate) struct Share {
 
 /// What was created, by its numbers.
 #[derive(Clone, Default)]
-pub(crate) struct Created(Arc<Mutex<(BTreeMap<u64, Ref<Series>>, BTreeMap<u64, Ref<Register>>)>>);
+pub(crate) struct Created(Arc<Mutex<References>>);
+
+type References = (BTreeMap<u64, Ref<Series>>, BTreeMap<u64, Ref<Register>>);
 
 impl Share {
     /// Shares for so many founders.
@@ -138,8 +140,9 @@ impl Dump {
     }
 
     /// Draws a transaction on lists.
-    pub(crate) fn draw_appends(&self, rng: &mut Rng) -> Vec<AppendOp> {
-        draw_appends(rng, self.lists.len() as u64, &mut self.lock().appended)
+    pub(crate) fn draw_appends(&self, client: u32, rng: &mut Rng) -> Vec<AppendOp> {
+        let mix = Mix { keys: self.lists.len() as u64, client };
+        draw_appends(rng, mix, &mut self.lock().appended)
     }
 
     /// Draws a transaction on registers; `None` when there were enough.

@@ -3,6 +3,8 @@
 use driftmesh_sim::dump::{APPENDS_MIN, AppendSummary, REGISTER_TXNS_MAX, RegisterSummary, check_edn, check_json};
 use driftmesh_sim::{Overrides, SeedReport, run_seed};
 
+const SEEDS: u64 = 100;
+
 fn run(seed: u64, overrides: Overrides) -> SeedReport {
     run_seed(seed, &Overrides { dump: true, ..overrides })
 }
@@ -20,7 +22,7 @@ fn is_enough(lists: &AppendSummary, registers: &RegisterSummary) -> bool {
 #[test]
 fn dumped_histories_are_valid_and_prove_something() {
     let (mut lost, mut unknown) = (0, 0);
-    for seed in 0..100 {
+    for seed in 0..SEEDS {
         let report = run(seed, Overrides::default());
         assert!(report.violations.is_empty(), "{}\n{:#?}", report.options, report.violations);
         let dumped = report.dumped.expect("it was asked for");
@@ -43,11 +45,24 @@ fn a_dump_repeats_and_other_seeds_do_not_change() {
     assert_ne!(without.trace_hash, one.trace_hash);
 }
 
+/// Not all rules can show here: wound-wait keeps transactions going, and without it they come to nothing.
 #[cfg(feature = "sabotage")]
 #[test]
-fn a_broken_rule_shows_in_the_files_alone() {
+fn broken_rules_show_in_the_files_alone() {
     use driftmesh_peer::Sabotage;
-    for sabotage in [Sabotage::SnapshotClock] {
+    let rules = [
+        Sabotage::SnapshotClock,
+        Sabotage::CommitPoint,
+        Sabotage::OneWriter,
+        Sabotage::CloseEarly,
+        Sabotage::CloseLsn,
+        Sabotage::OldVersions,
+        Sabotage::Stable,
+        Sabotage::Fates,
+        Sabotage::OneOwner,
+        Sabotage::Once,
+    ];
+    for sabotage in rules {
         let broken = |seed| {
             let overrides = Overrides { sabotage: Some(sabotage), ..Overrides::default() };
             // A core that trips over its own feet is no file that shows it.
@@ -56,8 +71,8 @@ fn a_broken_rule_shows_in_the_files_alone() {
             let why = check_edn(&dumped.edn).err().or_else(|| check_json(&dumped.json).err())?;
             Some((seed, why.to_string()))
         };
-        let (seed, why) =
-            (0..200).find_map(broken).unwrap_or_else(|| panic!("without {} all was valid", sabotage.rule()));
-        println!("without {}: seed {seed}: {why}", sabotage.rule());
+        // The same seeds are valid without it: see above.
+        let (seed, why) = (0..SEEDS).find_map(broken).unwrap_or_else(|| panic!("without {sabotage:?} all was valid"));
+        println!("without {sabotage:?} ({}): seed {seed}: {why}", sabotage.rule());
     }
 }

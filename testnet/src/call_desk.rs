@@ -10,7 +10,8 @@ use crate::way_in::{WayIn, frame_of};
 use anyhow::{Context, Result};
 use driftmesh::Receipt;
 use driftmesh_sim::dump::{
-    self, About, AppendCalls, CallId, Dumped, End, RegisterCalls, draw_appends, draw_registers, write_edn, write_json,
+    self, About, AppendCalls, CallId, Dumped, End, Mix, RegisterCalls, draw_appends, draw_registers, write_edn,
+    write_json,
 };
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,14 +129,15 @@ impl CallDesk {
     }
 
     /// Draws what a client does next. `None` when there was enough of that.
-    pub(crate) fn draw(&self, kind: Kind, limits: Limits, rng: &mut Rng) -> Option<Asked> {
+    pub(crate) fn draw(&self, client: u32, kind: Kind, limits: Limits, rng: &mut Rng) -> Option<Asked> {
         let mut inner = self.lock();
         let is_enough = match kind {
             Kind::Lists => inner.lists.len() >= limits.list_calls,
             Kind::Registers => inner.register_calls >= limits.register_calls,
         };
+        let mix = Mix { keys: limits.lists, client };
         (!is_enough).then(|| match kind {
-            Kind::Lists => Asked::Lists { ops: draw_appends(rng, limits.lists, &mut inner.appended) },
+            Kind::Lists => Asked::Lists { ops: draw_appends(rng, mix, &mut inner.appended) },
             Kind::Registers => Asked::Registers { ops: draw_registers(rng, limits.registers, &mut inner.written) },
         })
     }

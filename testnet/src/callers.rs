@@ -50,7 +50,7 @@ impl Caller {
     /// Calls until it is over, with pauses so long at most.
     pub(crate) async fn work(mut self, kind: Kind, limits: Limits, pause_max: Duration) -> Result<()> {
         while !self.desk().is_over() {
-            let Some(asked) = self.exchange.desk.draw(kind, limits, &mut self.rng) else { break };
+            let Some(asked) = self.exchange.desk.draw(self.client, kind, limits, &mut self.rng) else { break };
             if self.call(asked).await?.is_none() && !self.go_elsewhere() {
                 break;
             }
@@ -63,7 +63,7 @@ impl Caller {
     pub(crate) async fn work_more(mut self, limits: Limits, count: usize) -> Result<()> {
         let limits = Limits { list_calls: usize::MAX, ..limits };
         for _ in 0..count {
-            let Some(asked) = self.exchange.desk.draw(Kind::Lists, limits, &mut self.rng) else { break };
+            let Some(asked) = self.exchange.desk.draw(self.client, Kind::Lists, limits, &mut self.rng) else { break };
             self.call(asked).await?;
         }
         Ok(())

@@ -14,6 +14,9 @@ pub const KEYS_TOGETHER: u64 = 6;
 /// Operations of a transaction.
 const OPS: std::ops::RangeInclusive<usize> = 3..=6;
 
+/// How many lists are near a client.
+const NEAR: u64 = 3;
+
 /// One operation of a transaction on lists.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,15 +44,36 @@ impl AppendOp {
     }
 }
 
-/// Draws a transaction on so many lists. A third only reads; of the others every fourth operation does. Most go to the
-/// first third of the lists. `appended` is the last element that was ever given away.
-pub fn draw_appends(rng: &mut Rng, keys: u64, appended: &mut u64) -> Vec<AppendOp> {
-    let only_reads = rng.u8(..3) == 0;
+/// What a client's transactions are drawn from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mix {
+    /// How many lists there are.
+    pub keys: u64,
+    /// The client's number: half of its transactions are on a few lists of its own choice, which so come to its peer and
+    /// stay. Only commits that wait for no message can be lost.
+    pub client: u32,
+}
+
+impl Mix {
+    /// Draws a list: one of a few near ones, or else most often one of the first third.
+    fn key(self, rng: &mut Rng, near: bool) -> u64 {
+        let keys = self.keys.max(1);
+        if near {
+            return (u64::from(self.client) * NEAR + rng.u64(..NEAR)) % keys;
+        }
+        let bound = if rng.u8(..10) < 7 { keys.div_ceil(3) } else { keys };
+        rng.u64(..bound)
+    }
+}
+
+/// Draws a transaction on lists. A third only reads; of the others every fourth operation does. `appended` is the last
+/// element that was ever given away.
+pub fn draw_appends(rng: &mut Rng, mix: Mix, appended: &mut u64) -> Vec<AppendOp> {
+    let (only_reads, near) = (rng.u8(..3) == 0, rng.bool());
     let count = rng.usize(OPS);
     let mut ops = Vec::with_capacity(count);
     for place in 0..count {
-        let bound = if rng.u8(..10) < 7 { keys.div_ceil(3) } else { keys };
-        let key = rng.u64(..bound.max(1));
+        let key = mix.key(rng, near);
         // The last one appends: else it might only read after all.
         let reads = only_reads || (place + 1 < count && rng.u8(..4) == 0);
         ops.push(if reads {

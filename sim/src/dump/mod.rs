@@ -19,7 +19,7 @@ mod registers;
 mod tests;
 mod utc;
 
-pub use appends::{AppendOp, KEYS_TOGETHER, draw_appends, reads_of_all, run_appends};
+pub use appends::{AppendOp, KEYS_TOGETHER, Mix, draw_appends, reads_of_all, run_appends};
 pub use calls::{Call, CallId, Calls, Came, End};
 pub use check_appends::{AppendSummary, check_edn};
 pub use check_registers::{RegisterSummary, check_json};

@@ -35,12 +35,9 @@ fn bad(text: &str) -> String {
 }
 
 fn anomalies(text: &str) -> Vec<Anomaly> {
-    let anomaly = |fault| match fault {
-        Fault::Found(violation) => match *violation {
-            Violation::ForbiddenCycle(cycle) => Some(cycle.anomaly),
-            _ => None,
-        },
-        _ => None,
+    let anomaly = |fault| {
+        let Fault::Found(violation) = fault else { return None };
+        if let Violation::ForbiddenCycle(cycle) = *violation { Some(cycle.anomaly) } else { None }
     };
     faults(text).into_iter().filter_map(anomaly).collect()
 }
@@ -247,8 +244,8 @@ fn drawn_transactions_are_as_they_are_promised() {
     let (mut rng, mut appended) = (Rng::with_seed(1), 0);
     let (mut reads, mut ops, mut only_reads) = (0, 0, 0);
     let mut met = BTreeMap::new();
-    for _ in 0..1_000 {
-        let drawn = draw_appends(&mut rng, 24, &mut appended);
+    for client in 0..1_000 {
+        let drawn = draw_appends(&mut rng, Mix { keys: 24, client }, &mut appended);
         assert!((3..=6).contains(&drawn.len()));
         let is_read = |op: &AppendOp| matches!(op, AppendOp::Read { .. });
         only_reads += usize::from(drawn.iter().all(is_read));
