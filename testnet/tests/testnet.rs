@@ -141,11 +141,11 @@ fn the_history_of_a_run_with_a_kill_is_dumped_and_valid() {
     assert!(output.status.success(), "{printed}\n{errors}");
     assert!(printed.contains("dumped real.edn with "), "{printed}");
     folder.assert_valid(&["real.edn", "real.json"]);
-    // One changed element, and it is valid no more.
+    // One element more in the last list that was read, and it is valid no more.
     let file = folder.0.join("real.edn");
     let history = std::fs::read_to_string(&file).unwrap();
-    let read = history.rfind(" [").unwrap();
-    std::fs::write(&file, format!("{} [999999 {}", &history[..read], &history[read + 2..])).unwrap();
+    let (before, after) = history.split_at(history.rfind("]]]}").unwrap());
+    std::fs::write(&file, format!("{before} 999999{after}")).unwrap();
     let output = run(&["check", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("real.edn: VIOLATION: "), "{}", text(&output.stdout));
