@@ -1,5 +1,6 @@
 //! The clients: game code in ordinary closures, run through the same session as in a live mesh.
 
+use crate::dumping::Dump;
 use crate::game::{Item, Pouch, Purse};
 use crate::history::{Recorder, TxnLog};
 use crate::host::{Clock, SimHost};
@@ -25,6 +26,8 @@ pub(crate) struct World {
     pub(crate) names: Names,
     pub(crate) watches: Watches,
     pub(crate) name_watches: NameWatches,
+    /// What is dumped for outside judges, if anything.
+    pub(crate) dump: Option<Dump>,
     pub(crate) gold: u64,
     pub(crate) items: usize,
 }

@@ -10,6 +10,9 @@ mod audit;
 mod bounds;
 pub mod checker;
 mod client;
+pub mod dump;
+mod dump_clients;
+mod dumping;
 mod executor;
 mod founding;
 mod game;
@@ -40,7 +43,7 @@ mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
-pub use options::{Aim, Options, Overrides};
+pub use options::{Aim, DUMP_PEERS_MIN, Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
 pub use stage::{Stage, StageHandle, Unfinished};

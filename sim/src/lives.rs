@@ -21,6 +21,8 @@ use std::sync::Arc;
 const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
 /// Failure domains that peers are spread over.
 const DOMAINS: u64 = 4;
+/// Clients at each peer that append to lists, where these are dumped.
+const APPENDERS: usize = 3;
 
 /// Who works at the peers.
 pub(crate) struct Staff {
@@ -253,6 +255,14 @@ impl Simulation {
             let client = self.hired(&mut staff, index);
             let life = self.peers[index].life;
             self.executor.spawn(index, client.watch_names((index, life), staff.until));
+        }
+        if let Some(dump) = staff.world.dump.clone() {
+            for _ in 0..APPENDERS {
+                let client = self.hired(&mut staff, index);
+                self.executor.spawn(index, client.append(dump.clone()));
+            }
+            let client = self.hired(&mut staff, index);
+            self.executor.spawn(index, client.register(dump));
         }
         self.staff = Some(staff);
     }

@@ -21,6 +21,8 @@ pub struct Overrides {
     pub drop_message: Option<u64>,
     /// The one rule that is broken on purpose; needs the feature `sabotage`.
     pub sabotage: Option<Sabotage>,
+    /// Whether lists and registers are worked on too, and dumped for outside judges. Seeds are other runs with it.
+    pub dump: bool,
 }
 
 /// A moment that faults wait for: something has begun and is not safe yet.
@@ -152,7 +154,12 @@ pub struct Options {
     pub drop_message: Option<u64>,
     /// The rule that is broken.
     pub sabotage: Option<Sabotage>,
+    /// Whether lists and registers are dumped for outside judges.
+    pub dump: bool,
 }
+
+/// Least peers of a dumped history.
+pub const DUMP_PEERS_MIN: usize = 3;
 
 /// A bound of forwarding pointers that is often reached.
 const POINTERS_FEW: usize = 4;
@@ -198,6 +205,7 @@ impl Options {
             name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
             sabotage: overrides.sabotage,
+            dump: overrides.dump,
             replicas: pick(rng, &[0, 1, 2, 2, 2, 2, 3, 4]),
             replace_after_us: pick(rng, &[300_000, 600_000, 2_000_000]),
             election_after_us: pick(rng, &[200_000, 400_000, 1_000_000]),
@@ -217,6 +225,7 @@ impl Options {
             rubbish: rng.u8(..3) == 0,
             name_watchers: pick(rng, &[0, 0, 1, 2]),
         };
+        let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
             // Below that a follower cannot be replaced.
             followed_max: overrides.followed_max.unwrap_or(drawn.followed_max).max(drawn.replicas + 1),
@@ -227,6 +236,12 @@ impl Options {
             mad_clock: drawn.mad_clock && overrides.peers.unwrap_or(drawn.peers) > 2,
             ..drawn
         }
+    }
+
+    /// Every peer reads everything in the end: no group may be out of reach for good, and every clock must be right.
+    fn with_reads_at_the_end(self) -> Self {
+        let peers = self.peers.max(DUMP_PEERS_MIN);
+        Self { peers, lossy: false, together: false, mad_clock: false, ..self }
     }
 }
 
@@ -281,6 +296,7 @@ impl fmt::Display for Options {
             self.lossy,
             self.stall_max_us,
             self.pace_us,
-        )
+        )?;
+        if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }
 }

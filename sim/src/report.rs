@@ -1,5 +1,6 @@
 //! What a run, and many runs, came to.
 
+use crate::dump::Dumped;
 use driftmesh_peer::RareEvent;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct SeedReport {
     pub rare: BTreeMap<RareEvent, u64>,
     /// The options, as text.
     pub options: String,
+    /// Files for outside judges, if the caller wanted some.
+    pub dumped: Option<Dumped>,
 }
 
 /// Many seeds' runs.

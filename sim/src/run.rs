@@ -2,6 +2,8 @@
 
 use crate::audit;
 use crate::client::{Came, Client, World};
+use crate::dump::{APPENDS_MIN, Dumped};
+use crate::dumping::{Created, Dump, Share};
 use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
 use crate::lives::Staff;
@@ -48,6 +50,7 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
     let world = make_world(&mut simulation);
     work_under_faults(&mut simulation, &world, &mut wrong);
     work_in_peace(&mut simulation, &world, &mut wrong);
+    let dumped = end_dump(&mut simulation, &world, &mut wrong);
     // What an owner has no room for is read every second by those who watch it.
     let is_late = simulation.options.fed_max < FED_ENOUGH;
     let pause = simulation.now_us() + WATCHES_END_WITHIN_US;
@@ -60,7 +63,7 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
         simulation.run(pause, |simulation| simulation.executor.unfinished() == 0);
     }
     wrong.append(&mut audit::audit(&mut simulation, &world));
-    report(&simulation, &world, wrong, text)
+    SeedReport { dumped, ..report(&simulation, &world, wrong, text) }
 }
 
 /// Runs seeds `from..to` one after the other, telling `each` of every run.
@@ -135,8 +138,23 @@ fn make_world(simulation: &mut Simulation) -> World {
         names: Names::new(simulation.options.names),
         watches: Watches::default(),
         name_watches: NameWatches::default(),
+        dump: simulation.options.dump.then(|| make_dump(simulation)),
         recorder,
     }
+}
+
+/// Creates the lists and registers that are dumped, spread over the founders.
+fn make_dump(simulation: &mut Simulation) -> Dump {
+    let created = Created::default();
+    let founders = founders(simulation);
+    for (at, share) in founders.iter().zip(Share::all(&mut simulation.rng, founders.len())) {
+        let (host, created) = (simulation.peers[*at].host.clone(), created.clone());
+        // What was not created is missing at the end, and told then.
+        simulation.executor.spawn(*at, async move { drop(share.create(host, created).await) });
+    }
+    let until = simulation.now_us() + SECOND_US;
+    simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
+    Dump::new(&created, Arc::clone(&simulation.clock), simulation.options.peers)
 }
 
 fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -> Client {
@@ -158,8 +176,12 @@ fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec
         simulation.staff_begins(at);
     }
     let limit = simulation.now_us() + FAULTS_MAX_US;
-    simulation.run(limit, |_| world.recorder.lock().begun >= until);
+    let has_enough = || world.dump.as_ref().is_none_or(Dump::has_enough);
+    simulation.run(limit, |_| world.recorder.lock().begun >= until && has_enough());
     simulation.heal();
+    if let Some(dump) = &world.dump {
+        dump.finish();
+    }
     let limit = simulation.now_us() + END_WITHIN_US;
     let recorder = &world.recorder;
     // Who is between two transactions sees that enough were begun, and ends.
@@ -254,6 +276,44 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         wrong.push(text + &audit::what_is_open(simulation));
     }
     wrong.append(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Ends the history for outside judges: enough commits that are kept, and then reads of everything by every peer.
+fn end_dump(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) -> Option<Dumped> {
+    let dump = world.dump.clone()?;
+    dump.decide(&world.recorder.lock().ledger);
+    let founders = founders(simulation);
+    let (appends, registers) = dump.missing();
+    let each = |missing: usize| missing.div_ceil(founders.len().max(1));
+    for (number, at) in (0..).zip(&founders) {
+        let client = client(simulation, world, *at, 3_000 + number);
+        simulation.executor.spawn(*at, client.work_more(dump.clone(), each(appends), each(registers)));
+    }
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
+    // Snapshots see all of this once every clock has passed it.
+    let pause = simulation.now_us() + SECOND_US;
+    simulation.run(pause, |_| false);
+    let failed = Arc::new(Mutex::new(Vec::new()));
+    for (number, at) in (0..).zip(&founders) {
+        let client = client(simulation, world, *at, 3_500 + number);
+        let (dump, failed) = (dump.clone(), Arc::clone(&failed));
+        simulation.executor.spawn(*at, async move {
+            let mut mine = client.read_all(dump).await;
+            failed.lock().unwrap_or_else(PoisonError::into_inner).append(&mut mine);
+        });
+    }
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
+    wrong.append(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+    (1..=ASKED_AGAIN).for_each(|round| ask_fates(simulation, world, round));
+    dump.decide(&world.recorder.lock().ledger);
+    if dump.committed() < APPENDS_MIN {
+        wrong.push(format!("the dumped history has {} commits, of {APPENDS_MIN} at least", dump.committed()));
+    }
+    dump.write(simulation.options.seed)
+        .map_err(|error| wrong.push(format!("the history cannot be dumped: {error}")))
+        .ok()
 }
 
 /// R22: every receipt is asked for, at some peer, and some at another one too.

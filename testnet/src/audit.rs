@@ -6,6 +6,7 @@ use crate::accounts::PlayerEnd;
 use crate::world::{Item, Player, Totals};
 use driftmesh::{NameBucket, Object, ObjectId, Ref, Value, decode_object};
 use driftmesh_model::stored_header;
+use driftmesh_sim::dump::{Register, Series};
 use std::collections::BTreeMap;
 
 /// Faults of one kind that are told in full; the others are only counted.
@@ -68,8 +69,9 @@ pub(crate) struct Tally {
 enum Counted {
     /// A player or an item.
     OfTheWorld,
-    /// A directory bucket: each mesh has them, and the founder keeps those that nobody uses.
-    Directory,
+    /// A directory bucket: each mesh has them, and the founder keeps those that nobody uses. Or a list or a register, of
+    /// which a history is dumped.
+    Beside,
 }
 
 impl Tally {
@@ -84,7 +86,7 @@ impl Tally {
         }
         match self.count(object, value) {
             Ok(Counted::OfTheWorld) => *self.findings.owned.entry(owner.to_owned()).or_default() += 1,
-            Ok(Counted::Directory) => {}
+            Ok(Counted::Beside) => {}
             Err(reason) => {
                 self.findings.fault(Fault::UnknownType, 1, || format!("object {object} at {owner}: {reason}"));
             }
@@ -105,8 +107,8 @@ impl Tally {
             let item: Item = decode_object(value).map_err(|error| error.to_string())?;
             self.findings.items += 1;
             self.holders.insert(object, item.holder);
-        } else if header.type_name == NameBucket::TYPE_NAME {
-            return Ok(Counted::Directory);
+        } else if [NameBucket::TYPE_NAME, Series::TYPE_NAME, Register::TYPE_NAME].contains(&&*header.type_name) {
+            return Ok(Counted::Beside);
         } else {
             return Err(format!("it is a `{}`, which this world does not have", header.type_name));
         }

@@ -199,6 +199,7 @@ fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &Unbo
                 Ok(Answer::TradeFailed { id, bot, error, aborted }) => {
                     exchange.take_error(number, id, bot, error, aborted);
                 }
+                Ok(Answer::Called { id, told }) => exchange.take_call(number, id, told),
                 // Nobody waits for it only while the run is ending.
                 other => drop(answers.send(other.map_err(Into::into))),
             },

@@ -4,9 +4,10 @@
 //! told when that happens.
 
 use crate::bots::Bots;
+use crate::call_desk::CallDesk;
 use crate::latency::Latencies;
 use crate::ledger::{Ledger, Named};
-use crate::protocol::PeerStatus;
+use crate::protocol::{PeerStatus, Told};
 use crate::records::{Said, TradeAnswer};
 use crate::recovery::Recovered;
 use crate::seats::{Life, Outgoing, Row, Seat, Traded};
@@ -26,6 +27,8 @@ const ERRORS_TOLD_MAX: usize = 5;
 /// The exchange. Shared by the tasks that listen to the processes.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    /// Where calls on lists and registers are noted.
+    pub(crate) desk: Arc<CallDesk>,
     inner: Mutex<Inner>,
     trouble: Notify,
 }
@@ -112,7 +115,7 @@ impl Exchange {
             events: Vec::new(),
             trouble: None,
         };
-        Self { inner: Mutex::new(inner), trouble: Notify::new() }
+        Self { desk: Arc::new(CallDesk::new()), inner: Mutex::new(inner), trouble: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -186,6 +189,21 @@ impl Exchange {
         });
     }
 
+    /// Takes what came of a call on lists or registers.
+    pub(crate) fn take_call(&self, number: usize, id: u64, told: Told) {
+        self.or_trouble(number, |_| self.desk.take(number, id, told));
+    }
+
+    /// How a peer is reached.
+    pub(crate) fn way_in(&self, number: usize) -> Arc<WayIn> {
+        self.lock().seats[number].way_in()
+    }
+
+    /// How many processes were ever started.
+    pub(crate) fn seats(&self) -> usize {
+        self.lock().seats.len()
+    }
+
     /// Takes a peer's status.
     pub(crate) fn take_status(&self, number: usize, status: PeerStatus) {
         self.lock().seats[number].take_status(status);
@@ -193,6 +211,7 @@ impl Exchange {
 
     /// The output of a process has ended: all that it ever answered was taken.
     pub(crate) fn gone(&self, number: usize) {
+        self.desk.gone(number);
         self.or_trouble(number, |inner| {
             if inner.seats[number].life != Life::Dead {
                 inner.trouble = Some(Trouble { number, error: None });

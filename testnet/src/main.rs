@@ -1,5 +1,5 @@
 //! `cargo testnet`: real peer processes on this machine that hold one game world together, and an audit of it; the
-//! simulator's front end; benchmarks.
+//! simulator's front end; a check of histories that both dump; benchmarks.
 //!
 //! It refuses to call a run good that proves too little: see `report.rs`. Exit codes: 0 good, 1 a run that does not
 //! count, a violation or an error, 2 a wrong command line, 130 and 143 after Ctrl-C and SIGTERM.
@@ -10,8 +10,13 @@ mod audit;
 mod auditor;
 mod bench;
 mod bots;
+mod call_desk;
+mod callers;
 mod chaos;
+mod check;
 mod children;
+mod dump_files;
+mod dumping;
 mod exchange;
 mod executor;
 mod fates;
@@ -21,6 +26,7 @@ mod interrupt;
 mod json_file;
 mod latency;
 mod ledger;
+mod lists;
 mod live_table;
 mod marks;
 mod naive;
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Sabotage(wanted)) => sabotage::run(&wanted),
+        Some(Command::Check(options)) => check::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Bench { what: Bench::Local { json } }) => {
             bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
         }

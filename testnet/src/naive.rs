@@ -163,6 +163,9 @@ fn obey(zone: &Shared, order: Order) -> Result<Answer> {
             zone.save()?;
             Answer::Settled(Settled { arrived: zone.came, left: zone.went, ..Settled::default() })
         }
+        Order::CreateLists { .. } | Order::LearnLists { .. } | Order::Call { .. } => {
+            bail!("a zone server keeps no histories")
+        }
         Order::CreateMarks { .. } | Order::Beat | Order::Gap | Order::LearnMarks { .. } | Order::Mark => {
             bail!("a zone server takes no part in benchmarks")
         }

@@ -1,7 +1,9 @@
 //! The command line: what can be asked for, and what is refused before anything starts.
 
+use crate::dump_files::DumpFolder;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use driftmesh_sim::DUMP_PEERS_MIN;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Sim(SimOptions),
     /// Breaks every rule on purpose in the simulator, which must notice; exit code 1 if it misses one. Needs the sources.
     Sabotage(SabotageOptions),
+    /// Checks histories that `--dump` wrote; exit code 1 on a violation.
+    Check(CheckOptions),
     /// Measures.
     Bench {
         /// What to measure.
@@ -52,6 +56,14 @@ pub(crate) enum Command {
     /// One zone server of a naive testnet, likewise.
     #[command(name = crate::children::ZONE_SERVER, hide = true)]
     ZoneServer,
+}
+
+/// What is checked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckOptions {
+    /// Histories, or folders of them: lists in .edn files, registers in .json files.
+    #[arg(required = true, value_name = "DIR|FILE")]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// What can be measured.
@@ -141,6 +153,9 @@ pub(crate) struct RunOptions {
     /// What holds the game world.
     #[arg(long, value_enum, default_value_t = Mode::Mesh)]
     pub(crate) mode: Mode,
+    /// Works on lists and registers too, and writes their histories to this folder, for outside judges.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dump: Option<PathBuf>,
 }
 
 /// The simulator's options.
@@ -158,6 +173,9 @@ pub(crate) struct SimOptions {
     /// How many transactions are begun under faults; 260 unless given.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) steps: Option<u64>,
+    /// Works on lists and registers too, and writes their histories to this folder, for outside judges.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dump: Option<PathBuf>,
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -213,16 +231,39 @@ impl RunOptions {
         if self.players < 2 * self.peers {
             bail!("--players {} --peers {}: each peer needs two players at least", self.players, self.peers);
         }
+        if let Some(folder) = &self.dump {
+            check_dump_peers(self.peers)?;
+            if self.mode == Mode::Naive {
+                bail!("--dump --mode naive: zone servers promise nothing that a history could be held against");
+            }
+            DumpFolder::open(folder)?;
+        }
         check_writable(self.json.as_deref())
     }
 }
 
 impl SimOptions {
+    /// Checks what no single option can check.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.peers {
+            Some(peers) if self.dump.is_some() => check_dump_peers(peers),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The seeds to run.
     pub(crate) fn seeds(&self) -> Range<u64> {
         let one = self.seed.map(|seed| seed..seed.saturating_add(1));
         one.or_else(|| self.seeds.clone()).unwrap_or(0..200)
     }
+}
+
+/// A history of fewer peers proves too little.
+fn check_dump_peers(peers: u64) -> Result<()> {
+    if peers < DUMP_PEERS_MIN as u64 {
+        bail!("--dump --peers {peers}: a history is of {DUMP_PEERS_MIN} peers at least");
+    }
+    Ok(())
 }
 
 fn probability(text: &str) -> Result<f64, String> {
@@ -263,6 +304,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_history_needs_peers_and_a_mesh() {
+        let refused = |arguments: &[&str]| parsed(arguments).unwrap().run.check().unwrap_err().to_string();
+        assert!(refused(&["--dump", "d", "--peers", "2"]).contains("3 peers at least"));
+        assert!(refused(&["--dump", "d", "--mode", "naive"]).contains("zone servers promise nothing"));
+        let sim = |arguments: &[&str]| match parsed(arguments).unwrap().command {
+            Some(Command::Sim(sim)) => sim.check().is_ok(),
+            _ => false,
+        };
+        assert!(!sim(&["sim", "--dump", "d", "--peers", "2"]));
+        assert!(
+            sim(&["sim", "--dump", "d", "--peers", "3"])
+                && sim(&["sim", "--peers", "2"])
+                && sim(&["sim", "--dump", "d"])
+        );
+        assert!(parsed(&["check"]).is_err());
     }
 
     #[test]

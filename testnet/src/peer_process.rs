@@ -7,6 +7,7 @@ use crate::answers::{Answers, ORPHANED};
 use crate::bench::cpu_time;
 use crate::executor::Executor;
 use crate::frames::{self, Kind};
+use crate::lists::{Call, Lists};
 use crate::marks::Marks;
 use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_receipt};
 use crate::records::TradeOrder;
@@ -35,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
         let (sender, mut orders) = unbounded_channel();
         let input = Input { orders: sender, executor: Arc::clone(&executor), answers: Arc::clone(&answers) };
         std::thread::spawn(move || input.read());
-        let mut process = Process { answers, mesh: None, executor, marks: Marks::default() };
+        let mut process = Process { answers, mesh: None, executor, marks: Marks::default(), lists: Lists::default() };
         while let Some(order) = orders.recv().await {
             if let Err(error) = process.obey(order).await {
                 process.answers.tell(&Answer::Failed { error: format!("{error:#}") });
@@ -87,6 +88,7 @@ struct Process {
     mesh: Option<Mesh>,
     executor: Arc<OnceLock<Mutex<Executor>>>,
     marks: Marks,
+    lists: Lists,
 }
 
 impl Process {
@@ -114,6 +116,20 @@ impl Process {
                 Answer::Fates { fates: fates::fates(self.mesh()?, &receipts).await }
             }
             Order::Settle => self.settle().await?,
+            Order::CreateLists { lists, registers } => {
+                let (lists, registers) = Lists::create(self.mesh()?, lists, registers).await?;
+                Answer::ListsCreated { lists, registers }
+            }
+            Order::LearnLists { lists, registers } => {
+                self.lists = Lists::of(&unpack(&lists)?, &unpack(&registers)?);
+                Answer::Ready
+            }
+            Order::Call { id, asked, pause_us } => {
+                let pause = Duration::from_micros(pause_us);
+                self.lists.begin(self.mesh()?, &self.answers, Call { id, asked, pause });
+                // It is answered when it has ended.
+                return Ok(());
+            }
             Order::CreateMarks { count } => {
                 let mesh = self.mesh()?.clone();
                 Answer::Created { players: pack(&self.marks.create(&mesh, count).await?) }

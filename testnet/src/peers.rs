@@ -62,6 +62,8 @@ pub(crate) struct Peers {
     shares: Vec<String>,
     /// All players, in the order in which trades name them.
     pub(crate) world: Vec<ObjectId>,
+    /// All lists and registers, packed, if there are any.
+    lists: Option<(String, String)>,
 }
 
 /// What people call a peer.
@@ -82,6 +84,7 @@ impl Peers {
             addresses: Vec::new(),
             shares: Vec::new(),
             world: Vec::new(),
+            lists: None,
         }
     }
 
@@ -141,6 +144,7 @@ impl Peers {
         self.start_peer(number, place).await?;
         self.see_others(&[number], others).await?;
         self.tell_world(&[number]).await?;
+        self.tell_lists(&[number]).await?;
         Ok(number)
     }
 
@@ -168,6 +172,58 @@ impl Peers {
     async fn tell_world(&mut self, peers: &[usize]) -> Result<()> {
         let world = Order::World { shares: self.shares.clone() };
         self.all(peers, &world, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
+        Ok(())
+    }
+
+    /// Creates so many lists and registers, an even share at each peer, and tells all peers of them.
+    pub(crate) async fn create_lists(&mut self, lists: u64, registers: u64) -> Result<()> {
+        let count = self.children.len() as u64;
+        for (number, child) in (0..).zip(&self.children) {
+            let (lists, registers) = (share(lists, count, number), share(registers, count, number));
+            child.order(&Order::CreateLists { lists, registers }).await?;
+        }
+        let (mut all_lists, mut all_registers) = (String::new(), String::new());
+        for child in &mut self.children {
+            let created = |answer: &Answer| {
+                if let Answer::ListsCreated { lists, registers } = answer {
+                    Some((lists.clone(), registers.clone()))
+                } else {
+                    None
+                }
+            };
+            let (lists, registers) = child.take(ORDER_LIMIT, created).await?;
+            all_lists.push_str(&lists);
+            all_registers.push_str(&registers);
+        }
+        self.lists = Some((all_lists, all_registers));
+        let all: Vec<usize> = (0..self.children.len()).collect();
+        self.tell_lists(&all).await
+    }
+
+    async fn tell_lists(&mut self, peers: &[usize]) -> Result<()> {
+        let Some((lists, registers)) = self.lists.clone() else { return Ok(()) };
+        let order = Order::LearnLists { lists, registers };
+        self.all(peers, &order, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
+        Ok(())
+    }
+
+    /// Asks live peers in turns until the fate of every commit on lists and registers is known, or nobody knows more.
+    pub(crate) async fn learn_call_fates(&mut self) -> Result<()> {
+        let live = self.exchange.live();
+        let mut last_news = Instant::now();
+        for peer in live.iter().copied().cycle() {
+            let questions = self.exchange.desk.questions();
+            if questions.is_empty() || last_news.elapsed() >= FATE_LIMIT {
+                break;
+            }
+            let fates = self.fates(peer, questions.iter().map(|(_, receipt)| receipt)).await?;
+            let answers = questions.iter().zip(fates);
+            if answers.filter(|((place, _), fate)| self.exchange.desk.answer(*place, *fate)).count() > 0 {
+                last_news = Instant::now();
+            } else {
+                tokio::time::sleep(FATE_PAUSE).await;
+            }
+        }
         Ok(())
     }
 

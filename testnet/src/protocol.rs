@@ -6,6 +6,7 @@ use crate::fates::Fate;
 use anyhow::{Context, Result, bail};
 use driftmesh::{ObjectId, Receipt};
 use driftmesh_model::codec;
+use driftmesh_sim::dump::{AppendOp, RegisterOp, SeenVersion};
 use serde::{Deserialize, Serialize};
 
 /// What the orchestrator tells a peer process.
@@ -56,6 +57,29 @@ pub(crate) enum Order {
     },
     /// Wait until nothing moves any more, and tell.
     Settle,
+    /// Create lists and registers, of which histories are dumped.
+    CreateLists {
+        /// How many lists.
+        lists: u64,
+        /// How many registers.
+        registers: u64,
+    },
+    /// Know all lists and registers; from here on calls are taken.
+    LearnLists {
+        /// The lists, as [`pack`] writes them.
+        lists: String,
+        /// The registers.
+        registers: String,
+    },
+    /// Run a transaction on lists or registers, while other orders are taken.
+    Call {
+        /// Its number.
+        id: u64,
+        /// What it does.
+        asked: Asked,
+        /// How long it pauses after each operation, microseconds.
+        pause_us: u64,
+    },
     /// Create marks, in a benchmark.
     CreateMarks {
         /// How many.
@@ -72,6 +96,49 @@ pub(crate) enum Order {
     },
     /// Mark them; each transaction is told.
     Mark,
+}
+
+/// What a call does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Asked {
+    /// These operations on lists.
+    Lists {
+        /// Which.
+        ops: Vec<AppendOp>,
+    },
+    /// These operations on registers.
+    Registers {
+        /// Which.
+        ops: Vec<RegisterOp>,
+    },
+}
+
+/// What came of a call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Told {
+    /// A transaction on lists committed.
+    Lists {
+        /// Its operations, with what was read.
+        ops: Vec<AppendOp>,
+        /// Its receipt, as [`pack_receipt`] writes it.
+        receipt: String,
+    },
+    /// A transaction on registers committed.
+    Registers {
+        /// What each operation found.
+        seen: Vec<SeenVersion>,
+        /// Its receipt.
+        receipt: String,
+    },
+    /// It did not commit, as far as is known.
+    Failed {
+        /// The error, unless it is one that must be expected.
+        error: Option<String>,
+        /// Whether it is certain that nothing of it took effect.
+        aborted: bool,
+    },
 }
 
 /// What a peer process answers.
@@ -113,6 +180,20 @@ pub(crate) enum Answer {
         error: String,
         /// Whether it is certain that nothing of it took effect.
         aborted: bool,
+    },
+    /// Lists and registers are created.
+    ListsCreated {
+        /// The lists, as [`pack`] writes them.
+        lists: String,
+        /// The registers.
+        registers: String,
+    },
+    /// A call has ended.
+    Called {
+        /// The order's number.
+        id: u64,
+        /// What came of it.
+        told: Told,
     },
     /// Nothing moves at this peer.
     Settled(Settled),
@@ -244,6 +325,18 @@ mod tests {
         let text = serde_json::to_string(&answer).unwrap();
         let Answer::Fates { fates } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         assert_eq!(fates, [Fate::Stable, Fate::Lost, Fate::Unknown]);
+        let order =
+            Order::Call { id: 1, asked: Asked::Registers { ops: vec![RegisterOp::Read { variable: 2 }] }, pause_us: 3 };
+        let text = serde_json::to_string(&order).unwrap();
+        assert!(matches!(
+            serde_json::from_str(&text).unwrap(),
+            Order::Call { id: 1, asked: Asked::Registers { .. }, .. }
+        ));
+        let ops = vec![AppendOp::Append { key: 1, element: 2 }, AppendOp::Read { key: 1, elements: Some(vec![2]) }];
+        let told = Told::Lists { ops, receipt: "00".into() };
+        let text = serde_json::to_string(&Answer::Called { id: 4, told: told.clone() }).unwrap();
+        let Answer::Called { id: 4, told: read } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+        assert_eq!(read, told);
         let text = serde_json::to_string(&Answer::Status(PeerStatus { owned: 3, ..PeerStatus::default() })).unwrap();
         assert!(matches!(serde_json::from_str(&text).unwrap(), Answer::Status(PeerStatus { owned: 3, .. })));
     }

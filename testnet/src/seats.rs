@@ -104,6 +104,11 @@ impl Seat {
         }
     }
 
+    /// How it is reached.
+    pub(crate) fn way_in(&self) -> Arc<WayIn> {
+        Arc::clone(&self.way_in)
+    }
+
     /// Adds an order to those that [`Seat::frame`] takes.
     pub(crate) fn add(&mut self, order: &TradeOrder) {
         order.append(&mut self.orders);

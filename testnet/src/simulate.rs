@@ -2,6 +2,7 @@
 //!
 //! It refuses to decide what a violation is; the simulator does. A seed that panics counts as one.
 
+use crate::dump_files::DumpFolder;
 use crate::json_file;
 use crate::numbers::grouped;
 use crate::options::{SimOptions, check_writable};
@@ -21,11 +22,14 @@ const TELL_EVERY: u64 = 500;
 
 /// Runs the seeds. `Ok(false)` when there was a violation.
 pub(crate) fn run(options: &SimOptions) -> Result<bool> {
+    options.check()?;
     check_writable(options.json.as_deref())?;
+    let folder = options.dump.as_deref().map(DumpFolder::open).transpose()?;
     let peers = options.peers.map(usize::try_from).transpose().context("too many peers")?;
-    let overrides = Overrides { peers, steps: options.steps, ..Overrides::default() };
+    let dump = folder.is_some();
+    let overrides = Overrides { peers, steps: options.steps, dump, ..Overrides::default() };
     let begun = Instant::now();
-    let runs = run_all(options, &overrides);
+    let runs = run_all(options, &overrides, folder.as_ref())?;
     if runs.len() as u64 != options.seeds().end - options.seeds().start {
         bail!("only {} of the seeds came to an end", runs.len());
     }
@@ -37,7 +41,7 @@ pub(crate) fn run(options: &SimOptions) -> Result<bool> {
 }
 
 /// Runs all seeds on as many threads as there are cores, and returns them in their order.
-fn run_all(options: &SimOptions, overrides: &Overrides) -> Vec<SeedReport> {
+fn run_all(options: &SimOptions, overrides: &Overrides, folder: Option<&DumpFolder>) -> Result<Vec<SeedReport>> {
     let seeds = options.seeds();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
@@ -55,15 +59,24 @@ fn run_all(options: &SimOptions, overrides: &Overrides) -> Vec<SeedReport> {
             });
         }
         drop(sender);
-        in_order(&receiver, seeds.start, options)
+        in_order(receiver, seeds.start, options, folder)
     })
 }
 
-/// Puts the runs in order as they come, and tells of each that failed.
-fn in_order(receiver: &Receiver<SeedReport>, first: u64, options: &SimOptions) -> Vec<SeedReport> {
+/// Puts the runs in order as they come, writes their histories, and tells of each that failed. On an error nobody
+/// receives any more, and the threads end.
+fn in_order(
+    receiver: Receiver<SeedReport>,
+    first: u64,
+    options: &SimOptions,
+    folder: Option<&DumpFolder>,
+) -> Result<Vec<SeedReport>> {
     let mut early = BTreeMap::new();
     let mut runs = Vec::new();
-    for run in receiver {
+    for mut run in receiver {
+        if let (Some(folder), Some(dumped)) = (folder, run.dumped.take()) {
+            folder.write(&run.seed.to_string(), &dumped)?;
+        }
         early.insert(run.seed, run);
         while let Some(run) = early.remove(&(first + runs.len() as u64)) {
             if !run.violations.is_empty() {
@@ -76,7 +89,7 @@ fn in_order(receiver: &Receiver<SeedReport>, first: u64, options: &SimOptions) -
             }
         }
     }
-    runs
+    Ok(runs)
 }
 
 fn run_or_catch(seed: u64, overrides: &Overrides) -> SeedReport {
@@ -111,6 +124,10 @@ fn replay_line(seed: u64, options: &SimOptions) -> String {
     }
     if let Some(steps) = options.steps {
         line.push_str(&format!(" --steps {steps}"));
+    }
+    if let Some(folder) = &options.dump {
+        // With it seeds are other runs.
+        line.push_str(&format!(" --dump {}", folder.display()));
     }
     line
 }
@@ -150,7 +167,7 @@ mod tests {
     use super::*;
 
     fn options(seeds: std::ops::Range<u64>) -> SimOptions {
-        SimOptions { seed: None, seeds: Some(seeds), peers: Some(3), steps: Some(20), json: None }
+        SimOptions { seed: None, seeds: Some(seeds), peers: Some(3), steps: Some(20), dump: None, json: None }
     }
 
     #[test]
@@ -161,12 +178,15 @@ mod tests {
             sender.send(SeedReport { seed, ..SeedReport::default() }).unwrap();
         }
         drop(sender);
-        let seeds: Vec<u64> = in_order(&receiver, 10, &options).iter().map(|run| run.seed).collect();
+        let seeds: Vec<u64> = in_order(receiver, 10, &options, None).unwrap().iter().map(|run| run.seed).collect();
         assert_eq!(seeds, [10, 11, 12, 13]);
     }
 
     #[test]
     fn a_failure_is_replayed_as_it_was_run() {
-        assert_eq!(replay_line(11, &options(0..20)), "cargo testnet sim --seed 11 --peers 3 --steps 20");
+        let mut options = options(0..20);
+        assert_eq!(replay_line(11, &options), "cargo testnet sim --seed 11 --peers 3 --steps 20");
+        options.dump = Some("dumps".into());
+        assert_eq!(replay_line(11, &options), "cargo testnet sim --seed 11 --peers 3 --steps 20 --dump dumps");
     }
 }

@@ -7,6 +7,8 @@ use crate::accounts;
 use crate::audit::Findings;
 use crate::auditor::Auditor;
 use crate::chaos::{self, Chaos, Rules};
+use crate::dump_files::DumpFolder;
+use crate::dumping::Dumping;
 use crate::exchange::Exchange;
 use crate::faults;
 use crate::interrupt::Interrupt;
@@ -76,6 +78,10 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
     peers.start(count).await?;
     output::line(&format!("{count} peers see each other; seed {}", peers.meeting.seed));
     let shares = peers.create_world(options.players).await?;
+    let mut dumping = match options.dump.as_deref() {
+        Some(folder) => Some(Dumping::create(DumpFolder::open(folder)?, peers).await?),
+        None => None,
+    };
     let totals = Totals::of_players(options.players);
     output::line(&format!(
         "world: {} players, {} items, {} gold",
@@ -87,9 +93,12 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         output::line(note);
     }
     let mut troubles = Vec::new();
-    let chaos = work(peers, options, &shares).await?;
+    let chaos = work(peers, options, &shares, dumping.as_mut()).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
+    if let Some(dumping) = dumping {
+        dumping.end(peers, &mut troubles).await?;
+    }
     troubles.append(&mut peers.contradictions().await?);
     let audit = match options.mode {
         Mode::Mesh => audit(peers, totals, &mut troubles).await?,
@@ -117,18 +126,29 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
 }
 
 /// Lets the bots trade while the plan of faults is carried out; ends when both have ended and all trades are answered.
-async fn work(peers: &mut Peers, options: &RunOptions, shares: &[usize]) -> Result<Chaos> {
+async fn work(
+    peers: &mut Peers,
+    options: &RunOptions,
+    shares: &[usize],
+    mut dumping: Option<&mut Dumping>,
+) -> Result<Chaos> {
     let exchange = Arc::clone(&peers.exchange);
     tell_statuses(&exchange).await?;
     let run = Duration::from_secs(options.seconds);
     let mut rng = Rng::with_seed(peers.meeting.seed);
     exchange.open(shares, options.locality, rng.u64(..))?;
+    if let Some(dumping) = &mut dumping {
+        dumping.begin(peers, run);
+    }
     let plan = faults::plan(options.kills(), options.pause, run, &mut rng);
     let rules = Rules { together: options.together, restart: options.restarts(), run };
     let working = async {
         let faults = chaos::carry_out(peers, plan, rules, &mut rng);
         let ((), chaos) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
         all_answered(&exchange).await?;
+        if let Some(dumping) = dumping {
+            dumping.end_work(&exchange).await?;
+        }
         Ok(chaos)
     };
     let trouble = tokio::select! {

@@ -104,6 +104,61 @@ fn a_small_world_is_traded_in_and_audited() {
     assert_eq!(report["invalid"], serde_json::json!([]));
 }
 
+/// A folder that is gone at the end of the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("driftmesh-{name}-{}", std::process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn assert_valid(&self, files: &[&str]) {
+        let output = run(&["check", self.path()]);
+        let printed = text(&output.stdout);
+        assert!(output.status.success(), "{printed}\n{}", text(&output.stderr));
+        for file in files {
+            assert!(printed.contains(&format!("{file}: valid: ")), "{printed}");
+        }
+        assert!(printed.contains(&format!("{} histories, 0 of them not valid", files.len())), "{printed}");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_history_of_a_run_with_a_kill_is_dumped_and_valid() {
+    let folder = Folder::new("dump");
+    let output = run(&["--peers", "4", "--seconds", "5", "--players", "400", "--seed", "3", "--dump", folder.path()]);
+    let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("dumped real.edn with "), "{printed}");
+    folder.assert_valid(&["real.edn", "real.json"]);
+    // One element more in the last list that was read, and it is valid no more.
+    let file = folder.0.join("real.edn");
+    let history = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = history.split_at(history.rfind("]]]}").unwrap());
+    std::fs::write(&file, format!("{before} 999999{after}")).unwrap();
+    let output = run(&["check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("real.edn: VIOLATION: "), "{}", text(&output.stdout));
+}
+
+#[test]
+fn the_simulator_dumps_two_histories_a_seed() {
+    let folder = Folder::new("dumps");
+    let output = run(&["sim", "--seeds", "1..3", "--dump", folder.path()]);
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    folder.assert_valid(&["1.edn", "1.json", "2.edn", "2.json"]);
+}
+
 #[test]
 fn a_run_that_proves_too_little_is_invalid() {
     // Without neighbours as partners a single peer has nobody to exchange objects with, and that is fine; two peers

@@ -238,6 +238,8 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
                     | Answer::Holding
                     | Answer::Fates { .. }
                     | Answer::TradeFailed { .. }
+                    | Answer::ListsCreated { .. }
+                    | Answer::Called { .. }
                     | Answer::Settled(_)) => bail!("{} gave an unexpected answer: {answer:?}", number_of(*other)),
                 }
             }

@@ -281,6 +281,7 @@ fn cpu_time() -> Result<f64> {
         together: false,
         replicas: u8::try_from(REPLICAS)?,
         mode: Mode::Mesh,
+        dump: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match runtime.block_on(testnet::run(&options, std::future::pending()))? {
