@@ -179,12 +179,17 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
-    /// The leader is out of reach, as the transport says: no need to wait for its silence.
+    /// The leader is out of reach, as the transport says: no need to wait for its silence. All followers hear of it at the same
+    /// time, and those who stand at once split the vote: so one after the other, by their ids.
     pub fn leader_is_gone(&mut self, now: Micros) {
-        let soon = self.draw(self.settings.election_spread.0 / 4);
+        let gone = self.leader();
+        let before = |voter: &&MemberId| Some(**voter) != gone && **voter < self.me;
+        let turn = self.membership().all_voters().iter().filter(before).count() as u64;
+        let apart = self.settings.election_spread.0 / 2;
+        let soon = Micros((turn * apart).saturating_add(self.draw(apart / 8)));
         if let Role::Following(following) = &mut self.role {
             following.heard_at = Micros(0);
-            following.election_due = following.election_due.min(now.plus(Micros(soon)));
+            following.election_due = following.election_due.min(now.plus(soon));
         }
     }
 }
