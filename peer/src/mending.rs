@@ -37,12 +37,15 @@ pub(crate) struct Wholeness {
     pub(crate) is_settled: bool,
     /// Whether any one member may crash and the group goes on without an operator.
     pub(crate) may_lose_one: bool,
+    /// Whether some other peer has not refused to follow it.
+    pub(crate) may_grow: bool,
 }
 
 impl Wholeness {
-    /// Whether it has all members that it can have, and all of them hold everything.
+    /// Whether it has all members that it can have, and all of them hold everything. Where no other peer has room (R24), so
+    /// many do that survive a crash.
     pub(crate) const fn is_whole(self) -> bool {
-        self.is_settled && self.whole >= self.wanted
+        self.is_settled && (self.whole >= self.wanted || (self.may_lose_one && !self.may_grow))
     }
 }
 
@@ -287,6 +290,7 @@ impl Peer {
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
         let may_lose_one = may_change && present.voters.len() > 1 && present.members().iter().all(survives);
         let wanted = 1 + self.followers_wanted(group).min(self.live_members());
-        Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one }
+        let may_grow = !self.candidates(group, &[], 1).is_empty();
+        Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one, may_grow }
     }
 }

@@ -129,3 +129,20 @@ fn when_nobody_has_room_the_group_works_on_alone_and_asks_now_and_then() {
     let asked = mesh.sent(|flight| flight.from == 0 && harness::is_group(flight)).len();
     assert!(asked < 60, "{asked} messages to who has no room");
 }
+
+#[test]
+fn where_only_one_more_would_have_been_wanted_and_nobody_has_room_one_may_stop() {
+    let with_room = |room: [usize; 4]| {
+        let mesh = Mesh::with(4, |at, setup| {
+            setup.config.replicas = 3;
+            setup.config.followed_max = room[at];
+        });
+        mesh.run(5_000);
+        mesh.status(0)
+    };
+    let short = with_room([16, 16, 16, 0]);
+    assert_eq!((short.groups[0].whole, short.groups[0].wanted, short.may_stop), (3, 4, true));
+    // A crash would leave nobody, or none who could go on.
+    let alone = with_room([16, 16, 0, 0]);
+    assert_eq!((alone.groups[0].whole, alone.may_stop), (2, false));
+}
