@@ -112,6 +112,7 @@ fn overrides(sabotage: Sabotage) -> Overrides {
     if sabotage == Sabotage::Promises {
         // Followers that have no room drop journals, and take them up again.
         (overrides.peers, overrides.followed_max) = (Some(5), Some(2));
+        (overrides.crashes, overrides.aim) = (Some(true), Some(Aim::Joint));
     }
     if sabotage == Sabotage::Members {
         // Members come and go.
