@@ -37,13 +37,13 @@ pub(crate) struct Wholeness {
     pub(crate) is_settled: bool,
     /// Whether any one member may crash and the group goes on without an operator.
     pub(crate) may_lose_one: bool,
-    /// Whether some other peer has not refused to follow it.
+    /// Whether members are wanted that some other peer could be: one that has not said that it has no room.
     pub(crate) may_grow: bool,
 }
 
 impl Wholeness {
-    /// Whether it has all members that it can have, and all of them hold everything. Where no other peer has room (R24), so
-    /// many do that survive a crash.
+    /// Whether it has all members that it can have, and all of them hold everything. Where all other peers have refused (R24),
+    /// so many do that survive a crash.
     pub(crate) const fn is_whole(self) -> bool {
         self.is_settled && (self.whole >= self.wanted || (self.may_lose_one && !self.may_grow))
     }
@@ -130,10 +130,10 @@ impl Peer {
         group.consensus().membership().members().len().saturating_sub(1)
     }
 
-    /// How many other peers could be followers.
-    fn live_members(&self) -> usize {
-        let may = |member: &&Member| member.connected && member.draining == 0 && has_near_clock(member);
-        self.members.values().filter(may).count()
+    /// The other peers that could be followers, if they have room.
+    fn live_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        let may = |member: &Member| member.connected && member.draining == 0 && has_near_clock(member);
+        self.members.iter().filter(move |(_, member)| may(member))
     }
 
     /// Whether a member of a group can be counted on: it answers, or has not been silent for long.
@@ -177,7 +177,7 @@ impl Peer {
         // Voters stay first; a member is never replaced because a nearer peer joined.
         chosen.sort_by_key(|member| !present.is_voter(member));
         chosen.truncate(wanted);
-        let missing = wanted.min(self.live_members()).saturating_sub(chosen.len());
+        let missing = wanted.min(self.live_members().count()).saturating_sub(chosen.len());
         let added = self.candidates(group, &chosen, missing);
         if !added.is_empty() {
             let mut target = present.clone();
@@ -250,12 +250,8 @@ impl Peer {
             chosen.iter().filter_map(|member| self.members.get(&member.peer)).map(|member| member.domain).collect();
         let own = self.config.peer;
         let mut candidates: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(peer, member)| {
-                let is_live = member.connected && member.draining == 0 && now.since(member.heard_at) < HEARD_WITHIN;
-                is_live && has_near_clock(member) && !self.has_refused(group.id(), peer)
-            })
+            .live_members()
+            .filter(|(peer, member)| now.since(member.heard_at) < HEARD_WITHIN && !self.has_refused(group.id(), peer))
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);
                 let shares = member.domain == self.config.domain || domains.contains(&member.domain);
@@ -289,8 +285,12 @@ impl Peer {
         let is_settled = may_change && self.target_of(group).is_none_or(|target| target == *present);
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
         let may_lose_one = may_change && present.voters.len() > 1 && present.members().iter().all(survives);
-        let wanted = 1 + self.followers_wanted(group).min(self.live_members());
-        let may_grow = !self.candidates(group, &[], 1).is_empty();
+        let wanted = 1 + self.followers_wanted(group).min(self.live_members().count());
+        let is_open = |peer: &PeerId, member: &Member| {
+            let belongs = present.contains(&MemberId { peer: *peer, incarnation: member.incarnation });
+            !belongs && !self.has_refused(group.id(), peer)
+        };
+        let may_grow = whole.len() < wanted && self.live_members().any(|(peer, member)| is_open(peer, member));
         Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one, may_grow }
     }
 }

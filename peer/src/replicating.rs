@@ -361,7 +361,6 @@ impl Peer {
         self.drain_from = 0;
         let founded = self.found_group();
         let mut former = std::mem::replace(&mut self.group, founded);
-        self.own_batch_at = Micros(0);
         self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
@@ -399,6 +398,7 @@ impl Peer {
     /// A group for what this peer owns from now on.
     fn found_group(&mut self) -> Group {
         self.foundings += 1;
+        self.own_batch_at = Micros(0);
         let id = GroupId::of_founding(&self.config.peer, self.config.incarnation, self.foundings);
         let seed = self.draw_seed();
         let group = Group::found(id, self.me(), self.config.journal, seed, self.now.mono);
@@ -411,7 +411,6 @@ impl Peer {
     pub(crate) fn found_again(&mut self) {
         let founded = self.found_group();
         let former = std::mem::replace(&mut self.group, founded);
-        self.own_batch_at = Micros(0);
         let former_id = former.id();
         self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {

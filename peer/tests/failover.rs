@@ -133,3 +133,20 @@ fn the_heir_dies_before_its_first_entry_is_stable_and_nobody_was_told_a_verdict(
         }
     }
 }
+
+#[test]
+fn followers_whose_leader_is_gone_do_not_split_the_vote() {
+    for (victim, delay_us) in (0..6).flat_map(|victim| [0, 5_000, 20_000].map(|delay_us| (victim, delay_us))) {
+        let mesh = Mesh::replicated(6, 4);
+        mesh.run(3_000);
+        mesh.rule(Rule::Delay(delay_us), harness::is_group);
+        let group = mesh.group_id(victim);
+        let term = mesh.look_at_group(victim, group, |group| group.term()).unwrap();
+        mesh.kill(victim);
+        let leader = || mesh.alive().into_iter().find(|at| mesh.leads(*at, group));
+        // Sooner than anybody would try again.
+        mesh.run_until("somebody leads", 380, || leader().is_some());
+        let elected = leader().and_then(|at| mesh.look_at_group(at, group, |group| group.term()));
+        assert_eq!(elected, Some(term.next()), "peer {victim}, {delay_us} us: one election is enough");
+    }
+}

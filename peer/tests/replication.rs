@@ -2,8 +2,8 @@
 
 mod harness;
 
-use driftmesh_model::Lsn;
-use harness::{Mesh, Rule, amount, is_entries};
+use driftmesh_model::{Lsn, Timestamp, TxnTimestamp};
+use harness::{Mesh, Rule, amount, is_entries, wire};
 
 /// Voters and learners of a peer's own group.
 fn members(mesh: &Mesh, at: usize) -> (usize, usize) {
@@ -145,4 +145,44 @@ fn where_only_one_more_would_have_been_wanted_and_nobody_has_room_one_may_stop()
     // A crash would leave nobody, or none who could go on.
     let alone = with_room([16, 16, 0, 0]);
     assert_eq!((alone.groups[0].whole, alone.may_stop), (2, false));
+}
+
+#[test]
+fn what_the_barrier_waits_for_leaves_at_once_and_then_shares_batches() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects: Vec<_> = (0..10).map(|number| mesh.create(0, number)).collect();
+    mesh.run(100);
+    // Longer than the batching interval: no answer comes within it.
+    mesh.rule(Rule::Delay(3_000), harness::is_group);
+    mesh.clear_log();
+    let batches = || mesh.sent(|flight| flight.from == 0 && flight.to == 1 && is_entries(flight)).len();
+    let time = Timestamp::from_wall(mesh.now(3).wall);
+    for (sequence, object) in (1..).zip(&objects) {
+        let age = TxnTimestamp { time, incarnation: 4, sequence };
+        mesh.forge(3, 0, wire::own(mesh.group_id(3), *object, age));
+        mesh.settle();
+        assert_eq!(batches(), 1, "the first waits for nobody, the others for each other");
+        mesh.run_us(50);
+    }
+    mesh.run(2);
+    assert_eq!(batches(), 2, "and no longer than the batching interval");
+    mesh.run(500);
+    assert!(objects.iter().all(|object| mesh.owner_of(*object) == 3));
+}
+
+#[test]
+fn commits_leave_within_the_batching_interval_however_many_come() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create(0, 0);
+    mesh.run(100);
+    mesh.clear_log();
+    let mut last = Lsn::ZERO;
+    for number in 0..200 {
+        last = mesh.put(0, object, number).receipt.lsn;
+        mesh.run_us(50);
+    }
+    let batches = mesh.sent(|flight| flight.from == 0 && flight.to == 1 && is_entries(flight)).len();
+    assert!((5..=30).contains(&batches), "{batches} batches in 10 ms");
+    mesh.run(3);
+    assert!(mesh.watermark(0) >= last);
 }

@@ -36,6 +36,7 @@ mod report;
 mod requests;
 mod rubbish;
 mod run;
+mod sessions;
 mod stage;
 mod trace;
 mod watchers;

@@ -7,10 +7,11 @@ use crate::client::{Client, World};
 use crate::game::Sign;
 use crate::host::SimHost;
 use crate::name_log::Bindings;
+use crate::sessions::Sessions;
 use driftmesh_model::{ObjectId, Timestamp};
 use driftmesh_peer::session::{NameNews, NameWatch, Watched};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most news of signs that one client notes: each is a part of the history that is searched for cycles.
 const SIGNS_SEEN_MAX: usize = 60;
@@ -81,7 +82,7 @@ impl Eye {
                     self.wrong(world, &format!("told of {name:?}"));
                 }
                 self.ever.insert((name.clone(), object));
-                let session = world.name_watches.session();
+                let session = world.name_watches.sessions.next();
                 let told = Told { object, session, commit: Timestamp::ZERO, sign: None };
                 let former = self.names.insert(name.clone(), told);
                 if former.is_some_and(|former| former.object == object) {
@@ -130,41 +131,35 @@ fn sign_seen(told: &mut Told, name: &str, seen: Watched<Sign>, count: &mut usize
 }
 
 /// All watches of names of a run, those of peers that are gone included.
-#[derive(Clone, Default)]
-pub(crate) struct NameWatches(Arc<Mutex<All>>);
+#[derive(Clone)]
+pub(crate) struct NameWatches {
+    sessions: Sessions,
+    eyes: Arc<Mutex<Vec<Eye>>>,
+}
 
-#[derive(Default)]
-struct All {
-    sessions: u32,
-    eyes: Vec<Eye>,
+impl Default for NameWatches {
+    fn default() -> Self {
+        Self { sessions: Sessions::after(SESSIONS_FROM), eyes: Arc::default() }
+    }
 }
 
 impl NameWatches {
-    fn lock(&self) -> std::sync::MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn session(&self) -> u32 {
-        let mut all = self.lock();
-        all.sessions += 1;
-        SESSIONS_FROM + all.sessions
+    fn lock(&self) -> MutexGuard<'_, Vec<Eye>> {
+        self.eyes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on looking at all watches for so long: a bucket tells of others, and of signs, only once it was looked at.
     pub(crate) async fn look_on(self, world: World, for_us: u64) {
         let until = world.clock.now_us() + for_us;
         while world.clock.now_us() < until {
-            // Looking needs the sessions, so the watches are taken out.
-            let mut eyes = std::mem::take(&mut self.lock().eyes);
-            eyes.iter_mut().for_each(|eye| eye.look(&world));
-            self.lock().eyes = eyes;
+            self.lock().iter_mut().for_each(|eye| eye.look(&world));
             world.clock.sleep(LOOK_EVERY_US).await;
         }
     }
 
     /// Looks once more at all watches of peers that live, and says where they stand.
     pub(crate) fn finish(&self, world: &World, lives: impl Fn((usize, u64)) -> bool) -> Vec<NameStanding> {
-        let mut eyes = std::mem::take(&mut self.lock().eyes);
+        let mut eyes = std::mem::take(&mut *self.lock());
         eyes.retain(|eye| lives(eye.at));
         let standing = |mut eye: Eye| {
             eye.look(world);
@@ -187,6 +182,6 @@ impl Client {
             let pause = self.rng.u64(1_000..50_000);
             self.world.clock.sleep(pause).await;
         }
-        self.world.name_watches.lock().eyes.push(eye);
+        self.world.name_watches.lock().push(eye);
     }
 }

@@ -6,6 +6,7 @@
 use crate::client::{Client, World};
 use crate::game::{Marked, Pouch, Purse};
 use crate::host::{Clock, SimHost};
+use crate::sessions::Sessions;
 use driftmesh_model::{ObjectId, Ref, Timestamp};
 use driftmesh_peer::session::{Watch, Watched};
 use std::collections::BTreeSet;
@@ -84,37 +85,39 @@ impl<T: Marked> Eye<T> {
 }
 
 /// All watches of a run, those of peers that are gone included.
-#[derive(Clone, Default)]
-pub(crate) struct Watches(Arc<Mutex<All>>);
+#[derive(Clone)]
+pub(crate) struct Watches {
+    sessions: Sessions,
+    all: Arc<Mutex<All>>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self { sessions: Sessions::after(SESSIONS_FROM), all: Arc::default() }
+    }
+}
 
 #[derive(Default)]
 struct All {
-    sessions: u32,
     purses: Vec<Eye<Purse>>,
     pouches: Vec<Eye<Pouch>>,
 }
 
 impl Watches {
     fn lock(&self) -> std::sync::MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn session(&self) -> u32 {
-        let mut all = self.lock();
-        all.sessions += 1;
-        SESSIONS_FROM + all.sessions
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open<T: Marked>(&self, host: &SimHost, at: (usize, u64), reference: Ref<T>) -> Option<Eye<T>> {
         let watch = Watch::begin(host.clone(), reference).ok()?;
         let standing = Standing { at, object: reference.id(), last: Last::Nothing };
-        Some(Eye { standing, session: self.session(), commit: Timestamp::ZERO, watch })
+        Some(Eye { standing, session: self.sessions.next(), commit: Timestamp::ZERO, watch })
     }
 
     /// Looks once more at all watches of peers that live, and says where they stand.
     pub(crate) fn finish(&self, world: &World, lives: impl Fn((usize, u64)) -> bool) -> Vec<Standing> {
         let mut all = self.lock();
-        let All { purses, pouches, .. } = &mut *all;
+        let All { purses, pouches } = &mut *all;
         purses.retain(|eye| lives(eye.standing.at));
         pouches.retain(|eye| lives(eye.standing.at));
         purses.iter_mut().for_each(|eye| eye.look(world));

@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 /// Most calls of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// How many lists and registers there are.
+    /// How many lists there are.
     pub(crate) lists: u64,
     /// How many registers.
     pub(crate) registers: u64,
