@@ -171,12 +171,14 @@ impl Lookup {
 
     /// First step, and the step after a pause.
     pub fn begin(&mut self, reachable: &Reachable) -> Next {
+        self.begin_at_best().unwrap_or_else(|| self.ask_homes(reachable))
+    }
+
+    /// As [`Lookup::begin`], if there is a record to begin with.
+    pub fn begin_at_best(&mut self) -> Option<Next> {
         self.path.clear();
         self.silent = 0;
-        match self.best {
-            Some(record) => self.ask(record.group),
-            None => self.ask_homes(reachable),
-        }
+        self.best.map(|record| self.ask(record.group))
     }
 
     /// A newer record came without being asked for. Returns whom to ask if that changes.

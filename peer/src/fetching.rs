@@ -109,9 +109,13 @@ impl Peer {
     }
 
     pub(crate) fn begin_lookup(&mut self, object: ObjectId) {
-        let reachable = self.reachable(object);
-        if let Some(fetch) = self.fetches.get_mut(&object) {
-            let next = fetch.lookup.begin(&reachable);
+        // Most searches begin at the owner: whom else they could ask matters only after that.
+        let first = self.fetches.get_mut(&object).and_then(|fetch| fetch.lookup.begin_at_best());
+        let next = first.or_else(|| {
+            let reachable = self.reachable(object);
+            Some(self.fetches.get_mut(&object)?.lookup.begin(&reachable))
+        });
+        if let Some(next) = next {
             self.act(object, next);
         }
     }
@@ -314,7 +318,7 @@ impl Peer {
         for id in ids {
             self.deliver_read(id, object, answer.seen.clone());
         }
-        self.tell_the_path(object, &path, group, answer.epoch);
+        self.tell_the_path(object, &path, group, answer.epoch, None);
         if done {
             self.fetches.remove(&object);
         }
@@ -333,8 +337,16 @@ impl Peer {
         }
     }
 
-    /// Path compression: every group that a search passed learns where it ended.
-    fn tell_the_path(&mut self, object: ObjectId, path: &[GroupId], group: GroupId, epoch: Epoch) {
+    /// Path compression: every group that a search passed learns where it ended, but for the one that sent the object there
+    /// itself.
+    fn tell_the_path(
+        &mut self,
+        object: ObjectId,
+        path: &[GroupId],
+        group: GroupId,
+        epoch: Epoch,
+        sender: Option<GroupId>,
+    ) {
         let hops = path.len().saturating_sub(1) as u64;
         self.metrics.found += 1;
         self.metrics.hops += hops;
@@ -345,8 +357,9 @@ impl Peer {
             let leader = self.leader_of(*passed).filter(|leader| *leader != self.config.peer && Some(*leader) != end);
             if let Some(leader) = leader
                 && *passed != group
+                && Some(*passed) != sender
             {
-                self.send(leader, crate::Message::Learned { records: vec![record] });
+                self.outbox.learned(leader, record);
             }
         }
     }
@@ -417,8 +430,8 @@ impl Peer {
         self.note_found(object, &readers, place);
     }
 
-    /// The object is here now: whoever waited for it goes on, the oldest first.
-    pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch) {
+    /// The object is here now, from a group: whoever waited for it goes on, the oldest first.
+    pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch, from: GroupId) {
         if let Some(fetch) = self.fetches.remove(&object) {
             self.pin_for_fetcher(object, &fetch);
             for id in fetch.owners.values() {
@@ -434,7 +447,7 @@ impl Peer {
             for id in fetch.owners.values() {
                 self.wakes.push(*id);
             }
-            self.tell_the_path(object, fetch.lookup.path(), self.group.id(), epoch);
+            self.tell_the_path(object, fetch.lookup.path(), self.group.id(), epoch, Some(from));
         }
         self.answer_parked(object);
         self.hand_overs.push_back(object);

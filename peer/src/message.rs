@@ -235,6 +235,15 @@ pub enum GrantReply {
     NeedsValues,
 }
 
+/// The answer to one grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GrantAnswer {
+    /// The grant's number.
+    pub number: u64,
+    /// What became of it.
+    pub reply: GrantReply,
+}
+
 /// One object met by a scan.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Scanned {
@@ -487,18 +496,19 @@ pub enum Message {
         /// The records.
         records: Vec<Record>,
     },
-    /// An object's master.
-    Grant(Grant),
-    /// The answer to a grant.
-    GrantAnswer {
-        /// The group that sent the grant.
+    /// The masters of objects.
+    Grants {
+        /// One for each object.
+        grants: Vec<Grant>,
+    },
+    /// The answers to grants.
+    GrantAnswers {
+        /// The group that sent the grants.
         from: GroupId,
-        /// The group that received it.
+        /// The group that received them.
         to: GroupId,
-        /// Its number.
-        number: u64,
-        /// What became of it.
-        reply: GrantReply,
+        /// One for each.
+        answers: Vec<GrantAnswer>,
     },
     /// A request named a time too far ahead (R18).
     ClockAhead {

@@ -1,13 +1,19 @@
 //! The one way out of a peer: messages wait here until what they depend on is stable (R6).
 //!
-//! Requests of one step to one peer are gathered into one message, so that n objects cost one round.
+//! What one step says to one peer about many objects is gathered into one message of each kind, so that n objects cost
+//! one round, and each peer on the way one turn on its processor.
 
-use crate::message::{Envelope, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest};
+use crate::message::{
+    Envelope, Grant, GrantAnswer, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest,
+};
+use driftmesh_directory::Record;
 use driftmesh_model::{GroupId, Lsn, ObjectId, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
-/// About how many bytes of values one gathered answer carries before it is sent.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// About how many bytes of values one gathered message carries before it is sent.
+const GATHERED_BYTES_MAX: usize = 256 << 10;
+/// Most records in one message.
+pub(crate) const RECORDS_MAX: usize = 4_096;
 /// Most messages held back (R24). Whoever misses one asks again; the core repeats its own.
 const HELD_MAX: usize = 1 << 16;
 
@@ -25,6 +31,24 @@ struct Gathered {
     queued: Vec<Queued>,
     locates: Vec<LocateRequest>,
     located: Vec<Located>,
+    learned: Vec<Record>,
+    /// By the group that sends them.
+    grants: BTreeMap<GroupId, Grants>,
+    /// By the two groups, the sender of the grants first; each list depends on the receiver's journal up to a position.
+    grant_answers: BTreeMap<(GroupId, GroupId), (Lsn, Vec<GrantAnswer>)>,
+}
+
+/// Grants of one group, which depend on its journal up to a position; zero for none.
+#[derive(Debug, Default)]
+struct Grants {
+    needs: Lsn,
+    bytes: usize,
+    grants: Vec<Grant>,
+}
+
+/// What depends on one position; zero for nothing.
+fn needs_of(group: GroupId, lsn: Lsn) -> Needs {
+    if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] }
 }
 
 #[derive(Debug)]
@@ -63,7 +87,7 @@ impl Outbox {
         let (size, answers) = gathered.answers.entry((snapshot, group, needs)).or_default();
         *size += bytes;
         answers.push(answer);
-        if *size < ANSWER_BYTES_MAX {
+        if *size < GATHERED_BYTES_MAX {
             return None;
         }
         let (_, answers) = gathered.answers.remove(&(snapshot, group, needs))?;
@@ -84,6 +108,38 @@ impl Outbox {
 
     pub(crate) fn located(&mut self, to: PeerId, located: Located) {
         self.gathered.entry(to).or_default().located.push(located);
+    }
+
+    pub(crate) fn learned(&mut self, to: PeerId, record: Record) {
+        self.gathered.entry(to).or_default().learned.push(record);
+    }
+
+    /// Adds a grant, which depends on `needs` of the granting group's journal; zero for what is stable. Returns how many
+    /// have to wait.
+    pub(crate) fn grant(&mut self, to: PeerId, needs: Lsn, bytes: usize, grant: Grant) -> usize {
+        let from = grant.from;
+        let grants = self.gathered.entry(to).or_default().grants.entry(from).or_default();
+        grants.needs = grants.needs.max(needs);
+        grants.bytes += bytes;
+        grants.grants.push(grant);
+        if grants.bytes < GATHERED_BYTES_MAX {
+            return 0;
+        }
+        let Grants { needs, grants, .. } = std::mem::take(grants);
+        usize::from(self.when_stable(needs_of(from, needs), to, Message::Grants { grants }))
+    }
+
+    /// Adds the answer of a group to a grant, which depends on `needs` of that group's journal; zero for what is stable.
+    pub(crate) fn grant_answer(
+        &mut self,
+        peer: PeerId,
+        (from, to): (GroupId, GroupId),
+        needs: Lsn,
+        answer: GrantAnswer,
+    ) {
+        let (least, answers) = self.gathered.entry(peer).or_default().grant_answers.entry((from, to)).or_default();
+        *least = needs.max(*least);
+        answers.push(answer);
     }
 
     /// Sends what depends on nothing.
@@ -123,6 +179,9 @@ impl Outbox {
         for gathered in self.gathered.values_mut() {
             // What was gathered in this very step has not been held back yet. Whoever asked asks again.
             gathered.answers.retain(|(_, of, needs), _| *of != group || *needs == Lsn::ZERO);
+            gathered.grants.retain(|of, _| *of != group);
+            gathered.grant_answers.retain(|(_, of), (needs, _)| *of != group || *needs == Lsn::ZERO);
+            gathered.learned.clear();
             gathered.located.clear();
             gathered.queued.clear();
         }
@@ -168,8 +227,21 @@ impl Outbox {
                 self.now(to, Message::Locate { objects: gathered.locates });
             }
             for ((snapshot, group, lsn), (_, answers)) in gathered.answers {
-                let needs = if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] };
-                held += usize::from(self.when_stable(needs, to, Message::ReadAnswers { snapshot, group, answers }));
+                let message = Message::ReadAnswers { snapshot, group, answers };
+                held += usize::from(self.when_stable(needs_of(group, lsn), to, message));
+            }
+            for (group, Grants { needs, grants, .. }) in gathered.grants {
+                if !grants.is_empty() {
+                    held += usize::from(self.when_stable(needs_of(group, needs), to, Message::Grants { grants }));
+                }
+            }
+            for ((from, group), (lsn, answers)) in gathered.grant_answers {
+                let message = Message::GrantAnswers { from, to: group, answers };
+                held += usize::from(self.when_stable(needs_of(group, lsn), to, message));
+            }
+            for records in gathered.learned.chunks(RECORDS_MAX) {
+                let message = Message::Learned { records: records.to_vec() };
+                held += usize::from(self.when_stable(needs.clone(), to, message));
             }
             if !gathered.located.is_empty() {
                 let message = Message::Located { answers: gathered.located };

@@ -352,10 +352,8 @@ impl Peer {
             Message::Publish { batch, records } => self.published(from, batch, records),
             Message::Published { batch } => self.batch_acknowledged(&from, batch),
             Message::Learned { records } => self.learned(records),
-            Message::Grant(grant) => self.granted(from, grant),
-            Message::GrantAnswer { from: sender, to, number, reply } => {
-                self.grant_answered(sender, to, number, reply);
-            }
+            Message::Grants { grants } => self.granted(from, grants),
+            Message::GrantAnswers { from: sender, to, answers } => self.grants_answered(sender, to, answers),
             Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
             Message::ScanPage(page) => self.scan_answered(from, page),
@@ -451,7 +449,7 @@ impl Peer {
         self.note_held(held);
     }
 
-    fn note_held(&mut self, held: usize) {
+    pub(crate) fn note_held(&mut self, held: usize) {
         for _ in 0..held {
             self.metrics.note(RareEvent::HeldByBarrier);
             self.mark_dirty();

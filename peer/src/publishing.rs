@@ -2,6 +2,7 @@
 
 use crate::collecting::slice_of;
 use crate::message::Message;
+use crate::outbox::RECORDS_MAX;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::{HomeRing, Record};
@@ -14,8 +15,6 @@ const PUBLISH_AFTER: Micros = Micros::from_millis(5);
 const HOMES_PER_SLICE: usize = 2_048;
 /// Pause between two slices.
 const REPUBLISH_PAUSE: Micros = Micros::from_millis(5);
-/// Most records taken in from one message.
-const RECORDS_PER_MESSAGE_MAX: usize = 4_096;
 
 impl Peer {
     /// Notes an owned object for its homes.
@@ -75,7 +74,7 @@ impl Peer {
     }
 
     pub(crate) fn published(&mut self, from: PeerId, batch: u64, records: Vec<Record>) {
-        if records.len() > RECORDS_PER_MESSAGE_MAX {
+        if records.len() > RECORDS_MAX {
             self.metrics.malformed += 1;
             return;
         }
@@ -93,7 +92,7 @@ impl Peer {
 
     /// Path compression: a search that passed here ended there.
     pub(crate) fn learned(&mut self, records: Vec<Record>) {
-        if records.len() > RECORDS_PER_MESSAGE_MAX {
+        if records.len() > RECORDS_MAX {
             self.metrics.malformed += 1;
             return;
         }

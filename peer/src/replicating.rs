@@ -129,6 +129,11 @@ impl Peer {
         unstable.map(|group| (group.id(), group.tail())).collect()
     }
 
+    /// A position, if it is not stable; else zero.
+    pub(crate) fn unless_stable(&self, group: GroupId, lsn: Lsn) -> Lsn {
+        if is_stable_in(&self.group, &self.followed, group, lsn) { Lsn::ZERO } else { lsn }
+    }
+
     /// What something that depends on one position needs.
     pub(crate) fn needs_of(&self, group: GroupId, lsn: Lsn) -> Needs {
         if is_stable_in(&self.group, &self.followed, group, lsn) { Needs::new() } else { vec![(group, lsn)] }

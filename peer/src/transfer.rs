@@ -1,13 +1,13 @@
 //! Ownership transfer: grants out and in, numbered, repeated until answered, answered once (R19, R20).
 
-use crate::message::{Grant, GrantReply, GrantedValue, GrantedVersion, Message};
+use crate::message::{Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, Message};
 use crate::metrics::RareEvent;
 use crate::operating::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
+use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp, Value};
 use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 
@@ -87,8 +87,9 @@ impl Peer {
         let leader = self.leader_of(to);
         let Some(group) = self.led(from) else { return };
         let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
-        let mut spared = false;
+        let (mut spared, mut bytes) = (false, 0);
         let mut granted = |version: &Version| {
+            bytes += version.value.as_ref().map_or(0, Value::len);
             let value = match &version.value {
                 None => GrantedValue::Deleted,
                 Some(value) if have.is_some() && value.len() >= 256 && have == Some(value.hash()) => {
@@ -112,11 +113,13 @@ impl Peer {
         };
         // R6: leaves when it is stable that the object has left, and what `unsettled_from` says: the receiver forgets by it
         // what it refused.
-        let needs = if self.broken(Sabotage::BarrierGrants) { Vec::new() } else { self.needs_of(from, group.tail()) };
+        let tail = group.tail();
+        let needs = if self.broken(Sabotage::BarrierGrants) { Lsn::ZERO } else { self.unless_stable(from, tail) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }
-        self.send_when(needs, leader, Message::Grant(grant));
+        let held = self.outbox.grant(leader, needs, bytes, grant);
+        self.note_held(held);
     }
 
     /// Step 4: until acknowledged, the grant is repeated to whoever leads the destination.
@@ -172,7 +175,13 @@ impl Peer {
     }
 
     /// Step 3 of a transfer, at the destination.
-    pub(crate) fn granted(&mut self, from: PeerId, grant: Grant) {
+    pub(crate) fn granted(&mut self, from: PeerId, grants: Vec<Grant>) {
+        for grant in grants {
+            self.one_granted(from, grant);
+        }
+    }
+
+    fn one_granted(&mut self, from: PeerId, grant: Grant) {
         let Some(group) = self.led(grant.to) else {
             if let Some(record) = self.record_of_ended(grant.to) {
                 self.send_now(from, Message::Groups { records: vec![record] });
@@ -282,17 +291,18 @@ impl Peer {
         self.remember_adopted(grant.from, AdoptedGrant { to: grant.to, number, object, epoch });
         self.answer_grant(from, grant, GrantReply::Adopted, lsn);
         let record = self.own_record(grant.object, grant.epoch);
-        self.settled_here(record);
+        self.settled_here(record, grant.from);
     }
 
-    /// The object is owned here at this record's epoch: older claims go, homes are told, waiters go on.
-    fn settled_here(&mut self, record: Record) {
+    /// The object is owned here at this record's epoch, and came from a group: older claims go, homes are told, waiters
+    /// go on.
+    fn settled_here(&mut self, record: Record, from: GroupId) {
         self.arrivals.push(record.object);
         self.pointers.forget_up_to(&record);
         self.hints.forget_up_to(&record);
         self.publish(record.object);
         self.tell_arrived(record.object);
-        self.arrived(record.object, record.epoch);
+        self.arrived(record.object, record.epoch, from);
     }
 
     /// R19: what cannot be taken is refused, for ever and by a journal entry; then its sender takes it back.
@@ -305,15 +315,22 @@ impl Peer {
     }
 
     fn answer_grant(&mut self, to: PeerId, grant: &Grant, reply: GrantReply, lsn: Lsn) {
-        let answer = Message::GrantAnswer { from: grant.from, to: grant.to, number: grant.number, reply };
         // R6: leaves when the entry that it speaks of is stable.
         let early = self.broken(Sabotage::BarrierAnswers);
-        let needs = if early { Vec::new() } else { self.needs_of(grant.to, lsn) };
-        self.send_when(needs, to, answer);
+        let needs = if early { Lsn::ZERO } else { self.unless_stable(grant.to, lsn) };
+        let answer = GrantAnswer { number: grant.number, reply };
+        self.outbox.grant_answer(to, (grant.from, grant.to), needs, answer);
+    }
+
+    /// What the destination has answered.
+    pub(crate) fn grants_answered(&mut self, from: GroupId, to: GroupId, answers: Vec<GrantAnswer>) {
+        for GrantAnswer { number, reply } in answers {
+            self.grant_answered(from, to, number, reply);
+        }
     }
 
     /// The destination has answered. Whoever says so: an answer leaves only when the entry that gave it is stable.
-    pub(crate) fn grant_answered(&mut self, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
+    fn grant_answered(&mut self, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
         if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
             return;
         }
@@ -361,7 +378,7 @@ impl Peer {
         self.journal_of(from, Entry::TakenBack { to, number });
         if from == self.group.id() {
             let record = self.own_record(object, epoch);
-            self.settled_here(record);
+            self.settled_here(record, to);
         }
     }
 

@@ -110,10 +110,10 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         Wire::Publish { batch: 1, records: vec![record(object, theirs, 3)] },
         Wire::Published { batch: 1 },
         Wire::Learned { records: vec![record(object, theirs, 3)] },
-        Wire::Grant(grant(mesh, object, 1)),
-        Wire::GrantAnswer { from: ours, to: theirs, number: 1, reply: WireReply::Adopted },
-        Wire::GrantAnswer { from: ours, to: theirs, number: 1, reply: WireReply::Refused },
-        Wire::GrantAnswer { from: ours, to: theirs, number: 1, reply: WireReply::NeedsValues },
+        Wire::grant(grant(mesh, object, 1)),
+        Wire::grant_answer(ours, theirs, 1, WireReply::Adopted),
+        Wire::grant_answer(ours, theirs, 1, WireReply::Refused),
+        Wire::grant_answer(ours, theirs, 1, WireReply::NeedsValues),
         Wire::ClockAhead { objects: vec![object], receiver: mesh.now(1).wall },
         Wire::Scan { snapshot: now, cursor: 0 },
         Wire::ScanPage(page),
@@ -153,7 +153,7 @@ fn one_of_each_message_that_nobody_asked_for_does_no_harm() {
         let object = if about_a_live_one { live } else { NOWHERE };
         for message in one_of_each(&mesh, object) {
             // A grant would be one: what a member forges is not the subject here.
-            if !matches!(message, Message::Grant(_)) {
+            if !matches!(message, Message::Grants { .. }) {
                 mesh.forge(1, 0, message);
                 mesh.settle();
             }
@@ -172,10 +172,10 @@ fn messages_to_other_groups_than_are_led_here_are_dropped() {
     let tail = mesh.tail(0);
     for (from, to) in [(others[0], others[1]), (others[0], NOBODY), (own, own)] {
         let forged = WireGrant { from, to, ..grant(&mesh, NOWHERE, 1) };
-        mesh.forge(1, 0, Wire::Grant(forged).message());
+        mesh.forge(1, 0, Wire::grant(forged).message());
     }
     for (from, to) in [(others[0], others[1]), (others[0], own), (NOBODY, others[0]), (own, others[1]), (own, own)] {
-        mesh.forge(1, 0, Wire::GrantAnswer { from, to, number: 1, reply: WireReply::Refused }.message());
+        mesh.forge(1, 0, Wire::grant_answer(from, to, 1, WireReply::Refused).message());
     }
     assert_eq!(mesh.tail(0), tail);
     a_normal_transaction_works(&mesh);
@@ -188,7 +188,7 @@ fn wrong_grant_numbers_adopt_nothing() {
     for number in [0, u64::MAX, u64::MAX - 1, 1_025, 1 << 40] {
         for unsettled_from in [0, 1, u64::MAX] {
             let forged = WireGrant { unsettled_from, ..grant(&mesh, NOWHERE, number) };
-            mesh.forge(1, 0, Wire::Grant(forged).message());
+            mesh.forge(1, 0, Wire::grant(forged).message());
         }
     }
     assert_eq!(mesh.tail(0), tail);
@@ -196,7 +196,7 @@ fn wrong_grant_numbers_adopt_nothing() {
     for number in [0, 1, 2, u64::MAX] {
         for reply in [WireReply::Adopted, WireReply::Refused, WireReply::NeedsValues] {
             let (from, to) = (group_of(&mesh, 0), group_of(&mesh, 1));
-            mesh.forge(1, 0, Wire::GrantAnswer { from, to, number, reply }.message());
+            mesh.forge(1, 0, Wire::grant_answer(from, to, number, reply).message());
         }
     }
     assert_eq!(mesh.tail(0), tail);
@@ -273,7 +273,7 @@ fn a_grant_at_the_end_of_the_epochs_is_refused_and_one_far_from_it_moves_on() {
     let from = group_of(&mesh, 2);
     for (number, epoch, adopted) in [(1, u64::MAX, false), (2, u64::MAX - 1, false), (3, 1 << 40, true)] {
         let forged = WireGrant { from, epoch: Epoch::from_u64(epoch), ..grant(&mesh, NOWHERE, number) };
-        mesh.forge(2, 0, Wire::Grant(forged).message());
+        mesh.forge(2, 0, Wire::grant(forged).message());
         assert_eq!(mesh.look(0, |peer| peer.group().owned(NOWHERE).is_some()), adopted);
     }
     assert_eq!(malformed(&mesh, 0), 2);
@@ -326,7 +326,7 @@ fn a_grant_with_an_absurd_floor_does_not_stop_the_clock() {
         let mesh = small_mesh();
         let object = mesh.create_known(0, 1);
         let forged = WireGrant { floor, ..grant(&mesh, NOWHERE, 1) };
-        mesh.forge(1, 0, Wire::Grant(forged).message());
+        mesh.forge(1, 0, Wire::grant(forged).message());
         for number in 0..10 {
             mesh.put(0, object, number);
         }
@@ -338,7 +338,7 @@ fn a_grant_with_an_absurd_floor_does_not_stop_the_clock() {
 fn a_grant_of_what_is_here_already_does_not_replace_it() {
     let mesh = small_mesh();
     let object = mesh.create_known(0, 1);
-    mesh.forge(2, 0, Wire::Grant(WireGrant { from: group_of(&mesh, 2), ..grant(&mesh, object, 1) }).message());
+    mesh.forge(2, 0, Wire::grant(WireGrant { from: group_of(&mesh, 2), ..grant(&mesh, object, 1) }).message());
     assert_eq!(mesh.newest(object), Some(1));
     let copies = mesh.look(0, |peer| peer.group().owned_from(0).filter(|(_, stored)| stored.object == object).count());
     assert_eq!(copies, 1);
@@ -469,7 +469,7 @@ fn a_message_of_nothing_is_a_message() {
         Wire::Publish { batch: 0, records: Vec::new() },
         Wire::Learned { records: Vec::new() },
         Wire::ClockAhead { objects: Vec::new(), receiver: Micros(0) },
-        Wire::Grant(WireGrant { versions: Vec::new(), ..grant(&mesh, NOWHERE, 5) }),
+        Wire::grant(WireGrant { versions: Vec::new(), ..grant(&mesh, NOWHERE, 5) }),
     ] {
         mesh.forge(1, 0, wire.message());
         mesh.settle();
@@ -484,7 +484,7 @@ fn a_value_over_the_limit_does_not_decode() {
     let huge = Value::from_slice(&vec![0; driftmesh_model::limits::OBJECT_BYTES_MAX + 1]);
     let mut forged = grant(&mesh, NOWHERE, 1);
     forged.versions[0].value = WireValue::Whole(huge);
-    let bytes = codec::encode(&Wire::Grant(forged)).unwrap();
+    let bytes = codec::encode(&Wire::grant(forged)).unwrap();
     assert!(codec::decode::<Message>(&bytes).is_err());
 }
 
@@ -587,7 +587,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
         7 => Wire::Publish { batch: number, records: vec![record] },
         8 => Wire::Published { batch: number },
         9 => Wire::Learned { records: vec![record] },
-        10 => Wire::Grant(WireGrant {
+        10 => Wire::grant(WireGrant {
             from,
             to,
             number,
@@ -598,7 +598,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
             low_water: if picks.flavour == 3 { time } else { Timestamp::ZERO },
             floor,
         }),
-        11 => Wire::GrantAnswer { from, to, number, reply },
+        11 => Wire::grant_answer(from, to, number, reply),
         12 => Wire::ClockAhead { objects: vec![object], receiver: Micros(number) },
         13 => Wire::Scan { snapshot: time, cursor: number },
         _ => Wire::ScanPage(WirePage {
@@ -698,7 +698,8 @@ proptest! {
                 _ => bytes.insert(place, byte),
             }
             if let Ok(envelope) = codec::decode::<Envelope>(&bytes) {
-                let absurd = matches!(&envelope.message, Message::Grant(grant) if grant.floor > Timestamp::from_u64(1 << 63));
+                let end = Timestamp::from_u64(1 << 63);
+                let absurd = matches!(&envelope.message, Message::Grants { grants } if grants.iter().any(|grant| grant.floor > end));
                 // A floor at the end of time has a test of its own.
                 if !absurd {
                     mesh.hand(Flight { from: 1, to: 0, envelope });

@@ -201,11 +201,11 @@ fn a_grant_whose_answer_could_not_be_journalled_is_dropped() {
     };
     let tail = mesh.tail(0);
     for (number, unsettled_from) in [(1, 2), (5, 6), (0, 0), (0, 1), (7, u64::MAX)] {
-        mesh.forge(3, 0, Wire::Grant(grant(number, unsettled_from)).message());
+        mesh.forge(3, 0, Wire::grant(grant(number, unsettled_from)).message());
     }
     // Low-water marks and epochs that followers would not take.
     let absurd = WireGrant { low_water: Timestamp::MAX, ..grant(1, 1) };
-    mesh.forge(3, 0, Wire::Grant(absurd).message());
+    mesh.forge(3, 0, Wire::grant(absurd).message());
     mesh.settle();
     assert!(mesh.tail(0).as_u64() <= tail.as_u64() + 1, "a refusal at most");
     for at in 0..4 {

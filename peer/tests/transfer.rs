@@ -386,28 +386,29 @@ fn a_repeated_grant_carries_the_value_itself() {
 fn an_unsound_grant_is_refused_and_nothing_breaks() {
     type Spoil = fn(&mut Message);
     let unsorted: Spoil = |message| {
-        if let Message::Grant(grant) = message {
-            grant.versions.reverse();
+        if let Message::Grants { grants } = message {
+            grants[0].versions.reverse();
         }
     };
     let above_the_floor: Spoil = |message| {
-        if let Message::Grant(grant) = message {
-            grant.floor = grant.versions[0].commit;
+        if let Message::Grants { grants } = message {
+            grants[0].floor = grants[0].versions[0].commit;
         }
     };
     let below_the_mark: Spoil = |message| {
-        if let Message::Grant(grant) = message {
-            grant.low_water = Timestamp::MAX;
+        if let Message::Grants { grants } = message {
+            grants[0].low_water = Timestamp::MAX;
         }
     };
     let empty: Spoil = |message| {
-        if let Message::Grant(grant) = message {
-            grant.versions.clear();
+        if let Message::Grants { grants } = message {
+            grants[0].versions.clear();
         }
     };
     let twice: Spoil = |message| {
-        if let Message::Grant(grant) = message {
-            grant.versions.insert(0, grant.versions[0].clone());
+        if let Message::Grants { grants } = message {
+            let again = grants[0].versions[0].clone();
+            grants[0].versions.insert(0, again);
         }
     };
     for spoil in [unsorted, above_the_floor, below_the_mark, empty, twice] {

@@ -81,12 +81,13 @@ pub(crate) enum Wire {
     Learned {
         records: Vec<driftmesh_directory::Record>,
     },
-    Grant(WireGrant),
-    GrantAnswer {
+    Grants {
+        grants: Vec<WireGrant>,
+    },
+    GrantAnswers {
         from: GroupId,
         to: GroupId,
-        number: u64,
-        reply: WireReply,
+        answers: Vec<WireGrantAnswer>,
     },
     ClockAhead {
         objects: Vec<ObjectId>,
@@ -170,6 +171,12 @@ pub(crate) struct WireGrant {
     pub(crate) floor: Timestamp,
 }
 
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WireGrantAnswer {
+    number: u64,
+    reply: WireReply,
+}
+
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) enum WireReply {
     Adopted,
@@ -199,6 +206,16 @@ pub(crate) struct WirePage {
 }
 
 impl Wire {
+    /// One grant.
+    pub(crate) fn grant(grant: WireGrant) -> Self {
+        Self::Grants { grants: vec![grant] }
+    }
+
+    /// The answer to one grant.
+    pub(crate) fn grant_answer(from: GroupId, to: GroupId, number: u64, reply: WireReply) -> Self {
+        Self::GrantAnswers { from, to, answers: vec![WireGrantAnswer { number, reply }] }
+    }
+
     /// The message of this form.
     pub(crate) fn message(&self) -> Message {
         let bytes = codec::encode(self).expect("encodes");
