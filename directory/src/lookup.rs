@@ -151,6 +151,12 @@ impl Lookup {
         self.round
     }
 
+    /// Whether it asks all peers, because no home knew the object.
+    #[must_use]
+    pub const fn asks_everyone(&self) -> bool {
+        matches!(self.stage, Stage::Everyone(_))
+    }
+
     /// What the best record came from.
     #[must_use]
     pub const fn led_by(&self) -> Source {

@@ -175,7 +175,7 @@ impl Peer {
     }
 
     fn locate(&mut self, object: ObjectId, peers: &BTreeSet<PeerId>) {
-        let everyone = peers.len() == self.connected_members().len();
+        let everyone = self.fetches.get(&object).is_some_and(|fetch| fetch.lookup.asks_everyone());
         self.metrics.note(if everyone { RareEvent::EveryoneAsked } else { RareEvent::HomesAsked });
         if everyone {
             // The owner, or a home that knows it, may be a peer that this one has never met.
