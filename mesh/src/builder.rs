@@ -246,7 +246,7 @@ impl Builder {
         };
         let transport = Transport::start(config, Arc::new(inbound)).await?;
         shared.set_transport(transport);
-        spawn_timers(&shared);
+        spawn_timers(&shared).map_err(|error| StartError::NoThread { error: error.to_string() })?;
         if let Some(founding) = founding {
             founding::spawn(&shared, founding);
         }

@@ -40,7 +40,7 @@ impl Clock {
         Now { mono, wall: Micros(mono.0.saturating_add(self.offset)) }
     }
 
-    /// Compares the wall clock with the monotonic one. Called by the timer task, at least at every heartbeat.
+    /// Compares the wall clock with the monotonic one. Called by the thread of the timers, at least at every heartbeat.
     pub(crate) fn refresh(&mut self) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros);
         self.adopt(wall.saturating_sub(self.mono().0));

@@ -11,12 +11,13 @@ use crate::transport::{SendError, Transport};
 use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
 use driftmesh_peer::session::{Host, Options, Wakers};
 use driftmesh_peer::{Envelope, Peer, Seek};
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
 /// How long the timer task sleeps when the core wants no timer.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ struct Core {
     peer: Peer,
     wakers: Wakers,
     clock: Clock,
-    /// What the timer task sleeps until.
+    /// What the thread of the timers sleeps until.
     armed: Micros,
     longest_hold: Micros,
 }
@@ -75,8 +76,8 @@ impl Core {
 /// A peer in this process, on tokio and libp2p.
 struct Live {
     core: Mutex<Core>,
-    /// Wakes the timer task: a timer is wanted earlier, or the peer is gone.
-    earlier: Arc<Notify>,
+    /// Sleeps until a timer is due. Unparked when one is wanted earlier, and when the peer is gone.
+    timers: OnceLock<Thread>,
     transport: OnceLock<Transport>,
     /// Where the peer runs, and what is begun for callers who are on no runtime.
     runtime: Handle,
@@ -106,6 +107,12 @@ impl Live {
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(|_| die())
     }
+
+    fn wake_timers(&self) {
+        if let Some(thread) = self.timers.get() {
+            thread.unpark();
+        }
+    }
 }
 
 /// What never changes of a peer.
@@ -132,7 +139,7 @@ pub(crate) fn count_and_should_log(counter: &AtomicU64) -> bool {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.earlier.notify_one();
+        self.wake_timers();
     }
 }
 
@@ -162,7 +169,7 @@ impl Shared {
         let core = Core { peer, wakers: Wakers::default(), clock, armed: Micros(u64::MAX), longest_hold: Micros(0) };
         let live = Live {
             core: Mutex::new(core),
-            earlier: Arc::new(Notify::new()),
+            timers: OnceLock::new(),
             transport: OnceLock::new(),
             runtime: Handle::current(),
         };
@@ -296,7 +303,7 @@ impl Shared {
             effects.seeks.iter().for_each(|seek| transport.seek(seek.key()));
         }
         if effects.wants_earlier_timer {
-            live.earlier.notify_one();
+            live.wake_timers();
         }
     }
 
@@ -400,21 +407,27 @@ impl Shared {
     }
 }
 
-/// Runs the core's timers until the peer is gone.
-pub(crate) fn spawn_timers(shared: &Arc<Shared>) {
-    let Some(live) = shared.live() else { return };
+/// Runs the core's timers until the peer is gone, on a thread of their own: the runtime's timers are a millisecond apart,
+/// which is as long as a whole batching interval.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn spawn_timers(shared: &Arc<Shared>) -> io::Result<()> {
+    let Some(live) = shared.live() else { return Ok(()) };
     let weak: Weak<Shared> = Arc::downgrade(shared);
-    let earlier = Arc::clone(&live.earlier);
-    tokio::spawn(async move {
-        // Whoever else panics in the core poisons the lock, and this task finds that at the next heartbeat.
+    let thread = std::thread::Builder::new().name("driftmesh-timers".to_owned()).spawn(move || {
+        // Whoever else panics in the core poisons the lock, and this thread finds that at the next heartbeat.
         let _die_on_panic = DieOnPanic;
         while let Some(shared) = weak.upgrade() {
             let Some(sleep) = shared.live().map(|live| shared.fire_timers(live)) else { return };
             drop(shared);
-            // An earlier timer and the end of the time mean the same: look again.
-            let _ = tokio::time::timeout(sleep, earlier.notified()).await;
+            // An earlier timer, the end of the time and a wake-up for no reason mean the same: look again.
+            std::thread::park_timeout(sleep);
         }
-    });
+    })?;
+    // Called once, by the start. What wanted an earlier timer before is seen in the first look.
+    let _ = live.timers.set(thread.thread().clone());
+    Ok(())
 }
 
 /// Lends the core to transactions. Clones share it; the last handle that is dropped stops the peer.

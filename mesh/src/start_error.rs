@@ -56,6 +56,12 @@ pub enum StartError {
         /// What was given.
         given: usize,
     },
+    /// The system gives no thread for the peer's timers.
+    #[error("no thread could be started: {error}; raise the limits of this user or container")]
+    NoThread {
+        /// What the system said.
+        error: String,
+    },
     /// What a mesh shall begin with cannot be read.
     #[error(transparent)]
     Import(#[from] ImportError),

@@ -84,7 +84,10 @@ impl<E: LogEntry> Consensus<E> {
         if self.log.entry(lsn).is_some_and(|entry| entry.membership().is_some()) {
             self.renew_followers(now);
         }
-        self.renew_watermark(now);
+        // With more voters an own entry is not held by a majority yet.
+        if self.membership().voters.len() < 2 || self.breaks(BrokenRule::Stable) {
+            self.renew_watermark(now);
+        }
         lsn
     }
 
