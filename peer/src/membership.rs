@@ -36,6 +36,8 @@ pub(crate) struct Member {
     offset_heard: Option<i64>,
     /// How many objects its group owns, as it last said in this incarnation.
     pub(crate) owned: Option<u64>,
+    /// How many groups of others it follows, as it last said.
+    pub(crate) followed: u64,
     /// Its present attempt to leave; zero while it stays.
     pub(crate) draining: u64,
     /// The number of its last heartbeat.
@@ -88,6 +90,7 @@ impl Peer {
             clock_offset_least: same.and_then(|former| former.clock_offset_least),
             offset_heard: same.and_then(|former| former.offset_heard),
             owned,
+            followed: same.map_or(0, |former| former.followed),
             draining: 0,
             heartbeat,
             used_at: now.mono,
@@ -270,6 +273,7 @@ impl Peer {
                 your_offset: member.offset_heard,
                 group: self.group.id(),
                 groups_digest: self.groups.digest(),
+                followed: self.followed.len() as u64,
             };
             // R6: what it says of objects is true of what is not stable too: a new leader has at most more to settle.
             self.send_now(*peer, heartbeat);
@@ -285,6 +289,12 @@ impl Peer {
         }
         member.heartbeat = member.heartbeat.max(sequence);
         news
+    }
+
+    pub(crate) fn followed_told(&mut self, from: PeerId, followed: u64) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.followed = followed;
+        }
     }
 
     /// What a heartbeat says of leaving: the sender's, and this peer's as the sender knows it.

@@ -12,11 +12,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(10_000);
 /// So many looks ago, one with each heartbeat, the journal ended where a member must be that has caught up.
 const LOOKS_BACK: usize = 4;
+/// A group that was whole for so long, and up to twice as long, may replace a follower that has more to do than others;
+/// and it has so long for that. Both in times that a silent one is waited for.
+const SWAP_AFTER: u64 = 5;
+const SWAP_FOR: u64 = 10;
 /// A candidate must have been heard within this: longer than members without business wait for a heartbeat.
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What a leader remembers while it mends one group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Mending {
     /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
     tails: VecDeque<Lsn>,
@@ -24,6 +28,17 @@ pub(crate) struct Mending {
     refused: BTreeMap<PeerId, Micros>,
     /// The voters that the group shall change to, and when that was found, monotonic.
     next: Option<(BTreeSet<MemberId>, Micros)>,
+    /// When it is looked next whether a follower should be swapped for another, if nothing has to be mended until then.
+    swap_at: Option<Micros>,
+    swap: Option<Swap>,
+}
+
+/// One follower for another that has less to do. Who comes has caught up before the other goes.
+#[derive(Clone, Copy, Debug)]
+struct Swap {
+    goes: MemberId,
+    comes: MemberId,
+    since: Micros,
 }
 
 /// How whole a group is.
@@ -80,6 +95,8 @@ impl Peer {
         if group.is_retired() || !group.consensus().may_change() {
             return;
         }
+        self.even_out(id);
+        let Some(group) = self.led(id) else { return };
         let target = self.target_of(group);
         let present = group.consensus().membership();
         let change = target.filter(|target| target != present);
@@ -168,7 +185,12 @@ impl Peer {
         let me = self.me();
         let present = group.consensus().membership();
         let others: Vec<MemberId> = present.members().into_iter().filter(|member| *member != me).collect();
-        let (alive, mut gone): (Vec<_>, Vec<_>) = others.into_iter().partition(|member| self.is_alive(group, member));
+        let (mut alive, mut gone): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|member| self.is_alive(group, member));
+        let swap = self.mending.get(&group.id()).and_then(|mending| mending.swap);
+        if let Some(swap) = swap {
+            alive.retain(|member| *member != swap.goes);
+        }
         // Who was heard last may be back first.
         let silence = |member: &MemberId| group.consensus().follower(member, self.now.mono).map(|(_, silent)| silent);
         gone.sort_by_key(silence);
@@ -178,7 +200,8 @@ impl Peer {
         chosen.sort_by_key(|member| !present.is_voter(member));
         chosen.truncate(wanted);
         let missing = wanted.min(self.live_members().count()).saturating_sub(chosen.len());
-        let added = self.candidates(group, &chosen, missing);
+        let comes = swap.map(|swap| swap.comes).filter(|comes| missing > 0 && !present.contains(comes));
+        let added = comes.map_or_else(|| self.candidates(group, &chosen, missing), |comes| vec![comes]);
         if !added.is_empty() {
             let mut target = present.clone();
             target.learners.extend(added.into_iter().map(|member| (member, false)));
@@ -239,23 +262,71 @@ impl Peer {
         Membership { voters: voters.clone(), incoming: None, learners: learners.collect() }
     }
 
-    /// Peers that shall follow a group too: of other failure domains first, then by the distance of their ids.
+    /// Begins to replace a follower that has much to do by a peer that has less, and ends what came to nothing. A mesh whose
+    /// peers start one after the other would else stay as it was begun: the first follow everybody, the last nobody.
+    fn even_out(&mut self, id: GroupId) {
+        let now = self.now.mono;
+        let Some(group) = self.led(id).filter(|group| group.id() == self.group.id()) else { return };
+        let present = group.consensus().membership();
+        let Mending { swap_at, swap, .. } = self.mending.get(&id).cloned().unwrap_or_default();
+        let goes_on = |swap: &Swap| {
+            let comes = self.members.get(&swap.comes.peer);
+            let comes = comes.filter(|member| member.incarnation == swap.comes.incarnation && member.connected);
+            comes.is_some_and(|member| member.draining == 0)
+                && !self.has_refused(id, &swap.comes.peer)
+                && present.contains(&swap.goes)
+                && now.since(swap.since) < Micros(self.config.replace_after.0 * SWAP_FOR)
+        };
+        let swap = swap.filter(goes_on);
+        let is_whole = swap.is_none() && self.wholeness(group).is_whole();
+        let is_time = is_whole && swap_at.is_some_and(|at| now >= at);
+        let swap = swap.or_else(|| if is_time { self.swap_of(group) } else { None });
+        let swap_at = swap_at.filter(|_| is_whole && !is_time).or_else(|| {
+            // By chance: not all leaders at once do what one of them should.
+            let wait = self.config.replace_after.0.saturating_mul(SWAP_AFTER);
+            is_whole.then(|| now.plus(Micros(wait + self.draw_seed() % wait.max(1))))
+        });
+        let mending = self.mending.entry(id).or_default();
+        (mending.swap_at, mending.swap) = (swap_at, swap);
+    }
+
+    /// Which follower may go, and who takes its place: somebody with so much less to do that both are nearer to each other
+    /// after it, and who shares no more of what may fail.
+    fn swap_of(&self, group: &Group) -> Option<Swap> {
+        let load = |member: &MemberId| self.members.get(&member.peer).map(|known| known.followed);
+        let others: Vec<MemberId> =
+            group.consensus().membership().members().into_iter().filter(|member| *member != self.me()).collect();
+        let goes = *others.iter().max_by_key(|member| load(member))?;
+        let stay: Vec<MemberId> = others.into_iter().filter(|member| *member != goes).collect();
+        let comes = *self.candidates(group, &stay, 1).first()?;
+        let evens_out = load(&comes)?.saturating_add(2) <= load(&goes)?;
+        let shares_more = self.shares_domain(&comes, &stay) && !self.shares_domain(&goes, &stay);
+        (evens_out && !shares_more).then_some(Swap { goes, comes, since: self.now.mono })
+    }
+
+    /// Whether a peer fails together with this one, or with one of these.
+    fn shares_domain(&self, member: &MemberId, with: &[MemberId]) -> bool {
+        let domain = |member: &MemberId| self.members.get(&member.peer).map(|known| known.domain);
+        let of_member = domain(member);
+        of_member == Some(self.config.domain) || with.iter().any(|other| domain(other) == of_member)
+    }
+
+    /// Peers that shall follow a group too: of other failure domains first, then who follows the fewest, then by the
+    /// distance of their ids.
     fn candidates(&self, group: &Group, chosen: &[MemberId], count: usize) -> Vec<MemberId> {
         if count == 0 {
             return Vec::new();
         }
         let now = self.now.mono;
         let present = group.consensus().membership();
-        let domains: BTreeSet<u64> =
-            chosen.iter().filter_map(|member| self.members.get(&member.peer)).map(|member| member.domain).collect();
         let own = self.config.peer;
         let mut candidates: Vec<_> = self
             .live_members()
             .filter(|(peer, member)| now.since(member.heard_at) < HEARD_WITHIN && !self.has_refused(group.id(), peer))
             .map(|(peer, member)| {
                 let distance: [u8; 32] = std::array::from_fn(|at| peer.as_bytes()[at] ^ own.as_bytes()[at]);
-                let shares = member.domain == self.config.domain || domains.contains(&member.domain);
-                ((shares, distance), MemberId { peer: *peer, incarnation: member.incarnation })
+                let candidate = MemberId { peer: *peer, incarnation: member.incarnation };
+                ((self.shares_domain(&candidate, chosen), member.followed, distance), candidate)
             })
             .filter(|(_, member)| !present.contains(member))
             .collect();
@@ -276,11 +347,12 @@ impl Peer {
         let consensus = group.consensus();
         let present = consensus.membership();
         let me = self.me();
-        let whole: BTreeSet<MemberId> = present
-            .members()
-            .into_iter()
-            .filter(|member| *member == me || (self.is_alive(group, member) && self.has_caught_up(group, member)))
-            .collect();
+        // Who is out of reach may be gone, and is replaced only when it stays so.
+        let holds_all = |member: &MemberId| {
+            self.is_connected(&member.peer) && self.is_alive(group, member) && self.has_caught_up(group, member)
+        };
+        let whole: BTreeSet<MemberId> =
+            present.members().into_iter().filter(|member| *member == me || holds_all(member)).collect();
         let may_change = consensus.may_change();
         let is_settled = may_change && self.target_of(group).is_none_or(|target| target == *present);
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));

@@ -354,6 +354,8 @@ pub enum Message {
         group: GroupId,
         /// Tells whether the receiver knows the same of all groups.
         groups_digest: u64,
+        /// How many groups of others it follows.
+        followed: u64,
     },
     /// What a member of a group says to another one.
     Group {

@@ -322,8 +322,10 @@ impl Peer {
                 your_offset,
                 group,
                 groups_digest,
+                followed,
             } => {
                 if self.is_news(from, sequence, group) {
+                    self.followed_told(from, followed);
                     self.heartbeat_received(from, wall, oldest_snapshot, owned, your_offset);
                     self.leaving_received(from, draining, unsettled, heard_draining);
                     self.compare_groups(from, groups_digest);

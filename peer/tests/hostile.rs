@@ -555,6 +555,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
             your_offset: Some(i64::MIN),
             group: to,
             groups_digest: number,
+            followed: number,
         },
         1 => Wire::Read { snapshot: time, objects: vec![WireRead { object, epoch }; 1 + picks.flavour] },
         2 => Wire::ReadAnswers { snapshot: time, group: to, answers: vec![WireAnswer { object, epoch, seen }] },

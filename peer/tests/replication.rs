@@ -3,6 +3,7 @@
 mod harness;
 
 use driftmesh_model::{Lsn, Timestamp, TxnTimestamp};
+use driftmesh_peer::RareEvent;
 use harness::{Mesh, Rule, amount, is_entries, wire};
 
 /// Voters and learners of a peer's own group.
@@ -99,6 +100,30 @@ fn a_follower_holds_the_leaders_state_once_it_is_stable_and_never_what_is_not() 
 }
 
 #[test]
+fn following_evens_out_and_then_stays_as_it_is() {
+    let mesh = Mesh::with(5, |at, setup| {
+        setup.config.replicas = 2;
+        setup.config.domain = at as u64;
+    });
+    let object = mesh.create(0, 1);
+    let follows = |at: usize| {
+        let others = (0..5).filter(|other| *other != at);
+        others.filter(|other| mesh.look_at_group(at, mesh.group_id(*other), |_| ()).is_some()).count()
+    };
+    mesh.run(5_000);
+    // All chose before they knew what the others did.
+    assert!((0..5).map(follows).any(|follows| follows > 2));
+    mesh.run(120_000);
+    assert_eq!((0..5).map(follows).collect::<Vec<_>>(), [2; 5]);
+    let changed = || (0..5).map(|at| mesh.rare(at, RareEvent::MembersChanged)).sum::<u64>();
+    let before = changed();
+    mesh.run(120_000);
+    assert_eq!(changed(), before);
+    assert_eq!((0..5).map(|at| members(&mesh, at)).collect::<Vec<_>>(), [(3, 0); 5]);
+    assert_eq!(mesh.get(4, object), Some(1));
+}
+
+#[test]
 fn who_has_no_room_says_so_and_somebody_else_is_asked() {
     let mesh = Mesh::with(5, |at, setup| {
         setup.config.replicas = 2;
@@ -112,7 +137,7 @@ fn who_has_no_room_says_so_and_somebody_else_is_asked() {
         assert_eq!(mesh.look_at_group(at, group, |_| ()).is_some(), follows, "peer {at}");
     }
     assert_eq!(members(&mesh, 0), (3, 0));
-    assert!(mesh.rare(0, driftmesh_peer::RareEvent::NoRoom) >= 2);
+    assert!(mesh.rare(0, RareEvent::NoRoom) >= 2);
 }
 
 #[test]

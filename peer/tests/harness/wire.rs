@@ -18,6 +18,7 @@ pub(crate) enum Wire {
         your_offset: Option<i64>,
         group: GroupId,
         groups_digest: u64,
+        followed: u64,
     },
     Group {
         group: GroupId,
@@ -254,5 +255,6 @@ pub(crate) fn heartbeat(
         your_offset,
         group,
         groups_digest,
+        followed: 0,
     }
 }
