@@ -33,6 +33,8 @@ struct Fed {
     is_watched: bool,
     /// When it was asked for last, among all.
     asked: u64,
+    /// The number of the message in which it was asked for last.
+    wish: u64,
 }
 
 /// What one peer is told of one group.
@@ -44,6 +46,8 @@ struct Feed {
     until: Micros,
     /// Whether it wants to know each closed timestamp, and not only what is new.
     wants_closed: bool,
+    /// The highest number of a message that said so.
+    heard: u64,
     /// Tells it from one of the same number that was forgotten here.
     opened: u64,
     /// It is this peer itself that reads or watches.
@@ -97,6 +101,14 @@ impl Feeding {
         self.objects -= usize::from(!feed.is_own);
     }
 
+    /// A subscriber does not want an object any more. R16: if it has asked for it again since, it relies on being told of it.
+    fn end_wish(&mut self, key: (GroupId, PeerId), object: ObjectId, number: u64) {
+        let fed = self.feeds.get(&key).and_then(|feed| feed.objects.get(&object));
+        if fed.is_some_and(|fed| fed.wish < number) {
+            self.forget_object(key, object);
+        }
+    }
+
     fn forget(&mut self, key: (GroupId, PeerId)) {
         let Some(feed) = self.feeds.remove(&key) else { return };
         for fed in feed.objects.values() {
@@ -127,7 +139,7 @@ impl Peer {
         &mut self,
         from: PeerId,
         group: GroupId,
-        (number, wants_closed): (u64, bool),
+        (feed_number, number, wants_closed): (u64, u64, bool),
         wishes: &[Wish],
         ended: &[ObjectId],
     ) {
@@ -135,13 +147,13 @@ impl Peer {
         if self.led(group).is_none() {
             // It is somewhere else: the subscriber looks for it.
             let news = wishes.iter().map(|wish| self.moved(wish.object)).collect();
-            self.send_now(from, Message::Feed { group, feed: number, opened: 0, number: 0, closed: None, news });
+            self.send_now(from, Message::Feed { group, feed: feed_number, opened: 0, number: 0, closed: None, news });
             return;
         }
         match self.feeding.feeds.get(&key).map(|feed| feed.feed) {
-            Some(known) if known == number => {}
+            Some(known) if known == feed_number => {}
             // A late message of a former subscription.
-            Some(known) if known > number => return,
+            Some(known) if known > feed_number => return,
             Some(_) | None => {
                 self.feeding.forget(key);
                 if self.feeding.feeds.len() >= SUBSCRIBERS_MAX && !self.drop_idle_subscriber() {
@@ -151,18 +163,19 @@ impl Peer {
                     let news = wishes.iter().map(refused).collect();
                     self.send_now(
                         from,
-                        Message::Feed { group, feed: number, opened: 0, number: 0, closed: None, news },
+                        Message::Feed { group, feed: feed_number, opened: 0, number: 0, closed: None, news },
                     );
                     return;
                 }
                 self.feeding.opened += 1;
                 let opened = self.config.incarnation.as_u64().wrapping_add(self.feeding.opened);
                 let feed = Feed {
-                    feed: number,
+                    feed: feed_number,
                     opened,
                     is_own: from == self.config.peer,
                     until: self.now.mono,
                     wants_closed,
+                    heard: 0,
                     next: 0,
                     sent_at: self.now.mono,
                     objects: BTreeMap::new(),
@@ -171,13 +184,13 @@ impl Peer {
             }
         }
         for object in ended {
-            self.feeding.forget_object(key, *object);
+            self.feeding.end_wish(key, *object, number);
         }
         let refused: Vec<ObjectId> =
-            wishes.iter().filter(|wish| !self.take_wish(key, wish)).map(|wish| wish.object).collect();
+            wishes.iter().filter(|wish| !self.take_wish(key, wish, number)).map(|wish| wish.object).collect();
         let until = self.now.mono.plus(WANTED_FOR);
-        if let Some(feed) = self.feeding.feeds.get_mut(&key) {
-            (feed.until, feed.wants_closed) = (until, wants_closed);
+        if let Some(feed) = self.feeding.feeds.get_mut(&key).filter(|feed| number >= feed.heard) {
+            (feed.until, feed.wants_closed, feed.heard) = (until, wants_closed, number);
         }
         if !refused.is_empty() {
             self.metrics.note(RareEvent::SubscriberRefused);
@@ -197,7 +210,7 @@ impl Peer {
     }
 
     /// Takes an object into a subscription. What was asked for longest ago makes room, unless it is watched.
-    fn take_wish(&mut self, key: (GroupId, PeerId), wish: &Wish) -> bool {
+    fn take_wish(&mut self, key: (GroupId, PeerId), wish: &Wish, number: u64) -> bool {
         // What this peer itself watches and reads is bounded there, and takes no room from others.
         let is_own = key.1 == self.config.peer;
         let is_full = self.feeding.objects >= self.config.fed_max && !is_own && !self.broken(Sabotage::Bounds);
@@ -206,6 +219,10 @@ impl Peer {
         let asked = feeding.asked;
         let Some(feed) = feeding.feeds.get(&key) else { return false };
         let known = feed.objects.get(&wish.object).copied();
+        if known.is_some_and(|known| known.wish > number) {
+            // Late: what was asked for since is what counts.
+            return true;
+        }
         if known.is_none() && feed.objects.len() >= OBJECTS_MAX {
             return false;
         }
@@ -225,7 +242,13 @@ impl Peer {
             feeding.objects += usize::from(!is_own);
         }
         // Asked for again: what was sent of it may be lost.
-        let fed = Fed { sent: None, owned: known.and_then(|fed| fed.owned), is_watched: wish.is_watched, asked };
+        let fed = Fed {
+            sent: None,
+            owned: known.and_then(|fed| fed.owned),
+            is_watched: wish.is_watched,
+            asked,
+            wish: number,
+        };
         if !wish.is_watched && !is_own {
             feeding.order.insert(asked, (key.0, key.1, wish.object));
         }
@@ -313,7 +336,7 @@ impl Peer {
                         let before = before.map_or(Timestamp::ZERO, |before| before.commit);
                         fed.sent = Some(version.commit);
                         let (commit, value) = (version.commit, version.value.clone());
-                        news.push(News { object, of: NewsOf::Version { commit, before, value } });
+                        news.push(News { object, of: NewsOf::Version { wish: fed.wish, commit, before, value } });
                     }
                     ReadAt::NotYetCreated => {}
                     // R17: the subscriber asks anew.

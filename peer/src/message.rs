@@ -316,6 +316,9 @@ impl News {
 pub enum NewsOf {
     /// Its newest stable version. Those between this and the last one that was told are left out.
     Version {
+        /// The number of the message that asked for the object last. What answers an earlier one may come from before
+        /// the object was given up in between.
+        wish: u64,
         /// When it was committed.
         commit: Timestamp,
         /// When the version before it was committed; zero if that is not known.
@@ -375,6 +378,8 @@ pub enum Message {
         group: GroupId,
         /// The number of this subscription; a later one has a higher number.
         feed: u64,
+        /// Counts the messages of this subscription, from one: a late one undoes nothing that a later one said.
+        number: u64,
         /// Whether it wants to know each closed timestamp.
         closed: bool,
         /// Objects that it wants from now on, or still has not been told of.

@@ -332,8 +332,8 @@ impl Peer {
                 }
             }
             Message::Group { group, message } => self.group_received(from, group, message),
-            Message::Subscribe { group, feed, closed, wishes, ended } => {
-                self.subscribe_asked(from, group, (feed, closed), &wishes, &ended);
+            Message::Subscribe { group, feed, number, closed, wishes, ended } => {
+                self.subscribe_asked(from, group, (feed, number, closed), &wishes, &ended);
             }
             Message::Feed { group, feed, opened, number, closed, news } => {
                 self.fed(from, (group, feed, opened), number, FeedPart { closed, news });

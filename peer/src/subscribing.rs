@@ -59,8 +59,8 @@ pub(crate) struct FeedPart {
 enum Place {
     /// Where it is must be found out first.
     Unknown { look_at: Micros, pause: Micros },
-    /// A group is to be asked, or was.
-    Asked { group: GroupId, at: Option<Micros> },
+    /// A group is to be asked, or was, in a message of its subscription with this number; zero before.
+    Asked { group: GroupId, at: Option<Micros>, wish: u64 },
     /// A group tells what is new.
     Fed(GroupId),
 }
@@ -124,6 +124,8 @@ struct FeedIn {
     leader: PeerId,
     /// Which of the times it is that its leader began with it, once a message said so.
     opened: Option<u64>,
+    /// How many messages its leader was sent.
+    said: u64,
     next: u64,
     closed: Timestamp,
     heard_at: Micros,
@@ -244,6 +246,15 @@ impl Subscribed {
         kept.place = Place::Unknown { look_at, pause };
     }
 
+    /// A message with this number asks for these.
+    fn asked_in(&mut self, number: u64, wishes: &[Wish]) {
+        for wish in wishes {
+            if let Some(Kept { place: Place::Asked { wish, .. }, .. }) = self.objects.get_mut(&wish.object) {
+                *wish = number;
+            }
+        }
+    }
+
     /// A subscription ends: its objects are looked for again.
     fn end_feed(&mut self, group: GroupId, now: Micros, pause: Micros) {
         let Some(objects) = self.feeds.get(&group).map(|feed| feed.objects.clone()) else { return };
@@ -284,7 +295,7 @@ impl Peer {
             kept.is_watched = true;
             // Its leader must know that it makes room for nobody.
             if let Place::Fed(group) | Place::Asked { group, .. } = kept.place {
-                kept.place = Place::Asked { group, at: None };
+                kept.place = Place::Asked { group, at: None, wish: 0 };
             }
         }
         self.subscribed.touch(object, now);
@@ -407,7 +418,7 @@ impl Peer {
             // The first look costs nothing; if that led nowhere, the owner is searched for.
             let group = self.owner_at_hand(object).filter(|group| pause == PAUSE_MIN || self.led(*group).is_some());
             let place = match group {
-                Some(group) => Place::Asked { group, at: None },
+                Some(group) => Place::Asked { group, at: None, wish: 0 },
                 None => {
                     self.search_for(object);
                     Place::Unknown { look_at: now.plus(pause), pause: Micros(pause.0 * 2).min(PAUSE_MAX) }
@@ -442,7 +453,7 @@ impl Peer {
         if !matches!(kept.place, Place::Unknown { .. }) {
             return;
         }
-        kept.place = Place::Asked { group, at: None };
+        kept.place = Place::Asked { group, at: None, wish: 0 };
         self.look_after_subscriptions(now);
         let Seen::Version { commit, value } = seen else { return };
         let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
@@ -466,7 +477,7 @@ impl Peer {
         let now = self.now.mono;
         let mut wishes: BTreeMap<GroupId, Vec<Wish>> = BTreeMap::new();
         for (object, kept) in &mut self.subscribed.objects {
-            let Place::Asked { group, at } = &mut kept.place else { continue };
+            let Place::Asked { group, at, .. } = &mut kept.place else { continue };
             if at.is_none_or(|at| now.since(at) >= ASK_AGAIN_AFTER) {
                 *at = Some(now);
                 wishes.entry(*group).or_default().push(Wish { object: *object, is_watched: kept.is_watched });
@@ -492,6 +503,7 @@ impl Peer {
                 feed: self.subscribed.last_feed,
                 leader,
                 opened: None,
+                said: 0,
                 next: 0,
                 closed: Timestamp::ZERO,
                 heard_at: now,
@@ -522,23 +534,33 @@ impl Peer {
         if wishes.is_empty() && feed.ended.is_empty() && !is_due {
             return;
         }
-        let is_over = feed.objects.is_empty();
         (feed.said_at, feed.said_closed) = (now, closed);
-        let number = feed.feed;
+        self.send_wishes(leader, group, wishes);
+    }
+
+    /// Says what is wanted of a group, and what is not any more, in messages of a bounded size.
+    fn send_wishes(&mut self, leader: PeerId, group: GroupId, mut wishes: Vec<Wish>) {
+        let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
         let mut ended = std::mem::take(&mut feed.ended);
-        let mut wishes = wishes;
-        if is_over {
-            self.subscribed.feeds.remove(&group);
-        }
+        // What is wanted again has not ended.
+        ended.retain(|object| !feed.objects.contains(object));
+        let is_over = feed.objects.is_empty();
         loop {
-            let wishes_part = wishes.drain(..wishes.len().min(WISHES_MAX)).collect();
+            let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
+            feed.said += 1;
+            let (number, closed, feed) = (feed.said, feed.said_closed, feed.feed);
+            let wishes_part: Vec<Wish> = wishes.drain(..wishes.len().min(WISHES_MAX)).collect();
             let ended_part = ended.drain(..ended.len().min(WISHES_MAX)).collect();
-            let message = Message::Subscribe { group, feed: number, closed, wishes: wishes_part, ended: ended_part };
+            self.subscribed.asked_in(number, &wishes_part);
+            let message = Message::Subscribe { group, feed, number, closed, wishes: wishes_part, ended: ended_part };
             // R6: a question.
             self.send_now(leader, message);
             if wishes.is_empty() && ended.is_empty() {
-                return;
+                break;
             }
+        }
+        if is_over {
+            self.subscribed.feeds.remove(&group);
         }
     }
 
@@ -601,8 +623,8 @@ impl Peer {
                 continue;
             }
             match of {
-                NewsOf::Version { commit, before, value } => {
-                    self.take_version(group, object, Version { commit, value }, (before, closed));
+                NewsOf::Version { wish, commit, before, value } => {
+                    self.take_version((group, wish), object, Version { commit, value }, (before, closed));
                 }
                 NewsOf::Moved(record) => {
                     self.metrics.note(RareEvent::FeedMoved);
@@ -639,13 +661,23 @@ impl Peer {
 
     fn take_version(
         &mut self,
-        group: GroupId,
+        (group, wish): (GroupId, u64),
         object: ObjectId,
         version: Version,
         (before, closed): (Timestamp, Timestamp),
     ) {
         let commit = version.commit;
         let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
+        // R16: what answers an earlier wish says nothing of what comes after it: its leader may have been told since that the
+        // object is not wanted, and not yet that it is again.
+        let is_answer = match kept.place {
+            Place::Fed(of) => of == group,
+            Place::Asked { group: of, wish: asked, .. } => (of, asked) == (group, wish),
+            Place::Unknown { .. } => false,
+        };
+        if !is_answer {
+            return;
+        }
         // While it was not fed by this group, it is known only as far as it was before.
         let closed = if kept.place == Place::Fed(group) { closed.max(kept.known_to) } else { kept.known_to };
         kept.place = Place::Fed(group);

@@ -13,6 +13,8 @@ use driftmesh_txn::{RemoteWaiter, TaskKind};
 
 /// A grant that is not answered is sent again after this.
 const REPEAT_GRANT_AFTER: Micros = Micros::from_millis(300);
+/// A grant to a group that has ended waits so long for its departure to be stable, again and again.
+const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
 /// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
 const DRAIN_SLOTS: usize = 256;
 const DRAIN_PAUSE: Micros = Micros::from_millis(10);
@@ -133,7 +135,7 @@ impl Peer {
             return;
         }
         if self.groups.ended(to).is_some() {
-            self.settle_grants_to_ended(to);
+            self.settle_grant_to_ended(from, to, number);
             return;
         }
         if self.broken(Sabotage::OneOwner) {
@@ -153,25 +155,37 @@ impl Peer {
         }
     }
 
-    /// A group has ended for good, and what it answered is known: what is on its way to it arrived, or comes back (R19).
-    /// Of one that was given up nobody knows what it took and did with it, so nothing comes back: beside newer states of
-    /// what it was committed with there, an older state of it would be a world that never was.
+    /// A group has ended for good, and what it answered is known: what is on its way to it arrived, or comes back.
     pub(crate) fn settle_grants_to_ended(&mut self, to: GroupId) {
         let of = |group: &Group| group.unsettled_to(to).map(|number| (group.id(), number)).collect::<Vec<_>>();
         let unsettled: Vec<(GroupId, u64)> = self.led_groups().flat_map(of).collect();
         for (from, number) in unsettled {
-            let Some(ended) = self.groups.ended(to) else { return };
-            let seen = match ended.received.get(&from) {
-                Some(log) => log.look_up(number),
-                None if ended.lost => GrantSeen::Adopted,
-                None => GrantSeen::New,
-            };
-            match seen {
-                GrantSeen::Adopted => self.handed(from, to, number),
-                GrantSeen::New | GrantSeen::Refused | GrantSeen::BeyondWindow => self.take_back(from, to, number),
-            }
-            self.grants_due.remove(&(from, to, number));
+            self.settle_grant_to_ended(from, to, number);
         }
+    }
+
+    /// One grant to a group that has ended: its object arrived, or comes back (R19).
+    /// Of a group that was given up nobody knows what it took and did with it, so nothing comes back: beside newer states of
+    /// what it was committed with there, an older state of it would be a world that never was.
+    fn settle_grant_to_ended(&mut self, from: GroupId, to: GroupId, number: u64) {
+        let Some(group) = self.led(from) else { return };
+        let Some(transit) = group.unsettled(to, number) else { return };
+        let Some(ended) = self.groups.ended(to) else { return };
+        if transit.changed > group.watermark() {
+            // R6: what is settled has left for certain, as it has where the destination answers. Pointers go by that.
+            self.grant_is_due(from, to, number, self.now.mono.plus(SETTLE_AGAIN_AFTER));
+            return;
+        }
+        let seen = match ended.received.get(&from) {
+            Some(log) => log.look_up(number),
+            None if ended.lost => GrantSeen::Adopted,
+            None => GrantSeen::New,
+        };
+        match seen {
+            GrantSeen::Adopted => self.handed(from, to, number),
+            GrantSeen::New | GrantSeen::Refused | GrantSeen::BeyondWindow => self.take_back(from, to, number),
+        }
+        self.grants_due.remove(&(from, to, number));
     }
 
     /// Step 3 of a transfer, at the destination.

@@ -209,3 +209,55 @@ fn requests_for_what_an_heir_cannot_give_yet_are_answered_later() {
     }
     assert_eq!(mesh.newest(object), Some(4));
 }
+
+#[test]
+fn homes_hear_nothing_of_a_departure_to_a_group_that_ends_before_it_is_stable() {
+    // R6: an object that is on its way to such a group comes back, but a new leader may know neither.
+    for heir_dies in [false, true] {
+        let grace = driftmesh_model::Micros::from_millis(20);
+        let mesh = Mesh::replicated_with(9, 4, |_, setup| setup.config.pointer_grace = grace);
+        let objects = mesh.create_values(0, &(0..100).map(small).collect::<Vec<_>>());
+        mesh.run(200);
+        let former = mesh.group_id(0);
+        mesh.kill(0);
+        let heir = mesh.leader_within(former, 2_000, 0);
+        let others: Vec<usize> =
+            mesh.alive().into_iter().filter(|at| mesh.look_at_group(*at, former, |_| ()).is_none()).collect();
+        let (asker, destination) = (others[0], mesh.group_id(others[0]));
+        mesh.rule(Rule::Hold, move |flight| of_group(flight, former) && is_entries(flight));
+        let writer = mesh.begin_for(asker, "writer", 20_000);
+        assert!(mesh.intend(writer, &objects[..1]).is_pending());
+        mesh.run(20);
+        let sends = || mesh.look_at_group(heir, former, |group| group.unsettled_to(destination).count()).unwrap();
+        assert_eq!(sends(), 1);
+        mesh.kill(asker);
+        let mut asked = objects[1..].iter();
+        let mut keep_busy = || {
+            // What nobody asks for stays where it is.
+            let writer = mesh.begin_for(others[1], "another", 20_000);
+            assert!(mesh.intend(writer, &[*asked.next().unwrap()]).is_pending());
+            mesh.run(30);
+        };
+        while !mesh.is_ended_everywhere(destination) {
+            keep_busy();
+        }
+        (0..10).for_each(|_| keep_busy());
+        for at in mesh.alive() {
+            let known = mesh.step(at, |peer, _| peer.kept_record(objects[0]));
+            assert!(known.is_none_or(|record| record.group != destination), "{at} was told of an unstable departure");
+        }
+        assert_eq!(sends(), 1, "what may not have left is not settled");
+        if heir_dies {
+            mesh.kill(heir);
+            mesh.take_held();
+        }
+        mesh.release();
+        mesh.run_until("the group has ended", 10_000, || mesh.is_ended_everywhere(former));
+        mesh.run(1_000);
+        let owner = mesh.group_id(mesh.owner_of(objects[0]));
+        for at in mesh.alive().into_iter().filter(|at| mesh.look(*at, |peer| peer.is_home(objects[0]))) {
+            assert_eq!(mesh.step(at, |peer, _| peer.kept_record(objects[0])).map(|record| record.group), Some(owner));
+        }
+        assert_eq!(mesh.newest(objects[0]), Some(0));
+    }
+}

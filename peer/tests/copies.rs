@@ -246,3 +246,79 @@ fn a_lost_message_of_a_subscription_ends_in_a_new_one() {
         mesh.metrics(at).reads_subscribed > before
     });
 }
+
+fn is_subscribe(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Subscribe { .. })
+}
+
+fn ends_something(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Subscribe { ended, .. } if !ended.is_empty())
+}
+
+fn asks_for_something(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Subscribe { wishes, .. } if !wishes.is_empty())
+}
+
+/// A subscriber that is fed two objects of peer 0, and has just said that it does not want the first one any more. What it
+/// says from then on is held.
+fn wants_no_more() -> (Mesh, usize, [ObjectId; 2], Reads<SeatHost>) {
+    let (mesh, at, object, reads) = warm_subscriber();
+    let other = mesh.create_known(0, 1);
+    mesh.rule(Rule::Hold, ends_something);
+    mesh.run_until("it is not wanted any more", 14_000, || {
+        mesh.run(200);
+        assert_eq!(read(&mesh, &reads, other).0, Some(1));
+        mesh.held(ends_something) > 0
+    });
+    mesh.rule(Rule::Hold, is_subscribe);
+    (mesh, at, [object, other], reads)
+}
+
+/// Reads an object until a copy is asked for.
+fn want_again(mesh: &Mesh, reads: &Reads<SeatHost>, object: ObjectId) {
+    mesh.run_until("it is wanted again", 1_000, || {
+        mesh.run(5);
+        let _ = read(mesh, reads, object);
+        mesh.held(asks_for_something) > 0
+    });
+}
+
+#[test]
+fn a_late_word_that_a_copy_is_not_wanted_ends_none_that_is_wanted_again() {
+    // R16: who relies on being told must not be forgotten.
+    let (mesh, at, [object, other], reads) = wants_no_more();
+    want_again(&mesh, &reads, object);
+    let (ended, asked): (Vec<_>, Vec<_>) = mesh.take_held().into_iter().partition(ends_something);
+    mesh.release();
+    asked.into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.run(100);
+    let before = mesh.metrics(at).reads_subscribed;
+    assert_eq!(read(&mesh, &reads, object).0, Some(1));
+    assert_eq!(mesh.metrics(at).reads_subscribed, before + 1, "it is fed again");
+    ended.into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.put(0, object, 2);
+    mesh.run(100);
+    assert_eq!(read(&mesh, &reads, other).0, Some(1));
+    assert_eq!(read(&mesh, &reads, object).0, Some(2));
+}
+
+#[test]
+fn an_answer_to_a_former_wish_is_none_to_the_present_one() {
+    // R16: between the two its leader does not look for what is new.
+    let (mesh, _, [object, other], reads) = wants_no_more();
+    mesh.rule(Rule::Hold, is_feed);
+    mesh.put(0, object, 2);
+    mesh.run(25);
+    want_again(&mesh, &reads, object);
+    let (said, told): (Vec<_>, Vec<_>) = mesh.take_held().into_iter().partition(is_subscribe);
+    told.into_iter().for_each(|flight| mesh.hand(flight));
+    // Now its leader hears that it is not wanted, and not yet that it is again.
+    said.into_iter().filter(ends_something).for_each(|flight| mesh.hand(flight));
+    mesh.put(0, object, 3);
+    for _ in 0..10 {
+        mesh.run(10);
+        mesh.take_held().into_iter().filter(is_feed).for_each(|flight| mesh.hand(flight));
+    }
+    assert_eq!(read(&mesh, &reads, other).0, Some(1));
+    assert_eq!(read(&mesh, &reads, object).0, Some(3));
+}
