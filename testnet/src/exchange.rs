@@ -240,6 +240,11 @@ impl Exchange {
         self.lock().changed(number, Life::Paused)
     }
 
+    /// The network has changed: what peers said before says nothing of now.
+    pub(crate) fn disturbed(&self) {
+        self.lock().last_change = Instant::now();
+    }
+
     /// The bots of a paused peer lose patience and go elsewhere.
     pub(crate) fn deserted(&self, number: usize) {
         self.or_trouble(number, |inner| {

@@ -13,7 +13,7 @@ use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_r
 use crate::records::TradeOrder;
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
-use driftmesh::Mesh;
+use driftmesh::{Builder, Mesh};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -98,8 +98,9 @@ impl Process {
 
     async fn obey(&mut self, order: Order) -> Result<()> {
         let answer = match order {
-            Order::Start { mesh, secret, join, replicas, place: _ } => {
-                self.start(&mesh, secret, join.as_deref(), replicas).await?
+            Order::Start { mesh, secret, join, listen, replicas, place: _ } => {
+                let builder = Mesh::builder().name(&mesh).secret(secret).listen(&listen).replicas(replicas);
+                self.start(builder, &join).await?
             }
             Order::WaitForPeers { others } => self.wait_for_peers(others).await?,
             Order::Create { number, players } => {
@@ -156,12 +157,10 @@ impl Process {
         Ok(())
     }
 
-    async fn start(&mut self, name: &str, secret: String, join: Option<&str>, replicas: usize) -> Result<Answer> {
-        let builder = Mesh::builder().name(name).secret(secret).listen("127.0.0.1:0");
-        let builder = builder.replicas(replicas);
+    async fn start(&mut self, builder: Builder, join: &[String]) -> Result<Answer> {
         let builder = match join {
-            Some(address) => builder.join(address),
-            None => builder.new_mesh(),
+            [] => builder.new_mesh(),
+            addresses => addresses.iter().fold(builder, |builder, address| builder.join(address)),
         };
         let mesh = builder.start().await.context("cannot start the peer")?;
         let address = mesh.addresses().into_iter().next().context("the peer listens nowhere")?;

@@ -6,7 +6,7 @@
 use crate::accounts;
 use crate::audit::Findings;
 use crate::auditor::Auditor;
-use crate::chaos::{self, Chaos, Rules};
+use crate::carry_out::{Course, Rules, carry_out};
 use crate::dump_files::DumpFolder;
 use crate::dumping::Dumping;
 use crate::exchange::Exchange;
@@ -14,6 +14,7 @@ use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::live_table;
 use crate::naive::{self, folder_of};
+use crate::net::Network;
 use crate::numbers::grouped;
 use crate::options::{Mode, RunOptions};
 use crate::output::{self, Redrawn};
@@ -44,11 +45,17 @@ pub(crate) enum Ended {
     Interrupted(Interrupt),
 }
 
-/// Runs the testnet until it is done or interrupted. No peer process is left when this returns, whatever happens.
-pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = Interrupt>) -> Result<Ended> {
-    let mut peers = match options.mode {
-        Mode::Mesh => Peers::new(options.replicas, options.seed),
-        Mode::Naive => Peers::of_zones(options.seed),
+/// Runs the testnet until it is done or interrupted, in a network of its own where one is given. No peer process and
+/// nothing of the network is left when this returns, whatever happens.
+pub(crate) async fn run(
+    options: &RunOptions,
+    network: Option<Network>,
+    interrupt: impl Future<Output = Interrupt>,
+) -> Result<Ended> {
+    let mut peers = match (options.mode, network) {
+        (Mode::Mesh, None) => Peers::new(options.replicas, options.seed),
+        (Mode::Mesh, Some(network)) => Peers::in_network(options.replicas, options.seed, network),
+        (Mode::Naive, _) => Peers::of_zones(options.seed),
     };
     if options.mode == Mode::Naive {
         std::fs::create_dir(folder_of(&peers.meeting.mesh)).context("cannot create a folder for the zones")?;
@@ -89,11 +96,11 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         grouped(totals.items),
         grouped(totals.gold)
     ));
-    if let Some(note) = options.note_on_kills() {
+    if let Some(note) = options.note_on_kills().filter(|_| peers.network().is_none()) {
         output::line(note);
     }
     let mut troubles = Vec::new();
-    let chaos = work(peers, options, &shares, dumping.as_mut()).await?;
+    let course = work(peers, options, &shares, dumping.as_mut()).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
     if let Some(dumping) = dumping {
@@ -116,9 +123,10 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
             Mode::Mesh => accounts::judge(ledger, &peers.world, &audit.players),
             Mode::Naive => accounts::judge_by_counts(ledger, &peers.world, &audit.players),
         }),
-        lost_window: exchange.ledger(|ledger| chaos.lost_window(ledger, begun)),
+        lost_window: exchange.ledger(|ledger| course.lost_window(ledger, begun)),
         work: exchange.work(),
-        chaos,
+        course,
+        traffic: peers.network().map(Network::traffic),
         audit,
         troubles,
     };
@@ -131,7 +139,7 @@ async fn work(
     options: &RunOptions,
     shares: &[usize],
     mut dumping: Option<&mut Dumping>,
-) -> Result<Chaos> {
+) -> Result<Course> {
     let exchange = Arc::clone(&peers.exchange);
     tell_statuses(&exchange).await?;
     let run = Duration::from_secs(options.seconds);
@@ -140,16 +148,19 @@ async fn work(
     if let Some(dumping) = &mut dumping {
         dumping.begin(peers, run);
     }
-    let plan = faults::plan(options.kills(), options.pause, run, &mut rng);
+    let plan = match peers.network() {
+        Some(_) => faults::chaos(run, &mut rng),
+        None => faults::plan(options.kills(), options.pause, run, &mut rng),
+    };
     let rules = Rules { together: options.together, restart: options.restarts(), run };
     let working = async {
-        let faults = chaos::carry_out(peers, plan, rules, &mut rng);
-        let ((), chaos) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
+        let faults = carry_out(peers, plan, rules, &mut rng);
+        let ((), course) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
         all_answered(&exchange).await?;
         if let Some(dumping) = dumping {
             dumping.end_work(&exchange).await?;
         }
-        Ok(chaos)
+        Ok(course)
     };
     let trouble = tokio::select! {
         done = working => return done,
@@ -228,9 +239,7 @@ pub(crate) async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>
 async fn audit(peers: &mut Peers, created: Totals, troubles: &mut Vec<String>) -> Result<Findings> {
     let before = peers.settle().await?;
     troubles.extend(before.iter().filter_map(unsettled));
-    let address = peers.address_to_join().context("no peer is left to join")?;
-    let live = peers.exchange.live().len();
-    let auditor = Auditor::join(&peers.meeting.mesh, peers.meeting.secret.clone(), &address, live).await?;
+    let auditor = Auditor::join(peers).await?;
     let findings = audit_in_peace(peers, &auditor, before, created).await;
     auditor.end().await;
     findings
