@@ -11,7 +11,7 @@ use crate::ledger::{Entry, Ledger};
 use crate::net::links::{Effect, LinkFault, Which};
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Answer, Order};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,6 +26,10 @@ const LATE_MAX: Duration = Duration::from_secs(15);
 const AFTERMATH: Duration = Duration::from_secs(3);
 /// While faults are still to come the bots go on for so long at least.
 const WAITING: Duration = Duration::from_secs(1);
+/// After so long the former of two processes of one peer must know that there is another.
+const FENCED_WITHIN: Duration = Duration::from_secs(4);
+/// What it says then.
+const FENCED: &str = "a newer process uses the same peer key";
 /// How often it is looked whether all groups are whole.
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is looked whether the ledger is long.
@@ -55,6 +59,8 @@ pub(crate) struct Course {
     pub(crate) left_out: BTreeMap<&'static str, u64>,
     /// Peers that were started in place of killed ones.
     pub(crate) restarts: u64,
+    /// What was wrong.
+    pub(crate) troubles: Vec<String>,
 }
 
 /// What is still to come of a pause.
@@ -75,6 +81,14 @@ struct Ongoing {
     is_cut: bool,
 }
 
+/// A peer of which there are two processes.
+#[derive(Debug)]
+struct Copied {
+    original: usize,
+    at: Instant,
+    is_deserted: bool,
+}
+
 /// What is going on.
 #[derive(Debug, Default)]
 struct Going {
@@ -82,11 +96,12 @@ struct Going {
     ongoing: Vec<Ongoing>,
     /// Killed peers in whose place none was started yet.
     to_restart: Vec<usize>,
+    copied: Vec<Copied>,
 }
 
 impl Going {
     fn is_over(&self) -> bool {
-        self.paused.is_empty() && self.ongoing.is_empty() && self.to_restart.is_empty()
+        self.paused.is_empty() && self.ongoing.is_empty() && self.to_restart.is_empty() && self.copied.is_empty()
     }
 }
 
@@ -116,6 +131,7 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
         end_pauses(peers, &mut going.paused)?;
         end_troubles(peers, &mut going.ongoing);
         course.restart(peers, &mut going).await?;
+        course.end_copied(peers, &mut going.copied)?;
         if ledger_seen.elapsed() >= LEDGER_EVERY {
             ledger_seen = Instant::now();
             peers.shorten_ledger().await?;
@@ -217,7 +233,11 @@ impl Course {
                 peers.exchange.tell(format!("{} is paused for {} s", number_of(peer), PAUSE.as_secs()));
                 at
             }
-            Fault::Copy => bail!("copies are not made yet"),
+            Fault::Copy => {
+                let (at, copied) = self.copy(peers, peer).await?;
+                going.copied.push(copied);
+                at
+            }
             Fault::Network { what, lasts } => {
                 let at = Instant::now();
                 going.ongoing.extend(trouble(peers, what, lasts, peer, rng));
@@ -226,6 +246,37 @@ impl Course {
         };
         peers.exchange.prolong(at + AFTERMATH);
         self.happened.push(Happened { peer, at, fault });
+        Ok(())
+    }
+
+    /// Starts a second process as a peer that runs, and goes on running: it answers its bots until they lose patience.
+    async fn copy(&mut self, peers: &mut Peers, original: usize) -> Result<(Instant, Copied)> {
+        peers.exchange.tell(format!("a second process is started as {}", number_of(original)));
+        let copy = peers.start_copy(original).await.context("cannot start a second process as a peer that runs")?;
+        let at = peers.exchange.paused(original);
+        peers.exchange.welcome(copy);
+        peers.exchange.tell(format!("{} joined as {}", number_of(copy), number_of(original)));
+        Ok((at, Copied { original, at, is_deserted: false }))
+    }
+
+    /// Ends the former processes of peers that have another one, once they had time to learn of it; they must have.
+    fn end_copied(&mut self, peers: &mut Peers, copied: &mut Vec<Copied>) -> Result<()> {
+        for copied in &mut *copied {
+            if copied.at.elapsed() >= PATIENCE && !copied.is_deserted {
+                copied.is_deserted = true;
+                peers.exchange.deserted(copied.original);
+            }
+        }
+        for over in copied.extract_if(.., |copied| copied.at.elapsed() >= FENCED_WITHIN) {
+            let (original, name) = (over.original, number_of(over.original));
+            let told = peers.child(original)?.error_lines();
+            match told.iter().find(|line| line.contains(FENCED)) {
+                Some(line) => peers.exchange.tell(format!("the former process of {name} said: {line}")),
+                None => self.troubles.push(format!("the former process of {name} was not told that there is another")),
+            }
+            peers.exchange.killed(original);
+            peers.child(original)?.kill()?;
+        }
         Ok(())
     }
 

@@ -10,14 +10,31 @@ use crate::options::ChaosOptions;
 use crate::testnet::{self, Ended};
 use crate::{output, tell_ended};
 use anyhow::Result;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The exit code of a run that was skipped, as test harnesses know it from Automake.
 const SKIPPED: u8 = 77;
 
+/// A folder that is gone in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("driftmesh-chaos-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left of it is in the folder for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Runs it. The network is gone when this returns.
 pub(crate) fn run(options: &ChaosOptions) -> Result<ExitCode> {
-    let options = options.run_options();
+    let mut options = options.run_options();
     options.check()?;
     let network = match Network::new(options.seed.unwrap_or_default()) {
         Ok(network) => network,
@@ -26,6 +43,9 @@ pub(crate) fn run(options: &ChaosOptions) -> Result<ExitCode> {
             return Ok(ExitCode::from(SKIPPED));
         }
     };
+    // Histories are judged in any case, and kept where that was asked for.
+    let scratch = options.dump.is_none().then(Scratch::new);
+    options.dump = options.dump.or_else(|| scratch.as_ref().map(|scratch| scratch.0.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended: Ended = runtime.block_on(async { testnet::run(&options, Some(network), interrupt()?).await })?;
     tell_ended(ended, &options)

@@ -98,8 +98,8 @@ impl Dumping {
     }
 
     /// Has everything read by every live peer, asks for the fates of all commits, and writes the files. What is wrong is
-    /// added to the troubles.
-    pub(crate) async fn end(mut self, peers: &mut Peers, troubles: &mut Vec<String>) -> Result<()> {
+    /// added to the troubles. Returns what all calls came to.
+    pub(crate) async fn end(mut self, peers: &mut Peers, troubles: &mut Vec<String>) -> Result<Counts> {
         peers.learn_call_fates().await?;
         let live = peers.exchange.live();
         let missing = WANTED.saturating_sub(peers.exchange.desk.counts().lists);
@@ -113,7 +113,8 @@ impl Dumping {
         peers.learn_call_fates().await?;
         let desk = Arc::clone(&peers.exchange.desk);
         troubles.extend(desk.errors().into_iter().map(|error| format!("a call on lists or registers failed: {error}")));
-        let Counts { lists, registers, lost } = desk.counts();
+        let counts = desk.counts();
+        let Counts { lists, registers, lost } = counts;
         if lists < APPENDS_MIN {
             troubles.push(format!("only {lists} commits on lists are dumped, {APPENDS_MIN} are needed"));
         }
@@ -122,7 +123,7 @@ impl Dumping {
         output::line(&format!(
             "dumped {NAME}.edn with {lists} commits on lists and {NAME}.json with {registers} on registers; {lost} were lost"
         ));
-        Ok(())
+        Ok(counts)
     }
 
     async fn read_all(&mut self, peers: &Peers, live: &[usize], troubles: &mut Vec<String>) -> Result<()> {

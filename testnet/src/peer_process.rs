@@ -13,7 +13,7 @@ use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_r
 use crate::records::TradeOrder;
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
-use driftmesh::{Builder, Mesh};
+use driftmesh::{Builder, Mesh, Notice};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -98,9 +98,9 @@ impl Process {
 
     async fn obey(&mut self, order: Order) -> Result<()> {
         let answer = match order {
-            Order::Start { mesh, secret, join, listen, replicas, place: _ } => {
+            Order::Start { mesh, secret, join, listen, replicas, place: _, identity } => {
                 let builder = Mesh::builder().name(&mesh).secret(secret).listen(&listen).replicas(replicas);
-                self.start(builder, &join).await?
+                self.start(builder.identity_of(identity).observe(say_refusal), &join).await?
             }
             Order::WaitForPeers { others } => self.wait_for_peers(others).await?,
             Order::Create { number, players } => {
@@ -206,6 +206,14 @@ impl Process {
             }
             tokio::time::sleep(SETTLE_TICK).await;
         }
+    }
+}
+
+/// Says on the error output why another peer has refused this one, as `driftmesh peer` does.
+#[expect(clippy::needless_pass_by_value, reason = "an observer is given the notice")]
+fn say_refusal(notice: Notice) {
+    if let Notice::Refused { peer: Some(peer), reason, by_remote: true, .. } = notice {
+        crate::output::error_line(&format!("refused by peer {peer}: {reason}"));
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct Peers {
     network: Option<Network>,
     /// The machine that each process is on, where there is a network.
     machines: Vec<Machine>,
+    /// What the identity of each is made of.
+    identities: Vec<[u8; 32]>,
+    chance: Rng,
     children: Vec<Child>,
     /// Whose place each process takes: its own, or that of one that was killed.
     places: Vec<usize>,
@@ -89,6 +92,8 @@ impl Peers {
             subcommand: PEER_PROCESS,
             network: None,
             machines: Vec::new(),
+            identities: Vec::new(),
+            chance: Rng::new(),
             places: Vec::new(),
             children: Vec::new(),
             names: Vec::new(),
@@ -129,6 +134,9 @@ impl Peers {
         let number = child.number();
         self.children.push(child);
         self.machines.extend(machine);
+        let mut identity = [0; 32];
+        self.chance.fill(&mut identity);
+        self.identities.push(identity);
         Ok(number)
     }
 
@@ -137,7 +145,8 @@ impl Peers {
         let Meeting { mesh, secret, replicas, .. } = &self.meeting;
         let listen = self.machines.get(number).map_or_else(|| LOOPBACK.to_owned(), Machine::listen);
         let (mesh, secret) = (mesh.clone(), secret.clone());
-        let start = Order::Start { mesh, secret, join, listen, replicas: *replicas, place };
+        let identity = self.identities.get(number).copied().with_context(|| format!("{number} was not started"))?;
+        let start = Order::Start { mesh, secret, join, listen, replicas: *replicas, place, identity };
         let child = &mut self.children[number];
         child.order(&start).await?;
         let started = child.take(ORDER_LIMIT, |answer| {
@@ -170,12 +179,27 @@ impl Peers {
         self.child(killed)?.ended().await?;
         let machine = self.machines.get(killed).cloned();
         let number = self.start_process(machine)?;
-        let place = self.places.get(killed).copied().unwrap_or(killed);
+        self.let_in(number, killed, others).await?;
+        Ok(number)
+    }
+
+    /// Starts one more process as a peer that runs: with its identity, on another machine. Returns its number.
+    pub(crate) async fn start_copy(&mut self, original: usize) -> Result<usize> {
+        let others = self.exchange.live().into_iter().filter(|live| *live != original).count();
+        let machine = self.free_machine()?;
+        let number = self.start_process(machine)?;
+        self.identities[number] = self.identities[original];
+        self.let_in(number, original, others).await?;
+        Ok(number)
+    }
+
+    /// Lets a new process join in the place of another, and tells it the world.
+    async fn let_in(&mut self, number: usize, before: usize, others: usize) -> Result<()> {
+        let place = self.places.get(before).copied().unwrap_or(before);
         self.start_peer(number, place).await?;
         self.see_others(&[number], others).await?;
         self.tell_world(&[number]).await?;
-        self.tell_lists(&[number]).await?;
-        Ok(number)
+        self.tell_lists(&[number]).await
     }
 
     /// Creates an even share of the players at each peer; returns how many at each.

@@ -27,6 +27,8 @@ pub(crate) enum Order {
         replicas: usize,
         /// Its number, or that of the killed process whose place it takes.
         place: usize,
+        /// What its identity is made of.
+        identity: [u8; 32],
     },
     /// Wait until so many others are there.
     WaitForPeers {
@@ -327,6 +329,7 @@ mod tests {
             listen: "127.0.0.1:0".into(),
             replicas: 2,
             place: 0,
+            identity: [7; 32],
         };
         let text = serde_json::to_string(&order).unwrap();
         assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { replicas: 2, .. }));

@@ -5,6 +5,7 @@
 
 use crate::accounts::Verdict;
 use crate::audit::Findings;
+use crate::call_desk::Counts;
 use crate::carry_out::Course;
 use crate::exchange::Work;
 use crate::faults::Fault;
@@ -147,6 +148,12 @@ pub(crate) struct Report {
     pub(crate) faults_done: BTreeMap<&'static str, u64>,
     /// Faults that did not happen, by kind: how many, and why.
     pub(crate) faults_skipped: BTreeMap<&'static str, String>,
+    /// Commits on lists of unique elements that are kept, where histories were taken.
+    pub(crate) list_commits: u64,
+    /// Commits on registers that are kept.
+    pub(crate) register_commits: u64,
+    /// Commits of both that were answered, and told lost later.
+    pub(crate) calls_lost: u64,
     /// Packets of a network of its own that were delivered, late ones included.
     pub(crate) packets_delivered: u64,
     /// That were dropped because of a fault.
@@ -168,6 +175,8 @@ pub(crate) struct Outcome {
     pub(crate) work: Work,
     /// The faults.
     pub(crate) course: Course,
+    /// The calls on lists and registers.
+    pub(crate) calls: Counts,
     /// What became of packets, where there was a network of its own.
     pub(crate) traffic: Option<Traffic>,
     /// The final state.
@@ -183,7 +192,7 @@ pub(crate) struct Outcome {
 impl Report {
     /// Sums up a run.
     pub(crate) fn new(options: &RunOptions, outcome: Outcome) -> Self {
-        let Outcome { seed, live, work, course, traffic, audit, verdict, lost_window, troubles } = outcome;
+        let Outcome { seed, live, work, course, calls, traffic, audit, verdict, lost_window, troubles } = outcome;
         let mut report = Self { seed, peers: options.peers, ..Self::default() };
         report.mode = match (options.mode, traffic) {
             (Mode::Mesh, Some(_)) => CHAOS,
@@ -197,6 +206,9 @@ impl Report {
         report.add_work(&work);
         report.add_peers(&work.peers, &live, &audit);
         report.add_faults(&course, &work.recovered, lost_window);
+        report.list_commits = calls.lists as u64;
+        report.register_commits = calls.registers as u64;
+        report.calls_lost = calls.lost as u64;
         report.add_traffic(traffic.unwrap_or_default());
         report.add_verdict(&verdict);
         let created = Totals::of_players(options.players);
@@ -205,6 +217,7 @@ impl Report {
         report.duplicates = audit.duplicates;
         report.invalid = report.reasons();
         report.invalid.extend(report.too_few_faults(&course));
+        report.invalid.extend(course.troubles);
         report.invalid.extend(troubles);
         report.invalid.extend(work.errors.iter().map(|error| format!("a trade failed: {error}")));
         report.invalid.extend(audit.told.iter().map(|fault| format!("the audit failed: {fault}")));

@@ -6,7 +6,9 @@
 use crate::accounts;
 use crate::audit::Findings;
 use crate::auditor::Auditor;
+use crate::call_desk::Counts;
 use crate::carry_out::{Course, Rules, carry_out};
+use crate::check;
 use crate::dump_files::DumpFolder;
 use crate::dumping::Dumping;
 use crate::exchange::Exchange;
@@ -103,8 +105,12 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
     let course = work(peers, options, &shares, dumping.as_mut()).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
-    if let Some(dumping) = dumping {
-        dumping.end(peers, &mut troubles).await?;
+    let mut calls = Counts::default();
+    if let Some((dumping, folder)) = dumping.zip(options.dump.as_deref()) {
+        calls = dumping.end(peers, &mut troubles).await?;
+        if peers.network().is_some() {
+            troubles.append(&mut check::faults_in(folder)?);
+        }
     }
     troubles.append(&mut peers.contradictions().await?);
     let audit = match options.mode {
@@ -126,6 +132,7 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         lost_window: exchange.ledger(|ledger| course.lost_window(ledger, begun)),
         work: exchange.work(),
         course,
+        calls,
         traffic: peers.network().map(Network::traffic),
         audit,
         troubles,
