@@ -149,17 +149,19 @@ pub(crate) fn plan(kills: u64, pauses: u64, run: Duration, rng: &mut Rng) -> Vec
     spread(faults.into_iter().map(|fault| (fault, false)), run, rng)
 }
 
-/// Draws a plan of all kinds of faults, each kind once before any comes again.
-pub(crate) fn chaos(run: Duration, rng: &mut Rng) -> Vec<Planned> {
+/// Draws a plan of these kinds of faults, or of all where none is named; each kind once before any comes again.
+pub(crate) fn chaos(only: &[String], run: Duration, rng: &mut Rng) -> Vec<Planned> {
+    let named = |kind: &&str| only.is_empty() || only.iter().any(|name| name == kind);
     let count = usize::try_from(run.as_secs() / EVERY.as_secs()).unwrap_or(usize::MAX).max(1);
     let mut faults: Vec<(Fault, bool)> = Vec::new();
     let mut kinds: Vec<&str> = Vec::new();
     while faults.iter().filter(|(_, along)| !along).count() < count {
         if kinds.is_empty() {
-            kinds = Fault::KINDS.to_vec();
+            kinds = Fault::KINDS.into_iter().filter(named).collect();
             rng.shuffle(&mut kinds);
         }
-        let Some(fault) = kinds.pop().and_then(|kind| draw(kind, rng)) else { continue };
+        // Only names that are no kinds leave none.
+        let Some(fault) = kinds.pop().and_then(|kind| draw(kind, rng)) else { break };
         let before = faults.last().filter(|(_, along)| !along).map(|(before, _)| *before);
         let along = before.is_some_and(|before| may_meet(before, fault)) && rng.u32(..ALONG_OF) == 0;
         faults.push((fault, along));
@@ -260,7 +262,7 @@ mod tests {
     fn chaos_has_every_kind_before_any_comes_again() {
         let long = Duration::from_secs(13 * 5);
         for seed in 0..100 {
-            let faults = chaos(long, &mut Rng::with_seed(seed));
+            let faults = chaos(&[], long, &mut Rng::with_seed(seed));
             let first: BTreeSet<&str> = faults[..13].iter().map(|planned| planned.fault.kind()).collect();
             assert_eq!(first, Fault::KINDS.into());
             assert!(faults.windows(2).all(|pair| pair[0].at <= pair[1].at) && faults.iter().all(|one| one.at < long));
@@ -269,8 +271,10 @@ mod tests {
                 assert!(!pair[0].along && pair[0].at == pair[1].at && may_meet(pair[0].fault, pair[1].fault));
             }
         }
-        assert!((0..100).any(|seed| chaos(long, &mut Rng::with_seed(seed)).iter().any(|planned| planned.along)));
-        assert_eq!(chaos(Duration::from_secs(1), &mut Rng::with_seed(1)).len(), 1);
+        assert!((0..100).any(|seed| chaos(&[], long, &mut Rng::with_seed(seed)).iter().any(|planned| planned.along)));
+        let only = chaos(&["loss".to_owned()], long, &mut Rng::with_seed(1));
+        assert!(only.len() == 13 && only.iter().all(|planned| planned.fault.kind() == "loss"));
+        assert_eq!(chaos(&[], Duration::from_secs(1), &mut Rng::with_seed(1)).len(), 1);
     }
 
     #[test]

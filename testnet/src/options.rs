@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what is refused before anything starts.
 
 use crate::dump_files::DumpFolder;
+use crate::faults::Fault;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use driftmesh_sim::DUMP_PEERS_MIN;
@@ -160,6 +161,9 @@ pub(crate) struct RunOptions {
     /// Works on lists and registers too, and writes their histories to this folder, for outside judges.
     #[arg(long, value_name = "DIR")]
     pub(crate) dump: Option<PathBuf>,
+    /// Of chaos: the kinds of faults, unless all.
+    #[arg(skip)]
+    pub(crate) only: Vec<String>,
 }
 
 /// The options of a run of chaos.
@@ -192,6 +196,9 @@ pub(crate) struct ChaosOptions {
     /// Writes the histories of lists and registers to this folder, for outside judges.
     #[arg(long, value_name = "DIR")]
     pub(crate) dump: Option<PathBuf>,
+    /// Only faults of these kinds; repeatable, or with commas.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = Fault::KINDS)]
+    pub(crate) only: Vec<String>,
 }
 
 impl ChaosOptions {
@@ -211,6 +218,7 @@ impl ChaosOptions {
             replicas: self.replicas,
             mode: Mode::Mesh,
             dump: self.dump.clone(),
+            only: self.only.clone(),
         }
     }
 }

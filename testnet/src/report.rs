@@ -598,6 +598,7 @@ mod tests {
             replicas: 2,
             mode: Mode::Mesh,
             dump: None,
+            only: Vec::new(),
         };
         let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
         (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);

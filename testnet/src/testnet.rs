@@ -156,7 +156,7 @@ async fn work(
         dumping.begin(peers, run);
     }
     let plan = match peers.network() {
-        Some(_) => faults::chaos(run, &mut rng),
+        Some(_) => faults::chaos(&options.only, run, &mut rng),
         None => faults::plan(options.kills(), options.pause, run, &mut rng),
     };
     let rules = Rules { together: options.together, restart: options.restarts(), run };

@@ -282,6 +282,7 @@ fn cpu_time() -> Result<f64> {
         replicas: u8::try_from(REPLICAS)?,
         mode: Mode::Mesh,
         dump: None,
+        only: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match runtime.block_on(testnet::run(&options, None, std::future::pending()))? {
