@@ -74,11 +74,8 @@ struct Paused {
 /// What is still to come of a fault of the network.
 #[derive(Debug)]
 struct Ongoing {
-    number: u64,
     until: Instant,
     what: &'static str,
-    /// Whether some peers do not reach each other.
-    is_cut: bool,
 }
 
 /// A peer of which there are two processes.
@@ -86,6 +83,8 @@ struct Ongoing {
 struct Copied {
     original: usize,
     at: Instant,
+    /// Since when the network is whole.
+    in_peace_since: Instant,
     is_deserted: bool,
 }
 
@@ -94,14 +93,12 @@ struct Copied {
 struct Going {
     paused: Vec<Paused>,
     ongoing: Vec<Ongoing>,
-    /// Killed peers in whose place none was started yet.
-    to_restart: Vec<usize>,
     copied: Vec<Copied>,
 }
 
 impl Going {
     fn is_over(&self) -> bool {
-        self.paused.is_empty() && self.ongoing.is_empty() && self.to_restart.is_empty() && self.copied.is_empty()
+        self.paused.is_empty() && self.ongoing.is_empty() && self.copied.is_empty()
     }
 }
 
@@ -130,7 +127,10 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
         }
         end_pauses(peers, &mut going.paused)?;
         end_troubles(peers, &mut going.ongoing);
-        course.restart(peers, &mut going).await?;
+        if !going.ongoing.is_empty() {
+            // Who is cut off learns nothing.
+            going.copied.iter_mut().for_each(|copied| copied.in_peace_since = Instant::now());
+        }
         course.end_copied(peers, &mut going.copied)?;
         if ledger_seen.elapsed() >= LEDGER_EVERY {
             ledger_seen = Instant::now();
@@ -177,19 +177,21 @@ fn end_pauses(peers: &mut Peers, paused: &mut Vec<Paused>) -> Result<()> {
     Ok(())
 }
 
-/// Ends the faults of the network whose time is over.
+/// Notes which faults of the network are over.
 fn end_troubles(peers: &Peers, ongoing: &mut Vec<Ongoing>) {
-    let Some(network) = peers.network() else { return };
     for over in ongoing.extract_if(.., |trouble| Instant::now() >= trouble.until) {
-        network.end(over.number);
         peers.exchange.disturbed();
         peers.exchange.tell(format!("the network is rid of its {}", over.what));
     }
 }
 
 impl Course {
-    /// The longest time between the answer of a commit that was lost later and the fault that its peer met next.
+    /// The longest time between the answer of a commit that was lost later and the fault that its peer met next. After
+    /// faults of the network nothing says when its peer was cut off.
     pub(crate) fn lost_window(&self, ledger: &Ledger, begun: Instant) -> Option<Duration> {
+        if self.happened.iter().any(|happened| matches!(happened.fault, Fault::Network { .. } | Fault::Copy)) {
+            return None;
+        }
         let lost = ledger.entries().filter(|(_, _, fate)| *fate == Fate::Lost);
         let window = |(peer, entry, _): (usize, &Entry, Fate)| {
             let answered = begun + Duration::from_micros(u64::from(entry.at) * 100);
@@ -223,7 +225,9 @@ impl Course {
         let at = match fault {
             Fault::Kill { hold } => {
                 let at = kill(peers, peer, hold).await?;
-                going.to_restart.extend(restarts.then_some(peer));
+                if restarts {
+                    self.restart(peers, peer).await?;
+                }
                 at
             }
             Fault::Pause => {
@@ -256,7 +260,7 @@ impl Course {
         let at = peers.exchange.paused(original);
         peers.exchange.welcome(copy);
         peers.exchange.tell(format!("{} joined as {}", number_of(copy), number_of(original)));
-        Ok((at, Copied { original, at, is_deserted: false }))
+        Ok((at, Copied { original, at, in_peace_since: at, is_deserted: false }))
     }
 
     /// Ends the former processes of peers that have another one, once they had time to learn of it; they must have.
@@ -267,30 +271,25 @@ impl Course {
                 peers.exchange.deserted(copied.original);
             }
         }
-        for over in copied.extract_if(.., |copied| copied.at.elapsed() >= FENCED_WITHIN) {
+        for over in copied.extract_if(.., |copied| copied.in_peace_since.elapsed() >= FENCED_WITHIN) {
             let (original, name) = (over.original, number_of(over.original));
             let told = peers.child(original)?.error_lines();
             match told.iter().find(|line| line.contains(FENCED)) {
                 Some(line) => peers.exchange.tell(format!("the former process of {name} said: {line}")),
                 None => self.troubles.push(format!("the former process of {name} was not told that there is another")),
             }
-            peers.exchange.killed(original);
+            peers.exchange.ended(original);
             peers.child(original)?.kill()?;
         }
         Ok(())
     }
 
-    /// Starts peers in place of killed ones, once every peer can be reached.
-    async fn restart(&mut self, peers: &mut Peers, going: &mut Going) -> Result<()> {
-        if going.ongoing.iter().any(|trouble| trouble.is_cut) {
-            return Ok(());
-        }
-        for peer in std::mem::take(&mut going.to_restart) {
-            let newcomer = peers.start_another(peer).await.context("cannot start a peer in place of the killed one")?;
-            peers.exchange.welcome(newcomer);
-            self.restarts += 1;
-            peers.exchange.tell(format!("{} joined in its place", number_of(newcomer)));
-        }
+    /// Starts a peer in place of a killed one.
+    async fn restart(&mut self, peers: &mut Peers, killed: usize) -> Result<()> {
+        let newcomer = peers.start_another(killed).await.context("cannot start a peer in place of the killed one")?;
+        peers.exchange.welcome(newcomer);
+        self.restarts += 1;
+        peers.exchange.tell(format!("{} joined in its place", number_of(newcomer)));
         Ok(())
     }
 }
@@ -341,12 +340,11 @@ fn trouble(peers: &Peers, what: Trouble, lasts: Duration, peer: usize, rng: &mut
             (Which::All, Effect::Delay { least, jitter, reorders }, told)
         }
     };
-    let is_cut = matches!(effect, Effect::Cut | Effect::Flap { .. });
-    let number = network.begin(LinkFault { which, effect });
+    network.begin(LinkFault { which, effect, lasts });
     peers.exchange.disturbed();
     peers.exchange.tell(format!("for {:.1} s {told}", lasts.as_secs_f64()));
     let kind = Fault::Network { what, lasts }.kind();
-    Some(Ongoing { number, until: Instant::now() + lasts, what: kind, is_cut })
+    Some(Ongoing { until: Instant::now() + lasts, what: kind })
 }
 
 async fn kill(peers: &mut Peers, peer: usize, hold: Option<Duration>) -> Result<Instant> {

@@ -131,6 +131,7 @@ impl Process {
                 // It is answered when it has ended.
                 return Ok(());
             }
+            Order::SearchLists => Answer::ListsSearched { missed: self.lists.search(self.mesh()?).await },
             Order::CreateMarks { count } => {
                 let mesh = self.mesh()?.clone();
                 Answer::Created { players: pack(&self.marks.create(&mesh, count).await?) }

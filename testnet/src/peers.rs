@@ -261,6 +261,18 @@ impl Peers {
         Ok(())
     }
 
+    /// Which lists and registers the live peers do not find, and why; each is asked.
+    pub(crate) async fn search_lists(&mut self) -> Result<Vec<String>> {
+        let live = self.exchange.live();
+        let missed =
+            |answer: &Answer| if let Answer::ListsSearched { missed } = answer { Some(missed.clone()) } else { None };
+        let found = self.all(&live, &Order::SearchLists, missed).await?;
+        let told = live.iter().zip(found).flat_map(|(peer, missed)| {
+            missed.into_iter().map(move |missed| format!("{}: {missed}", number_of(*peer)))
+        });
+        Ok(told.collect())
+    }
+
     /// Asks live peers in turns until the fate of every commit on lists and registers is known, or nobody knows more.
     pub(crate) async fn learn_call_fates(&mut self) -> Result<()> {
         let live = self.exchange.live();

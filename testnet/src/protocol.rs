@@ -84,6 +84,8 @@ pub(crate) enum Order {
         /// How long it pauses after each operation, microseconds.
         pause_us: u64,
     },
+    /// Search for all lists and registers, and tell which are not found.
+    SearchLists,
     /// Create marks, in a benchmark.
     CreateMarks {
         /// How many.
@@ -191,6 +193,11 @@ pub(crate) enum Answer {
         lists: String,
         /// The registers.
         registers: String,
+    },
+    /// The lists and registers were searched for.
+    ListsSearched {
+        /// Which were not found, and why, for people.
+        missed: Vec<String>,
     },
     /// A call has ended.
     Called {

@@ -21,11 +21,7 @@ impl Network {
         match *self {}
     }
 
-    pub(crate) fn begin(&self, _: LinkFault) -> u64 {
-        match *self {}
-    }
-
-    pub(crate) fn end(&self, _: u64) {
+    pub(crate) fn begin(&self, _: LinkFault) {
         match *self {}
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct LinkFault {
     pub(crate) which: Which,
     /// What.
     pub(crate) effect: Effect,
+    /// For how long.
+    pub(crate) lasts: Duration,
 }
 
 /// What becomes of one packet.
@@ -85,23 +87,16 @@ pub(crate) enum Fate {
 /// The links between all machines. Times are since the network began.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    faults: BTreeMap<u64, (LinkFault, Duration)>,
-    next: u64,
+    /// Each with the time when it began.
+    faults: Vec<(LinkFault, Duration)>,
     /// When the last packet of a slow link that keeps the order is delivered.
     last: BTreeMap<(Number, Number), Duration>,
 }
 
 impl Links {
-    /// Lets a fault begin; returns its number.
-    pub(crate) fn begin(&mut self, fault: LinkFault, now: Duration) -> u64 {
-        self.next += 1;
-        self.faults.insert(self.next, (fault, now));
-        self.next
-    }
-
-    /// Ends a fault.
-    pub(crate) fn end(&mut self, number: u64) {
-        self.faults.remove(&number);
+    /// Lets a fault begin. It ends by itself.
+    pub(crate) fn begin(&mut self, fault: LinkFault, now: Duration) {
+        self.faults.push((fault, now));
     }
 
     /// Ends all faults.
@@ -113,7 +108,8 @@ impl Links {
     pub(crate) fn fate(&mut self, from: Number, to: Number, now: Duration, rng: &mut Rng) -> Fate {
         let mut delay = Duration::ZERO;
         let mut reorders = false;
-        for (fault, begun) in self.faults.values().filter(|(fault, _)| fault.which.concerns(from, to)) {
+        self.faults.retain(|(fault, begun)| now < *begun + fault.lasts);
+        for (fault, begun) in self.faults.iter().filter(|(fault, _)| fault.which.concerns(from, to)) {
             match fault.effect {
                 Effect::Cut => return Fate::Never,
                 Effect::Flap { turn } => {
@@ -158,10 +154,16 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    const LONG: Duration = Duration::from_secs(60);
+
+    const fn fault(which: Which, effect: Effect) -> LinkFault {
+        LinkFault { which, effect, lasts: LONG }
+    }
+
     /// The links that are cut between four machines.
     fn cut(which: Which) -> Vec<(Number, Number)> {
         let mut links = Links::default();
-        links.begin(LinkFault { which, effect: Effect::Cut }, ms(0));
+        links.begin(fault(which, Effect::Cut), ms(0));
         let mut rng = Rng::with_seed(1);
         let pairs = (1..=4).flat_map(|from| (1..=4).filter(move |to| *to != from).map(move |to| (from, to)));
         pairs.filter(|(from, to)| links.fate(*from, *to, ms(1), &mut rng) == Fate::Never).collect()
@@ -184,18 +186,17 @@ mod tests {
     fn effects_add_up_and_end() {
         let (mut links, mut rng) = (Links::default(), Rng::with_seed(1));
         let delay = |least, reorders| Effect::Delay { least: ms(least), jitter: ms(0), reorders };
-        let one = links.begin(LinkFault { which: Which::All, effect: delay(10, true) }, ms(0));
-        let other = links.begin(LinkFault { which: Which::OneWay(1, 2), effect: delay(5, true) }, ms(0));
+        links.begin(LinkFault { lasts: ms(100), ..fault(Which::All, delay(10, true)) }, ms(0));
+        links.begin(LinkFault { lasts: ms(200), ..fault(Which::OneWay(1, 2), delay(5, true)) }, ms(0));
         assert_eq!(links.fate(1, 2, ms(0), &mut rng), Fate::At(ms(15)));
-        assert_eq!(links.fate(2, 1, ms(0), &mut rng), Fate::At(ms(10)));
-        links.end(one);
-        assert_eq!(links.fate(1, 2, ms(0), &mut rng), Fate::At(ms(5)));
-        assert_eq!(links.fate(2, 1, ms(0), &mut rng), Fate::Now);
-        links.end(other);
-        assert_eq!(links.fate(1, 2, ms(0), &mut rng), Fate::Now);
-        links.begin(LinkFault { which: Which::All, effect: Effect::Cut }, ms(0));
+        assert_eq!(links.fate(2, 1, ms(99), &mut rng), Fate::At(ms(109)));
+        assert_eq!(links.fate(1, 2, ms(100), &mut rng), Fate::At(ms(105)));
+        assert_eq!(links.fate(2, 1, ms(100), &mut rng), Fate::Now);
+        assert_eq!(links.fate(1, 2, ms(200), &mut rng), Fate::Now);
+        links.begin(fault(Which::All, Effect::Cut), ms(200));
+        assert_eq!(links.fate(1, 2, ms(200), &mut rng), Fate::Never);
         links.mend();
-        assert_eq!(links.fate(1, 2, ms(0), &mut rng), Fate::Now);
+        assert_eq!(links.fate(1, 2, ms(200), &mut rng), Fate::Now);
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
         let mut overtaken = |reorders| {
             let mut links = Links::default();
             let effect = Effect::Delay { least: ms(1), jitter: ms(50), reorders };
-            links.begin(LinkFault { which: Which::All, effect }, ms(0));
+            links.begin(fault(Which::All, effect), ms(0));
             let mut fates = (0..200).map(|sent| links.fate(1, 2, ms(sent), &mut rng));
             let mut last = ms(0);
             fates.by_ref().filter(|fate| matches!(fate, Fate::At(at) if *at < std::mem::replace(&mut last, *at))).count()
@@ -217,9 +218,8 @@ mod tests {
     fn nothing_overtakes_what_was_sent_before_a_delay_ended() {
         let (mut links, mut rng) = (Links::default(), Rng::with_seed(1));
         let effect = Effect::Delay { least: ms(100), jitter: ms(0), reorders: false };
-        let fault = links.begin(LinkFault { which: Which::All, effect }, ms(0));
+        links.begin(LinkFault { lasts: ms(40), ..fault(Which::All, effect) }, ms(0));
         assert_eq!(links.fate(1, 2, ms(0), &mut rng), Fate::At(ms(100)));
-        links.end(fault);
         assert_eq!(links.fate(1, 2, ms(50), &mut rng), Fate::At(ms(100)));
         assert_eq!(links.fate(1, 2, ms(100), &mut rng), Fate::Now);
     }
@@ -227,11 +227,11 @@ mod tests {
     #[test]
     fn a_share_is_lost_and_a_flapping_link_takes_turns() {
         let (mut links, mut rng) = (Links::default(), Rng::with_seed(1));
-        let fault = links.begin(LinkFault { which: Which::All, effect: Effect::Lose(0.2) }, ms(0));
+        links.begin(fault(Which::All, Effect::Lose(0.2)), ms(0));
         let lost = (0..1_000).filter(|_| links.fate(1, 2, ms(1), &mut rng) == Fate::Never).count();
         assert!((150..250).contains(&lost), "{lost}");
-        links.end(fault);
-        links.begin(LinkFault { which: Which::All, effect: Effect::Flap { turn: ms(300) } }, ms(1_000));
+        links.mend();
+        links.begin(fault(Which::All, Effect::Flap { turn: ms(300) }), ms(1_000));
         let mut is_cut = |at| links.fate(1, 2, ms(at), &mut rng) == Fate::Never;
         assert_eq!([is_cut(1_000), is_cut(1_299), is_cut(1_300), is_cut(1_650)], [true, true, false, true]);
     }

@@ -46,14 +46,9 @@ impl Network {
         Ok(machine)
     }
 
-    /// Lets a fault begin; returns its number.
-    pub(crate) fn begin(&self, fault: LinkFault) -> u64 {
-        self.router.links(|links, now| links.begin(fault, now))
-    }
-
-    /// Ends a fault.
-    pub(crate) fn end(&self, number: u64) {
-        self.router.links(|links, _| links.end(number));
+    /// Lets a fault begin. It ends by itself.
+    pub(crate) fn begin(&self, fault: LinkFault) {
+        self.router.links(|links, now| links.begin(fault, now));
     }
 
     /// Ends all faults.
