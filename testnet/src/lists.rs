@@ -9,7 +9,6 @@ use driftmesh::{Error, Mesh, ObjectId, Outcome, Receipt, Ref};
 use driftmesh_sim::dump::{Register, Series, run_appends, run_registers};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// What every process knows of them.
 #[derive(Clone, Debug, Default)]
@@ -49,22 +48,6 @@ impl Lists {
             lists: lists.iter().map(|list| Ref::from_id(*list)).collect(),
             registers: registers.iter().map(|register| Ref::from_id(*register)).collect(),
         }
-    }
-
-    /// Searches for all of them; tells which are not found, and why.
-    pub(crate) async fn search(&self, mesh: &Mesh) -> Vec<String> {
-        let lists = self.lists.iter().enumerate().map(|(number, list)| (format!("list {number}"), list.id()));
-        let registers = self.registers.iter().enumerate();
-        let registers = registers.map(|(number, register)| (format!("register {number}"), register.id()));
-        let mut searches = JoinSet::new();
-        for (name, object) in lists.chain(registers) {
-            let mesh = mesh.clone();
-            searches.spawn(async move {
-                let error = mesh.explain(object).await.err()?;
-                Some(format!("{name} ({object}) is not found: {error}"))
-            });
-        }
-        searches.join_all().await.into_iter().flatten().collect()
     }
 
     /// Begins a transaction, and tells what came of it once it has ended.

@@ -13,11 +13,12 @@ use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_r
 use crate::records::TradeOrder;
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
-use driftmesh::{Builder, Mesh, Notice};
+use driftmesh::{Builder, Mesh, Notice, ObjectId};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How long a peer waits for the others.
@@ -131,7 +132,7 @@ impl Process {
                 // It is answered when it has ended.
                 return Ok(());
             }
-            Order::SearchLists => Answer::ListsSearched { missed: self.lists.search(self.mesh()?).await },
+            Order::Search { objects } => Answer::Searched { missed: search(self.mesh()?, unpack(&objects)?).await },
             Order::CreateMarks { count } => {
                 let mesh = self.mesh()?.clone();
                 Answer::Created { players: pack(&self.marks.create(&mesh, count).await?) }
@@ -208,6 +209,16 @@ impl Process {
             tokio::time::sleep(SETTLE_TICK).await;
         }
     }
+}
+
+/// Searches for objects; tells which are not found, and why.
+async fn search(mesh: &Mesh, objects: Vec<ObjectId>) -> Vec<String> {
+    let mut searches = JoinSet::new();
+    for object in objects {
+        let mesh = mesh.clone();
+        searches.spawn(async move { Some(format!("{object} is not found: {}", mesh.explain(object).await.err()?)) });
+    }
+    searches.join_all().await.into_iter().flatten().collect()
 }
 
 /// Says on the error output why another peer has refused this one, as `driftmesh peer` does.

@@ -263,12 +263,18 @@ impl Peers {
 
     /// Which lists and registers the live peers do not find, and why; each is asked.
     pub(crate) async fn search_lists(&mut self) -> Result<Vec<String>> {
+        let Some((lists, registers)) = self.lists.clone() else { return Ok(Vec::new()) };
+        self.search(lists + &registers).await
+    }
+
+    /// Which of these objects the live peers do not find, and why; each is asked.
+    pub(crate) async fn search(&mut self, objects: String) -> Result<Vec<String>> {
         let live = self.exchange.live();
         let missed =
-            |answer: &Answer| if let Answer::ListsSearched { missed } = answer { Some(missed.clone()) } else { None };
-        let found = self.all(&live, &Order::SearchLists, missed).await?;
+            |answer: &Answer| if let Answer::Searched { missed } = answer { Some(missed.clone()) } else { None };
+        let found = self.all(&live, &Order::Search { objects }, missed).await?;
         let told = live.iter().zip(found).flat_map(|(peer, missed)| {
-            missed.into_iter().map(move |missed| format!("{}: {missed}", number_of(*peer)))
+            missed.into_iter().map(move |missed| format!("at {} {missed}", number_of(*peer)))
         });
         Ok(told.collect())
     }

@@ -84,8 +84,11 @@ pub(crate) enum Order {
         /// How long it pauses after each operation, microseconds.
         pause_us: u64,
     },
-    /// Search for all lists and registers, and tell which are not found.
-    SearchLists,
+    /// Search for objects, and tell which are not found.
+    Search {
+        /// Which, as [`pack`] writes them.
+        objects: String,
+    },
     /// Create marks, in a benchmark.
     CreateMarks {
         /// How many.
@@ -194,8 +197,8 @@ pub(crate) enum Answer {
         /// The registers.
         registers: String,
     },
-    /// The lists and registers were searched for.
-    ListsSearched {
+    /// The objects were searched for.
+    Searched {
         /// Which were not found, and why, for people.
         missed: Vec<String>,
     },

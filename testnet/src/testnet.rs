@@ -21,10 +21,11 @@ use crate::numbers::grouped;
 use crate::options::{Mode, RunOptions};
 use crate::output::{self, Redrawn};
 use crate::peers::{Peers, number_of};
-use crate::protocol::Settled;
+use crate::protocol::{Settled, pack};
 use crate::report::{Outcome, Report};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
+use driftmesh::ObjectId;
 use fastrand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ const WORK_LIMIT: Duration = Duration::from_secs(30);
 const WHOLE_LIMIT: Duration = Duration::from_secs(30);
 /// How often the exchange is given a push.
 const TICK: Duration = Duration::from_millis(10);
+/// Players that are searched for, of those whom the audit did not meet.
+const MISSING_MAX: usize = 3;
 /// Audits that are repeated because objects moved meanwhile.
 const AUDITS_MAX: u32 = 10;
 
@@ -120,6 +123,7 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
             naive::audit(&peers.meeting.mesh, totals)?
         }
     };
+    troubles.append(&mut search_for_missing(peers, options.mode, &audit).await?);
     let exchange = &peers.exchange;
     let begun = exchange.begun();
     let outcome = Outcome {
@@ -267,6 +271,18 @@ async fn audit_in_peace(
         before = after;
     }
     bail!("objects still changed their owner during each of {AUDITS_MAX} audits, though the bots have ended");
+}
+
+/// What peers say of the first players whom the audit did not meet.
+async fn search_for_missing(peers: &mut Peers, mode: Mode, audit: &Findings) -> Result<Vec<String>> {
+    let missing = peers.world.iter().filter(|player| !audit.players.contains_key(player));
+    let missing: Vec<ObjectId> = missing.copied().take(MISSING_MAX).collect();
+    if mode == Mode::Naive || missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut told = vec![format!("players whom the audit did not meet, among them {}", pack(&missing))];
+    told.append(&mut peers.search(pack(&missing)).await?);
+    Ok(told)
 }
 
 fn unsettled(peer: &Settled) -> Option<String> {

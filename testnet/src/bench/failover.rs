@@ -236,6 +236,7 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
                     | Answer::Created { .. }
                     | Answer::Status(_)
                     | Answer::Holding
+                    | Answer::Searched { .. }
                     | Answer::Fates { .. }
                     | Answer::TradeFailed { .. }
                     | Answer::ListsCreated { .. }
