@@ -271,11 +271,13 @@ impl Course {
                 peers.exchange.deserted(copied.original);
             }
         }
-        for over in copied.extract_if(.., |copied| copied.in_peace_since.elapsed() >= FENCED_WITHIN) {
+        for over in copied.extract_if(.., |copied| copied.at.elapsed() >= FENCED_WITHIN) {
             let (original, name) = (over.original, number_of(over.original));
             let told = peers.child(original)?.error_lines();
             match told.iter().find(|line| line.contains(FENCED)) {
                 Some(line) => peers.exchange.tell(format!("the former process of {name} said: {line}")),
+                // It was cut off, and dies so.
+                None if over.in_peace_since.elapsed() < FENCED_WITHIN => {}
                 None => self.troubles.push(format!("the former process of {name} was not told that there is another")),
             }
             peers.exchange.ended(original);

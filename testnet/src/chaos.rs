@@ -7,7 +7,7 @@
 use crate::interrupt::interrupt;
 use crate::net::Network;
 use crate::options::ChaosOptions;
-use crate::testnet::{self, Ended};
+use crate::testnet;
 use crate::{output, tell_ended};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ impl Drop for Scratch {
 pub(crate) fn run(options: &ChaosOptions) -> Result<ExitCode> {
     let mut options = options.run_options();
     options.check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // From here on a signal does not end the process before the network is removed.
+    let interrupt = runtime.block_on(async { interrupt() })?;
     let network = match Network::new(options.seed.unwrap_or_default()) {
         Ok(network) => network,
         Err(error) => {
@@ -46,7 +49,6 @@ pub(crate) fn run(options: &ChaosOptions) -> Result<ExitCode> {
     // Histories are judged in any case, and kept where that was asked for.
     let scratch = options.dump.is_none().then(Scratch::new);
     options.dump = options.dump.or_else(|| scratch.as_ref().map(|scratch| scratch.0.clone()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended: Ended = runtime.block_on(async { testnet::run(&options, Some(network), interrupt()?).await })?;
+    let ended = runtime.block_on(testnet::run(&options, Some(network), interrupt))?;
     tell_ended(ended, &options)
 }

@@ -60,9 +60,9 @@ pub(crate) fn faults_in(folder: &Path) -> Result<Vec<String>> {
         match check(format, &text) {
             Ok(_) => {}
             Err(Rejected::BadFile(bad)) => told.push(format!("{}: no history: {bad}", file.display())),
-            Err(Rejected::Invalid(faults)) => told.extend(
-                faults.iter().take(TOLD_MAX).map(|fault| format!("{}: VIOLATION: {fault}", file.display())),
-            ),
+            Err(Rejected::Invalid(faults)) => {
+                told.extend(faults.iter().take(TOLD_MAX).map(|fault| format!("{}: VIOLATION: {fault}", file.display())))
+            }
         }
     }
     Ok(told)

@@ -174,10 +174,7 @@ mod tests {
         assert_eq!(cut(Which::All).len(), 12);
         assert_eq!(cut(Which::OutOf(vec![1])), [(1, 2), (1, 3), (1, 4)]);
         assert_eq!(cut(Which::Into(vec![1])), [(2, 1), (3, 1), (4, 1)]);
-        assert_eq!(
-            cut(Which::Across(vec![1, 2])),
-            [(1, 3), (1, 4), (2, 3), (2, 4), (3, 1), (3, 2), (4, 1), (4, 2)]
-        );
+        assert_eq!(cut(Which::Across(vec![1, 2])), [(1, 3), (1, 4), (2, 3), (2, 4), (3, 1), (3, 2), (4, 1), (4, 2)]);
         assert_eq!(cut(Which::OneWay(2, 1)), [(2, 1)]);
         assert_eq!(cut(Which::Between(2, 1)), [(1, 2), (2, 1)]);
     }
@@ -208,7 +205,10 @@ mod tests {
             links.begin(fault(Which::All, effect), ms(0));
             let mut fates = (0..200).map(|sent| links.fate(1, 2, ms(sent), &mut rng));
             let mut last = ms(0);
-            fates.by_ref().filter(|fate| matches!(fate, Fate::At(at) if *at < std::mem::replace(&mut last, *at))).count()
+            fates
+                .by_ref()
+                .filter(|fate| matches!(fate, Fate::At(at) if *at < std::mem::replace(&mut last, *at)))
+                .count()
         };
         assert_eq!(overtaken(false), 0);
         assert!(overtaken(true) > 50);
