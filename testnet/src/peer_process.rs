@@ -222,7 +222,6 @@ async fn search(mesh: &Mesh, objects: Vec<ObjectId>) -> Vec<String> {
 }
 
 /// Says on the error output why another peer has refused this one, as `driftmesh peer` does.
-#[expect(clippy::needless_pass_by_value, reason = "an observer is given the notice")]
 fn say_refusal(notice: Notice) {
     if let Notice::Refused { peer: Some(peer), reason, by_remote: true, .. } = notice {
         crate::output::error_line(&format!("refused by peer {peer}: {reason}"));
