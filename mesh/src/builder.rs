@@ -48,6 +48,8 @@ pub struct Builder {
     replicas: usize,
     import: Option<PathBuf>,
     observer: Option<Observer>,
+    /// The identity; drawn anew for each start unless a test gives one.
+    key: Option<Keypair>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -83,6 +85,7 @@ impl Default for Builder {
             replicas: REPLICAS,
             import: None,
             observer: None,
+            key: None,
         }
     }
 }
@@ -206,6 +209,15 @@ impl Builder {
         Ok(mesh)
     }
 
+    /// Gives the peer an identity made of these bytes, for tests of what happens when two processes have one. Who knows
+    /// them can pass for the peer.
+    #[cfg(feature = "testing")]
+    pub fn identity_of(mut self, bytes: [u8; 32]) -> Self {
+        // Any 32 bytes are a key.
+        self.key = Keypair::ed25519_from_bytes(bytes).ok();
+        self
+    }
+
     /// As [`Builder::start`], but returns as soon as the peer listens; joining goes on in the background. See
     /// [`Mesh::joined`].
     ///
@@ -214,7 +226,7 @@ impl Builder {
     pub async fn launch(self) -> Result<Mesh, StartError> {
         let places = self.check()?;
         let clock = Clock::start();
-        let key = Keypair::generate_ed25519();
+        let key = self.key.unwrap_or_else(Keypair::generate_ed25519);
         // An ed25519 key has a peer id by construction.
         let peer_id = from_libp2p(&key.public().to_peer_id()).expect("the key is an ed25519 key");
         let incarnation = random_incarnation();

@@ -4,6 +4,8 @@
 //! which objects were on their way, or whose versions were gone: it takes a new snapshot, and in the end tells so.
 
 use crate::audit::{Findings, Tally};
+use crate::net::{Machine, Network, RuntimeThere};
+use crate::peers::{Meeting, Peers};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
 use driftmesh::{Mesh, ObjectId, PeerId, Seen, Snapshot, Value};
@@ -20,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Auditor {
     mesh: Mesh,
+    /// Of its machine, where the peers are in a network.
+    _runtime: Option<RuntimeThere>,
 }
 
 /// What keeps a count from being whole.
@@ -30,14 +34,24 @@ pub(crate) struct Gaps {
 }
 
 impl Auditor {
-    /// Joins the mesh and waits until it sees all `peers`.
-    pub(crate) async fn join(mesh: &str, secret: String, address: &str, peers: usize) -> Result<Self> {
-        let builder = Mesh::builder().name(mesh).secret(secret).listen("127.0.0.1:0").join(address);
-        let mesh = builder.start().await.context("the auditing peer cannot join")?;
-        if tokio::time::timeout(LIMIT, mesh.wait_for_peers(peers)).await.is_err() {
-            bail!("the auditing peer sees {} of {peers} peers", mesh.peers().len());
+    /// Joins the mesh of these peers and waits until it sees all that live.
+    pub(crate) async fn join(peers: &mut Peers) -> Result<Self> {
+        let (machine, live) = (peers.free_machine()?, peers.exchange.live().len());
+        let listen = machine.as_ref().map_or_else(|| "127.0.0.1:0".to_owned(), Machine::listen);
+        let Meeting { mesh, secret, .. } = &peers.meeting;
+        let builder = Mesh::builder().name(mesh).secret(secret.clone()).listen(&listen);
+        let builder = peers.addresses_to_join().iter().fold(builder, |builder, address| builder.join(address));
+        let runtime = machine.as_ref().map(Network::runtime_on).transpose()?;
+        let started = match &runtime {
+            // All that it opens is opened by tasks that begin there.
+            Some(there) => there.spawn(builder.start()).await.context("the auditing peer ended")?,
+            None => builder.start().await,
+        };
+        let mesh = started.context("the auditing peer cannot join")?;
+        if tokio::time::timeout(LIMIT, mesh.wait_for_peers(live)).await.is_err() {
+            bail!("the auditing peer sees {} of {live} peers", mesh.peers().len());
         }
-        Ok(Self { mesh })
+        Ok(Self { mesh, _runtime: runtime })
     }
 
     /// Counts the whole world once, at one snapshot. When something is always on its way, it tells so with what it found.

@@ -69,15 +69,15 @@ impl Caller {
         Ok(())
     }
 
-    /// Makes these calls, each until it commits. Returns how many did not.
-    pub(crate) async fn make(mut self, calls: Vec<Asked>) -> Result<usize> {
-        let mut failed = 0;
+    /// Makes these calls, each until it commits. Returns those that did not.
+    pub(crate) async fn make(mut self, calls: Vec<Asked>) -> Result<Vec<Asked>> {
+        let mut failed = Vec::new();
         for asked in calls {
             let mut committed = false;
             for _ in 0..TRIES {
                 committed = committed || self.call(asked.clone()).await? == Some(true);
             }
-            failed += usize::from(!committed);
+            failed.extend((!committed).then_some(asked));
         }
         Ok(failed)
     }

@@ -52,6 +52,22 @@ pub(crate) fn run(options: &CheckOptions) -> Result<bool> {
     Ok(invalid == 0)
 }
 
+/// What is wrong with the histories in a folder, for people; nothing when all are valid.
+pub(crate) fn faults_in(folder: &Path) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for (file, format) in histories(folder)? {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        match check(format, &text) {
+            Ok(_) => {}
+            Err(Rejected::BadFile(bad)) => told.push(format!("{}: no history: {bad}", file.display())),
+            Err(Rejected::Invalid(faults)) => {
+                told.extend(faults.iter().take(TOLD_MAX).map(|fault| format!("{}: VIOLATION: {fault}", file.display())))
+            }
+        }
+    }
+    Ok(told)
+}
+
 /// The histories at a path: a file, or all those in a folder.
 fn histories(path: &Path) -> Result<Vec<(PathBuf, Format)>> {
     let why = || format!("cannot read {}", path.display());

@@ -4,6 +4,7 @@
 
 use crate::exchange::Exchange;
 use crate::frames::{self, Kind};
+use crate::net::Machine;
 use crate::protocol::{Answer, Order};
 use crate::way_in::{WayIn, frame_of};
 use anyhow::{Context, Result, anyhow, bail};
@@ -41,10 +42,14 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a peer process from this very executable, and takes a seat at the exchange for it.
-    pub(crate) fn start(exchange: &Arc<Exchange>, subcommand: &str) -> Result<Self> {
+    /// Starts a peer process from this very executable, on a machine of a network where one is given, and takes a seat at
+    /// the exchange for it.
+    pub(crate) fn start(exchange: &Arc<Exchange>, subcommand: &str, machine: Option<&Machine>) -> Result<Self> {
         let executable = std::env::current_exe().context("cannot find the own executable")?;
-        let mut command = Command::new(executable);
+        let mut command = match machine {
+            Some(machine) => machine.command(&executable),
+            None => Command::new(executable),
+        };
         // Plain pipes, read and written by plain threads: a batch of trades then costs one wake-up on either side.
         let (input, way_in) = std::io::pipe().context("cannot make a pipe")?;
         let (output, answers_in) = std::io::pipe().context("cannot make a pipe")?;
@@ -143,6 +148,13 @@ impl Child {
             signal(&self.process, Signal::Continue)
                 .with_context(|| format!("cannot let peer process {} go on", self.number))?;
         }
+        Ok(())
+    }
+
+    /// Waits until the process has ended, however that came.
+    pub(crate) async fn ended(&mut self) -> Result<()> {
+        let ended = tokio::time::timeout(END_LIMIT, self.process.wait()).await;
+        ended.with_context(|| format!("peer process {} does not end", self.number))??;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::output;
 use crate::peers::{Peers, number_of};
 use crate::protocol::Asked;
 use anyhow::{Context, Result, bail};
-use driftmesh_sim::dump::{APPENDS_MIN, REGISTER_TXNS_MAX, reads_of_all, reads_of_registers};
+use driftmesh_sim::dump::{APPENDS_MIN, AppendOp, REGISTER_TXNS_MAX, reads_of_all, reads_of_registers};
 use fastrand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,8 +98,8 @@ impl Dumping {
     }
 
     /// Has everything read by every live peer, asks for the fates of all commits, and writes the files. What is wrong is
-    /// added to the troubles.
-    pub(crate) async fn end(mut self, peers: &mut Peers, troubles: &mut Vec<String>) -> Result<()> {
+    /// added to the troubles. Returns what all calls came to.
+    pub(crate) async fn end(mut self, peers: &mut Peers, troubles: &mut Vec<String>) -> Result<Counts> {
         peers.learn_call_fates().await?;
         let live = peers.exchange.live();
         let missing = WANTED.saturating_sub(peers.exchange.desk.counts().lists);
@@ -109,11 +109,16 @@ impl Dumping {
         }
         self.all_end().await?;
         tokio::time::sleep(QUIET).await;
+        let before = troubles.len();
         self.read_all(peers, &live, troubles).await?;
+        if troubles.len() > before {
+            troubles.append(&mut peers.search_lists().await?);
+        }
         peers.learn_call_fates().await?;
         let desk = Arc::clone(&peers.exchange.desk);
         troubles.extend(desk.errors().into_iter().map(|error| format!("a call on lists or registers failed: {error}")));
-        let Counts { lists, registers, lost } = desk.counts();
+        let counts = desk.counts();
+        let Counts { lists, registers, lost } = counts;
         if lists < APPENDS_MIN {
             troubles.push(format!("only {lists} commits on lists are dumped, {APPENDS_MIN} are needed"));
         }
@@ -122,7 +127,7 @@ impl Dumping {
         output::line(&format!(
             "dumped {NAME}.edn with {lists} commits on lists and {NAME}.json with {registers} on registers; {lost} were lost"
         ));
-        Ok(())
+        Ok(counts)
     }
 
     async fn read_all(&mut self, peers: &Peers, live: &[usize], troubles: &mut Vec<String>) -> Result<()> {
@@ -137,11 +142,23 @@ impl Dumping {
         }
         while let Some(ended) = readers.join_next().await {
             let (peer, failed) = ended.context("a reader panicked")?;
-            let failed = failed?;
-            if failed > 0 {
-                troubles.push(format!("{failed} reads of lists or registers at the end failed at {}", number_of(peer)));
-            }
+            let failed = failed?.into_iter().map(|asked| read_by(&asked));
+            troubles.extend(failed.map(|what| format!("a read of {what} at the end failed at {}", number_of(peer))));
         }
         Ok(())
+    }
+}
+
+/// What a read at the end was of, for people.
+fn read_by(asked: &Asked) -> String {
+    let list = |numbers: Vec<u64>| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    match asked {
+        Asked::Lists { ops } => {
+            let key = |op: &AppendOp| match op {
+                AppendOp::Append { key, .. } | AppendOp::Read { key, .. } => *key,
+            };
+            format!("lists {}", list(ops.iter().map(key).collect()))
+        }
+        Asked::Registers { .. } => "all registers".to_owned(),
     }
 }

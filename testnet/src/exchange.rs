@@ -235,9 +235,19 @@ impl Exchange {
         now
     }
 
+    /// A process is being killed that its bots have deserted: nobody is out of reach because of that.
+    pub(crate) fn ended(&self, number: usize) {
+        self.lock().changed(number, Life::Dead);
+    }
+
     /// A process is being paused. Its bots do not know yet.
     pub(crate) fn paused(&self, number: usize) -> Instant {
         self.lock().changed(number, Life::Paused)
+    }
+
+    /// The network has changed: what peers said before says nothing of now.
+    pub(crate) fn disturbed(&self) {
+        self.lock().last_change = Instant::now();
     }
 
     /// The bots of a paused peer lose patience and go elsewhere.
@@ -337,7 +347,9 @@ impl Exchange {
 
     /// Notes what happened to a peer, for people.
     pub(crate) fn tell(&self, event: String) {
-        self.lock().events.push(event);
+        let mut inner = self.lock();
+        let event = format!("{:.1} s: {event}", inner.begun.elapsed().as_secs_f64());
+        inner.events.push(event);
     }
 
     /// Takes what was noted for people.

@@ -2,7 +2,7 @@
 //! simulator's front end; a check of histories that both dump; benchmarks.
 //!
 //! It refuses to call a run good that proves too little: see `report.rs`. Exit codes: 0 good, 1 a run that does not
-//! count, a violation or an error, 2 a wrong command line, 130 and 143 after Ctrl-C and SIGTERM.
+//! count, a violation or an error, 2 a wrong command line, 77 skipped, 130 and 143 after Ctrl-C and SIGTERM.
 
 mod accounts;
 mod answers;
@@ -12,6 +12,7 @@ mod bench;
 mod bots;
 mod call_desk;
 mod callers;
+mod carry_out;
 mod chaos;
 mod check;
 mod children;
@@ -30,6 +31,7 @@ mod lists;
 mod live_table;
 mod marks;
 mod naive;
+mod net;
 mod numbers;
 mod options;
 mod output;
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let code = match options.command {
         None => run_testnet(&options.run),
+        Some(Command::Chaos(options)) => chaos::run(&options),
         Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
@@ -98,7 +101,12 @@ fn with_log<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn run_testnet(options: &RunOptions) -> Result<ExitCode> {
     options.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async { testnet::run(options, interrupt::interrupt()?).await })?;
+    let ended = runtime.block_on(async { testnet::run(options, None, interrupt::interrupt()?).await })?;
+    tell_ended(ended, options)
+}
+
+/// Says how a run ended, and writes its report.
+fn tell_ended(ended: Ended, options: &RunOptions) -> Result<ExitCode> {
     match ended {
         Ended::Interrupted(interrupt) => {
             output::error_line("interrupted: all peers have ended");

@@ -163,7 +163,7 @@ fn obey(zone: &Shared, order: Order) -> Result<Answer> {
             zone.save()?;
             Answer::Settled(Settled { arrived: zone.came, left: zone.went, ..Settled::default() })
         }
-        Order::CreateLists { .. } | Order::LearnLists { .. } | Order::Call { .. } => {
+        Order::CreateLists { .. } | Order::LearnLists { .. } | Order::Search { .. } | Order::Call { .. } => {
             bail!("a zone server keeps no histories")
         }
         Order::CreateMarks { .. } | Order::Beat | Order::Gap | Order::LearnMarks { .. } | Order::Mark => {

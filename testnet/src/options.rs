@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what is refused before anything starts.
 
 use crate::dump_files::DumpFolder;
+use crate::faults::Fault;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use driftmesh_sim::DUMP_PEERS_MIN;
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 const PEERS_MAX: u64 = 64;
 /// Longest run, seconds.
 const SECONDS_MAX: u64 = 86_400;
+/// Fewest peers of a run of chaos: with fewer nobody is left on either side of a partition.
+const CHAOS_PEERS_MIN: u64 = 3;
 /// A peer is killed unless told otherwise where the others can go on without it: in a mesh of so many, with so many
 /// followers in each group, and with time to see that they do.
 const KILL_PEERS: u64 = 3;
@@ -38,6 +41,8 @@ pub(crate) struct Options {
 /// What can be done beside running the testnet.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Runs the testnet in a network of its own, with faults of all kinds; needs root, exit code 77 where it is skipped.
+    Chaos(ChaosOptions),
     /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
     Sim(SimOptions),
     /// Breaks every rule on purpose in the simulator, which must notice; exit code 1 if it misses one. Needs the sources.
@@ -156,6 +161,66 @@ pub(crate) struct RunOptions {
     /// Works on lists and registers too, and writes their histories to this folder, for outside judges.
     #[arg(long, value_name = "DIR")]
     pub(crate) dump: Option<PathBuf>,
+    /// Of chaos: the kinds of faults, unless all.
+    #[arg(skip)]
+    pub(crate) only: Vec<String>,
+}
+
+/// The options of a run of chaos.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChaosOptions {
+    /// How many peer processes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(CHAOS_PEERS_MIN..=PEERS_MAX))]
+    pub(crate) peers: u64,
+    /// How long the bots trade.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// How many players the world has; each has 100 gold and 2 items at first.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
+    pub(crate) players: u64,
+    /// The probability that a partner is a neighbour: a player at the same peer.
+    #[arg(long, default_value_t = 0.95, value_parser = probability)]
+    pub(crate) locality: f64,
+    /// What the bots' choices, the faults and the lost packets are drawn from; drawn by chance unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Lets faults happen while others are going on and groups are not whole.
+    #[arg(long)]
+    pub(crate) together: bool,
+    /// How many followers each group has.
+    #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=REPLICAS_MAX))]
+    pub(crate) replicas: u8,
+    /// Writes the histories of lists and registers to this folder, for outside judges.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dump: Option<PathBuf>,
+    /// Only faults of these kinds; repeatable, or with commas.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = Fault::KINDS)]
+    pub(crate) only: Vec<String>,
+}
+
+impl ChaosOptions {
+    /// The same as options of a run.
+    pub(crate) fn run_options(&self) -> RunOptions {
+        RunOptions {
+            peers: self.peers,
+            seconds: self.seconds,
+            players: self.players,
+            locality: self.locality,
+            seed: self.seed,
+            json: self.json.clone(),
+            kill: Some(0),
+            pause: 0,
+            restart: true,
+            together: self.together,
+            replicas: self.replicas,
+            mode: Mode::Mesh,
+            dump: self.dump.clone(),
+            only: self.only.clone(),
+        }
+    }
 }
 
 /// The simulator's options.

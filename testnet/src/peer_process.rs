@@ -13,11 +13,12 @@ use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_r
 use crate::records::TradeOrder;
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
-use driftmesh::Mesh;
+use driftmesh::{Builder, Mesh, Notice, ObjectId};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How long a peer waits for the others.
@@ -98,8 +99,9 @@ impl Process {
 
     async fn obey(&mut self, order: Order) -> Result<()> {
         let answer = match order {
-            Order::Start { mesh, secret, join, replicas, place: _ } => {
-                self.start(&mesh, secret, join.as_deref(), replicas).await?
+            Order::Start { mesh, secret, join, listen, replicas, place: _, identity } => {
+                let builder = Mesh::builder().name(&mesh).secret(secret).listen(&listen).replicas(replicas);
+                self.start(builder.identity_of(identity).observe(say_refusal), &join).await?
             }
             Order::WaitForPeers { others } => self.wait_for_peers(others).await?,
             Order::Create { number, players } => {
@@ -130,6 +132,7 @@ impl Process {
                 // It is answered when it has ended.
                 return Ok(());
             }
+            Order::Search { objects } => Answer::Searched { missed: search(self.mesh()?, unpack(&objects)?).await },
             Order::CreateMarks { count } => {
                 let mesh = self.mesh()?.clone();
                 Answer::Created { players: pack(&self.marks.create(&mesh, count).await?) }
@@ -156,12 +159,10 @@ impl Process {
         Ok(())
     }
 
-    async fn start(&mut self, name: &str, secret: String, join: Option<&str>, replicas: usize) -> Result<Answer> {
-        let builder = Mesh::builder().name(name).secret(secret).listen("127.0.0.1:0");
-        let builder = builder.replicas(replicas);
+    async fn start(&mut self, builder: Builder, join: &[String]) -> Result<Answer> {
         let builder = match join {
-            Some(address) => builder.join(address),
-            None => builder.new_mesh(),
+            [] => builder.new_mesh(),
+            addresses => addresses.iter().fold(builder, |builder, address| builder.join(address)),
         };
         let mesh = builder.start().await.context("cannot start the peer")?;
         let address = mesh.addresses().into_iter().next().context("the peer listens nowhere")?;
@@ -207,6 +208,23 @@ impl Process {
             }
             tokio::time::sleep(SETTLE_TICK).await;
         }
+    }
+}
+
+/// Searches for objects; tells which are not found, and why.
+async fn search(mesh: &Mesh, objects: Vec<ObjectId>) -> Vec<String> {
+    let mut searches = JoinSet::new();
+    for object in objects {
+        let mesh = mesh.clone();
+        searches.spawn(async move { Some(format!("{object} is not found: {}", mesh.explain(object).await.err()?)) });
+    }
+    searches.join_all().await.into_iter().flatten().collect()
+}
+
+/// Says on the error output why another peer has refused this one, as `driftmesh peer` does.
+fn say_refusal(notice: Notice) {
+    if let Notice::Refused { peer: Some(peer), reason, by_remote: true, .. } = notice {
+        crate::output::error_line(&format!("refused by peer {peer}: {reason}"));
     }
 }
 

@@ -6,6 +6,7 @@ use crate::children::{Child, PEER_PROCESS, ZONE_SERVER};
 use crate::exchange::Exchange;
 use crate::fates::Fate;
 use crate::ledger::{Ledger, Question};
+use crate::net::{self, Machine, Network};
 use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
 use crate::world::share;
 use anyhow::{Context, Result};
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may take for an order that is not work.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
+/// Where peers listen that are in no network of their own.
+const LOOPBACK: &str = "127.0.0.1:0";
+/// Addresses that a newcomer is given, at most.
+const JOIN_MAX: usize = 3;
 /// How long nobody may know more about any fate before the ledger gives up on what is not known.
 const FATE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before peers that knew nothing new are asked again.
@@ -53,6 +58,13 @@ pub(crate) struct Peers {
     /// What all peers share.
     pub(crate) meeting: Meeting,
     subcommand: &'static str,
+    /// What the processes are in, unless it is the machine's own loopback.
+    network: Option<Network>,
+    /// The machine that each process is on, where there is a network.
+    machines: Vec<Machine>,
+    /// What the identity of each is made of.
+    identities: Vec<[u8; 32]>,
+    chance: Rng,
     children: Vec<Child>,
     /// Whose place each process takes: its own, or that of one that was killed.
     places: Vec<usize>,
@@ -78,6 +90,10 @@ impl Peers {
             exchange: Arc::new(Exchange::new()),
             meeting: Meeting::new(replicas, seed),
             subcommand: PEER_PROCESS,
+            network: None,
+            machines: Vec::new(),
+            identities: Vec::new(),
+            chance: Rng::new(),
             places: Vec::new(),
             children: Vec::new(),
             names: Vec::new(),
@@ -86,6 +102,11 @@ impl Peers {
             world: Vec::new(),
             lists: None,
         }
+    }
+
+    /// As [`Peers::new`], each on a machine of this network.
+    pub(crate) fn in_network(replicas: u8, seed: Option<u64>, network: Network) -> Self {
+        Self { network: Some(network), ..Self::new(replicas, seed) }
     }
 
     /// Zone servers instead of peers.
@@ -97,7 +118,8 @@ impl Peers {
     pub(crate) async fn start(&mut self, count: usize) -> Result<()> {
         // All processes start at the same time; the peers one after the other.
         for _ in 0..count {
-            self.children.push(Child::start(&self.exchange, self.subcommand)?);
+            let machine = self.free_machine()?;
+            self.start_process(machine)?;
         }
         for number in 0..count {
             self.start_peer(number, number).await?;
@@ -106,10 +128,25 @@ impl Peers {
         self.see_others(&all, count - 1).await
     }
 
+    /// Starts a process, on a machine where there is a network. Returns its number.
+    fn start_process(&mut self, machine: Option<Machine>) -> Result<usize> {
+        let child = Child::start(&self.exchange, self.subcommand, machine.as_ref())?;
+        let number = child.number();
+        self.children.push(child);
+        self.machines.extend(machine);
+        let mut identity = [0; 32];
+        self.chance.fill(&mut identity);
+        self.identities.push(identity);
+        Ok(number)
+    }
+
     async fn start_peer(&mut self, number: usize, place: usize) -> Result<()> {
-        let join = self.address_to_join();
+        let join = self.addresses_to_join();
         let Meeting { mesh, secret, replicas, .. } = &self.meeting;
-        let start = Order::Start { mesh: mesh.clone(), secret: secret.clone(), join, replicas: *replicas, place };
+        let listen = self.machines.get(number).map_or_else(|| LOOPBACK.to_owned(), Machine::listen);
+        let (mesh, secret) = (mesh.clone(), secret.clone());
+        let identity = self.identities.get(number).copied().with_context(|| format!("{number} was not started"))?;
+        let start = Order::Start { mesh, secret, join, listen, replicas: *replicas, place, identity };
         let child = &mut self.children[number];
         child.order(&start).await?;
         let started = child.take(ORDER_LIMIT, |answer| {
@@ -122,10 +159,11 @@ impl Peers {
         Ok(())
     }
 
-    /// The address of a peer that is there: the first that takes trades, before that the first.
-    pub(crate) fn address_to_join(&self) -> Option<String> {
-        let first = self.exchange.live().first().copied().unwrap_or(0);
-        self.addresses.get(first).cloned()
+    /// Addresses of peers that are there: of some that take trades, before that of the first.
+    pub(crate) fn addresses_to_join(&self) -> Vec<String> {
+        let live = self.exchange.live();
+        let known = if live.is_empty() { vec![0] } else { live };
+        known.into_iter().filter_map(|peer| self.addresses.get(peer).cloned()).take(JOIN_MAX).collect()
     }
 
     async fn see_others(&mut self, peers: &[usize], others: usize) -> Result<()> {
@@ -137,15 +175,31 @@ impl Peers {
     /// Starts one more in place of one that was killed: it joins the live ones, and is told the world. Returns its number.
     pub(crate) async fn start_another(&mut self, killed: usize) -> Result<usize> {
         let others = self.exchange.live().len();
-        let child = Child::start(&self.exchange, self.subcommand)?;
-        let number = child.number();
-        self.children.push(child);
-        let place = self.places.get(killed).copied().unwrap_or(killed);
+        // It is on the same machine at the same address, once the former one has let go of it.
+        self.child(killed)?.ended().await?;
+        let machine = self.machines.get(killed).cloned();
+        let number = self.start_process(machine)?;
+        self.let_in(number, killed, others).await?;
+        Ok(number)
+    }
+
+    /// Starts one more process as a peer that runs: with its identity, on another machine. Returns its number.
+    pub(crate) async fn start_copy(&mut self, original: usize) -> Result<usize> {
+        let others = self.exchange.live().into_iter().filter(|live| *live != original).count();
+        let machine = self.free_machine()?;
+        let number = self.start_process(machine)?;
+        self.identities[number] = self.identities[original];
+        self.let_in(number, original, others).await?;
+        Ok(number)
+    }
+
+    /// Lets a new process join in the place of another, and tells it the world.
+    async fn let_in(&mut self, number: usize, before: usize, others: usize) -> Result<()> {
+        let place = self.places.get(before).copied().unwrap_or(before);
         self.start_peer(number, place).await?;
         self.see_others(&[number], others).await?;
         self.tell_world(&[number]).await?;
-        self.tell_lists(&[number]).await?;
-        Ok(number)
+        self.tell_lists(&[number]).await
     }
 
     /// Creates an even share of the players at each peer; returns how many at each.
@@ -207,6 +261,24 @@ impl Peers {
         Ok(())
     }
 
+    /// Which lists and registers the live peers do not find, and why; each is asked.
+    pub(crate) async fn search_lists(&mut self) -> Result<Vec<String>> {
+        let Some((lists, registers)) = self.lists.clone() else { return Ok(Vec::new()) };
+        self.search(lists + &registers).await
+    }
+
+    /// Which of these objects the live peers do not find, and why; each is asked.
+    pub(crate) async fn search(&mut self, objects: String) -> Result<Vec<String>> {
+        let live = self.exchange.live();
+        let missed =
+            |answer: &Answer| if let Answer::Searched { missed } = answer { Some(missed.clone()) } else { None };
+        let found = self.all(&live, &Order::Search { objects }, missed).await?;
+        let told = live.iter().zip(found).flat_map(|(peer, missed)| {
+            missed.into_iter().map(move |missed| format!("at {} {missed}", number_of(*peer)))
+        });
+        Ok(told.collect())
+    }
+
     /// Asks live peers in turns until the fate of every commit on lists and registers is known, or nobody knows more.
     pub(crate) async fn learn_call_fates(&mut self) -> Result<()> {
         let live = self.exchange.live();
@@ -225,6 +297,21 @@ impl Peers {
             }
         }
         Ok(())
+    }
+
+    /// The network that the processes are in.
+    pub(crate) const fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// A machine on which no process is yet, where there is a network.
+    pub(crate) fn free_machine(&mut self) -> Result<Option<Machine>> {
+        self.network.as_mut().map(Network::plug_in).transpose()
+    }
+
+    /// The machines of these processes.
+    pub(crate) fn machines(&self, peers: &[usize]) -> Vec<net::Number> {
+        peers.iter().filter_map(|peer| Some(self.machines.get(*peer)?.number)).collect()
     }
 
     /// The process with this number.

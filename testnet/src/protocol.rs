@@ -19,12 +19,16 @@ pub(crate) enum Order {
         mesh: String,
         /// The mesh's secret: nobody else on this machine takes part.
         secret: String,
-        /// Where to join; `None` founds the mesh.
-        join: Option<String>,
+        /// Where to join; nowhere founds the mesh.
+        join: Vec<String>,
+        /// Where to listen.
+        listen: String,
         /// How many followers its group is to have.
         replicas: usize,
         /// Its number, or that of the killed process whose place it takes.
         place: usize,
+        /// What its identity is made of.
+        identity: [u8; 32],
     },
     /// Wait until so many others are there.
     WaitForPeers {
@@ -79,6 +83,11 @@ pub(crate) enum Order {
         asked: Asked,
         /// How long it pauses after each operation, microseconds.
         pause_us: u64,
+    },
+    /// Search for objects, and tell which are not found.
+    Search {
+        /// Which, as [`pack`] writes them.
+        objects: String,
     },
     /// Create marks, in a benchmark.
     CreateMarks {
@@ -187,6 +196,11 @@ pub(crate) enum Answer {
         lists: String,
         /// The registers.
         registers: String,
+    },
+    /// The objects were searched for.
+    Searched {
+        /// Which were not found, and why, for people.
+        missed: Vec<String>,
     },
     /// A call has ended.
     Called {
@@ -318,9 +332,17 @@ mod tests {
 
     #[test]
     fn orders_and_answers_survive() {
-        let order = Order::Start { mesh: "a\nb".into(), secret: "s".into(), join: None, replicas: 2, place: 0 };
+        let order = Order::Start {
+            mesh: "a\nb".into(),
+            secret: "s".into(),
+            join: Vec::new(),
+            listen: "127.0.0.1:0".into(),
+            replicas: 2,
+            place: 0,
+            identity: [7; 32],
+        };
         let text = serde_json::to_string(&order).unwrap();
-        assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { join: None, replicas: 2, .. }));
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Start { replicas: 2, .. }));
         let answer = Answer::Fates { fates: vec![Fate::Stable, Fate::Lost, Fate::Unknown] };
         let text = serde_json::to_string(&answer).unwrap();
         let Answer::Fates { fates } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };

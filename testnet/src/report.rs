@@ -5,9 +5,11 @@
 
 use crate::accounts::Verdict;
 use crate::audit::Findings;
-use crate::chaos::Chaos;
+use crate::call_desk::Counts;
+use crate::carry_out::Course;
 use crate::exchange::Work;
 use crate::faults::Fault;
+use crate::net::Traffic;
 use crate::numbers::{float, grouped, per_second, ratio};
 use crate::options::{Mode, RunOptions};
 use crate::protocol::PeerStatus;
@@ -15,6 +17,7 @@ use crate::recovery::Recovered;
 use crate::seats::Life;
 use crate::world::Totals;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const COMMITS_MIN: u64 = 1_000;
@@ -31,6 +34,11 @@ const OWNED_SHARE_MAX: f64 = 0.5;
 const OWNED_SHARE_MAX_AFTER_FAULTS: f64 = 0.75;
 /// With replicas at least so many commits must be answered before they are stable: waiting is no way out.
 const ACKED_BEFORE_STABLE_MIN: f64 = 0.5;
+
+/// The mode of a run in a network of its own.
+const CHAOS: &str = "chaos";
+/// Why faults did not happen.
+const NO_TIME: &str = "the groups were not whole in time, or the run is too short";
 
 /// The report of a run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -136,6 +144,22 @@ pub(crate) struct Report {
     pub(crate) stable_p50_ms: f64,
     /// Of 100, the slowest but one.
     pub(crate) stable_p99_ms: f64,
+    /// Faults that happened, by kind.
+    pub(crate) faults_done: BTreeMap<&'static str, u64>,
+    /// Faults that did not happen, by kind: how many, and why.
+    pub(crate) faults_skipped: BTreeMap<&'static str, String>,
+    /// Commits on lists of unique elements that are kept, where histories were taken.
+    pub(crate) list_commits: u64,
+    /// Commits on registers that are kept.
+    pub(crate) register_commits: u64,
+    /// Commits of both that were answered, and told lost later.
+    pub(crate) calls_lost: u64,
+    /// Packets of a network of its own that were delivered, late ones included.
+    pub(crate) packets_delivered: u64,
+    /// That were dropped because of a fault.
+    pub(crate) packets_dropped: u64,
+    /// That were delivered late because of a fault.
+    pub(crate) packets_delayed: u64,
     /// Why the run does not count; empty is good.
     pub(crate) invalid: Vec<String>,
 }
@@ -150,7 +174,11 @@ pub(crate) struct Outcome {
     /// The trades.
     pub(crate) work: Work,
     /// The faults.
-    pub(crate) chaos: Chaos,
+    pub(crate) course: Course,
+    /// The calls on lists and registers.
+    pub(crate) calls: Counts,
+    /// What became of packets, where there was a network of its own.
+    pub(crate) traffic: Option<Traffic>,
     /// The final state.
     pub(crate) audit: Findings,
     /// The ledger against it.
@@ -164,11 +192,12 @@ pub(crate) struct Outcome {
 impl Report {
     /// Sums up a run.
     pub(crate) fn new(options: &RunOptions, outcome: Outcome) -> Self {
-        let Outcome { seed, live, work, chaos, audit, verdict, lost_window, troubles } = outcome;
+        let Outcome { seed, live, work, course, calls, traffic, audit, verdict, lost_window, troubles } = outcome;
         let mut report = Self { seed, peers: options.peers, ..Self::default() };
-        report.mode = match options.mode {
-            Mode::Mesh => "mesh",
-            Mode::Naive => "naive",
+        report.mode = match (options.mode, traffic) {
+            (Mode::Mesh, Some(_)) => CHAOS,
+            (Mode::Mesh, None) => "mesh",
+            (Mode::Naive, _) => "naive",
         };
         report.seconds = options.seconds;
         report.players = options.players;
@@ -176,17 +205,19 @@ impl Report {
         report.replicas = options.replicas.into();
         report.add_work(&work);
         report.add_peers(&work.peers, &live, &audit);
-        report.add_chaos(&chaos, &work.recovered, lost_window);
+        report.add_faults(&course, &work.recovered, lost_window);
+        report.list_commits = calls.lists as u64;
+        report.register_commits = calls.registers as u64;
+        report.calls_lost = calls.lost as u64;
+        report.add_traffic(traffic.unwrap_or_default());
         report.add_verdict(&verdict);
         let created = Totals::of_players(options.players);
         (report.gold_expected, report.gold_found) = (created.gold, audit.gold);
         (report.items_expected, report.items_found) = (created.items, audit.items);
         report.duplicates = audit.duplicates;
         report.invalid = report.reasons();
-        if chaos.left_out > 0 {
-            let why = "the groups were not whole in time, or the run is too short";
-            report.invalid.push(format!("{} faults did not happen: {why}", chaos.left_out));
-        }
+        report.invalid.extend(report.too_few_faults(&course));
+        report.invalid.extend(course.troubles);
         report.invalid.extend(troubles);
         report.invalid.extend(work.errors.iter().map(|error| format!("a trade failed: {error}")));
         report.invalid.extend(audit.told.iter().map(|fault| format!("the audit failed: {fault}")));
@@ -237,12 +268,29 @@ impl Report {
         self.owned_max_share = shares.fold(0.0, f64::max);
     }
 
-    fn add_chaos(&mut self, chaos: &Chaos, recovered: &[Recovered], lost_window: Option<Duration>) {
-        let count = |is_it: fn(&Fault) -> bool| chaos.happened.iter().filter(|one| is_it(&one.fault)).count() as u64;
+    /// Why fewer faults happened than must have. Of chaos half is enough: how many find time depends on how long each
+    /// takes to heal.
+    fn too_few_faults(&self, course: &Course) -> Option<String> {
+        let (done, left_out) = (course.happened.len() as u64, course.left_out.values().sum::<u64>());
+        let is_enough = left_out == 0 || (self.mode == CHAOS && done >= left_out);
+        (!is_enough).then(|| format!("{left_out} faults did not happen: {NO_TIME}"))
+    }
+
+    fn add_traffic(&mut self, traffic: Traffic) {
+        self.packets_delivered = traffic.delivered;
+        self.packets_dropped = traffic.dropped;
+        self.packets_delayed = traffic.delayed;
+    }
+
+    fn add_faults(&mut self, course: &Course, recovered: &[Recovered], lost_window: Option<Duration>) {
+        let count = |is_it: fn(&Fault) -> bool| course.happened.iter().filter(|one| is_it(&one.fault)).count() as u64;
         self.kills = count(|fault| matches!(fault, Fault::Kill { .. }));
         self.holds = count(|fault| matches!(fault, Fault::Kill { hold: Some(_) }));
         self.pauses = count(|fault| matches!(fault, Fault::Pause));
-        self.restarts = chaos.restarts;
+        self.restarts = course.restarts;
+        self.faults_done = course.done();
+        self.faults_skipped =
+            course.left_out.iter().map(|(kind, count)| (*kind, format!("{count}: {NO_TIME}"))).collect();
         self.lost_window_ms = lost_window.map_or(0.0, millis);
         // A kill from which nobody recovered has no time; then the run has none.
         let longest = |part: fn(&Recovered) -> Option<Duration>| {
@@ -272,7 +320,7 @@ impl Report {
         };
         check(self.commits >= COMMITS_MIN, format!("{} commits, at least {COMMITS_MIN} are needed", self.commits));
         check(
-            self.locality < LOCALITY_OF_LOCAL_SHARE || self.local_share >= LOCAL_SHARE_MIN,
+            self.mode == CHAOS || self.locality < LOCALITY_OF_LOCAL_SHARE || self.local_share >= LOCAL_SHARE_MIN,
             format!("the local share is {:.3}, at least {LOCAL_SHARE_MIN} is needed", self.local_share),
         );
         // One peer has nobody to exchange objects with.
@@ -280,7 +328,7 @@ impl Report {
             self.peers == 1 || self.transfers >= TRANSFERS_MIN,
             format!("{} transfers, at least {TRANSFERS_MIN} are needed", self.transfers),
         );
-        let faults = self.kills + self.pauses;
+        let faults = self.faults();
         let (min, max) = match faults {
             0 => owned_share_limits(self.peers),
             _ => (0.0, owned_share_limits(self.live()).1.max(OWNED_SHARE_MAX_AFTER_FAULTS)),
@@ -321,6 +369,11 @@ impl Report {
         reasons
     }
 
+    /// How many faults happened.
+    fn faults(&self) -> u64 {
+        self.faults_done.values().sum()
+    }
+
     /// How many peers live at the end.
     const fn live(&self) -> u64 {
         (self.peers + self.restarts).saturating_sub(self.kills)
@@ -331,10 +384,11 @@ impl Report {
         let time =
             |millis: Option<f64>| millis.map_or_else(|| "never".to_owned(), |millis| format!("after {millis} ms"));
         let times = format!("; first player back {}, 99 % {}", time(self.recovery_first_ms), time(self.recovery_99_ms));
-        (self.kills + self.pauses > 0).then(|| {
+        (self.faults() > 0).then(|| {
             format!(
-                "{} killed ({} after a hold), {} paused, {} restarted; lost {}, untold {}, present {}, unknown {}, \
+                "{}{} killed ({} after a hold), {} paused, {} restarted; lost {}, untold {}, present {}, unknown {}, \
                  unaccounted {}, within {} ms{}",
+                self.network_line(),
                 self.kills,
                 self.holds,
                 self.pauses,
@@ -348,6 +402,22 @@ impl Report {
                 if self.kills > 0 { &times } else { "" },
             )
         })
+    }
+
+    /// The part of that line about the network; empty where it was the machine's own.
+    fn network_line(&self) -> String {
+        if self.mode != CHAOS {
+            return String::new();
+        }
+        let list = |faults: Vec<String>| if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
+        let done = list(self.faults_done.iter().map(|(kind, count)| format!("{kind} {count}")).collect());
+        let skipped = list(self.faults_skipped.iter().map(|(kind, why)| format!("{kind} {why}")).collect());
+        format!(
+            "faults: {done}; skipped: {skipped}; {} packets delivered, {} of them late, {} dropped\n",
+            grouped(self.packets_delivered),
+            grouped(self.packets_delayed),
+            grouped(self.packets_dropped),
+        )
     }
 
     /// The line about what the audit found.
@@ -475,6 +545,7 @@ mod tests {
     fn faults_have_limits_of_their_own() {
         let faulty = || Report {
             kills: 1,
+            faults_done: [("kill", 1)].into(),
             replicas: 2,
             acked_before_stable_share: 0.5,
             recovery_99_ms: Some(900.0),
@@ -503,7 +574,7 @@ mod tests {
         };
         let after = |kills: &[Recovered]| {
             let mut report = Report::default();
-            report.add_chaos(&Chaos::default(), kills, None);
+            report.add_faults(&Course::default(), kills, None);
             report.recovery_99_ms
         };
         assert_eq!(after(&[]), None);
@@ -527,6 +598,7 @@ mod tests {
             replicas: 2,
             mode: Mode::Mesh,
             dump: None,
+            only: Vec::new(),
         };
         let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
         (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);

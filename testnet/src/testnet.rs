@@ -6,7 +6,9 @@
 use crate::accounts;
 use crate::audit::Findings;
 use crate::auditor::Auditor;
-use crate::chaos::{self, Chaos, Rules};
+use crate::call_desk::Counts;
+use crate::carry_out::{Course, Rules, carry_out};
+use crate::check;
 use crate::dump_files::DumpFolder;
 use crate::dumping::Dumping;
 use crate::exchange::Exchange;
@@ -14,14 +16,16 @@ use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::live_table;
 use crate::naive::{self, folder_of};
+use crate::net::Network;
 use crate::numbers::grouped;
 use crate::options::{Mode, RunOptions};
 use crate::output::{self, Redrawn};
 use crate::peers::{Peers, number_of};
-use crate::protocol::Settled;
+use crate::protocol::{Settled, pack};
 use crate::report::{Outcome, Report};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
+use driftmesh::ObjectId;
 use fastrand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +36,8 @@ const WORK_LIMIT: Duration = Duration::from_secs(30);
 const WHOLE_LIMIT: Duration = Duration::from_secs(30);
 /// How often the exchange is given a push.
 const TICK: Duration = Duration::from_millis(10);
+/// Players that are searched for, of those whom the audit did not meet.
+const MISSING_MAX: usize = 3;
 /// Audits that are repeated because objects moved meanwhile.
 const AUDITS_MAX: u32 = 10;
 
@@ -44,11 +50,17 @@ pub(crate) enum Ended {
     Interrupted(Interrupt),
 }
 
-/// Runs the testnet until it is done or interrupted. No peer process is left when this returns, whatever happens.
-pub(crate) async fn run(options: &RunOptions, interrupt: impl Future<Output = Interrupt>) -> Result<Ended> {
-    let mut peers = match options.mode {
-        Mode::Mesh => Peers::new(options.replicas, options.seed),
-        Mode::Naive => Peers::of_zones(options.seed),
+/// Runs the testnet until it is done or interrupted, in a network of its own where one is given. No peer process and
+/// nothing of the network is left when this returns, whatever happens.
+pub(crate) async fn run(
+    options: &RunOptions,
+    network: Option<Network>,
+    interrupt: impl Future<Output = Interrupt>,
+) -> Result<Ended> {
+    let mut peers = match (options.mode, network) {
+        (Mode::Mesh, None) => Peers::new(options.replicas, options.seed),
+        (Mode::Mesh, Some(network)) => Peers::in_network(options.replicas, options.seed, network),
+        (Mode::Naive, _) => Peers::of_zones(options.seed),
     };
     if options.mode == Mode::Naive {
         std::fs::create_dir(folder_of(&peers.meeting.mesh)).context("cannot create a folder for the zones")?;
@@ -89,15 +101,19 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         grouped(totals.items),
         grouped(totals.gold)
     ));
-    if let Some(note) = options.note_on_kills() {
+    if let Some(note) = options.note_on_kills().filter(|_| peers.network().is_none()) {
         output::line(note);
     }
     let mut troubles = Vec::new();
-    let chaos = work(peers, options, &shares, dumping.as_mut()).await?;
+    let course = work(peers, options, &shares, dumping.as_mut()).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
-    if let Some(dumping) = dumping {
-        dumping.end(peers, &mut troubles).await?;
+    let mut calls = Counts::default();
+    if let Some((dumping, folder)) = dumping.zip(options.dump.as_deref()) {
+        calls = dumping.end(peers, &mut troubles).await?;
+        if peers.network().is_some() {
+            troubles.append(&mut check::faults_in(folder)?);
+        }
     }
     troubles.append(&mut peers.contradictions().await?);
     let audit = match options.mode {
@@ -107,6 +123,7 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
             naive::audit(&peers.meeting.mesh, totals)?
         }
     };
+    troubles.append(&mut search_for_missing(peers, options.mode, &audit).await?);
     let exchange = &peers.exchange;
     let begun = exchange.begun();
     let outcome = Outcome {
@@ -116,9 +133,11 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
             Mode::Mesh => accounts::judge(ledger, &peers.world, &audit.players),
             Mode::Naive => accounts::judge_by_counts(ledger, &peers.world, &audit.players),
         }),
-        lost_window: exchange.ledger(|ledger| chaos.lost_window(ledger, begun)),
+        lost_window: exchange.ledger(|ledger| course.lost_window(ledger, begun)),
         work: exchange.work(),
-        chaos,
+        course,
+        calls,
+        traffic: peers.network().map(Network::traffic),
         audit,
         troubles,
     };
@@ -131,7 +150,7 @@ async fn work(
     options: &RunOptions,
     shares: &[usize],
     mut dumping: Option<&mut Dumping>,
-) -> Result<Chaos> {
+) -> Result<Course> {
     let exchange = Arc::clone(&peers.exchange);
     tell_statuses(&exchange).await?;
     let run = Duration::from_secs(options.seconds);
@@ -140,16 +159,19 @@ async fn work(
     if let Some(dumping) = &mut dumping {
         dumping.begin(peers, run);
     }
-    let plan = faults::plan(options.kills(), options.pause, run, &mut rng);
+    let plan = match peers.network() {
+        Some(_) => faults::chaos(&options.only, run, &mut rng),
+        None => faults::plan(options.kills(), options.pause, run, &mut rng),
+    };
     let rules = Rules { together: options.together, restart: options.restarts(), run };
     let working = async {
-        let faults = chaos::carry_out(peers, plan, rules, &mut rng);
-        let ((), chaos) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
+        let faults = carry_out(peers, plan, rules, &mut rng);
+        let ((), course) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
         all_answered(&exchange).await?;
         if let Some(dumping) = dumping {
             dumping.end_work(&exchange).await?;
         }
-        Ok(chaos)
+        Ok(course)
     };
     let trouble = tokio::select! {
         done = working => return done,
@@ -228,9 +250,7 @@ pub(crate) async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>
 async fn audit(peers: &mut Peers, created: Totals, troubles: &mut Vec<String>) -> Result<Findings> {
     let before = peers.settle().await?;
     troubles.extend(before.iter().filter_map(unsettled));
-    let address = peers.address_to_join().context("no peer is left to join")?;
-    let live = peers.exchange.live().len();
-    let auditor = Auditor::join(&peers.meeting.mesh, peers.meeting.secret.clone(), &address, live).await?;
+    let auditor = Auditor::join(peers).await?;
     let findings = audit_in_peace(peers, &auditor, before, created).await;
     auditor.end().await;
     findings
@@ -251,6 +271,18 @@ async fn audit_in_peace(
         before = after;
     }
     bail!("objects still changed their owner during each of {AUDITS_MAX} audits, though the bots have ended");
+}
+
+/// What peers say of the first players whom the audit did not meet.
+async fn search_for_missing(peers: &mut Peers, mode: Mode, audit: &Findings) -> Result<Vec<String>> {
+    let missing = peers.world.iter().filter(|player| !audit.players.contains_key(player));
+    let missing: Vec<ObjectId> = missing.copied().take(MISSING_MAX).collect();
+    if mode == Mode::Naive || missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut told = vec![format!("players whom the audit did not meet, among them {}", pack(&missing))];
+    told.append(&mut peers.search(pack(&missing)).await?);
+    Ok(told)
 }
 
 fn unsettled(peer: &Settled) -> Option<String> {

@@ -235,7 +235,31 @@ fn a_failover_is_measured_and_every_object_is_changed_once() {
 }
 
 #[test]
+fn chaos_is_told_and_leaves_nothing_or_says_why_it_is_skipped() {
+    let file = Scratch::new("chaos");
+    let arguments = ["chaos", "--peers", "3", "--seconds", "6", "--players", "300", "--only", "loss,delay"];
+    let output = run(&[&arguments[..], &["--seed", "2", "--json", file.path()]].concat());
+    let printed = text(&output.stdout);
+    if output.status.code() == Some(77) {
+        assert!(printed.contains("skipped: chaos takes root"), "{printed}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{printed}\n{}", text(&output.stderr));
+    let report = file.json();
+    assert_eq!((&report["mode"], &report["gold_found"]), (&"chaos".into(), &30_000.into()), "{printed}");
+    for key in ["duplicates", "lost_untold", "lost_but_present", "unknown", "unaccounted"] {
+        assert_eq!(report[key], 0, "{key}: {printed}");
+    }
+    let done = report["faults_done"].as_object().unwrap();
+    assert!(!done.is_empty() && done.keys().all(|kind| ["loss", "delay"].contains(&kind.as_str())), "{printed}");
+    let touched = |key: &str| report[key].as_u64().unwrap();
+    assert!(touched("packets_dropped") + touched("packets_delayed") > 0 && touched("list_commits") > 300, "{printed}");
+}
+
+#[test]
 fn bad_options_are_refused_before_anything_starts() {
+    assert_refused(&["chaos", "--peers", "2"], "--peers");
+    assert_refused(&["chaos", "--only", "earthquake"], "--only");
     assert_refused(&["--peers", "0"], "--peers");
     assert_refused(&["--locality", "2.0"], "from 0 to 1");
     assert_refused(&["--players", "4"], "two players");
@@ -361,6 +385,31 @@ mod processes {
     #[test]
     fn ctrl_c_leaves_no_process_in_the_middle_of_a_kill() {
         a_signal_ends_everything("INT", 130, &KILLS, "is killed");
+    }
+
+    /// The namespaces that a run of chaos made.
+    fn namespaces_of(process: u32) -> usize {
+        let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with(&format!("dmchaos{process}m"))).count()
+    }
+
+    #[test]
+    fn ctrl_c_leaves_nothing_of_chaos() {
+        let file = Scratch::new("chaos-ctrl-c");
+        let arguments = ["chaos", "--peers", "3", "--seconds", "600", "--players", "60", "--json", file.path()];
+        let mut testnet = Command::new(BINARY).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(testnet.stdout.take().unwrap()).lines().map(Result::unwrap);
+        if lines.find(|line| line.contains("commits/s") || line.contains("skipped: ")).unwrap().contains("skipped: ") {
+            assert_eq!(testnet.wait().unwrap().code(), Some(77));
+            return;
+        }
+        let (process, children) = (testnet.id(), children_of(testnet.id()));
+        assert_eq!((children.len(), namespaces_of(process)), (3, 3));
+        signal("INT", process);
+        drop(lines);
+        assert_eq!(testnet.wait().unwrap().code(), Some(130));
+        assert!(!children.iter().any(|child| runs(*child)), "a peer process is left");
+        assert!(namespaces_of(process) == 0 && !file.0.exists(), "something is left");
     }
 
     fn a_kill_leaves_no_process(options: &[&str], until: &str) {

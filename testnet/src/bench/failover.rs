@@ -236,6 +236,7 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
                     | Answer::Created { .. }
                     | Answer::Status(_)
                     | Answer::Holding
+                    | Answer::Searched { .. }
                     | Answer::Fates { .. }
                     | Answer::TradeFailed { .. }
                     | Answer::ListsCreated { .. }
@@ -264,9 +265,7 @@ struct Found {
 async fn check(peers: &mut Peers, objects: u64, part: &mut Part) -> Result<()> {
     let live = peers.exchange.live();
     let settled = |answer: &Answer| if let Answer::Settled(settled) = answer { Some(settled.clone()) } else { None };
-    let address = peers.address_to_join().context("no peer is left to join")?;
-    let meeting = &peers.meeting;
-    let auditor = Auditor::join(&meeting.mesh, meeting.secret.clone(), &address, live.len()).await?;
+    let auditor = Auditor::join(peers).await?;
     let mut found = Err(anyhow!("objects were still on their way"));
     for _ in 0..LOOKS_MAX {
         // At first also so that every peer has told its clock.

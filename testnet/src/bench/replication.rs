@@ -282,9 +282,10 @@ fn cpu_time() -> Result<f64> {
         replicas: u8::try_from(REPLICAS)?,
         mode: Mode::Mesh,
         dump: None,
+        only: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match runtime.block_on(testnet::run(&options, std::future::pending()))? {
+    match runtime.block_on(testnet::run(&options, None, std::future::pending()))? {
         Ended::Interrupted(_) => bail!("interrupted"),
         Ended::Reported(report) => {
             // Without partners elsewhere there are no transfers to demand.
