@@ -8,7 +8,7 @@ use crate::host::{Shared, count_and_should_log};
 use crate::notice::{Notice, Observer};
 use crate::transport::{Event, Handler};
 use driftmesh_model::{Incarnation, PeerId, codec};
-use driftmesh_peer::{Envelope, Introduction};
+use driftmesh_peer::{Envelope, Introduction, Peer};
 use std::sync::{Arc, Weak};
 
 /// The transport's handler. It holds the peer weakly: the transport belongs to the peer, not the other way round.
@@ -93,6 +93,10 @@ impl Handler for Inbound {
                 }
                 let address = address.map(|address| address.to_string());
                 self.tell(Notice::Refused { peer, address, reason, by_remote });
+            }
+            Event::Superseded { by } => {
+                shared.step(Peer::superseded);
+                self.tell(Notice::Superseded { by });
             }
             Event::OtherMesh { reason, address } => {
                 self.tell(Notice::OtherMesh { reason, address: address.map(|address| address.to_string()) });

@@ -55,6 +55,12 @@ pub enum Notice {
         /// Whether the other side refused.
         by_remote: bool,
     },
+    /// A member has refused this peer, because a newer process with the same key was admitted after it. This one takes no
+    /// part any more: its transactions end with `Error::Superseded`.
+    Superseded {
+        /// The member.
+        by: PeerId,
+    },
     /// Another mesh is within reach, on the same network or because a peer of it came here. Its peers and ours refuse
     /// each other. Told once for each mesh, of 64 at most.
     OtherMesh {

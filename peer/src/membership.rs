@@ -162,6 +162,15 @@ impl Peer {
         self.begin_republishing();
     }
 
+    /// A member has refused this peer, because a newer process with its key was admitted after it. R9: the mesh counts on
+    /// that one; whatever this one leads is led by others, or soon is, and what it did from now on would be lost.
+    pub fn superseded(&mut self, now: Now) {
+        self.now = now;
+        self.is_superseded = true;
+        // Who waits is told at once.
+        self.wakes.extend(self.txns.iter().map(|txn| txn.id).collect::<Vec<_>>());
+    }
+
     /// A group has ended: its founder need not be remembered if it is gone too.
     pub(crate) fn forget_members_of(&mut self, group: GroupId) {
         self.members.retain(|_, member| member.connected || member.group != group);

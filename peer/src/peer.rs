@@ -147,6 +147,8 @@ pub struct Peer {
     pub(crate) arrivals: Arrivals,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) draining: bool,
+    /// Another process with this peer's key was admitted after it: nothing begins or commits here any more (R9).
+    pub(crate) is_superseded: bool,
     pub(crate) ids_drawn: u64,
     /// Lookups begun so far.
     pub(crate) lookups: u64,
@@ -232,6 +234,7 @@ impl Peer {
             arrivals: Arrivals::default(),
             subscriptions: Subscriptions::default(),
             draining: false,
+            is_superseded: false,
             ids_drawn: 0,
             lookups: 0,
             metrics: Metrics::default(),

@@ -114,6 +114,9 @@ pub enum StepError {
         /// How far it is ahead, ms; negative when it is behind.
         ahead_ms: i64,
     },
+    /// Another process is this peer now.
+    #[error("a newer process uses the key of this peer, and the mesh counts on that one")]
+    Superseded,
     /// A snapshot only reads.
     #[error("a snapshot only reads; write in a transaction")]
     ReadOnly,
@@ -134,9 +137,13 @@ impl Peer {
     /// Begins a transaction. Its first attempt has its snapshot at once.
     ///
     /// # Errors
-    /// `Busy` when too many are open, `Leaving` when the peer is about to go, `ClockOff` when its clock is wrong.
+    /// `Busy` when too many are open, `Leaving` when the peer is about to go, `ClockOff` when its clock is wrong,
+    /// `Superseded` when another process is this peer now.
     pub fn begin(&mut self, now: Now, begin: Begin) -> Result<TxnId, StepError> {
         self.now = now;
+        if self.is_superseded {
+            return Err(StepError::Superseded);
+        }
         if self.draining {
             return Err(StepError::Leaving);
         }
@@ -519,6 +526,9 @@ impl Peer {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
+        }
+        if self.is_superseded {
+            return Err(StepError::Superseded);
         }
         if !txn_writes.writes.is_empty() {
             if self.group.is_retired() {

@@ -133,6 +133,12 @@ pub enum Event {
         /// Whether the other side refused.
         by_remote: bool,
     },
+    /// A member has refused this peer for a newer process with the same key. All connections end; the transport has
+    /// stopped.
+    Superseded {
+        /// The member.
+        by: PeerId,
+    },
     /// Something happened between this peer and a fresh one, while both have no mesh.
     Fresh {
         /// The other.

@@ -62,6 +62,8 @@ struct State {
     /// Places promised to peers that are about to be admitted.
     reserved: usize,
     superseded: VecDeque<(PeerId, u64)>,
+    /// The incarnation of each peer that was admitted last.
+    last: HashMap<PeerId, u64>,
     listening: Vec<Multiaddr>,
     /// The links to fresh peers, each with a number that tells it from those it replaced.
     fresh: HashMap<PeerId, (u64, FreshLink)>,
@@ -72,6 +74,21 @@ struct State {
     other_meshes: HashSet<(String, Option<Genesis>)>,
     /// The last address by which each connected peer came or was dialled.
     endpoints: HashMap<PeerId, Multiaddr>,
+}
+
+impl State {
+    /// A peer is admitted: whatever was admitted under its key before, connected or not, is so no more.
+    fn supersede(&mut self, peer: PeerId, incarnation: u64) {
+        if self.last.len() >= SUPERSEDED_REMEMBERED && !self.last.contains_key(&peer) {
+            // Peers have keys of their own as a rule: what is forgotten matters only for one that is used twice.
+            self.last.clear();
+        }
+        let Some(former) = self.last.insert(peer, incarnation).filter(|former| *former != incarnation) else { return };
+        self.superseded.push_back((peer, former));
+        if self.superseded.len() > SUPERSEDED_REMEMBERED {
+            self.superseded.pop_front();
+        }
+    }
 }
 
 /// What all tasks of one transport share.
@@ -270,16 +287,8 @@ impl Shared {
     /// When the transport shuts down meanwhile.
     pub(super) async fn admit(&self, session: Session) -> Result<Arc<Session>, RefuseReason> {
         // The turn for the handshake makes this the only task that can insert a session of this peer.
+        self.lock().supersede(session.peer, session.incarnation);
         while let Some(old) = self.session(&session.peer) {
-            if old.incarnation != session.incarnation {
-                let mut state = self.lock();
-                if !state.superseded.contains(&(old.peer, old.incarnation)) {
-                    state.superseded.push_back((old.peer, old.incarnation));
-                }
-                if state.superseded.len() > SUPERSEDED_REMEMBERED {
-                    state.superseded.pop_front();
-                }
-            }
             old.replaced.set();
             old.ended.wait().await;
         }
@@ -292,6 +301,11 @@ impl Shared {
         self.lock().fresh.remove(&session.peer);
         sessions.insert(session.peer, Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Whether a peer was admitted before, and so has proved the secret.
+    pub(super) fn was_admitted(&self, peer: &PeerId) -> bool {
+        self.lock().last.contains_key(peer)
     }
 
     /// Ends a session: nothing can be sent to it from now on.
@@ -355,5 +369,25 @@ impl Shared {
     /// The addresses that are told to others: the configured ones, else those of the listeners.
     pub(super) fn addresses(&self) -> Vec<Multiaddr> {
         if self.local.advertise.is_empty() { self.lock().listening.clone() } else { self.local.advertise.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_incarnation_before_the_last_one_is_superseded_also_if_it_was_gone_when_the_last_one_came() {
+        let mut state = State::default();
+        let peer = |byte| PeerId::from_bytes([byte; 32]);
+        for incarnation in [1, 1, 2] {
+            state.supersede(peer(1), incarnation);
+        }
+        state.supersede(peer(2), 3);
+        assert_eq!(state.superseded, [(peer(1), 1)]);
+        for number in 0..2 * SUPERSEDED_REMEMBERED as u64 {
+            state.supersede(peer(3), number);
+        }
+        assert_eq!(state.superseded.len(), SUPERSEDED_REMEMBERED);
     }
 }

@@ -59,6 +59,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Left { .. }
+            | Event::Superseded { .. }
             | Event::Fresh { .. }
             | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
@@ -74,6 +75,7 @@ impl Recorder {
             Event::Listening { .. }
             | Event::Admitted { .. }
             | Event::Refused { .. }
+            | Event::Superseded { .. }
             | Event::Fresh { .. }
             | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
@@ -96,6 +98,7 @@ impl Recorder {
                 Event::Listening { .. }
                 | Event::Fresh { .. }
                 | Event::Refused { .. }
+                | Event::Superseded { .. }
                 | Event::OtherMesh { .. }
                 | Event::Unreachable { .. }
                 | Event::ListenFailed { .. } => {}
@@ -219,6 +222,7 @@ async fn an_admission_tells_hello_incarnation_addresses_and_genesis() {
         Event::Listening { .. }
         | Event::Left { .. }
         | Event::Refused { .. }
+        | Event::Superseded { .. }
         | Event::Fresh { .. }
         | Event::OtherMesh { .. }
         | Event::Unreachable { .. }
@@ -495,6 +499,8 @@ async fn run_two_processes_with_one_key(seed_key: Keypair, keypair: Keypair) {
     })
     .await;
     until("the newer one is admitted", || newer.peers() == [seed.local_peer()]).await;
+    until("the older one is told", || older_told.count(|event| matches!(event, Event::Superseded { .. })) == 1).await;
+    until("it is alone", || older.peers().is_empty()).await;
     seed_told.assert_turns();
     assert_eq!(seed_told.leavings(), [LeaveReason::Replaced]);
 }
@@ -545,6 +551,7 @@ impl Recorder {
             | Event::Admitted { .. }
             | Event::Left { .. }
             | Event::Refused { .. }
+            | Event::Superseded { .. }
             | Event::OtherMesh { .. }
             | Event::Unreachable { .. }
             | Event::ListenFailed { .. } => None,

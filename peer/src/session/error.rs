@@ -130,6 +130,12 @@ pub enum Error {
         /// What the panic said.
         message: String,
     },
+    /// A newer process uses the key of this peer, and was admitted to the mesh: this one takes no part any more. Nothing
+    /// took effect. Stop this process, and give each a key of its own.
+    #[error(
+        "a newer process uses the key of this peer, and the mesh counts on that one; stop this one, and give each a key of its own"
+    )]
+    Superseded,
     /// The runtime that ran the transaction was shut down before it ended.
     #[error("`{kind}` did not end before its runtime was shut down; nothing of it took effect")]
     RuntimeStopped {
@@ -205,6 +211,7 @@ impl Error {
     pub(crate) fn of_begin(error: StepError) -> Self {
         match error {
             StepError::Leaving => Self::Leaving,
+            StepError::Superseded => Self::Superseded,
             StepError::ClockOff { ahead_ms } => Self::ClockOff { ahead_ms },
             StepError::Failed(_)
             | StepError::Expired
@@ -242,6 +249,7 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::Superseded
             | Self::TooManySubscriptions
             | Self::TooManyWatches
             | Self::Panicked { .. }
@@ -278,6 +286,7 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::Leaving
+            | Self::Superseded
             | Self::TooManySubscriptions
             | Self::TooManyWatches
             | Self::Panicked { .. }

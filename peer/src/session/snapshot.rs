@@ -166,6 +166,7 @@ impl<H: Host> Snapshot<H> {
             | StepError::ReadOnly
             | StepError::Busy
             | StepError::ClockOff { .. }
+            | StepError::Superseded
             | StepError::Leaving => Error::SnapshotExpired,
         }
     }

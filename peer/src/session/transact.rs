@@ -93,6 +93,7 @@ impl<H: Host> Open<H> {
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
+            StepError::Superseded => Error::Superseded,
             StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
             StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
         }

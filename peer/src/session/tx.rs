@@ -116,6 +116,7 @@ impl<H: Host> Tx<H> {
             StepError::TooManyObjects => Error::TooManyObjects,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
+            StepError::Superseded => Error::Superseded,
             StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
             // The transaction loop replaces this by `Deadline`, which says more.
             StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
