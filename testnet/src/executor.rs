@@ -15,12 +15,14 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Answers that wait for others, so that many go in one write.
 const TOGETHER_MAX: usize = 16;
+/// How long a trade takes at a peer that takes no part any more, so that its bots do not try it over and over.
+const SUPERSEDED_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all bots' tasks share.
 #[derive(Debug)]
@@ -82,6 +84,11 @@ impl Shared {
         let said = match done {
             Ok(done) => committed(&done, nanos),
             Err(Error::Deadline { .. }) => Said::Deadline,
+            // A copy of this process has taken its place: nothing took effect, and the bots are about to be sent elsewhere.
+            Err(Error::Superseded) => {
+                tokio::time::sleep(SUPERSEDED_PAUSE).await;
+                Said::Deadline
+            }
             Err(error) => {
                 return self.fail(&order, error.to_string(), error.outcome() == Outcome::Aborted);
             }

@@ -102,9 +102,9 @@ fn told(receipt: &Receipt, committed: impl FnOnce(String) -> Told) -> Told {
     }
 }
 
-/// Deadlines are part of the work; no other error is.
+/// Deadlines are part of the work, and that a copy of this process has taken its place; no other error is.
 #[expect(clippy::needless_pass_by_value, reason = "it is the last use of the error")]
 fn failed(error: Error) -> Told {
-    let is_expected = matches!(error, Error::Deadline { .. });
+    let is_expected = matches!(error, Error::Deadline { .. } | Error::Superseded);
     Told::Failed { error: (!is_expected).then(|| error.to_string()), aborted: error.outcome() == Outcome::Aborted }
 }

@@ -62,6 +62,8 @@ struct State {
     /// Places promised to peers that are about to be admitted.
     reserved: usize,
     superseded: VecDeque<(PeerId, u64)>,
+    /// Whether a member has said that this peer's own incarnation is superseded.
+    is_superseded: bool,
     /// The incarnation of each peer that was admitted last.
     last: HashMap<PeerId, u64>,
     listening: Vec<Multiaddr>,
@@ -303,9 +305,11 @@ impl Shared {
         Ok(session)
     }
 
-    /// Whether a peer was admitted before, and so has proved the secret.
-    pub(super) fn was_admitted(&self, peer: &PeerId) -> bool {
-        self.lock().last.contains_key(peer)
+    /// A peer says that this one is superseded. Returns whether it is so from now on: a peer that was admitted before has
+    /// proved the secret; anybody else could stop peers by saying so.
+    pub(super) fn is_superseded_now(&self, by: &PeerId) -> bool {
+        let mut state = self.lock();
+        state.last.contains_key(by) && !std::mem::replace(&mut state.is_superseded, true)
     }
 
     /// Ends a session: nothing can be sent to it from now on.

@@ -184,9 +184,8 @@ pub(super) fn tell_refused(
     tracing::info!(peer = ?peer, address = ?address, by_remote, %reason, "peer refused");
     let is_superseded = by_remote && reason == RefuseReason::DuplicateIncarnation;
     shared.handler.event(Event::Refused { peer, address, reason, by_remote });
-    // Only a member can say so: anybody else could stop peers by it.
-    if let Some(by) = peer.filter(|peer| is_superseded && shared.was_admitted(peer)) {
-        tracing::error!(%by, "a newer process uses the key of this peer, and the mesh counts on that one: this one takes no part any more");
+    if let Some(by) = peer.filter(|peer| is_superseded && shared.is_superseded_now(peer)) {
+        tracing::error!(%by, "a newer process uses the key of this peer: this one takes no part any more");
         shared.handler.event(Event::Superseded { by });
         shared.close();
         shared.stop.set();
