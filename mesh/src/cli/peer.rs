@@ -390,10 +390,12 @@ impl Running {
             tokio::select! {
                 () = self.signals.next() => return End::Signal,
                 Some(request) = self.requests.recv() => return End::Asked(request),
-                Some(notice) = self.notices.recv() => match notice {
-                    Notice::Superseded { by } => return End::Superseded(by),
-                    notice => self.show(notice),
-                },
+                Some(notice) = self.notices.recv() => {
+                    if let Notice::Superseded { by } = notice {
+                        return End::Superseded(by);
+                    }
+                    self.show(notice);
+                }
             }
         }
     }
