@@ -19,7 +19,7 @@ use std::thread::Thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long the timer task sleeps when the core wants no timer.
+/// How long the thread of the timers sleeps when the core wants none.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
 
 /// How often somebody who waits in virtual time looks again.

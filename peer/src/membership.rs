@@ -167,8 +167,8 @@ impl Peer {
     pub fn superseded(&mut self, now: Now) {
         self.now = now;
         self.is_superseded = true;
-        // Who waits is told at once.
-        self.wakes.extend(self.txns.iter().map(|txn| txn.id).collect::<Vec<_>>());
+        // Whoever waits in a step hears it in the next one.
+        self.wakes.extend(self.txns.iter().map(|txn| txn.id));
     }
 
     /// A group has ended: its founder need not be remembered if it is gone too.

@@ -20,7 +20,7 @@ const SWAP_FOR: u64 = 10;
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What a leader remembers while it mends one group.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Mending {
     /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
     tails: VecDeque<Lsn>,
@@ -268,11 +268,12 @@ impl Peer {
         let now = self.now.mono;
         let Some(group) = self.led(id).filter(|group| group.id() == self.group.id()) else { return };
         let present = group.consensus().membership();
-        let Mending { swap_at, swap, .. } = self.mending.get(&id).cloned().unwrap_or_default();
+        let (swap_at, swap) = self.mending.get(&id).map_or((None, None), |mending| (mending.swap_at, mending.swap));
         let goes_on = |swap: &Swap| {
-            let comes = self.members.get(&swap.comes.peer);
-            let comes = comes.filter(|member| member.incarnation == swap.comes.incarnation && member.connected);
-            comes.is_some_and(|member| member.draining == 0)
+            let is_it = |(peer, known): (&PeerId, &Member)| {
+                (*peer, known.incarnation) == (swap.comes.peer, swap.comes.incarnation)
+            };
+            self.live_members().any(is_it)
                 && !self.has_refused(id, &swap.comes.peer)
                 && present.contains(&swap.goes)
                 && now.since(swap.since) < Micros(self.config.replace_after.0 * SWAP_FOR)

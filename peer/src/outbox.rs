@@ -46,8 +46,8 @@ struct Grants {
     grants: Vec<Grant>,
 }
 
-/// What depends on one position; zero for nothing.
-fn needs_of(group: GroupId, lsn: Lsn) -> Needs {
+/// What depends on one position needs; zero for nothing.
+pub(crate) fn needs_of(group: GroupId, lsn: Lsn) -> Needs {
     if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] }
 }
 

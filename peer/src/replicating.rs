@@ -2,7 +2,7 @@
 
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
-use crate::outbox::Needs;
+use crate::outbox::{Needs, needs_of};
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
@@ -136,7 +136,7 @@ impl Peer {
 
     /// What something that depends on one position needs.
     pub(crate) fn needs_of(&self, group: GroupId, lsn: Lsn) -> Needs {
-        if is_stable_in(&self.group, &self.followed, group, lsn) { Needs::new() } else { vec![(group, lsn)] }
+        needs_of(group, self.unless_stable(group, lsn))
     }
 
     /// A member of a group has said something.

@@ -226,6 +226,9 @@ impl Peer {
         self.now = now;
         let txn = self.txns.get_mut(id).ok_or(StepError::Ended)?;
         txn.last_step = now.mono;
+        if self.is_superseded {
+            return Err(StepError::Superseded);
+        }
         if now.mono >= txn.deadline && txn.status != Status::Expired {
             self.expire(id);
             return Err(StepError::Expired);
@@ -526,9 +529,6 @@ impl Peer {
         match self.enter(now, id) {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
-        }
-        if self.is_superseded {
-            return Err(StepError::Superseded);
         }
         if !txn_writes.writes.is_empty() {
             if self.group.is_retired() {

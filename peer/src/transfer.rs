@@ -7,7 +7,7 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp, Value};
+use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
 use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 
@@ -91,14 +91,16 @@ impl Peer {
         let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
         let (mut spared, mut bytes) = (false, 0);
         let mut granted = |version: &Version| {
-            bytes += version.value.as_ref().map_or(0, Value::len);
             let value = match &version.value {
                 None => GrantedValue::Deleted,
                 Some(value) if have.is_some() && value.len() >= 256 && have == Some(value.hash()) => {
                     spared = true;
                     GrantedValue::Hash(value.hash())
                 }
-                Some(value) => GrantedValue::Whole(value.clone()),
+                Some(value) => {
+                    bytes += value.len();
+                    GrantedValue::Whole(value.clone())
+                }
             };
             GrantedVersion { commit: version.commit, value }
         };

@@ -19,6 +19,29 @@ fn paused_until_deposed(mesh: &Mesh) -> usize {
 }
 
 #[test]
+fn who_is_superseded_begins_reads_and_commits_nothing_more_and_nobody_waits_there() {
+    let mesh = Mesh::replicated(4, 2);
+    let (object, other, remote) = (mesh.create_known(0, 1), mesh.create_known(0, 10), mesh.create_known(1, 5));
+    mesh.run(100);
+    let (writer, reader, waiter) = (mesh.begin(0, "writer"), mesh.begin(0, "reader"), mesh.begin(0, "waiter"));
+    ready(mesh.intend(writer, &[object])).unwrap();
+    mesh.rule(Rule::Hold, harness::is_grant);
+    assert!(mesh.intend(waiter, &[remote]).is_pending());
+    mesh.settle();
+    mesh.step(0, driftmesh_peer::Peer::superseded);
+    assert_eq!(mesh.commit_amount(writer, object, 2), Err(StepError::Superseded));
+    assert_eq!(mesh.read(reader, other), Poll::Ready(Err(StepError::Superseded)));
+    assert_eq!(mesh.intend(waiter, &[remote]), Poll::Ready(Err(StepError::Superseded)));
+    let begun = mesh.step(0, |peer, now| {
+        let kind = driftmesh_peer::TaskKind::new("late");
+        let (deadline, age, recent) = (Micros::from_millis(100), None, None);
+        peer.begin(now, driftmesh_peer::Begin { kind, deadline, age, read_only: true, recent })
+    });
+    assert_eq!(begun, Err(StepError::Superseded));
+    assert_eq!(mesh.newest(object), Some(1));
+}
+
+#[test]
 fn a_paused_founder_wakes_up_deposed_and_works_on() {
     let mesh = Mesh::replicated(4, 2);
     let (object, other, remote) = (mesh.create_known(0, 1), mesh.create_known(0, 10), mesh.create_known(1, 5));

@@ -64,6 +64,41 @@ fn a_duplicated_grant_is_adopted_once_and_answered_twice() {
     assert!(nothing_in_transit(&mesh));
 }
 
+/// How many grants each message with grants carries.
+fn gathered(mesh: &Mesh) -> Vec<usize> {
+    let count = |flight: &Flight| if let Message::Grants { grants } = flight.message() { grants.len() } else { 0 };
+    mesh.sent(is_grant).iter().map(count).collect()
+}
+
+#[test]
+fn what_one_step_grants_leaves_in_one_message_when_the_last_departure_is_stable_and_is_answered_in_one() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects: Vec<ObjectId> = (0..5).map(|amount| mesh.create_known(0, amount)).collect();
+    mesh.run(100);
+    // It knows where they are, so it asks for them at once.
+    objects.iter().for_each(|object| assert!(mesh.get(3, *object).is_some()));
+    mesh.hold_entries(0);
+    let txn = mesh.begin(3, "all");
+    assert!(mesh.intend(txn, &objects).is_pending());
+    mesh.settle();
+    assert_eq!(gathered(&mesh), [0; 0], "no departure is stable");
+    mesh.take_held().into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.release();
+    mesh.intend_wait(txn, &objects).unwrap();
+    mesh.run(10);
+    assert_eq!((gathered(&mesh), mesh.sent(is_grant_answer).len()), (vec![5], 1));
+}
+
+#[test]
+fn a_message_of_grants_is_cut_where_it_is_large() {
+    let mesh = Mesh::new(2);
+    let value = |byte: u8| driftmesh_model::Value::from_slice(&vec![byte; 150 << 10]);
+    let objects = mesh.create_values(0, &(1..=5).map(value).collect::<Vec<_>>());
+    let txn = mesh.begin(1, "all");
+    mesh.intend_wait(txn, &objects).unwrap();
+    assert_eq!(gathered(&mesh), [2, 2, 1]);
+}
+
 #[test]
 fn a_lost_acknowledgement_is_given_again() {
     let mesh = Mesh::new(2);

@@ -12,6 +12,7 @@ use crate::net::links::{Effect, LinkFault, Which};
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Answer, Order};
 use anyhow::{Context, Result};
+use driftmesh::transport::RefuseReason;
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,8 +29,6 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 const WAITING: Duration = Duration::from_secs(1);
 /// After so long the former of two processes of one peer must know that there is another.
 const FENCED_WITHIN: Duration = Duration::from_secs(4);
-/// What it says then.
-const FENCED: &str = "a newer process uses the same peer key";
 /// How often it is looked whether all groups are whole.
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is looked whether the ledger is long.
@@ -271,10 +270,11 @@ impl Course {
                 peers.exchange.deserted(copied.original);
             }
         }
+        let fenced = RefuseReason::DuplicateIncarnation.to_string();
         for over in copied.extract_if(.., |copied| copied.at.elapsed() >= FENCED_WITHIN) {
             let (original, name) = (over.original, number_of(over.original));
             let told = peers.child(original)?.error_lines();
-            match told.iter().find(|line| line.contains(FENCED)) {
+            match told.iter().find(|line| line.contains(&fenced)) {
                 Some(line) => peers.exchange.tell(format!("the former process of {name} said: {line}")),
                 // It was cut off, and dies so.
                 None if over.in_peace_since.elapsed() < FENCED_WITHIN => {}

@@ -44,7 +44,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<bool> {
             Ok(summary) => output::line(&format!("{}: valid: {summary}", file.display())),
             Err(rejected) => {
                 invalid += 1;
-                tell(file, &rejected);
+                told(file, &rejected).iter().for_each(|line| output::line(line));
             }
         }
     }
@@ -54,18 +54,14 @@ pub(crate) fn run(options: &CheckOptions) -> Result<bool> {
 
 /// What is wrong with the histories in a folder, for people; nothing when all are valid.
 pub(crate) fn faults_in(folder: &Path) -> Result<Vec<String>> {
-    let mut told = Vec::new();
+    let mut wrong = Vec::new();
     for (file, format) in histories(folder)? {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        match check(format, &text) {
-            Ok(_) => {}
-            Err(Rejected::BadFile(bad)) => told.push(format!("{}: no history: {bad}", file.display())),
-            Err(Rejected::Invalid(faults)) => {
-                told.extend(faults.iter().take(TOLD_MAX).map(|fault| format!("{}: VIOLATION: {fault}", file.display())))
-            }
+        if let Err(rejected) = check(format, &text) {
+            wrong.append(&mut told(&file, &rejected));
         }
     }
-    Ok(told)
+    Ok(wrong)
 }
 
 /// The histories at a path: a file, or all those in a folder.
@@ -113,17 +109,18 @@ fn check(format: Format, text: &str) -> Result<String, Rejected> {
     }
 }
 
-fn tell(file: &Path, rejected: &Rejected) {
+/// Why a file is rejected, for people.
+fn told(file: &Path, rejected: &Rejected) -> Vec<String> {
     let file = file.display();
     match rejected {
-        Rejected::BadFile(bad) => output::line(&format!("{file}: no history: {bad}")),
+        Rejected::BadFile(bad) => vec![format!("{file}: no history: {bad}")],
         Rejected::Invalid(faults) => {
-            for fault in faults.iter().take(TOLD_MAX) {
-                output::line(&format!("{file}: VIOLATION: {fault}"));
-            }
+            let mut told: Vec<String> =
+                faults.iter().take(TOLD_MAX).map(|fault| format!("{file}: VIOLATION: {fault}")).collect();
             if faults.len() > TOLD_MAX {
-                output::line(&format!("{file}: {} violations in all", faults.len()));
+                told.push(format!("{file}: {} violations in all", faults.len()));
             }
+            told
         }
     }
 }

@@ -327,8 +327,6 @@ enum End {
     Signal,
     /// A client of the control socket.
     Asked(Request),
-    /// Another process is this peer now.
-    Superseded(PeerId),
 }
 
 /// A peer that runs, and what it listens to.
@@ -390,12 +388,7 @@ impl Running {
             tokio::select! {
                 () = self.signals.next() => return End::Signal,
                 Some(request) = self.requests.recv() => return End::Asked(request),
-                Some(notice) = self.notices.recv() => {
-                    if let Notice::Superseded { by } = notice {
-                        return End::Superseded(by);
-                    }
-                    self.show(notice);
-                }
+                Some(notice) = self.notices.recv() => self.show(notice),
             }
         }
     }
@@ -465,13 +458,6 @@ impl Running {
     async fn end(mut self, end: End) -> Exit {
         let (request, ask) = match end {
             End::Signal => (None, Ask::Leave),
-            End::Superseded(by) => {
-                complain(&format!(
-                    "refused by peer {by}: a newer process uses the key of this peer, and the mesh counts on that one; \
-                     give each process a key of its own"
-                ));
-                return Exit::Refused;
-            }
             End::Asked(request) => {
                 let ask = request.ask;
                 (Some(request), ask)
