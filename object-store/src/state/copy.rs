@@ -141,8 +141,7 @@ impl Slots {
             let slot = self.cursor;
             let is_part = self.first_change(slot);
             self.cursor += 1;
-            let object = state.slots.get(slot).copied().flatten();
-            if let Some(stored) = object.filter(|_| is_part).and_then(|object| state.owned(object)) {
+            if let Some(stored) = state.objects.at(slot).filter(|_| is_part) {
                 let item = CopiedObject::of(stored);
                 room = room.saturating_sub(item.cost());
                 slice.objects.push(item);
@@ -185,8 +184,8 @@ impl State {
             },
             slots: Slots {
                 cursor: 0,
-                end: self.slots.len(),
-                changed: vec![0; self.slots.len().div_ceil(64)],
+                end: self.objects.slots(),
+                changed: vec![0; self.objects.slots().div_ceil(64)],
                 images: VecDeque::new(),
             },
         }));

@@ -125,7 +125,7 @@ impl State {
 
     /// Whether nothing was applied yet.
     fn is_untouched(&self) -> bool {
-        self.applied == Lsn::ZERO && self.slots.is_empty()
+        self.applied == Lsn::ZERO && self.objects.slots() == 0
     }
 
     fn finish(&mut self, head: &Head) {
@@ -157,7 +157,7 @@ impl State {
 
     fn install_object(&mut self, head: &Head, item: CopiedObject) -> Result<(), BadSlice> {
         let CopiedObject { object, epoch, changed, versions, low_water } = item;
-        if self.objects.contains_key(&object) {
+        if self.objects.contains(object) {
             return Err(BadSlice::Twice(object));
         }
         let chain = Chain::from_versions(versions, low_water).ok_or(BadSlice::Versions(object))?;

@@ -11,6 +11,7 @@ mod compare;
 mod copy;
 mod grants;
 mod install;
+mod objects;
 mod prune;
 mod slice;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::{Chain, Entry, Fate, GrantLog, TermTable, Version, Write};
 use copy::Copying;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
 use install::Installing;
+use objects::Objects;
 use std::collections::{BTreeMap, VecDeque};
 use undo::{Kept, Unstable};
 
@@ -62,11 +64,8 @@ type GrantKey = (GroupId, u64);
 /// The state of a replica group after a prefix of its journal.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// The owned objects, each with its place in `slots`.
-    objects: LookupMap<ObjectId, (usize, Stored)>,
-    /// Their ids, in an order that repeats between runs.
-    slots: Vec<Option<ObjectId>>,
-    free: Vec<usize>,
+    /// The owned objects.
+    objects: Objects,
     in_transit: BTreeMap<GrantKey, InTransit>,
     /// The last grant of each object that is in transit.
     transit_index: LookupMap<ObjectId, GrantKey>,
@@ -124,9 +123,7 @@ impl State {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            objects: LookupMap::default(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            objects: Objects::default(),
             in_transit: BTreeMap::new(),
             transit_index: LookupMap::default(),
             sent: BTreeMap::new(),
@@ -237,7 +234,7 @@ impl State {
         let mut kept = Kept::Nothing;
         for write in writes {
             let version = Version { commit, value: write.value.clone() };
-            let Some((slot, stored)) = self.objects.get_mut(&write.object) else {
+            let Some((slot, stored)) = self.objects.get_mut(write.object) else {
                 let (object, epoch) = (write.object, Epoch::ZERO.next());
                 self.install(Stored { object, epoch, changed: lsn, chain: Chain::new(version) });
                 if keep {
@@ -246,7 +243,7 @@ impl State {
                 continue;
             };
             if let Some(copy) = &mut self.copy {
-                copy.object_changes(*slot, Some(stored));
+                copy.object_changes(slot, Some(stored));
             }
             let added = stored.chain.push(version, horizon);
             // Its chain is at hand: what nobody needs any more goes now, and beyond the budget a bit more.
@@ -279,38 +276,29 @@ impl State {
     }
 
     fn install(&mut self, stored: Stored) {
-        let object = stored.object;
-        self.count_move(object);
+        self.count_move(stored.object);
         self.superseded_cost += stored.chain.superseded_cost();
-        let slot = if let Some(slot) = self.free.pop() {
-            self.slots[slot] = Some(object);
-            slot
-        } else {
-            self.slots.push(Some(object));
-            self.slots.len() - 1
-        };
+        let (slot, former) = self.objects.insert(stored);
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, None);
         }
-        if let Some((former, replaced)) = self.objects.insert(object, (slot, stored)) {
-            self.vacate(former, &replaced);
+        if let Some((former, replaced)) = former {
+            self.vacated(former, &replaced);
         }
     }
 
     fn remove(&mut self, object: ObjectId) -> Option<Stored> {
-        let (slot, stored) = self.objects.remove(&object)?;
-        self.vacate(slot, &stored);
+        let (slot, stored) = self.objects.remove(object)?;
+        self.vacated(slot, &stored);
         Some(stored)
     }
 
-    /// Frees the slot of an object that is gone.
-    fn vacate(&mut self, slot: usize, stored: &Stored) {
+    /// An object is gone from its slot.
+    fn vacated(&mut self, slot: usize, stored: &Stored) {
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, Some(stored));
         }
         self.superseded_cost -= stored.chain.superseded_cost();
-        self.free.push(slot);
-        self.slots[slot] = None;
     }
 
     /// The position of the last entry applied.
@@ -370,7 +358,7 @@ impl State {
     /// The object, if its master is here.
     #[must_use]
     pub fn owned(&self, object: ObjectId) -> Option<&Stored> {
-        self.objects.get(&object).map(|(_, stored)| stored)
+        self.objects.get(object)
     }
 
     /// How many objects are owned, deleted ones included.
@@ -382,20 +370,17 @@ impl State {
     /// The owned objects in slot order from `cursor` on, each with the cursor that follows it. The order repeats
     /// between runs; an object that moves in or out during a scan may be missed or met.
     pub fn owned_from(&self, cursor: usize) -> impl Iterator<Item = (usize, &Stored)> {
-        self.slots
-            .iter()
-            .enumerate()
-            .skip(cursor)
-            .filter_map(|(slot, object)| Some((slot + 1, self.owned((*object)?)?)))
+        (cursor..self.objects.slots()).filter_map(|slot| Some((slot + 1, self.objects.at(slot)?)))
     }
 
     /// The owned objects in the next `slots` slots from `cursor` on, and where the next slice begins; `None` after
     /// the last one. Free slots count, so that the work is bounded.
     pub fn owned_slice(&self, cursor: usize, slots: usize) -> (impl Iterator<Item = &Stored>, Option<usize>) {
-        let from = cursor.min(self.slots.len());
-        let to = from.saturating_add(slots).min(self.slots.len());
-        let stored = self.slots[from..to].iter().filter_map(|object| self.owned((*object)?));
-        (stored, (to < self.slots.len()).then_some(to))
+        let end = self.objects.slots();
+        let from = cursor.min(end);
+        let to = from.saturating_add(slots).min(end);
+        let stored = (from..to).filter_map(|slot| self.objects.at(slot));
+        (stored, (to < end).then_some(to))
     }
 }
 

@@ -49,11 +49,11 @@ impl State {
             return;
         }
         let (horizon, stable) = (self.horizon(), self.stable_marks.commit);
-        for _ in 0..steps.min(self.slots.len()) {
-            self.prune_hand = (self.prune_hand + 1) % self.slots.len();
+        let slots = self.objects.slots();
+        for _ in 0..steps.min(slots) {
+            self.prune_hand = (self.prune_hand + 1) % slots;
             let excess = self.superseded_cost.saturating_sub(self.prune_budget);
-            let Some(Some(object)) = self.slots.get(self.prune_hand) else { continue };
-            let Some((_, stored)) = self.objects.get_mut(object) else { continue };
+            let Some(stored) = self.objects.at_mut(self.prune_hand) else { continue };
             let due = stored.chain.prune(horizon, PRUNED_PER_LOOK);
             let excess = excess.saturating_sub(due);
             let freed = due + stored.chain.prune_excess(excess, stable, PRUNED_PER_LOOK);
@@ -65,7 +65,7 @@ impl State {
     /// not stable.
     pub fn prune_object(&mut self, object: ObjectId, budget: usize) {
         let stable = self.stable_marks.commit;
-        if let Some((_, stored)) = self.objects.get_mut(&object) {
+        if let Some((_, stored)) = self.objects.get_mut(object) {
             self.superseded_cost -= stored.chain.prune_to_budget(budget, stable);
         }
     }

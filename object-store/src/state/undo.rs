@@ -179,9 +179,9 @@ impl State {
 
     fn unfold_commit(&mut self, writes: &[Write], kept: &Kept) {
         for (index, write) in writes.iter().enumerate().rev() {
-            let Some((slot, stored)) = self.objects.get_mut(&write.object) else { continue };
+            let Some((slot, stored)) = self.objects.get_mut(write.object) else { continue };
             if let Some(copy) = &mut self.copy {
-                copy.object_changes(*slot, Some(stored));
+                copy.object_changes(slot, Some(stored));
             }
             if let Some(cost) = stored.chain.pop() {
                 self.superseded_cost -= cost;
