@@ -24,10 +24,21 @@ pub(crate) const PEER_PROCESS: &str = "peer-process";
 pub(crate) const ZONE_SERVER: &str = "zone-server";
 /// Lines of a child's error output that are kept.
 const ERROR_LINES_MAX: usize = 100;
+/// Of those that tell of faults, the first ones are kept whatever follows.
+const FAULT_LINES_MAX: usize = 8;
 /// How long a child may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// What is read from a child at once, bytes.
 const READ_BYTES: usize = 64 << 10;
+
+/// What a child wrote to its error output.
+#[derive(Debug, Default)]
+struct ErrorOutput {
+    /// The last lines.
+    lines: VecDeque<String>,
+    /// The first lines of its log that are errors, and what it says of a panic.
+    faults: Vec<String>,
+}
 
 /// A running peer process.
 #[derive(Debug)]
@@ -36,7 +47,7 @@ pub(crate) struct Child {
     process: tokio::process::Child,
     way_in: Arc<WayIn>,
     answers: UnboundedReceiver<Result<Answer>>,
-    errors: Arc<Mutex<VecDeque<String>>>,
+    errors: Arc<Mutex<ErrorOutput>>,
     error_reader: JoinHandle<()>,
     is_stopped: bool,
 }
@@ -127,7 +138,12 @@ impl Child {
     /// What the process wrote to its error output, each line with its number before it.
     pub(crate) fn error_lines(&self) -> Vec<String> {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.iter().map(|line| format!("[peer {}] {line}", self.number)).collect()
+        errors.lines.iter().map(|line| format!("[peer {}] {line}", self.number)).collect()
+    }
+
+    /// What it logged as errors, and said of panics: nothing that a user, a disk or a network causes is among that.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).faults.clone()
     }
 
     /// Ends the process at once, by SIGKILL.
@@ -220,13 +236,43 @@ fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &Unbo
     exchange.gone(number);
 }
 
-async fn collect(output: ChildStderr, errors: Arc<Mutex<VecDeque<String>>>) {
+async fn collect(output: ChildStderr, errors: Arc<Mutex<ErrorOutput>>) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if errors.len() >= ERROR_LINES_MAX {
-            errors.pop_front();
+        if errors.faults.len() < FAULT_LINES_MAX && tells_of_a_fault(&line) {
+            errors.faults.push(line.clone());
         }
-        errors.push_back(line);
+        if errors.lines.len() >= ERROR_LINES_MAX {
+            errors.lines.pop_front();
+        }
+        errors.lines.push_back(line);
+    }
+}
+
+/// Whether a line of an error output is an error of the log, or tells of a panic.
+fn tells_of_a_fault(line: &str) -> bool {
+    line.split_whitespace().nth(1) == Some("ERROR") || line.contains("panicked at ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_of_a_fault;
+
+    #[test]
+    fn errors_of_the_log_and_panics_are_faults_and_nothing_else_is() {
+        for line in [
+            "2026-11-26T08:00:00.123456Z ERROR driftmesh::host: a message does not encode to=5",
+            "thread 'tokio-rt-worker' (7) panicked at peer/src/transfer.rs:3:5:",
+        ] {
+            assert!(tells_of_a_fault(line), "{line}");
+        }
+        for line in [
+            "2026-11-26T08:00:00.123456Z  WARN driftmesh::transport: a peer is gone error=ERROR",
+            "2026-11-26T08:00:00.123456Z  INFO driftmesh: joined",
+            "",
+        ] {
+            assert!(!tells_of_a_fault(line), "{line}");
+        }
     }
 }

@@ -15,6 +15,9 @@ use fastrand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How a peer logs that a newer process has its key.
+const FENCED: &str = "a newer process uses the key of this peer";
+
 /// How long a peer may take for an order that is not work.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Where peers listen that are in no network of their own.
@@ -414,6 +417,17 @@ impl Peers {
     /// What all processes wrote to their error outputs.
     pub(crate) fn error_lines(&self) -> Vec<String> {
         self.children.iter().flat_map(Child::error_lines).collect()
+    }
+
+    /// What the processes logged as errors and said of panics, killed ones included. A peer that found a newer process
+    /// with its key says so in an error: where such processes are started, that is right.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let is_wanted = |line: &String| self.network().is_some() && line.contains(FENCED);
+        let of = |child: &Child| {
+            let named = |line| format!("{} logged: {line}", number_of(child.number()));
+            child.faults().into_iter().filter(|line| !is_wanted(line)).map(named).collect::<Vec<_>>()
+        };
+        self.children.iter().flat_map(of).collect()
     }
 
     /// Ends all processes, whatever they do.

@@ -124,6 +124,7 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         }
     };
     troubles.append(&mut search_for_missing(peers, options.mode, &audit).await?);
+    troubles.append(&mut peers.faults());
     let exchange = &peers.exchange;
     let begun = exchange.begun();
     let outcome = Outcome {

@@ -189,6 +189,7 @@ async fn measure(peers: &mut Peers, objects: u64, fault: Fault) -> Result<Part> 
     }
     become_whole(&peers.exchange, &mut part.invalid).await?;
     check(peers, objects, &mut part).await?;
+    part.invalid.append(&mut peers.faults());
     Ok(part)
 }
 
