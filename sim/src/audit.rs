@@ -5,7 +5,6 @@ use crate::client::World;
 use crate::dump::{Register, Series};
 use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
-use crate::host::now_at;
 use crate::name_audit;
 use crate::watchers::{Last, Standing};
 use crate::world::Simulation;
@@ -91,7 +90,7 @@ pub(crate) fn replicas_differ(simulation: &Simulation, wrong: &mut Vec<String>) 
 pub(crate) fn what_is_open(simulation: &Simulation) -> String {
     let mut words = vec![format!("{} jobs", simulation.executor.unfinished())];
     for (index, peer) in simulation.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
-        let now = now_at(&simulation.clock, peer.wall_offset_us);
+        let now = peer.wall_clock.now(&simulation.clock);
         peer.host.look(|peer| {
             let status = peer.status(now);
             if peer.is_quiet() && status.may_stop {

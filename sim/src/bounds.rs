@@ -2,7 +2,6 @@
 //!
 //! At every fault and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
 
-use crate::host::now_at;
 use crate::world::Simulation;
 
 impl Simulation {
@@ -11,7 +10,7 @@ impl Simulation {
         let options = &self.options;
         let mut wrong = Vec::new();
         for (index, peer) in self.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
-            let status = peer.host.look(|core| core.status(now_at(&self.clock, peer.wall_offset_us)));
+            let status = peer.host.look(|core| core.status(peer.wall_clock.now(&self.clock)));
             let kept = [
                 ("objects that subscribers are told of", status.fed, options.fed_max),
                 ("hints", status.hints, options.records_max),

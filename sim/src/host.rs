@@ -1,7 +1,8 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
 
 use crate::requests::{Request, Requests};
-use driftmesh_model::{Micros, Now, PeerId, Timestamp, TxnId, TxnTimestamp};
+use crate::wall_clock::WallClock;
+use driftmesh_model::{Now, PeerId, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_peer::session::{Host, Wakers};
 use driftmesh_peer::{Commands, Peer, Receipt};
 use std::future::Future;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Where the wall clocks begin: 2026-01-01, us since the UNIX epoch.
-const WALL_START_US: u64 = 1_767_225_600_000_000;
+pub(crate) const WALL_START_US: u64 = 1_767_225_600_000_000;
 
 /// The virtual time of a world, us since its start, and the sleepers.
 #[derive(Debug, Default)]
@@ -58,8 +59,7 @@ struct Core {
 struct Inner {
     core: Mutex<Core>,
     clock: Arc<Clock>,
-    /// This peer's wall clock minus the true one, us.
-    wall_offset_us: i64,
+    wall_clock: WallClock,
     /// The peer's number in its world.
     index: usize,
     requests: Requests,
@@ -69,13 +69,6 @@ struct Inner {
 #[derive(Clone)]
 pub struct SimHost {
     inner: Arc<Inner>,
-}
-
-/// The time at a peer whose wall clock is off by so much.
-pub(crate) fn now_at(clock: &Clock, wall_offset_us: i64) -> Now {
-    let mono = clock.now_us();
-    let wall = (WALL_START_US + mono).saturating_add_signed(wall_offset_us);
-    Now { mono: Micros(mono), wall: Micros(wall) }
 }
 
 impl std::fmt::Debug for SimHost {
@@ -89,15 +82,15 @@ pub(crate) struct Place {
     pub(crate) index: usize,
     pub(crate) clock: Arc<Clock>,
     pub(crate) requests: Requests,
-    pub(crate) wall_offset_us: i64,
+    pub(crate) wall_clock: WallClock,
 }
 
 impl SimHost {
     pub(crate) fn new(place: Place, make: impl FnOnce(Now) -> Peer) -> Self {
-        let Place { index, clock, requests, wall_offset_us } = place;
-        let peer = make(now_at(&clock, wall_offset_us));
+        let Place { index, clock, requests, wall_clock } = place;
+        let peer = make(wall_clock.now(&clock));
         let core = Core { peer, wakers: Wakers::default(), commands: Vec::new(), steps: 0 };
-        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_offset_us, index, requests }) }
+        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_clock, index, requests }) }
     }
 
     /// Runs a future at this peer. It is polled in the world's order, and not while the peer stands still.
@@ -113,7 +106,7 @@ impl SimHost {
     /// The other peers that are connected to this one, sorted.
     #[must_use]
     pub fn members(&self) -> Vec<PeerId> {
-        let now = now_at(&self.inner.clock, self.inner.wall_offset_us);
+        let now = self.inner.wall_clock.now(&self.inner.clock);
         let members = self.look(|peer| peer.status(now).members);
         members.into_iter().filter(|member| member.connected).map(|member| member.peer).collect()
     }
@@ -160,7 +153,7 @@ impl SimHost {
     fn take<R>(&self, step: impl FnOnce(&mut Peer, Now) -> R, after: impl FnOnce(&R, &mut Wakers)) -> R {
         let (result, wakers) = {
             let mut core = self.lock();
-            let now = now_at(&self.inner.clock, self.inner.wall_offset_us);
+            let now = self.inner.wall_clock.now(&self.inner.clock);
             let result = step(&mut core.peer, now);
             after(&result, &mut core.wakers);
             let commands = core.peer.take_commands();

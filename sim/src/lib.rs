@@ -39,6 +39,7 @@ mod run;
 mod sessions;
 mod stage;
 mod trace;
+mod wall_clock;
 mod watchers;
 mod world;
 

@@ -4,9 +4,10 @@
 //! says otherwise every group keeps the majority of its voters, and the next crash waits until all groups are whole.
 
 use crate::client::{Client, World};
-use crate::host::{Clock, Place, SimHost, now_at};
+use crate::host::{Clock, Place, SimHost};
 use crate::options::Options;
 use crate::requests::Requests;
+use crate::wall_clock::WallClock;
 use crate::world::{Event, SimPeer, Simulation};
 use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
@@ -17,8 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-/// How far ahead the mad clock is, us.
-const MAD_CLOCK_AHEAD_US: i64 = 600_000_000;
 /// Failure domains that peers are spread over.
 const DOMAINS: u64 = 4;
 /// Clients at each peer that append to lists, where these are dumped.
@@ -52,15 +51,14 @@ impl MadeAt {
         let index = self.index;
         let id = peer_id(options.seed, index);
         let mad = options.mad_clock && index + 1 == options.peers;
-        let skew = i64::try_from(options.skew_us).unwrap_or(0);
-        let wall_offset_us = if mad { MAD_CLOCK_AHEAD_US } else { rng.i64(-skew..=skew) };
-        let host = self.host(new_config(options, rng, id, index == 0), wall_offset_us);
-        SimPeer { host, id, life: 1, wall_offset_us, timer_set: None, paused_until: 0, journals: 0, mad, gone: false }
+        let wall_clock = WallClock::draw(options, rng, mad);
+        let host = self.host(new_config(options, rng, id, index == 0), wall_clock.clone());
+        SimPeer { host, id, life: 1, wall_clock, timer_set: None, paused_until: 0, journals: 0, mad, gone: false }
     }
 
-    fn host(self, config: Config, wall_offset_us: i64) -> SimHost {
+    fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
         let Self { index, clock, requests } = self;
-        let place = Place { index, clock, requests, wall_offset_us };
+        let place = Place { index, clock, requests, wall_clock };
         SimHost::new(place, |now| Peer::new(config, now))
     }
 }
@@ -131,7 +129,7 @@ impl Simulation {
     /// Whether every peer says that one more may stop.
     pub(crate) fn all_whole(&self) -> bool {
         let may_stop = |peer: &SimPeer| {
-            let now = now_at(&self.clock, peer.wall_offset_us);
+            let now = peer.wall_clock.now(&self.clock);
             peer.host.look(|peer| peer.status(now).may_stop)
         };
         self.peers.iter().filter(|peer| !peer.gone && !peer.mad).all(may_stop)
@@ -223,7 +221,7 @@ impl Simulation {
         let config = new_config(&options, &mut self.rng, id, false);
         let made_at = MadeAt { index, clock: Arc::clone(&self.clock), requests: self.requests.clone() };
         let peer = &mut self.peers[index];
-        peer.host = made_at.host(config, peer.wall_offset_us);
+        peer.host = made_at.host(config, peer.wall_clock.clone());
         (peer.id, peer.timer_set, peer.paused_until, peer.gone) = (id, None, 0, false);
         peer.life += 2;
         for other in 0..self.peers.len() {

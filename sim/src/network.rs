@@ -1,4 +1,5 @@
-//! The network between simulated peers: loss, duplication, delay, reordering, one-way and full partitions.
+//! The network between simulated peers: loss, duplication, delay, reordering, slow peers, links that lose most of what
+//! they carry, one-way and full partitions, and such with a bridge.
 
 use crate::options::Options;
 use fastrand::Rng;
@@ -7,11 +8,20 @@ use std::collections::BTreeSet;
 /// Late messages take up to so much longer, us.
 pub(crate) const LATE_MAX_US: u64 = 2_000_000;
 
+/// What a bad link loses, in parts per thousand.
+const BAD_LOSS_PERMILLE: u16 = 700;
+/// How much longer the ways to and from a slow peer take.
+const SLOW_TIMES: u64 = 20;
+
 /// The state of all links.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     /// Directed pairs between which nothing passes.
     cut: BTreeSet<(usize, usize)>,
+    /// Directed pairs between which little passes.
+    bad: BTreeSet<(usize, usize)>,
+    /// Whose messages take long, both ways.
+    slow: Option<usize>,
     /// Whether messages are still lost, doubled and late.
     pub(crate) faulty: bool,
 }
@@ -24,12 +34,18 @@ impl Network {
     pub(crate) fn send(&self, rng: &mut Rng, options: &Options, from: usize, to: usize) -> Arrivals {
         let delay = |rng: &mut Rng, late: bool| {
             let late = if late { rng.u64(10_000..LATE_MAX_US) } else { 0 };
-            options.delay_min_us + rng.u64(0..=options.delay_spread_us) + late
+            let times = if self.slow.is_some_and(|slow| slow == from || slow == to) { SLOW_TIMES } else { 1 };
+            // No longer than what is very late anyway.
+            let way = (options.delay_min_us + rng.u64(0..=options.delay_spread_us)) * times;
+            way.min(LATE_MAX_US) + late
         };
         if !self.faulty {
             return vec![delay(rng, false)];
         }
         if self.cut.contains(&(from, to)) || rng.u16(..1_000) < options.loss_permille {
+            return Vec::new();
+        }
+        if self.bad.contains(&(from, to)) && rng.u16(..1_000) < BAD_LOSS_PERMILLE {
             return Vec::new();
         }
         let late = rng.u16(..1_000) < options.tail_permille;
@@ -41,25 +57,36 @@ impl Network {
         arrivals
     }
 
-    /// Cuts some links: one direction, one peer, or the peers in two halves.
+    /// Cuts some links: one direction, one peer, what one peer says or hears, or the peers in two halves, between which
+    /// one peer may still be heard. Or makes some bad.
     pub(crate) fn partition(&mut self, rng: &mut Rng, peers: usize) {
         let one = rng.usize(..peers);
-        match rng.u8(..3) {
+        match rng.u8(..6) {
             0 => {
                 self.cut.insert((one, rng.usize(..peers)));
             }
             1 => self.isolate(one, peers),
+            2 => self.cut.extend((0..peers).map(|other| (one, other))),
+            3 => self.cut.extend((0..peers).map(|other| (other, one))),
+            4 => {
+                let links = (0..peers).flat_map(|from| (0..peers).map(move |to| (from, to)));
+                self.bad.extend(links.filter(|_| rng.u8(..3) == 0));
+            }
             _ => {
                 let side: Vec<bool> = (0..peers).map(|_| rng.bool()).collect();
-                for left in 0..peers {
-                    for right in 0..peers {
-                        if side[left] != side[right] {
-                            self.cut.insert((left, right));
-                        }
-                    }
-                }
+                let bridge = rng.bool().then_some(one);
+                let links = (0..peers).flat_map(|left| (0..peers).map(move |right| (left, right)));
+                let is_cut = |(left, right): &(usize, usize)| {
+                    side[*left] != side[*right] && bridge != Some(*left) && bridge != Some(*right)
+                };
+                self.cut.extend(links.filter(is_cut));
             }
         }
+    }
+
+    /// All that a peer says and hears takes long.
+    pub(crate) const fn slow_down(&mut self, one: usize) {
+        self.slow = Some(one);
     }
 
     /// Cuts a peer off from all others.
@@ -82,11 +109,13 @@ impl Network {
 
     /// Whether no link is cut.
     pub(crate) fn is_whole(&self) -> bool {
-        self.cut.is_empty()
+        self.cut.is_empty() && self.bad.is_empty() && self.slow.is_none()
     }
 
     /// Mends all links.
     pub(crate) fn mend(&mut self) {
         self.cut.clear();
+        self.bad.clear();
+        self.slow = None;
     }
 }

@@ -94,6 +94,10 @@ pub struct Options {
     pub fault_every_us: u64,
     /// How far wall clocks differ, us, in both directions.
     pub skew_us: u64,
+    /// How much faster or slower than the true time wall clocks run at most, in parts per million.
+    pub drift_ppm: u32,
+    /// Whether wall clocks are set, forwards or backwards, while their peers run.
+    pub clock_jumps: bool,
     /// Whether one peer, which owns nothing at first, has a wall clock that is ten minutes ahead.
     pub mad_clock: bool,
     /// How many followers each group shall have.
@@ -150,6 +154,8 @@ pub struct Options {
     pub name_watchers: usize,
     /// Whether rubbish arrives beside messages.
     pub rubbish: bool,
+    /// Whether the ways to and from a peer take very long for a while.
+    pub slow_peers: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -224,6 +230,9 @@ impl Options {
             fed_max: pick(rng, &[1 << 14, 1 << 14, 3]),
             rubbish: rng.u8(..3) == 0,
             name_watchers: pick(rng, &[0, 0, 1, 2]),
+            drift_ppm: pick(rng, &[0, 0, 500, 5_000]),
+            clock_jumps: rng.bool(),
+            slow_peers: rng.u8(..3) == 0,
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -279,7 +288,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -296,6 +305,9 @@ impl fmt::Display for Options {
             self.lossy,
             self.stall_max_us,
             self.pace_us,
+            self.drift_ppm,
+            self.clock_jumps,
+            self.slow_peers,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }

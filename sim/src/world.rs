@@ -8,6 +8,7 @@ use crate::observer::{Look, Observer, Opening};
 use crate::options::Options;
 use crate::requests::{Request, Requests};
 use crate::trace::Trace;
+use crate::wall_clock::WallClock;
 use driftmesh_directory::HomeRing;
 use driftmesh_model::ObjectId;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
@@ -87,7 +88,7 @@ pub(crate) struct SimPeer {
     pub(crate) id: PeerId,
     /// How often it was started.
     pub(crate) life: u64,
-    pub(crate) wall_offset_us: i64,
+    pub(crate) wall_clock: WallClock,
     pub(crate) timer_set: Option<u64>,
     pub(crate) paused_until: u64,
     /// A number that stands for where all its journals were when they were looked at last.
@@ -526,8 +527,9 @@ impl Simulation {
     fn watch_journals(&mut self, index: usize) {
         // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
         // from others, and by what those were ahead.
-        let offset = self.peers[index].wall_offset_us.max(0).unsigned_abs();
-        let ahead_us = offset + CLOCK_AHEAD_MAX.0 + 2 * self.options.skew_us + 1_000;
+        let own = self.peers[index].wall_clock.ahead_max_us();
+        let others = self.peers.iter().filter(|peer| !peer.mad).map(|peer| peer.wall_clock.ahead_max_us()).max();
+        let ahead_us = own + CLOCK_AHEAD_MAX.0 + 2 * others.unwrap_or(0) + 1_000;
         let true_wall_us = SimHost::true_wall_us(&self.clock);
         let now_us = self.clock.now_us();
         let unstable_max_us = self.options.unstable_max_us;
@@ -576,7 +578,7 @@ impl Simulation {
         self.check_bounds();
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
-        match self.rng.u8(..12) {
+        match self.rng.u8(..14) {
             0..=2 if peers > 1 => self.network.partition(&mut self.rng, peers),
             3..=5 => self.network.mend(),
             6 | 7 if peers > 1 => {
@@ -595,6 +597,10 @@ impl Simulation {
                 }
             }
             10 | 11 => self.crash_if_allowed(one),
+            12 if self.options.clock_jumps && !self.peers[one].mad => {
+                self.peers[one].wall_clock.set(&self.options, &mut self.rng);
+            }
+            13 if self.options.slow_peers => self.network.slow_down(one),
             _ => {}
         }
     }
