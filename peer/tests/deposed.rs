@@ -181,7 +181,7 @@ fn what_was_told_of_one_former_lead_decides_nothing_of_the_next() {
     }
 }
 
-fn receipt_is_stable(mesh: &Mesh, at: usize, receipt: &driftmesh_peer::Receipt) -> bool {
+fn receipt_is_stable(mesh: &Mesh, at: usize, receipt: &Receipt) -> bool {
     mesh.look(at, |peer| peer.is_stable(receipt))
 }
 
