@@ -2,6 +2,7 @@
 
 use crate::message::{FateTold, Message};
 use crate::metrics::RareEvent;
+use crate::questions::Questions;
 use crate::steps::Receipt;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -12,22 +13,10 @@ use std::task::Poll;
 
 /// How long others are given to answer; then the fate is unknown for now.
 const ASK_FOR: Micros = Micros::from_millis(300);
-/// Most questions open at once (R24).
-const QUESTIONS_MAX: usize = 4_096;
 /// Of how many leaders is remembered what others told (R24).
 const HEARD_MAX: usize = 4_096;
 /// Who waits for a position to become stable and hears nothing looks again after this.
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(100);
-
-/// A question that others were asked.
-#[derive(Debug)]
-struct Question {
-    group: GroupId,
-    term: Term,
-    lsn: Lsn,
-    told: FateTold,
-    until: Micros,
-}
 
 /// What others told of one leader's entries: all up to `stable` are, all from `lost` on are not.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +28,8 @@ struct Hearsay {
 /// Questions about receipts, and those who wait for positions to become stable.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
-    questions: BTreeMap<u64, Question>,
+    questions: Questions,
+    /// The last id that was given to somebody who waits.
     last: u64,
     /// What was told of groups that this peer cannot judge itself. A fate that is decided never changes.
     heard: BTreeMap<(GroupId, Term), Hearsay>,
@@ -125,24 +115,18 @@ impl Peer {
         self.now = now;
         let here = self.fate_here(receipt.group, receipt.term, receipt.lsn);
         let is_own = self.group.id() == receipt.group;
-        let number = waiter.as_u64();
         if here != FateTold::Unknown || is_own {
-            self.fates.questions.remove(&number);
+            self.fates.questions.close(waiter);
             return Poll::Ready(here);
         }
-        if let Some(question) = self.fates.questions.get(&number) {
+        if let Some(question) = self.fates.questions.about(waiter, receipt) {
             if question.told == FateTold::Unknown && now.mono < question.until {
                 return Poll::Pending;
             }
-            let told = question.told;
-            self.fates.questions.remove(&number);
-            return Poll::Ready(told);
+            self.fates.questions.close(waiter);
+            return Poll::Ready(question.told);
         }
-        if self.fates.questions.len() >= QUESTIONS_MAX {
-            return Poll::Ready(FateTold::Unknown);
-        }
-        self.ask_for_fate(number, receipt);
-        Poll::Pending
+        if self.ask_for_fate(waiter, receipt) { Poll::Pending } else { Poll::Ready(FateTold::Unknown) }
     }
 
     /// Wakes somebody who waits, at a time of the monotonic clock.
@@ -152,23 +136,24 @@ impl Peer {
 
     /// Whoever asked does not wait any more.
     pub fn forget_waiter(&mut self, waiter: TxnId) {
-        self.fates.questions.remove(&waiter.as_u64());
+        self.fates.questions.close(waiter);
         self.forget_survey(waiter);
         self.fates.forget(waiter);
         self.wakes.push(waiter);
     }
 
-    fn ask_for_fate(&mut self, number: u64, receipt: &Receipt) {
+    /// Asks others. Returns whether there was room for another question.
+    fn ask_for_fate(&mut self, waiter: TxnId, receipt: &Receipt) -> bool {
         let until = self.now.mono.plus(ASK_FOR);
-        let (group, term, lsn) = (receipt.group, receipt.term, receipt.lsn);
-        let question = Question { group, term, lsn, told: FateTold::Unknown, until };
-        self.fates.questions.insert(number, question);
-        self.timers.set(until, Timer::Wake(TxnId::from_u64(number)));
+        let Some(ask) = self.fates.questions.open(waiter, receipt, until) else { return false };
+        self.timers.set(until, Timer::Wake(waiter));
         self.metrics.note(RareEvent::FateAsked);
+        let Receipt { group, term, lsn, .. } = *receipt;
         // Any member can tell; who belongs to a group of others is not known here, so all are asked.
         for peer in self.connected_members() {
-            self.send_now(peer, Message::AskFate { ask: number, group, term, lsn });
+            self.send_now(peer, Message::AskFate { ask, group, term, lsn });
         }
+        true
     }
 
     pub(crate) fn fate_asked(&mut self, from: PeerId, ask: u64, group: GroupId, term: Term, lsn: Lsn) {
@@ -196,19 +181,18 @@ impl Peer {
     }
 
     pub(crate) fn fate_told(&mut self, ask: u64, fate: FateTold, lost_from: Option<Lsn>) {
-        if let Some(question) = self.fates.questions.get_mut(&ask) {
-            question.told = fate;
+        if let Some(question) = self.fates.questions.answered(ask, fate) {
             let up_to = if let FateTold::Stable { copies } = fate { Some((question.lsn, copies)) } else { None };
             let of = (question.group, question.term);
             self.fates.hear(of, up_to, lost_from);
-            self.wakes.push(TxnId::from_u64(ask));
+            self.wakes.push(question.waiter);
         }
     }
 
     /// More is known of a group: who asked looks again.
     pub(crate) fn wake_fates(&mut self, group: GroupId) {
-        let asked = self.fates.questions.iter().filter(|(_, question)| question.group == group);
-        self.wakes.extend(asked.map(|(number, _)| TxnId::from_u64(*number)));
+        let asked = self.fates.questions.iter().filter(|question| question.group == group);
+        self.wakes.extend(asked.map(|question| question.waiter));
         self.fates.stable.clear();
         self.wakes.extend(std::mem::take(&mut self.fates.waiting).into_keys());
     }
@@ -227,6 +211,7 @@ impl Peer {
         self.now = now;
         let here = self.fate_here(receipt.group, receipt.term, receipt.lsn);
         if here != FateTold::Unknown {
+            self.fates.questions.close(waiter);
             return Poll::Ready(here);
         }
         if receipt.group == self.group.id() {
@@ -252,6 +237,6 @@ impl Peer {
     /// Of the group, term and position of an open question: for tests.
     #[must_use]
     pub fn open_questions(&self) -> Vec<(GroupId, Term, Lsn)> {
-        self.fates.questions.values().map(|asked| (asked.group, asked.term, asked.lsn)).collect()
+        self.fates.questions.iter().map(|asked| (asked.group, asked.term, asked.lsn)).collect()
     }
 }

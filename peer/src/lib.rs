@@ -31,6 +31,7 @@ mod outbox;
 mod ownership;
 mod peer;
 mod publishing;
+mod questions;
 mod recent;
 mod replicating;
 mod sabotage;

@@ -4,10 +4,11 @@
 mod harness;
 
 use driftmesh_model::Micros;
-use driftmesh_peer::{Cause, FateTold, Message, RareEvent, StepError};
+use driftmesh_object_store::Write;
+use driftmesh_peer::{Cause, Committed, FateTold, Message, RareEvent, Receipt, StepError, Stepped, TxnWrites};
 use harness::wire::{Wire, WireLocate};
 use harness::{
-    Flight, Mesh, Rule, is_entries, is_groups, is_held_word, is_lead, is_located, is_read_answer, ready, small,
+    Flight, Mesh, Rule, Txn, is_entries, is_groups, is_held_word, is_lead, is_located, is_read_answer, ready, small,
 };
 use std::task::Poll;
 
@@ -130,7 +131,57 @@ fn a_survivor_is_not_called_lost_by_the_leader_that_made_it() {
     }
 }
 
-fn receipt_is_stable(mesh: &Mesh, at: usize, receipt: &driftmesh_peer::Receipt) -> bool {
+/// The first peer commits something, and another one is elected that has it or not. Returns where it stands.
+fn deposed_after_a_commit(mesh: &Mesh, survives: bool) -> Receipt {
+    let former = mesh.group_id(0);
+    let heir = mesh.followers(former)[0];
+    mesh.rule(Rule::Drop, |flight| flight.to == 0 && is_held_word(flight));
+    mesh.rule(Rule::Drop, move |flight| flight.from == 0 && is_entries(flight) && !(survives && flight.to == heir));
+    let receipt = mesh.create_with_receipt(0, &[small(1)]).1.receipt;
+    mesh.run(30);
+    assert!(!receipt_is_stable(mesh, 0, &receipt));
+    mesh.pause(0);
+    mesh.leader_within(former, 2_000, 0);
+    mesh.release();
+    // It learns that it is deposed, and not yet what became of the commit.
+    let is_fate = |flight: &Flight| matches!(flight.message(), Message::Fate { .. });
+    mesh.rule(Rule::Hold, move |flight| flight.to == 0 && (is_entries(flight) || is_fate(flight)));
+    mesh.resume(0);
+    mesh.run_until("it is deposed", 1_000, || mesh.group_id(0) != former);
+    receipt
+}
+
+/// Creates something, or "not yet".
+fn try_create(mesh: &Mesh, txn: Txn) -> Stepped<Committed> {
+    let object = mesh.step(txn.at, |peer, _| peer.new_object_id());
+    let mut writes = TxnWrites { writes: vec![Write { object, value: Some(small(1)) }], created: vec![object] };
+    mesh.step(txn.at, |peer, now| peer.commit(now, txn.id, &mut writes))
+}
+
+#[test]
+fn what_was_told_of_one_former_lead_decides_nothing_of_the_next() {
+    // R6: deposed twice, with a commit that survives and one that does not; what is committed next waits for each.
+    let mesh = Mesh::replicated(4, 2);
+    mesh.run(100);
+    for survives in [true, false, true] {
+        let told = deposed_after_a_commit(&mesh, survives);
+        let next = mesh.begin(0, "next");
+        assert!(try_create(&mesh, next).is_pending(), "nobody has told it what became of {told:?}");
+        mesh.run(50);
+        assert!(try_create(&mesh, next).is_pending(), "nobody has told it what became of {told:?}");
+        mesh.release();
+        mesh.run(300);
+        ready(try_create(&mesh, next)).unwrap();
+        for at in 0..4 {
+            assert_eq!(mesh.is_kept(at, &told), survives);
+            assert_eq!(mesh.fate(at, &told) == FateTold::Lost, !survives);
+        }
+        mesh.run(3_000);
+        assert!(mesh.all_whole());
+    }
+}
+
+fn receipt_is_stable(mesh: &Mesh, at: usize, receipt: &Receipt) -> bool {
     mesh.look(at, |peer| peer.is_stable(receipt))
 }
 

@@ -4,8 +4,14 @@ mod harness;
 
 use driftmesh_peer::session::{Fate, Fates, Settled};
 use driftmesh_peer::{FateTold, Message, Receipt};
-use harness::{Flight, Mesh, Rule, small};
+use harness::{Flight, Mesh, Rule, is_entries, small};
 use std::task::Poll;
+
+/// Somebody who has nothing to do with a peer's own group.
+fn outside_of(mesh: &Mesh, leader: usize) -> usize {
+    let inside = mesh.followers(mesh.group_id(leader));
+    (0..mesh.len()).find(|at| *at != leader && !inside.contains(at)).expect("somebody is outside")
+}
 
 fn told_here(mesh: &Mesh, at: usize, receipt: &Receipt) -> Poll<FateTold> {
     let waiter = mesh.step(at, |peer, _| peer.new_waiter());
@@ -94,7 +100,7 @@ fn a_question_that_nobody_answers_ends_and_costs_nothing() {
     let mesh = Mesh::replicated(4, 2);
     let object = mesh.create_known(0, 1);
     let receipt = mesh.put(0, object, 2).receipt;
-    let outside = (1..4).find(|at| !mesh.followers(receipt.group).contains(at)).unwrap();
+    let outside = outside_of(&mesh, 0);
     mesh.rule(Rule::Drop, |flight: &Flight| matches!(flight.message(), Message::AskFate { .. }));
     let begun = mesh.mono_us();
     assert_eq!(mesh.fate(outside, &receipt), FateTold::Unknown);
@@ -108,12 +114,50 @@ fn a_question_that_nobody_answers_ends_and_costs_nothing() {
     assert!(mesh.look(outside, |peer| peer.open_questions().is_empty()));
 }
 
+fn is_fate(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Fate { .. })
+}
+
+#[test]
+fn an_answer_counts_for_the_receipt_that_was_asked_for_and_no_other() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    let (first, outside) = (mesh.put(0, object, 2).receipt, outside_of(&mesh, 0));
+    mesh.run(100);
+    mesh.rule(Rule::Hold, |flight| flight.from == 0 && is_entries(flight) || is_fate(flight));
+    let second = mesh.put(0, object, 3).receipt;
+    assert_eq!((first.group, first.term), (second.group, second.term));
+    let waiter = mesh.step(outside, |peer, _| peer.new_waiter());
+    let asks = |receipt: &Receipt| mesh.step(outside, |peer, now| peer.stable(now, waiter, receipt));
+    // What is told of the first comes when the second is asked for.
+    assert!(asks(&first).is_pending());
+    mesh.settle();
+    assert!(asks(&second).is_pending());
+    let (answers, _): (Vec<_>, Vec<_>) = mesh.take_held().into_iter().partition(is_fate);
+    assert!(!answers.is_empty());
+    answers.into_iter().for_each(|flight| mesh.hand(flight));
+    assert!(asks(&second).is_pending(), "told of another receipt");
+    assert!(!mesh.look(outside, |peer| peer.is_stable(&second)));
+    // And when it has come already: it leaves no question behind.
+    assert!(asks(&first).is_pending());
+    mesh.settle();
+    mesh.take_held().into_iter().filter(is_fate).for_each(|flight| mesh.hand(flight));
+    assert!(matches!(asks(&first), Poll::Ready(FateTold::Stable { .. })));
+    assert!(mesh.look(outside, |peer| peer.open_questions().is_empty()));
+    assert!(asks(&second).is_pending(), "told of another receipt");
+    mesh.kill(0);
+    mesh.take_held();
+    mesh.release();
+    mesh.run(3_000);
+    assert_eq!(asks(&second), Poll::Ready(FateTold::Lost));
+}
+
 #[test]
 fn questions_are_bounded() {
     let mesh = Mesh::replicated(4, 2);
     let object = mesh.create_known(0, 1);
     let receipt = mesh.put(0, object, 2).receipt;
-    let outside = (1..4).find(|at| !mesh.followers(receipt.group).contains(at)).unwrap();
+    let outside = outside_of(&mesh, 0);
     mesh.rule(Rule::Drop, |flight: &Flight| matches!(flight.message(), Message::AskFate { .. }));
     for _ in 0..5_000 {
         let waiter = mesh.step(outside, |peer, _| peer.new_waiter());
@@ -224,4 +268,50 @@ fn a_stream_goes_on_while_its_peer_is_deposed() {
     fates.follow(mesh.put(0, object, 4).receipt, "later").unwrap();
     let job = mesh.spawn(async move { fates.next().await });
     assert!(matches!(mesh.finish(&job, 10_000), Some(Settled { tag: "later", fate: Fate::Stable { .. }, .. })));
+}
+
+#[test]
+fn a_stream_takes_what_is_told_of_one_receipt_for_no_later_one() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    let (heard, outside) = (mesh.put(0, object, 2).receipt, outside_of(&mesh, 0));
+    mesh.run(100);
+    mesh.rule(Rule::Hold, |flight| flight.from == 0 && is_entries(flight) || is_fate(flight));
+    let mut fates = Fates::new(mesh.host(outside));
+    fates.follow(heard, "heard").unwrap();
+    assert_eq!(fates.try_next(), None);
+    mesh.settle();
+    fates.follow(mesh.put(0, object, 3).receipt, "unheard").unwrap();
+    mesh.take_held().into_iter().filter(is_fate).for_each(|flight| mesh.hand(flight));
+    assert!(matches!(fates.try_next(), Some(Settled { tag: "heard", fate: Fate::Stable { .. }, .. })));
+    assert_eq!(fates.try_next(), None, "nobody has told of it");
+    mesh.kill(0);
+    mesh.take_held();
+    mesh.release();
+    let job = mesh.spawn(async move { fates.next().await });
+    let told = mesh.finish(&job, 10_000);
+    assert!(matches!(told, Some(Settled { tag: "unheard", fate: Fate::Lost { .. }, .. })), "{told:?}");
+}
+
+#[test]
+fn a_stream_that_is_given_more_faster_than_others_answer_tells_all_the_same() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    let outside = outside_of(&mesh, 0);
+    mesh.run(100);
+    mesh.rule(Rule::Hold, is_fate);
+    let mut fates = Fates::new(mesh.host(outside));
+    let (mut told, mut answers) = (0, Vec::new());
+    for number in 0..20 {
+        let receipt = mesh.put(0, object, number).receipt;
+        mesh.run(5);
+        fates.follow(receipt, number).unwrap();
+        told += std::iter::from_fn(|| fates.try_next()).count();
+        // Answers take longer than the next receipt.
+        std::mem::replace(&mut answers, mesh.take_held()).into_iter().for_each(|flight| mesh.hand(flight));
+        mesh.settle();
+    }
+    assert!(told >= 15, "it told of {told}");
+    let asked = |flight: &Flight| flight.from == outside && matches!(flight.message(), Message::AskFate { .. });
+    assert!(mesh.sent(asked).len() <= 60, "one question at a time");
 }

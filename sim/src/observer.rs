@@ -43,8 +43,8 @@ pub(crate) enum Opening {
 struct Journal {
     /// The stable entries, each with its term: the one at position n is at index n - 1.
     stable: Vec<(Term, Entry)>,
-    /// What leaders have appended beyond, the newest term's.
-    unstable: BTreeMap<Lsn, (Term, Entry)>,
+    /// What leaders have appended beyond, each in its term: which of two survives is not known before one is stable.
+    unstable: BTreeMap<(Lsn, Term), Entry>,
     /// When each leader appended what it does not know to be stable, us: one that does not know yet that it is deposed
     /// too.
     appended: BTreeMap<(Term, Lsn), u64>,
@@ -62,6 +62,15 @@ impl Journal {
 
     fn at(&self, lsn: Lsn) -> Option<&(Term, Entry)> {
         self.stable.get(usize::try_from(lsn.as_u64().checked_sub(1)?).ok()?)
+    }
+
+    /// The next entry is stable; what leaders appended up to there is decided.
+    fn push_stable(&mut self, term: Term, entry: Entry) {
+        self.stable.push((term, entry));
+        let stable_to = self.stable_to();
+        while self.unstable.first_key_value().is_some_and(|((lsn, _), _)| *lsn <= stable_to) {
+            self.unstable.pop_first();
+        }
     }
 }
 
@@ -158,9 +167,7 @@ impl Observer {
             }
             let bytes = codec::encode(entry).expect("entries encode");
             look.trace.note(look.now_us, look.peer, "journal", &bytes);
-            if journal.unstable.get(&lsn).is_none_or(|(held, _)| *held <= term) {
-                journal.unstable.insert(lsn, (term, entry.clone()));
-            }
+            journal.unstable.insert((lsn, term), entry.clone());
             if lsn > watermark {
                 journal.appended.insert((term, lsn), look.now_us);
             }
@@ -256,10 +263,7 @@ impl Observer {
                     }
                 }
                 (None, _) => {
-                    // A leader may drop its first entry in the step in which it journals it: its term table says what it was.
-                    let started = group.terms().starts().iter().find(|(_, start)| *start == lsn);
-                    let started = started.map(|(term, _)| (*term, Entry::TermStart { term: *term }));
-                    let noted = started.or_else(|| journal.unstable.remove(&lsn));
+                    let noted = noted(group, journal, lsn);
                     let Some((term, entry)) = here.map(|(entry, term)| (term, (**entry).clone())).or(noted) else {
                         self.wrong(format!("nobody has seen the entry of group {id} at {lsn}, which is stable"));
                         return left;
@@ -270,8 +274,7 @@ impl Observer {
                         return left;
                     }
                     let latest = journal.ahead_us.map(|ahead| Timestamp::from_wall(Micros(true_wall_us + ahead)));
-                    journal.unstable.remove(&lsn);
-                    journal.stable.push((term, entry.clone()));
+                    journal.push_stable(term, entry.clone());
                     let latest = latest.unwrap_or(Timestamp::MAX);
                     self.fresh.entry(id).or_default().push_back((entry.clone(), latest));
                     left |= matches!(entry, Entry::TransferOut { .. });
@@ -464,6 +467,18 @@ impl Observer {
         }
         state.same_content(group).err().map(|what| format!("group {id} and its journal differ: {what}"))
     }
+}
+
+/// What a member has dropped in the step in which it became stable: its term table says whose entry it was, and what that
+/// leader appended there was seen. A leader may drop its first entry in the step in which it journals it, before anybody
+/// has seen it.
+fn noted(group: &Group, journal: &Journal, lsn: Lsn) -> Option<(Term, Entry)> {
+    let starts = group.terms().starts();
+    let (term, start) = *starts[..starts.partition_point(|(_, start)| *start <= lsn)].last()?;
+    if start == lsn {
+        return Some((term, Entry::TermStart { term }));
+    }
+    journal.unstable.get(&(lsn, term)).map(|entry| (term, entry.clone()))
 }
 
 fn opening(entry: &Entry, is_own: bool) -> Option<Opening> {

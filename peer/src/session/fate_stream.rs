@@ -40,6 +40,8 @@ pub struct Settled<T> {
 struct Journal<H: Host, T> {
     waiter: Waiter<H>,
     undecided: BTreeMap<Lsn, Vec<(T, Receipt)>>,
+    /// The position that others were asked for: what is followed meanwhile waits for its turn.
+    asked: Option<Lsn>,
 }
 
 impl<H: Host, T> Journal<H, T> {
@@ -65,12 +67,16 @@ impl<H: Host, T> Journal<H, T> {
     }
 
     /// In this peer's own journal the first that waits is decided first. Of another one answer costs a message, and what
-    /// is told of the last decides all.
-    fn next_to_ask(&self, peer: &Peer) -> Option<Receipt> {
+    /// is told of the last decides all; but a question that was asked stands until it is decided, however many more
+    /// receipts come.
+    fn next_to_ask(&mut self, peer: &Peer) -> Option<Receipt> {
         let of = |told: &Vec<(T, Receipt)>| told.first().map(|(_, receipt)| *receipt);
         let first = self.undecided.values().next().and_then(of)?;
         if first.group != peer.group().id() {
-            return self.undecided.values().next_back().and_then(of);
+            let asked = self.asked.and_then(|lsn| self.undecided.get(&lsn)).and_then(of);
+            let next = asked.or_else(|| self.undecided.values().next_back().and_then(of));
+            self.asked = next.map(|receipt| receipt.lsn);
+            return next;
         }
         let stable = self.undecided.range(..=peer.group().watermark()).next_back();
         stable.and_then(|(_, told)| of(told)).or(Some(first))
@@ -106,10 +112,11 @@ impl<H: Host, T> Fates<H, T> {
         if self.len() >= FATES_MAX {
             return Err(FatesFull);
         }
-        let journal = self
-            .journals
-            .entry((receipt.group, receipt.term))
-            .or_insert_with(|| Journal { waiter: Waiter::new(self.host.clone()), undecided: BTreeMap::new() });
+        let journal = self.journals.entry((receipt.group, receipt.term)).or_insert_with(|| Journal {
+            waiter: Waiter::new(self.host.clone()),
+            undecided: BTreeMap::new(),
+            asked: None,
+        });
         journal.undecided.entry(receipt.lsn).or_default().push((tag, receipt));
         self.undecided += 1;
         Ok(())
