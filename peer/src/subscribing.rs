@@ -2,7 +2,7 @@
 //!
 //! A copy is what its owner said, in order and without a gap; what is missing, or comes from somebody who does not lead
 //! any more, ends in a new subscription. It refuses to guess: between two versions that do not follow each other it knows
-//! nothing (R16).
+//! nothing (R16). And it tells those who watch nothing older than it told before, though copies end and begin anew.
 
 use crate::Peer;
 use crate::message::{Message, News, NewsOf, Seen, Wish};
@@ -80,6 +80,9 @@ struct Kept {
     versions: VecDeque<KeptVersion>,
     /// Up to when the newest one is known to be that, besides what is closed while it is fed.
     known_to: Timestamp,
+    /// R16: what was told of the object before this copy began lies at or below. Nothing is told of it before its newest
+    /// version is known up to here; from then on it only climbs.
+    floor: Option<Timestamp>,
     read_at: Micros,
     is_watched: bool,
     /// Its place among those that may go.
@@ -93,6 +96,11 @@ impl Kept {
 
     fn newest(&self) -> Option<&Version> {
         self.versions.back().map(|kept| &kept.version)
+    }
+
+    /// The newest version, once that is no older than what was told before.
+    fn told(&self) -> Option<&Version> {
+        if self.floor.is_none() { self.newest() } else { None }
     }
 
     /// Takes in a version that is newer than all before. `closed` is up to when the one before is known to have stayed.
@@ -135,6 +143,8 @@ struct FeedIn {
     early: BTreeMap<u64, FeedPart>,
     gap_since: Option<Micros>,
     objects: BTreeSet<ObjectId>,
+    /// Of these a version came that those who watch were not told.
+    untold: BTreeSet<ObjectId>,
     /// What the leader need not tell any more.
     ended: Vec<ObjectId>,
 }
@@ -148,6 +158,8 @@ pub(crate) struct Subscribed {
     used: u64,
     bytes: usize,
     feeds: BTreeMap<GroupId, FeedIn>,
+    /// What was told of copies that are no more lies at or below.
+    forgotten: Timestamp,
     last_feed: u64,
     /// How often objects were read elsewhere, and since when.
     counted: LruCache<ObjectId, (u32, Micros)>,
@@ -164,6 +176,7 @@ impl Default for Subscribed {
             used: 0,
             bytes: 0,
             feeds: BTreeMap::new(),
+            forgotten: Timestamp::ZERO,
             last_feed: 0,
             counted: LruCache::new(COUNTED_MAX),
             timed: None,
@@ -190,9 +203,18 @@ impl Subscribed {
         self.feeds.len()
     }
 
-    /// The newest version of a copy.
+    /// The newest version of a copy, once that may be told: what this gives of an object never goes back, however often
+    /// its copy ends and begins.
     pub(crate) fn newest(&self, object: ObjectId) -> Option<&Version> {
-        self.objects.get(&object)?.newest()
+        self.objects.get(&object)?.told()
+    }
+
+    /// Whether the newest version of a copy may be told, by what is known now.
+    fn reaches_floor(&mut self, object: ObjectId) -> bool {
+        let Some(known_to) = self.objects.get(&object).map(|kept| self.known_to(kept)) else { return false };
+        let Some(kept) = self.objects.get_mut(&object) else { return false };
+        kept.floor = kept.floor.filter(|floor| kept.newest().is_none() || known_to < *floor);
+        kept.told().is_some()
     }
 
     /// What is closed where copies are read.
@@ -215,6 +237,7 @@ impl Subscribed {
     /// Ends a copy; its leader is told so.
     fn drop_copy(&mut self, object: ObjectId) {
         let Some(kept) = self.objects.remove(&object) else { return };
+        self.forgotten = self.forgotten.max(kept.told().map_or(Timestamp::ZERO, |told| told.commit));
         self.order.remove(&kept.used);
         self.bytes -= kept.bytes();
         match kept.place {
@@ -282,10 +305,13 @@ impl Peer {
         let now = self.now.mono;
         self.subscribed.used += 1;
         let used = self.subscribed.used;
+        // R18: what came from a clock that is wrong holds up nothing else.
+        let floor = self.subscribed.forgotten.min(self.clock.now(self.now.wall));
         let fresh = || Kept {
             place: Place::Unknown { look_at: now, pause: PAUSE_MIN },
             versions: VecDeque::new(),
             known_to: Timestamp::ZERO,
+            floor: Some(floor),
             read_at: now,
             is_watched,
             used,
@@ -458,17 +484,22 @@ impl Peer {
         let Seen::Version { commit, value } = seen else { return };
         let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
         let newest = kept.newest().map(|newest| newest.commit);
-        if newest.is_none_or(|newest| newest < *commit) {
+        let is_new = newest.is_none_or(|newest| newest < *commit);
+        let is_untold = is_new || kept.floor.is_some();
+        if is_new {
             // What lies between it and the one before is not known.
             let (bytes, known_to) = (kept.bytes(), kept.known_to);
             kept.push(Version { commit: *commit, value: value.clone() }, Timestamp::ZERO, known_to);
             let grown = kept.bytes();
             self.subscribed.bytes = self.subscribed.bytes + grown - bytes;
-            self.tell_watchers(object);
         }
         let Some(kept) = self.subscribed.objects.get_mut(&object) else { return };
         if kept.newest().is_some_and(|newest| newest.commit == *commit) {
             kept.known_to = kept.known_to.max(snapshot);
+        }
+        // The answer may be to an old question, asked before this copy began.
+        if is_untold && self.subscribed.reaches_floor(object) {
+            self.tell_watchers(object);
         }
     }
 
@@ -513,6 +544,7 @@ impl Peer {
                 early: BTreeMap::new(),
                 gap_since: None,
                 objects: BTreeSet::new(),
+                untold: BTreeSet::new(),
                 ended: Vec::new(),
             };
             self.subscribed.feeds.insert(group, feed);
@@ -529,7 +561,8 @@ impl Peer {
         if is_new_read {
             feed.read_at = Some(now);
         }
-        let closed = feed.read_at.is_some_and(|read_at| now.since(read_at) < READ_WITHIN);
+        let is_read = feed.read_at.is_some_and(|read_at| now.since(read_at) < READ_WITHIN);
+        let closed = is_read || !feed.untold.is_empty();
         let is_due = now.since(feed.said_at) >= SAY_EVERY || closed != feed.said_closed;
         if wishes.is_empty() && feed.ended.is_empty() && !is_due {
             return;
@@ -648,7 +681,28 @@ impl Peer {
         }
         let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
         feed.closed = part.closed.map_or(feed.closed, |closed| closed.max(feed.closed));
+        self.tell_untold(group);
         self.subscribed.make_room();
+    }
+
+    /// Tells those who watch what came of a group, as far as it may be told.
+    fn tell_untold(&mut self, group: GroupId) {
+        let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
+        let mut untold = std::mem::take(&mut feed.untold);
+        untold.retain(|object| {
+            let may_be_told = self.subscribed.reaches_floor(*object);
+            if may_be_told {
+                self.tell_watchers(*object);
+            }
+            !may_be_told && self.subscribed.objects.get(object).is_some_and(|kept| kept.place == Place::Fed(group))
+        });
+        let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
+        // Its leader tells up to when it is known only if that is wanted.
+        let asks = !untold.is_empty() && !feed.said_closed;
+        feed.untold = untold;
+        if asks {
+            self.look_after_subscriptions(self.now.mono);
+        }
     }
 
     fn leaves_feed(&mut self, group: GroupId, object: ObjectId, look_at: Micros, pause: Micros) {
@@ -681,7 +735,13 @@ impl Peer {
         // While it was not fed by this group, it is known only as far as it was before.
         let closed = if kept.place == Place::Fed(group) { closed.max(kept.known_to) } else { kept.known_to };
         kept.place = Place::Fed(group);
-        if kept.newest().is_some_and(|newest| newest.commit >= commit) {
+        let is_new = kept.newest().is_none_or(|newest| newest.commit < commit);
+        if (is_new || kept.floor.is_some())
+            && let Some(feed) = self.subscribed.feeds.get_mut(&group)
+        {
+            feed.untold.insert(object);
+        }
+        if !is_new {
             return;
         }
         let bytes = kept.bytes();
@@ -691,7 +751,6 @@ impl Peer {
         if !follows {
             self.metrics.note(RareEvent::VersionsPassedOver);
         }
-        self.tell_watchers(object);
     }
 
     /// What this peer has of a copy, in words: for tests.

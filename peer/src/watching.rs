@@ -93,9 +93,11 @@ impl Peer {
         self.now = now;
         let is_full = self.watching.objects.len() >= WATCHED_MAX && !self.watching.objects.contains_key(&object);
         let Some(of) = self.watching.watchers.get_mut(&watcher).filter(|_| !is_full) else { return false };
-        if of.objects.insert(object, Told::Nothing).is_some() {
+        if of.objects.contains_key(&object) {
+            // What it was told of it still counts.
             return true;
         }
+        of.objects.insert(object, Told::Nothing);
         self.watching.objects.entry(object).or_default().insert(watcher);
         self.subscribe_to(object, true);
         if self.subscribed.newest(object).is_some() || self.watching.absent.contains_key(&object) {
@@ -129,26 +131,39 @@ impl Peer {
         loop {
             let of = self.watching.watchers.get_mut(&watcher)?;
             let object = of.news.pop_first()?;
-            let Some(told) = of.objects.get_mut(&object) else { continue };
-            let (now_told, sighting) = match (self.watching.absent.get(&object), self.subscribed.newest(object)) {
-                (Some(Some(group)), _) => (Told::Lost, Sighting::Lost { group: *group }),
-                (_, Some(version)) => {
-                    let (commit, value) = (version.commit, version.value.clone());
-                    (Told::Version(commit), Sighting::Version { commit, value })
-                }
-                (Some(None), None) => (Told::Missing, Sighting::Missing),
-                (None, None) => continue,
-            };
+            let Some(told) = of.objects.get(&object).copied() else { continue };
+            let Some((now_told, sighting)) = self.sighting_of(object) else { continue };
             // It is told each thing once, and never an older version after a newer one.
-            let is_news = match (*told, now_told) {
+            let is_news = match (told, now_told) {
                 (Told::Version(former), Told::Version(commit)) => commit > former,
                 (Told::Version(_), Told::Missing) => false,
                 (former, now_told) => former != now_told,
             };
             if is_news {
-                *told = now_told;
+                self.watching.watchers.get_mut(&watcher)?.objects.insert(object, now_told);
                 return Some((object, sighting));
             }
+        }
+    }
+
+    /// What a watcher was told last of an object that it watches, if that is what is known now. If it is not, there is
+    /// news for it.
+    #[must_use]
+    pub fn told_last(&self, watcher: TxnId, object: ObjectId) -> Option<Sighting> {
+        let told = *self.watching.watchers.get(&watcher)?.objects.get(&object)?;
+        self.sighting_of(object).and_then(|(known, sighting)| (known == told).then_some(sighting))
+    }
+
+    /// What is known of a watched object.
+    fn sighting_of(&self, object: ObjectId) -> Option<(Told, Sighting)> {
+        match (self.watching.absent.get(&object), self.subscribed.newest(object)) {
+            (Some(Some(group)), _) => Some((Told::Lost, Sighting::Lost { group: *group })),
+            (_, Some(version)) => {
+                let (commit, value) = (version.commit, version.value.clone());
+                Some((Told::Version(commit), Sighting::Version { commit, value }))
+            }
+            (Some(None), None) => Some((Told::Missing, Sighting::Missing)),
+            (None, None) => None,
         }
     }
 

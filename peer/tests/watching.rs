@@ -5,7 +5,7 @@ mod harness;
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
 use driftmesh_peer::{Message, WATCHERS_MAX};
-use harness::{Gold, Mesh, Rule, SeatHost};
+use harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_read, is_read_answer};
 
 type GoldWatch = Watch<SeatHost, Gold>;
 
@@ -171,7 +171,7 @@ fn an_idle_watch_costs_a_few_messages_a_second_and_a_closed_one_none() {
     assert_eq!(look(&mut watched), [Some(1)]);
     mesh.clear_log();
     mesh.run(10_000);
-    let of_watches = |flight: &harness::Flight| {
+    let of_watches = |flight: &Flight| {
         matches!(flight.message(), Message::Feed { .. } | Message::Subscribe { .. } | Message::WantCloses { .. })
     };
     let messages = mesh.sent(of_watches).len();
@@ -291,6 +291,193 @@ fn names_that_come_and_go_are_told_with_what_they_are_bound_to() {
     ));
     assert!(mesh.finish(&unbind, 5_000).is_ok());
     assert!(!look(&mesh, &mut known).contains_key("guild/a"));
+}
+
+fn is_subscribe(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Subscribe { .. })
+}
+
+fn is_feed(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Feed { .. })
+}
+
+/// An answer to a read of peer 1 from before the object has its number 2, which has not arrived yet.
+fn old_answer(mesh: &Mesh, object: ObjectId) -> Vec<Flight> {
+    let snapshot = mesh.begin_snapshot(1);
+    mesh.rule(Rule::Hold, |flight| is_read_answer(flight) && flight.to == 1);
+    assert!(mesh.read(snapshot, object).is_pending());
+    mesh.run(10);
+    let answers = mesh.take_held();
+    assert!(!answers.is_empty());
+    mesh.release();
+    mesh.end(snapshot);
+    answers
+}
+
+/// Peer 1 begins to look for what it subscribed to, after a while in which nobody answered.
+fn looks_for_it(mesh: &Mesh) {
+    mesh.rule(Rule::Drop, |flight| flight.from == 1 && (is_subscribe(flight) || is_read(flight)));
+    mesh.rule(Rule::Drop, |flight| flight.to == 1 && is_feed(flight));
+    mesh.run(2_000);
+}
+
+fn hand_all(mesh: &Mesh, flights: Vec<Flight>) {
+    flights.into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.run(1);
+}
+
+#[test]
+fn a_watch_that_begins_after_another_shows_nothing_older() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    let answers = old_answer(&mesh, object);
+    mesh.put(0, object, 2);
+    let mut first = watch(&mesh, 1, object);
+    mesh.run(300);
+    assert_eq!(look(&mut first), [Some(2)]);
+    drop(first);
+    let mut second = watch(&mesh, 1, object);
+    looks_for_it(&mesh);
+    hand_all(&mesh, answers);
+    assert_eq!(look(&mut second), [], "it is an answer to a question asked before the first was told");
+    mesh.release();
+    mesh.run(2_000);
+    assert_eq!(look(&mut second), [Some(2)]);
+}
+
+/// Peer 1 watched an object until it had the number 2, and does so no more. Peer 2 closes nothing above its stable window
+/// (R8): at first it can say only what was before that. Its own object is the second.
+fn window_of_long_ago() -> (Mesh, [ObjectId; 2]) {
+    let mesh = Mesh::replicated(4, 2);
+    let [object, other] = [0, 2].map(|at| mesh.create_known(at, 1));
+    mesh.run(100);
+    let snapshot = mesh.begin_snapshot(1);
+    assert_eq!(mesh.read_wait(snapshot, other), Ok(Some(1)));
+    mesh.run(3_000);
+    mesh.put(0, object, 2);
+    let mut first = watch(&mesh, 1, object);
+    mesh.run(300);
+    assert_eq!(look(&mut first), [Some(2)]);
+    drop(first);
+    mesh.run(100);
+    (mesh, [object, other])
+}
+
+/// What a watch shows from one millisecond to the next.
+fn look_closely(mesh: &Mesh, watch: &mut GoldWatch, millis: u64) -> Vec<Option<u64>> {
+    let look_once = |_| {
+        mesh.run(1);
+        look(watch)
+    };
+    (0..millis).flat_map(look_once).collect()
+}
+
+#[test]
+fn a_watch_at_an_owner_that_knows_only_what_was_long_ago_shows_nothing_older_than_another_did() {
+    let (mesh, [object, _]) = window_of_long_ago();
+    let moves = mesh.begin(2, "moves it");
+    mesh.intend_wait(moves, &[object]).expect("nothing is in the way");
+    mesh.end(moves);
+    mesh.run(100);
+    assert_eq!(mesh.owner_of(object), 2);
+    let mut second = watch(&mesh, 1, object);
+    assert_eq!(look_closely(&mesh, &mut second, 300), [Some(2)]);
+}
+
+#[test]
+fn an_owner_that_knows_only_what_was_long_ago_is_asked_until_it_knows_more() {
+    let (mesh, [_, other]) = window_of_long_ago();
+    let mut second = watch(&mesh, 1, other);
+    assert_eq!(look_closely(&mesh, &mut second, 200), [Some(1)], "though it has not changed");
+    mesh.run(2_000);
+    mesh.clear_log();
+    mesh.run(2_000);
+    assert!(mesh.sent(is_feed).len() < 10, "what it closes is wanted no longer");
+}
+
+/// All news of names, in words.
+fn news(names: &mut NameWatch<SeatHost, Gold>) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(news) = names.try_next().expect("all is well") {
+        all.push(match news {
+            NameNews::Bound { name, .. } => format!("{name} bound"),
+            NameNews::Unbound { name, .. } => format!("{name} free"),
+            NameNews::Changed { name, seen: Watched::Version { value, .. }, .. } => format!("{name} {}", value.amount),
+            NameNews::Changed { seen, .. } => panic!("it exists: {seen:?}"),
+        });
+    }
+    all
+}
+
+/// Binds and frees names at peer 0.
+fn rename(mesh: &Mesh, free: &'static [&str], bind: &'static [&str], object: ObjectId) {
+    let job = mesh.spawn(driftmesh_peer::session::transact(
+        mesh.host(0),
+        driftmesh_peer::session::Options::new("rename"),
+        move |tx| async move {
+            for name in free {
+                tx.unbind(name).await?;
+            }
+            for name in bind {
+                tx.bind::<Gold>(name, GoldRef::from_id(object)).await?;
+            }
+            Ok(())
+        },
+    ));
+    assert!(mesh.finish(&job, 5_000).is_ok());
+}
+
+/// A mesh whose peer 1 watches the names "a..", one of which is bound to an object that it saw with the number 2; and an
+/// answer that shows it with the number 1.
+fn watched_name() -> (Mesh, ObjectId, NameWatch<SeatHost, Gold>, Vec<Flight>) {
+    let mesh = Mesh::replicated_with(3, 2, |at, setup| setup.config.founder = at == 0);
+    let object = mesh.create_known(0, 1);
+    rename(&mesh, &[], &["a"], object);
+    let answers = old_answer(&mesh, object);
+    mesh.put(0, object, 2);
+    let mut names: NameWatch<SeatHost, Gold> = NameWatch::begin(mesh.host(1), "a").expect("there is room");
+    mesh.run(300);
+    assert_eq!(news(&mut names), ["a bound"]);
+    mesh.run(300);
+    assert_eq!(news(&mut names), ["a 2"]);
+    (mesh, object, names, answers)
+}
+
+#[test]
+fn a_second_name_of_an_object_is_told_what_the_first_was_and_nothing_older() {
+    let (mesh, object, mut names, answers) = watched_name();
+    rename(&mesh, &[], &["aa"], object);
+    mesh.run(100);
+    mesh.clear_log();
+    assert_eq!(news(&mut names), ["aa bound", "aa 2"], "at once, and of the first name nothing is news");
+    mesh.run(100);
+    let asks = |flight: &Flight| matches!(flight.message(), Message::Subscribe { wishes, .. } if !wishes.is_empty());
+    assert!(mesh.sent(|flight| asks(flight) || is_read(flight)).is_empty(), "it is fed as before");
+    looks_for_it(&mesh);
+    hand_all(&mesh, answers);
+    assert_eq!(news(&mut names), Vec::<String>::new());
+    mesh.release();
+    mesh.put(0, object, 3);
+    mesh.run(3_000);
+    assert_eq!(news(&mut names), ["a 3", "aa 3"]);
+}
+
+#[test]
+fn an_object_does_not_go_back_when_its_name_changes() {
+    let (mesh, object, mut names, answers) = watched_name();
+    // In another bucket: it is seen free in between.
+    rename(&mesh, &["a"], &[], object);
+    mesh.run(100);
+    assert_eq!(news(&mut names), ["a free"]);
+    rename(&mesh, &[], &["ab"], object);
+    mesh.run(100);
+    assert_eq!(news(&mut names), ["ab bound"]);
+    looks_for_it(&mesh);
+    hand_all(&mesh, answers);
+    assert_eq!(news(&mut names), Vec::<String>::new());
+    mesh.release();
+    mesh.run(3_000);
+    assert_eq!(news(&mut names), ["ab 2"]);
 }
 
 #[test]

@@ -49,6 +49,8 @@ struct Eye {
     watch: NameWatch<SimHost, Sign>,
     names: BTreeMap<String, Told>,
     ever: BTreeSet<(String, ObjectId)>,
+    /// The newest version that it showed of each object, by whatever name.
+    newest: BTreeMap<ObjectId, Timestamp>,
     errors: Vec<String>,
     seen: usize,
 }
@@ -74,6 +76,19 @@ impl Eye {
         world.recorder.violation(format!("a watch of names {:?} at peer {:?} {text}", self.prefix, self.at));
     }
 
+    /// An object does not go back, whatever names it loses and gets meanwhile.
+    fn climbs(&mut self, world: &World, name: &str, object: ObjectId, seen: &Watched<Sign>) {
+        let commit = match seen {
+            Watched::Version { commit, .. } | Watched::Deleted { commit } => *commit,
+            Watched::Missing | Watched::Lost { .. } => return,
+        };
+        let newest = self.newest.entry(object).or_default();
+        let former = std::mem::replace(newest, commit.max(*newest));
+        if commit < former {
+            self.wrong(world, &format!("went back from {former} to {commit} for {name:?}"));
+        }
+    }
+
     fn take(&mut self, world: &World, news: NameNews<Sign>) {
         match news {
             NameNews::Bound { name, reference } => {
@@ -96,6 +111,7 @@ impl Eye {
                 }
             }
             NameNews::Changed { name, reference, seen } => {
+                self.climbs(world, &name, reference.id(), &seen);
                 let text = match self.names.get_mut(&name).filter(|told| told.object == reference.id()) {
                     Some(told) => sign_seen(told, &name, seen, &mut self.seen, world),
                     None => Some(format!("told what {name:?} says, which is not bound to {reference}")),
@@ -127,7 +143,7 @@ fn sign_seen(told: &mut Told, name: &str, seen: Watched<Sign>, count: &mut usize
         log.committed(Vec::new(), true);
     }
     let before = std::mem::replace(&mut told.commit, commit);
-    (commit < before).then(|| format!("went back from {before} to {commit} for {name:?}"))
+    (commit <= before).then(|| format!("told of {commit} after {before} for {name:?}"))
 }
 
 /// All watches of names of a run, those of peers that are gone included.
@@ -175,8 +191,8 @@ impl Client {
     pub(crate) async fn watch_names(mut self, at: (usize, u64), until: u64) {
         let prefix = PREFIXES[self.rng.usize(..PREFIXES.len())];
         let Ok(watch) = NameWatch::begin(self.host.clone(), prefix) else { return };
-        let (names, ever, errors) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        let mut eye = Eye { at, prefix, watch, names, ever, errors, seen: 0 };
+        let (names, ever, newest, errors) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new(), Vec::new());
+        let mut eye = Eye { at, prefix, watch, names, ever, newest, errors, seen: 0 };
         while self.world.recorder.lock().begun < until {
             eye.look(&self.world);
             let pause = self.rng.u64(1_000..50_000);

@@ -62,6 +62,12 @@ impl<H: Host> Watcher<H> {
         self.host.step(|peer, _| peer.take_sighting(id))
     }
 
+    /// What was given out last of an object, if nothing is newer.
+    pub(super) fn told_last(&self, object: ObjectId) -> Option<Sighting> {
+        let id = self.id;
+        self.host.step(|peer, _| peer.told_last(id, object))
+    }
+
     /// Cancel safe: what was not given out stays.
     pub(super) async fn next(&self) -> (ObjectId, Sighting) {
         let id = self.id;

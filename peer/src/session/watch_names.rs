@@ -130,12 +130,15 @@ impl<H: Host, T: Object> NameWatch<H, T> {
             }
             return;
         }
-        let Some(names) = self.bound.get(&object) else { return };
-        let reference = Ref::from_id(object);
+        let names: Vec<String> = self.bound.get(&object).into_iter().flatten().cloned().collect();
         for name in names {
-            let seen = seen_as(object, sighting.clone());
-            self.news.push_back(seen.map(|seen| NameNews::Changed { name: name.clone(), reference, seen }));
+            self.tell(name, object, sighting.clone());
         }
+    }
+
+    fn tell(&mut self, name: String, object: ObjectId, sighting: Sighting) {
+        let seen = seen_as(object, sighting);
+        self.news.push_back(seen.map(|seen| NameNews::Changed { name, reference: Ref::from_id(object), seen }));
     }
 
     fn take_bucket(&mut self, bucket: ObjectId, level: usize, value: &NameBucket) {
@@ -148,9 +151,10 @@ impl<H: Host, T: Object> NameWatch<H, T> {
         let told = self.names.iter().filter(|(_, (_, home))| *home == bucket);
         let gone: Vec<String> =
             told.filter(|(name, _)| !present.contains_key(*name)).map(|(name, _)| name.clone()).collect();
+        let mut freed = Vec::new();
         for name in gone {
             if let Some((object, _)) = self.names.remove(&name) {
-                self.release(&name, object);
+                freed.push((name.clone(), object));
                 self.news.push_back(Ok(NameNews::Unbound { name, reference: Ref::from_id(object) }));
             }
         }
@@ -159,11 +163,13 @@ impl<H: Host, T: Object> NameWatch<H, T> {
             if former == Some(object) {
                 continue;
             }
-            if let Some(former) = former {
-                self.release(&name, former);
-            }
+            freed.extend(former.map(|former| (name.clone(), former)));
             self.news.push_back(Ok(NameNews::Bound { name: name.clone(), reference: Ref::from_id(object) }));
             self.follow(name, object);
+        }
+        // Last: what has another name by now is watched without a break, so that it cannot go back.
+        for (name, object) in freed {
+            self.release(&name, object);
         }
     }
 
@@ -187,16 +193,13 @@ impl<H: Host, T: Object> NameWatch<H, T> {
     }
 
     fn follow(&mut self, name: String, object: ObjectId) {
-        let names = self.bound.entry(object).or_default();
-        let is_first = names.is_empty();
-        names.insert(name);
-        if is_first && let Err(error) = self.watcher.add(object) {
+        self.bound.entry(object).or_default().insert(name.clone());
+        if let Err(error) = self.watcher.add(object) {
             self.news.push_back(Err(error));
         }
-        if !is_first {
-            // What was told of it by its other name is told by this one too.
-            self.watcher.remove(object);
-            let _ = self.watcher.add(object);
+        // What was told of it by its other names is told by this one too.
+        if let Some(sighting) = self.watcher.told_last(object) {
+            self.tell(name, object, sighting);
         }
     }
 
