@@ -430,7 +430,10 @@ impl Observer {
                 return Fate::Lost;
             }
         }
-        if began && journal.stable_to() >= receipt.lsn { Fate::Stable } else { Fate::Unknown }
+        // A leader that ends a group may drop it in the step in which its last entries became stable: nobody shows those, and
+        // they were seen when they were appended.
+        let is_among_the_last = journal.retired && journal.unstable.contains_key(&(receipt.lsn, receipt.term));
+        if began && (journal.stable_to() >= receipt.lsn || is_among_the_last) { Fate::Stable } else { Fate::Unknown }
     }
 
     /// The state that the stable journal up to a position says.
