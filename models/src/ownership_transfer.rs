@@ -526,92 +526,98 @@ impl Model for Transfers {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(ONE_OWNER, |model: &Self, world: &World| {
-                (0..model.objects).all(|object| holders(world, object).count() == 1)
-            }),
-            Property::always(ONE_WRITER, |model: &Self, world: &World| {
-                (0..model.objects).all(|object| {
-                    let owns = |group: &&Group| group.leaders().owned[object].is_some();
-                    world.groups.iter().filter(owns).count() <= 1
-                })
-            }),
-            Property::always(HANDED_LATE, |_, world: &World| {
-                world.groups.iter().enumerate().all(|(from, group)| {
-                    group.unstable.iter().all(|entry| match entry {
-                        Entry::Handed { to, number } => {
-                            world.groups[*to].stable.received[from].0.look_up(*number) == GrantSeen::Adopted
-                        }
-                        Entry::TermStart
-                        | Entry::Commit { .. }
-                        | Entry::TransferOut { .. }
-                        | Entry::TransferIn { .. }
-                        | Entry::Refused { .. }
-                        | Entry::TakenBack { .. }
-                        | Entry::Retired => true,
-                    })
-                })
-            }),
-            Property::always(NOTHING_UNDONE, |_, world: &World| {
-                let left = |grant: &Grant| world.groups[grant.from].stable.sent[grant.to] >= grant.number;
-                let answered = |answer: &GrantAnswer| {
-                    let seen = world.groups[answer.to].stable.received[answer.from].0.look_up(answer.number);
-                    if answer.adopted { seen == GrantSeen::Adopted } else { seen != GrantSeen::New }
-                };
-                world.grants.iter().all(left) && world.answers.iter().all(answered)
-            }),
-            Property::always(NO_COMMIT_LOST, |model: &Self, world: &World| {
-                (0..model.objects)
-                    .all(|object| holders(world, object).all(|stored| stored.version == world.stable_version[object]))
-            }),
-            Property::always(SETTLES, |model: &Self, world: &World| {
-                // What is on its way can always go on, or has arrived.
-                let mut actions = Vec::new();
-                model.going_on(world, &mut actions);
-                !actions.is_empty() || world.groups.iter().all(|group| group.stable.in_transit.is_empty())
-            }),
-            Property::always(TRAIL, |model: &Self, world: &World| {
-                (0..model.objects).all(|object| {
-                    let leads_on = |group: &Group| {
-                        let left = group.leaders().left[object];
-                        left == 0 || group.pointers[object] == left || world.homes[object] >= left
-                    };
-                    !model.pointers || world.groups.iter().filter(|group| !group.caretaken).all(leads_on)
-                })
-            }),
-            Property::always(HOMES_BEHIND, |model: &Self, world: &World| {
-                (0..model.objects)
-                    .all(|object| holders(world, object).all(|stored| world.homes[object] <= stored.epoch))
-            }),
-            Property::sometimes("objects arrive, commits and all", |_, world: &World| {
-                world.groups[1..].iter().any(|group| group.stable.owned.iter().flatten().any(|at| at.version > 0))
-            }),
-            Property::sometimes("objects are taken back", |_, world: &World| any_entry(world, is_taken_back)),
-            Property::sometimes("objects come back after a failover", |_, world: &World| {
-                world
-                    .groups
-                    .iter()
-                    .any(|group| group.caretaken && group.is_confirmed() && group.unstable.iter().any(is_taken_back))
-            }),
-            Property::sometimes("a successor completes its predecessor's transfer", |_, world: &World| {
-                world.groups.iter().any(|group| {
-                    group.caretaken && group.unstable.iter().any(|entry| matches!(entry, Entry::Handed { .. }))
-                })
-            }),
-            Property::sometimes("a departure is undone", |_, world: &World| {
-                let first = &world.groups[0];
-                let is_back =
-                    first.stable.in_transit.is_empty() && first.stable.owned[0].is_some_and(|at| at.epoch == 1);
-                world.departures > 0 && is_back && first.caretaken && first.unstable.is_empty()
-            }),
-            Property::sometimes("a late grant speaks of what has moved on", |_, world: &World| {
-                world.grants.iter().any(|grant| {
-                    holders(world, grant.object).any(|stored| stored.epoch > grant.stored.epoch)
-                        && world.groups[grant.to].stable.owned[grant.object].is_none()
-                })
-            }),
-        ]
+        [owning(), sending(), happening()].into_iter().flatten().collect()
     }
+}
+
+/// Who owns an object, and what of it.
+fn owning() -> Vec<Property<Transfers>> {
+    vec![
+        Property::always(ONE_OWNER, |model: &Transfers, world: &World| {
+            (0..model.objects).all(|object| holders(world, object).count() == 1)
+        }),
+        Property::always(ONE_WRITER, |model: &Transfers, world: &World| {
+            (0..model.objects).all(|object| {
+                let owns = |group: &&Group| group.leaders().owned[object].is_some();
+                world.groups.iter().filter(owns).count() <= 1
+            })
+        }),
+        Property::always(NO_COMMIT_LOST, |model: &Transfers, world: &World| {
+            (0..model.objects)
+                .all(|object| holders(world, object).all(|stored| stored.version == world.stable_version[object]))
+        }),
+        Property::always(TRAIL, |model: &Transfers, world: &World| {
+            (0..model.objects).all(|object| {
+                let leads_on = |group: &Group| {
+                    let left = group.leaders().left[object];
+                    left == 0 || group.pointers[object] == left || world.homes[object] >= left
+                };
+                !model.pointers || world.groups.iter().filter(|group| !group.caretaken).all(leads_on)
+            })
+        }),
+        Property::always(HOMES_BEHIND, |model: &Transfers, world: &World| {
+            (0..model.objects).all(|object| holders(world, object).all(|stored| world.homes[object] <= stored.epoch))
+        }),
+    ]
+}
+
+/// What is on its way, and what was said of it.
+fn sending() -> Vec<Property<Transfers>> {
+    vec![
+        Property::always(HANDED_LATE, |_: &Transfers, world: &World| {
+            world.groups.iter().enumerate().all(|(from, group)| {
+                group.unstable.iter().all(|entry| {
+                    let Entry::Handed { to, number } = *entry else { return true };
+                    world.groups[to].stable.received[from].0.look_up(number) == GrantSeen::Adopted
+                })
+            })
+        }),
+        Property::always(NOTHING_UNDONE, |_: &Transfers, world: &World| {
+            let left = |grant: &Grant| world.groups[grant.from].stable.sent[grant.to] >= grant.number;
+            let answered = |answer: &GrantAnswer| {
+                let seen = world.groups[answer.to].stable.received[answer.from].0.look_up(answer.number);
+                if answer.adopted { seen == GrantSeen::Adopted } else { seen != GrantSeen::New }
+            };
+            world.grants.iter().all(left) && world.answers.iter().all(answered)
+        }),
+        Property::always(SETTLES, |model: &Transfers, world: &World| {
+            // What is on its way can always go on, or has arrived.
+            let mut actions = Vec::new();
+            model.going_on(world, &mut actions);
+            !actions.is_empty() || world.groups.iter().all(|group| group.stable.in_transit.is_empty())
+        }),
+    ]
+}
+
+/// What must happen in some history, or the model covers less than it says.
+fn happening() -> Vec<Property<Transfers>> {
+    vec![
+        Property::sometimes("objects arrive, commits and all", |_: &Transfers, world: &World| {
+            world.groups[1..].iter().any(|group| group.stable.owned.iter().flatten().any(|at| at.version > 0))
+        }),
+        Property::sometimes("objects are taken back", |_: &Transfers, world: &World| {
+            world.groups.iter().any(|group| group.unstable.iter().any(is_taken_back))
+        }),
+        Property::sometimes("objects come back after a failover", |_: &Transfers, world: &World| {
+            let comes_back = |group: &Group| group.is_confirmed() && group.unstable.iter().any(is_taken_back);
+            world.groups.iter().any(|group| group.caretaken && comes_back(group))
+        }),
+        Property::sometimes("a successor completes its predecessor's transfer", |_: &Transfers, world: &World| {
+            let hands = |group: &Group| group.unstable.iter().any(|entry| matches!(entry, Entry::Handed { .. }));
+            world.groups.iter().any(|group| group.caretaken && hands(group))
+        }),
+        Property::sometimes("a departure is undone", |_: &Transfers, world: &World| {
+            let Group { stable, unstable, caretaken, .. } = &world.groups[0];
+            let is_back = stable.in_transit.is_empty() && stable.owned[0].is_some_and(|at| at.epoch == 1);
+            world.departures > 0 && is_back && *caretaken && unstable.is_empty()
+        }),
+        Property::sometimes("a late grant speaks of what has moved on", |_: &Transfers, world: &World| {
+            world.grants.iter().any(|grant| {
+                holders(world, grant.object).any(|stored| stored.epoch > grant.stored.epoch)
+                    && world.groups[grant.to].stable.owned[grant.object].is_none()
+            })
+        }),
+    ]
 }
 
 const ONE_OWNER: &str = "stable journals know one owner of each object, or one group that it is on its way from";
@@ -636,37 +642,36 @@ fn holders(world: &World, object: usize) -> impl Iterator<Item = Stored> {
     owned.chain(in_transit)
 }
 
-fn any_entry(world: &World, is: impl Fn(&Entry) -> bool) -> bool {
-    world.groups.iter().any(|group| group.unstable.iter().any(&is))
-}
-
 const fn is_taken_back(entry: &Entry) -> bool {
     matches!(entry, Entry::TakenBack { .. })
 }
 
 #[test]
-fn one_object_moves_between_three_groups_of_which_two_fail_over() {
-    assert_holds(
-        "one object, three groups, two failovers",
-        Transfers { failovers: 2, commits: 1, ..Transfers::default() },
-        1,
-    );
+fn one_object_moves_three_times_between_three_groups_of_which_one_fails_over() {
+    assert_holds("three departures, one failover", Transfers::default(), 350_000);
 }
 
 #[test]
-fn size_c() {
-    assert_holds("two departures, two failovers", Transfers { failovers: 2, departures: 2, ..Transfers::default() }, 1);
+fn one_object_moves_twice_between_three_groups_of_which_two_fail_over() {
+    let model = Transfers { failovers: 2, departures: 2, ..Transfers::default() };
+    assert_holds("two departures, two failovers", model, 140_000);
 }
 
 #[test]
-fn three_departures_of_two_objects_between_two_groups() {
+#[ignore = "takes half a minute"]
+fn one_object_moves_three_times_between_three_groups_of_which_two_fail_over() {
+    assert_holds("three departures, two failovers", Transfers { failovers: 2, ..Transfers::default() }, 1_500_000);
+}
+
+#[test]
+fn two_objects_move_three_times_between_two_groups() {
     let model = Transfers { groups: 2, objects: 2, retirement: false, ..Transfers::default() };
-    assert_holds("two objects, two groups", model, 1);
+    assert_holds("two objects, two groups", model, 150_000);
 }
 
 #[test]
 fn pointers_lead_on_or_the_homes_know_more() {
-    assert_holds("pointers", Transfers { pointers: true, departures: 2, ..Transfers::default() }, 1);
+    assert_holds("pointers", Transfers { pointers: true, departures: 2, ..Transfers::default() }, 65_000);
 }
 
 #[test]
@@ -711,7 +716,8 @@ fn an_ended_group_that_adopts_is_noticed() {
 
 #[test]
 fn pointers_that_go_too_early_are_noticed() {
-    let model = Transfers { pointers: true, ..Transfers::default() };
-    assert_broken("the homes are not asked", Transfers { asks_homes: false, ..model.clone() }, TRAIL);
-    assert_broken("the homes are asked too early", Transfers { asks_late: false, ..model }, HOMES_BEHIND);
+    let broken = Transfers { pointers: true, asks_homes: false, ..Transfers::default() };
+    assert_broken("the homes are not asked", broken, TRAIL);
+    let broken = Transfers { pointers: true, asks_late: false, ..Transfers::default() };
+    assert_broken("the homes are asked too early", broken, HOMES_BEHIND);
 }
