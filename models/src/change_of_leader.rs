@@ -11,6 +11,8 @@
 //! *Left out.* Trial votes, time and refusals, which serve speed alone (any member stands, and a leader tries any position);
 //! changes of the members, learners and generations; copies of the state; several entries in one message, which are several
 //! messages here. A member hears of a higher term by that term's `Vote` or `Append` alone: by a refusal it would hear less.
+//!
+//! *States.* 249,190 with three terms and a commit in each, 376,939 with four terms and a commit in the first.
 
 use crate::checking::{assert_broken, assert_holds};
 use driftmesh_model::{Lsn, Term};

@@ -11,6 +11,8 @@
 //! grant window and other bounds, lookups, groups that are given up or founded again. What depends on nothing but stable
 //! entries is sent in the moment they become stable: since no message has to arrive, that covers every later moment too.
 //! What a user sees of an object is a number that climbs with each commit to it.
+//!
+//! *States.* 380,957 with three departures of one object and one failover; the other sizes are at the end of this file.
 
 use crate::checking::{assert_broken, assert_holds};
 use driftmesh_object_store::{GrantLog, GrantSeen};

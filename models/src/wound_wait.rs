@@ -12,6 +12,8 @@
 //! *Left out.* Values, reads and snapshots; how an object is found (with two peers it is here or there) and how its transfer
 //! outlives a failover (`ownership_transfer`); deadlines and `Unavailable`, which end waits as well: here nothing may need
 //! them. Requests are not lost; a timer repeats each that is not queued as it should be.
+//!
+//! *States.* 187,666 with three transactions and two objects; the other sizes are at the end of this file.
 
 use crate::checking::{assert_broken, assert_can_end, assert_holds};
 use stateright::{Model, Property};
