@@ -61,20 +61,20 @@ impl Network {
     /// one peer may still be heard. Or makes some bad.
     pub(crate) fn partition(&mut self, rng: &mut Rng, peers: usize) {
         let one = rng.usize(..peers);
-        match rng.u8(..6) {
-            0 => {
+        match rng.u8(..12) {
+            0..=2 => {
                 self.cut.insert((one, rng.usize(..peers)));
             }
-            1 => self.isolate(one, peers),
-            2 => self.cut.extend((0..peers).map(|other| (one, other))),
-            3 => self.cut.extend((0..peers).map(|other| (other, one))),
-            4 => {
+            3..=5 => self.isolate(one, peers),
+            6 => self.cut.extend((0..peers).map(|other| (one, other))),
+            7 => self.cut.extend((0..peers).map(|other| (other, one))),
+            8 => {
                 let links = (0..peers).flat_map(|from| (0..peers).map(move |to| (from, to)));
                 self.bad.extend(links.filter(|_| rng.u8(..3) == 0));
             }
             _ => {
                 let side: Vec<bool> = (0..peers).map(|_| rng.bool()).collect();
-                let bridge = rng.bool().then_some(one);
+                let bridge = (rng.u8(..3) == 0).then_some(one);
                 let links = (0..peers).flat_map(|left| (0..peers).map(move |right| (left, right)));
                 let is_cut = |(left, right): &(usize, usize)| {
                     side[*left] != side[*right] && bridge != Some(*left) && bridge != Some(*right)
