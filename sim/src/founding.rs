@@ -223,7 +223,7 @@ impl World {
                 self.network.mend();
                 if self.options.fault_every_us > 0 && self.rng.bool() {
                     let count = self.nodes.len();
-                    self.network.partition(&mut self.rng, count);
+                    self.network.partition(&mut self.rng, &self.options, count);
                 }
                 let next = self.now_us + self.rng.u64(1..2 * LINKS_CHANGE_US);
                 self.at(next, Event::LinksChange);

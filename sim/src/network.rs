@@ -58,30 +58,33 @@ impl Network {
     }
 
     /// Cuts some links: one direction, one peer, what one peer says or hears, or the peers in two halves, between which
-    /// one peer may still be heard. Or makes some bad.
-    pub(crate) fn partition(&mut self, rng: &mut Rng, peers: usize) {
+    /// one peer may be a bridge. Or makes some bad.
+    pub(crate) fn partition(&mut self, rng: &mut Rng, options: &Options, peers: usize) {
         let one = rng.usize(..peers);
-        match rng.u8(..12) {
-            0..=2 => {
+        match rng.u8(..if options.odd_links { 7 } else { 3 }) {
+            0 => {
                 self.cut.insert((one, rng.usize(..peers)));
             }
-            3..=5 => self.isolate(one, peers),
-            6 => self.cut.extend((0..peers).map(|other| (one, other))),
-            7 => self.cut.extend((0..peers).map(|other| (other, one))),
-            8 => {
+            1 => self.isolate(one, peers),
+            2 => self.halve(rng, peers, None),
+            3 => self.halve(rng, peers, Some(one)),
+            4 => self.cut.extend((0..peers).map(|other| (one, other))),
+            5 => self.cut.extend((0..peers).map(|other| (other, one))),
+            _ => {
                 let links = (0..peers).flat_map(|from| (0..peers).map(move |to| (from, to)));
                 self.bad.extend(links.filter(|_| rng.u8(..3) == 0));
             }
-            _ => {
-                let side: Vec<bool> = (0..peers).map(|_| rng.bool()).collect();
-                let bridge = (rng.u8(..3) == 0).then_some(one);
-                let links = (0..peers).flat_map(|left| (0..peers).map(move |right| (left, right)));
-                let is_cut = |(left, right): &(usize, usize)| {
-                    side[*left] != side[*right] && bridge != Some(*left) && bridge != Some(*right)
-                };
-                self.cut.extend(links.filter(is_cut));
-            }
         }
+    }
+
+    /// Cuts the peers in two halves. A bridge can still talk to both.
+    fn halve(&mut self, rng: &mut Rng, peers: usize, bridge: Option<usize>) {
+        let side: Vec<bool> = (0..peers).map(|_| rng.bool()).collect();
+        let links = (0..peers).flat_map(|left| (0..peers).map(move |right| (left, right)));
+        let is_cut = |(left, right): &(usize, usize)| {
+            side[*left] != side[*right] && bridge != Some(*left) && bridge != Some(*right)
+        };
+        self.cut.extend(links.filter(is_cut));
     }
 
     /// All that a peer says and hears takes long.

@@ -156,6 +156,8 @@ pub struct Options {
     pub rubbish: bool,
     /// Whether the ways to and from a peer take very long for a while.
     pub slow_peers: bool,
+    /// Whether links lose most of what they carry, peers only say or only hear, and halves have a bridge.
+    pub odd_links: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -233,6 +235,7 @@ impl Options {
             drift_ppm: pick(rng, &[0, 0, 500, 5_000]),
             clock_jumps: rng.bool(),
             slow_peers: rng.u8(..3) == 0,
+            odd_links: rng.bool(),
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -288,7 +291,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {}",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -308,6 +311,7 @@ impl fmt::Display for Options {
             self.drift_ppm,
             self.clock_jumps,
             self.slow_peers,
+            self.odd_links,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }

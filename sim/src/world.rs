@@ -578,8 +578,9 @@ impl Simulation {
         self.check_bounds();
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
-        match self.rng.u8(..14) {
-            0..=2 if peers > 1 => self.network.partition(&mut self.rng, peers),
+        let kinds = 12 + u8::from(self.options.clock_jumps) + u8::from(self.options.slow_peers);
+        match self.rng.u8(..kinds) {
+            0..=2 if peers > 1 => self.network.partition(&mut self.rng, &self.options, peers),
             3..=5 => self.network.mend(),
             6 | 7 if peers > 1 => {
                 let other = (one + self.rng.usize(1..peers)) % peers;
@@ -597,10 +598,12 @@ impl Simulation {
                 }
             }
             10 | 11 => self.crash_if_allowed(one),
-            12 if self.options.clock_jumps && !self.peers[one].mad => {
-                self.peers[one].wall_clock.set(&self.options, &mut self.rng);
+            12 if self.options.clock_jumps => {
+                if !self.peers[one].mad {
+                    self.peers[one].wall_clock.set(&self.options, &mut self.rng);
+                }
             }
-            13 if self.options.slow_peers => self.network.slow_down(one),
+            12 | 13 => self.network.slow_down(one),
             _ => {}
         }
     }
