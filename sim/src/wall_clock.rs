@@ -42,8 +42,11 @@ impl WallClock {
         Self { set_us, drift_ppm: if drift == 0 { 0 } else { rng.i64(-drift..=drift) }, off_max_us }
     }
 
-    /// Somebody sets it, forwards or backwards.
+    /// Somebody sets it, forwards or backwards; nobody sets the one that is off by minutes.
     pub(crate) fn set(&self, options: &Options, rng: &mut Rng) {
+        if self.off_max_us == MAD_AHEAD_US {
+            return;
+        }
         let skew = i64::try_from(options.skew_us).unwrap_or(0);
         self.set_us.store(rng.i64(-skew..=skew), Ordering::Relaxed);
     }

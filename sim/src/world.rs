@@ -598,11 +598,7 @@ impl Simulation {
                 }
             }
             10 | 11 => self.crash_if_allowed(one),
-            12 if self.options.clock_jumps => {
-                if !self.peers[one].mad {
-                    self.peers[one].wall_clock.set(&self.options, &mut self.rng);
-                }
-            }
+            12 if self.options.clock_jumps => self.peers[one].wall_clock.set(&self.options, &mut self.rng),
             12 | 13 => self.network.slow_down(one),
             _ => {}
         }
