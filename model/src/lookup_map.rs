@@ -23,18 +23,7 @@ const BITS_FROM: u32 = 32;
 /// fixed mixing function serves; a member that forges ids to collide is out of scope.
 #[derive(Clone, Debug)]
 pub struct LookupMap<K, V> {
-    parts: Parts<K, V>,
-}
-
-#[derive(Clone, Debug)]
-enum Parts<K, V> {
-    /// Most maps are small.
-    One(Inner<K, V>),
-    Many(Many<K, V>),
-}
-
-#[derive(Clone, Debug)]
-struct Many<K, V> {
+    /// One at least; most maps are small and have no other.
     parts: Vec<Part<K, V>>,
     /// The part of each value of the lowest `n` chosen bits, where its length is 2 to the power of `n`.
     directory: Vec<u32>,
@@ -54,8 +43,18 @@ fn chosen_bits<K: Hash>(key: &K) -> usize {
     usize::try_from((hash >> BITS_FROM) & ((1 << BITS_MAX) - 1)).unwrap_or(0)
 }
 
-impl<K: Hash + Eq, V> Many<K, V> {
+impl<K, V> Default for LookupMap<K, V> {
+    fn default() -> Self {
+        Self { parts: vec![Part { bits: 0, map: Inner::default() }], directory: vec![0], len: 0 }
+    }
+}
+
+impl<K: Hash + Eq, V> LookupMap<K, V> {
+    /// The place of the part that a key belongs to.
     fn place(&self, key: &K) -> usize {
+        if self.parts.len() == 1 {
+            return 0;
+        }
         self.directory[chosen_bits(key) & (self.directory.len() - 1)] as usize
     }
 
@@ -66,6 +65,19 @@ impl<K: Hash + Eq, V> Many<K, V> {
     fn part_mut(&mut self, key: &K) -> &mut Inner<K, V> {
         let place = self.place(key);
         &mut self.parts[place].map
+    }
+
+    /// The place of the part that a key belongs to, which has room for it. Beyond all bits that choose a part, that part
+    /// grows like any map.
+    fn place_with_room(&mut self, key: &K) -> usize {
+        loop {
+            let place = self.place(key);
+            let part = &self.parts[place];
+            if part.map.len() < PART_MAX || part.bits == BITS_MAX {
+                return place;
+            }
+            self.split(place);
+        }
     }
 
     /// Splits a part by one bit more.
@@ -93,60 +105,6 @@ impl<K: Hash + Eq, V> Many<K, V> {
         theirs.for_each(|part| *part = new);
     }
 
-    /// Makes room where a new key belongs. Beyond all bits that choose a part, that part grows like any map.
-    fn make_room(&mut self, key: &K) {
-        loop {
-            let place = self.place(key);
-            let part = &self.parts[place];
-            if part.map.len() < PART_MAX || part.bits == BITS_MAX {
-                return;
-            }
-            self.split(place);
-        }
-    }
-}
-
-impl<K, V> Default for LookupMap<K, V> {
-    fn default() -> Self {
-        Self { parts: Parts::One(Inner::default()) }
-    }
-}
-
-impl<K: Hash + Eq, V> LookupMap<K, V> {
-    fn part(&self, key: &K) -> &Inner<K, V> {
-        match &self.parts {
-            Parts::One(map) => map,
-            Parts::Many(many) => many.part(key),
-        }
-    }
-
-    fn part_mut(&mut self, key: &K) -> &mut Inner<K, V> {
-        match &mut self.parts {
-            Parts::One(map) => map,
-            Parts::Many(many) => many.part_mut(key),
-        }
-    }
-
-    /// Makes room where a new key belongs.
-    fn make_room(&mut self, key: &K) {
-        if let Parts::One(map) = &mut self.parts
-            && map.len() >= PART_MAX
-        {
-            let map = std::mem::take(map);
-            let len = map.len();
-            self.parts = Parts::Many(Many { parts: vec![Part { bits: 0, map }], directory: vec![0], len });
-        }
-        if let Parts::Many(many) = &mut self.parts {
-            many.make_room(key);
-        }
-    }
-
-    fn count(&mut self, added: usize, removed: usize) {
-        if let Parts::Many(many) = &mut self.parts {
-            many.len = many.len + added - removed;
-        }
-    }
-
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.part(key).get(key)
@@ -159,31 +117,26 @@ impl<K: Hash + Eq, V> LookupMap<K, V> {
 
     /// Sets the value of a key and returns the former one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.make_room(&key);
-        let former = self.part_mut(&key).insert(key, value);
-        self.count(usize::from(former.is_none()), 0);
+        let place = self.place_with_room(&key);
+        let former = self.parts[place].map.insert(key, value);
+        self.len += usize::from(former.is_none());
         former
     }
 
     /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let removed = self.part_mut(key).remove(key);
-        self.count(0, usize::from(removed.is_some()));
+        self.len -= usize::from(removed.is_some());
         removed
     }
 
     /// The value of a key, made by `default` if it was absent.
     pub fn or_insert_with(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
-        self.make_room(&key);
-        let many = match &mut self.parts {
-            Parts::One(map) => return map.entry(key).or_insert_with(default),
-            Parts::Many(many) => many,
-        };
-        let place = many.place(&key);
-        match many.parts[place].map.entry(key) {
+        let place = self.place_with_room(&key);
+        match self.parts[place].map.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                many.len += 1;
+                self.len += 1;
                 entry.insert(default())
             }
         }
@@ -196,7 +149,7 @@ impl<K: Hash + Eq, V> LookupMap<K, V> {
         let (done, result) = change(entry.get_mut());
         if done {
             entry.remove();
-            self.count(0, 1);
+            self.len -= 1;
         }
         Some(result)
     }
@@ -208,17 +161,14 @@ impl<K: Hash + Eq, V> LookupMap<K, V> {
 
     /// How many keys there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        match &self.parts {
-            Parts::One(map) => map.len(),
-            Parts::Many(many) => many.len,
-        }
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
@@ -335,9 +285,8 @@ mod tests {
         for key in 0..100_000_u128 {
             map.insert(ObjectId::from_u128(key.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)), key);
         }
-        let Parts::Many(many) = &map.parts else { panic!("it should have been split") };
-        assert!(many.parts.iter().all(|part| part.map.len() <= PART_MAX));
-        assert_eq!(many.parts.iter().map(|part| part.map.len()).sum::<usize>(), map.len());
-        assert!(many.parts.len() < 2 * 100_000 / PART_MAX, "{} parts", many.parts.len());
+        assert!(map.parts.iter().all(|part| part.map.len() <= PART_MAX));
+        assert_eq!(map.parts.iter().map(|part| part.map.len()).sum::<usize>(), map.len());
+        assert!(map.parts.len() < 2 * 100_000 / PART_MAX, "{} parts", map.parts.len());
     }
 }

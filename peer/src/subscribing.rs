@@ -209,8 +209,8 @@ impl Subscribed {
         self.objects.get(&object)?.told()
     }
 
-    /// Whether the newest version of a copy may be told, by what is known now.
-    fn reaches_floor(&mut self, object: ObjectId) -> bool {
+    /// Lifts the floor of a copy whose newest version is known up to there by now. Returns whether that version may be told.
+    fn lift_floor(&mut self, object: ObjectId) -> bool {
         let Some(known_to) = self.objects.get(&object).map(|kept| self.known_to(kept)) else { return false };
         let Some(kept) = self.objects.get_mut(&object) else { return false };
         kept.floor = kept.floor.filter(|floor| kept.newest().is_none() || known_to < *floor);
@@ -498,7 +498,7 @@ impl Peer {
             kept.known_to = kept.known_to.max(snapshot);
         }
         // The answer may be to an old question, asked before this copy began.
-        if is_untold && self.subscribed.reaches_floor(object) {
+        if is_untold && self.subscribed.lift_floor(object) {
             self.tell_watchers(object);
         }
     }
@@ -690,7 +690,7 @@ impl Peer {
         let Some(feed) = self.subscribed.feeds.get_mut(&group) else { return };
         let mut untold = std::mem::take(&mut feed.untold);
         untold.retain(|object| {
-            let may_be_told = self.subscribed.reaches_floor(*object);
+            let may_be_told = self.subscribed.lift_floor(*object);
             if may_be_told {
                 self.tell_watchers(*object);
             }

@@ -431,8 +431,10 @@ impl Observer {
             }
         }
         // A leader that ends a group may drop it in the step in which its last entries became stable: nobody shows those, and
-        // they were seen when they were appended.
-        let is_among_the_last = journal.retired && journal.unstable.contains_key(&(receipt.lsn, receipt.term));
+        // they were seen when they were appended. After it there was no other leader.
+        let is_the_last = journal.leaders.last_key_value().is_some_and(|(term, _)| *term == receipt.term);
+        let is_among_the_last =
+            journal.retired && is_the_last && journal.unstable.contains_key(&(receipt.lsn, receipt.term));
         if began && (journal.stable_to() >= receipt.lsn || is_among_the_last) { Fate::Stable } else { Fate::Unknown }
     }
 

@@ -8,6 +8,7 @@ use crate::host::{Clock, WALL_START_US};
 use crate::options::Options;
 use driftmesh_model::{Micros, Now};
 use fastrand::Rng;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -25,30 +26,34 @@ pub(crate) struct WallClock {
     set_us: Arc<AtomicI64>,
     /// How much faster than the true time it runs, in parts per million.
     drift_ppm: i64,
+    /// What it is ever set to.
+    set_within_us: RangeInclusive<i64>,
     /// How far from the true time it gets, us.
     off_max_us: i64,
+}
+
+/// How far the wall clocks of a seed get from the true time, but for one that is off by minutes, us.
+pub(crate) fn off_max_us(options: &Options) -> i64 {
+    let skew = i64::try_from(options.skew_us).unwrap_or(0);
+    if options.drift_ppm == 0 { skew } else { OFF_MAX_US.min(skew + DRIFTED_MAX_US) }
 }
 
 impl WallClock {
     /// A clock as the options of a seed want it.
     pub(crate) fn draw(options: &Options, rng: &mut Rng, mad: bool) -> Self {
         let skew = i64::try_from(options.skew_us).unwrap_or(0);
-        let drift = i64::from(options.drift_ppm);
-        if mad {
-            return Self { set_us: Arc::new(MAD_AHEAD_US.into()), drift_ppm: 0, off_max_us: MAD_AHEAD_US };
-        }
-        let off_max_us = if drift == 0 { skew } else { OFF_MAX_US.min(skew + DRIFTED_MAX_US) };
-        let set_us = Arc::new(rng.i64(-skew..=skew).into());
-        Self { set_us, drift_ppm: if drift == 0 { 0 } else { rng.i64(-drift..=drift) }, off_max_us }
+        let (set_within_us, drift, off_max_us) = if mad {
+            (MAD_AHEAD_US..=MAD_AHEAD_US, 0, MAD_AHEAD_US)
+        } else {
+            (-skew..=skew, i64::from(options.drift_ppm), off_max_us(options))
+        };
+        let set_us = Arc::new(rng.i64(set_within_us.clone()).into());
+        Self { set_us, drift_ppm: rng.i64(-drift..=drift), set_within_us, off_max_us }
     }
 
-    /// Somebody sets it, forwards or backwards; nobody sets the one that is off by minutes.
-    pub(crate) fn set(&self, options: &Options, rng: &mut Rng) {
-        if self.off_max_us == MAD_AHEAD_US {
-            return;
-        }
-        let skew = i64::try_from(options.skew_us).unwrap_or(0);
-        self.set_us.store(rng.i64(-skew..=skew), Ordering::Relaxed);
+    /// Somebody sets it, forwards or backwards.
+    pub(crate) fn set(&self, rng: &mut Rng) {
+        self.set_us.store(rng.i64(self.set_within_us.clone()), Ordering::Relaxed);
     }
 
     /// The times at its peer.

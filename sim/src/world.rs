@@ -8,7 +8,7 @@ use crate::observer::{Look, Observer, Opening};
 use crate::options::Options;
 use crate::requests::{Request, Requests};
 use crate::trace::Trace;
-use crate::wall_clock::WallClock;
+use crate::wall_clock::{WallClock, off_max_us};
 use driftmesh_directory::HomeRing;
 use driftmesh_model::ObjectId;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
@@ -528,8 +528,8 @@ impl Simulation {
         // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
         // from others, and by what those were ahead.
         let own = self.peers[index].wall_clock.ahead_max_us();
-        let others = self.peers.iter().filter(|peer| !peer.mad).map(|peer| peer.wall_clock.ahead_max_us()).max();
-        let ahead_us = own + CLOCK_AHEAD_MAX.0 + 2 * others.unwrap_or(0) + 1_000;
+        let others = off_max_us(&self.options).unsigned_abs();
+        let ahead_us = own + CLOCK_AHEAD_MAX.0 + 2 * others + 1_000;
         let true_wall_us = SimHost::true_wall_us(&self.clock);
         let now_us = self.clock.now_us();
         let unstable_max_us = self.options.unstable_max_us;
@@ -598,7 +598,7 @@ impl Simulation {
                 }
             }
             10 | 11 => self.crash_if_allowed(one),
-            12 if self.options.clock_jumps => self.peers[one].wall_clock.set(&self.options, &mut self.rng),
+            12 if self.options.clock_jumps => self.peers[one].wall_clock.set(&mut self.rng),
             12 | 13 => self.network.slow_down(one),
             _ => {}
         }

@@ -10,13 +10,11 @@ use crate::net::{self, Machine, Network};
 use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
 use crate::world::share;
 use anyhow::{Context, Result};
+use driftmesh::transport::RefuseReason;
 use driftmesh::{ObjectId, Receipt};
 use fastrand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How a peer logs that a newer process has its key.
-const FENCED: &str = "a newer process uses the key of this peer";
 
 /// How long a peer may take for an order that is not work.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
@@ -422,7 +420,8 @@ impl Peers {
     /// What the processes logged as errors and said of panics, killed ones included. A peer that found a newer process
     /// with its key says so in an error: where such processes are started, that is right.
     pub(crate) fn faults(&self) -> Vec<String> {
-        let is_wanted = |line: &String| self.network().is_some() && line.contains(FENCED);
+        let fenced = RefuseReason::DuplicateIncarnation.to_string();
+        let is_wanted = |line: &String| self.network().is_some() && line.contains(&fenced);
         let of = |child: &Child| {
             let named = |line| format!("{} logged: {line}", number_of(child.number()));
             child.faults().into_iter().filter(|line| !is_wanted(line)).map(named).collect::<Vec<_>>()

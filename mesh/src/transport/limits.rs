@@ -32,9 +32,8 @@ pub(super) const CONTROL_QUEUE_FRAMES: usize = 4;
 pub(super) const BULK_WINDOW_CHUNKS: u32 = 4;
 /// Small payloads are framed up to this size before one write, bytes.
 pub(super) const WRITE_BYTES: usize = 64 << 10;
-/// What an idle writer keeps of its buffer, bytes: what one write may have grown it to, so that a burst begins with no
-/// allocation.
-pub(super) const WRITE_BYTES_KEPT: usize = 128 << 10;
+/// What an idle writer keeps of its buffer, bytes.
+pub(super) const WRITE_BYTES_KEPT: usize = 16 << 10;
 /// A reader's first buffer, bytes; it doubles while it is full.
 pub(super) const READ_BYTES_MIN: usize = 8 << 10;
 /// A reader's largest buffer, bytes. It holds any one frame.

@@ -185,7 +185,8 @@ pub(super) fn tell_refused(
     let is_superseded = by_remote && reason == RefuseReason::DuplicateIncarnation;
     shared.handler.event(Event::Refused { peer, address, reason, by_remote });
     if let Some(by) = peer.filter(|peer| is_superseded && shared.is_superseded_now(peer)) {
-        tracing::error!(%by, "a newer process uses the key of this peer: this one takes no part any more");
+        let reason = RefuseReason::DuplicateIncarnation;
+        tracing::error!(%by, %reason, "this peer takes no part any more");
         shared.handler.event(Event::Superseded { by });
         shared.close();
         shared.stop.set();

@@ -141,7 +141,7 @@ impl Slots {
             let slot = self.cursor;
             let is_part = self.first_change(slot);
             self.cursor += 1;
-            if let Some(stored) = state.objects.at(slot).filter(|_| is_part) {
+            if is_part && let Some(stored) = state.objects.at(slot) {
                 let item = CopiedObject::of(stored);
                 room = room.saturating_sub(item.cost());
                 slice.objects.push(item);

@@ -86,9 +86,13 @@ impl Objects {
         (slot, former)
     }
 
+    fn slot_mut(&mut self, slot: usize) -> Option<&mut Slot> {
+        self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
+    }
+
     fn take_slot(&mut self, object: ObjectId) -> usize {
         let slot = self.free.unwrap_or_else(|| self.slots());
-        if let Some(place) = self.chunks.get_mut(slot / CHUNK).and_then(|chunk| chunk.get_mut(slot % CHUNK)) {
+        if let Some(place) = self.slot_mut(slot) {
             if let Slot::Free { next } = std::mem::replace(place, Slot::Of(object)) {
                 self.free = next;
             }
@@ -111,8 +115,9 @@ impl Objects {
     }
 
     fn free_slot(&mut self, slot: usize) {
-        if let Some(place) = self.chunks.get_mut(slot / CHUNK).and_then(|chunk| chunk.get_mut(slot % CHUNK)) {
-            *place = Slot::Free { next: self.free.replace(slot) };
+        let next = self.free.replace(slot);
+        if let Some(place) = self.slot_mut(slot) {
+            *place = Slot::Free { next };
         }
     }
 }
