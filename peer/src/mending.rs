@@ -66,7 +66,12 @@ impl Wholeness {
 
 /// R18: who may be elected must not have a clock that is wrong.
 fn has_near_clock(member: &Member) -> bool {
-    member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
+    member.clock_offset.is_some_and(|_| may_have_near_clock(member))
+}
+
+/// Whether the clock is near, or nothing is known of it yet.
+fn may_have_near_clock(member: &Member) -> bool {
+    member.clock_offset.is_none_or(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
 }
 
 impl Peer {
@@ -150,6 +155,12 @@ impl Peer {
     /// The other peers that could be followers, if they have room.
     fn live_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
         let may = |member: &Member| member.connected && member.draining == 0 && has_near_clock(member);
+        self.members.iter().filter(move |(_, member)| may(member))
+    }
+
+    /// Those, and who has just come: nobody has chosen it yet, but a group that lacks a member is not whole beside it.
+    fn coming_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        let may = |member: &Member| member.connected && member.draining == 0 && may_have_near_clock(member);
         self.members.iter().filter(move |(_, member)| may(member))
     }
 
@@ -358,12 +369,12 @@ impl Peer {
         let is_settled = may_change && self.target_of(group).is_none_or(|target| target == *present);
         let survives = |lost: &MemberId| present.is_majority(|voter| voter != lost && whole.contains(voter));
         let may_lose_one = may_change && present.voters.len() > 1 && present.members().iter().all(survives);
-        let wanted = 1 + self.followers_wanted(group).min(self.live_members().count());
+        let wanted = 1 + self.followers_wanted(group).min(self.coming_members().count());
         let is_open = |peer: &PeerId, member: &Member| {
             let belongs = present.contains(&MemberId { peer: *peer, incarnation: member.incarnation });
             !belongs && !self.has_refused(group.id(), peer)
         };
-        let may_grow = whole.len() < wanted && self.live_members().any(|(peer, member)| is_open(peer, member));
+        let may_grow = whole.len() < wanted && self.coming_members().any(|(peer, member)| is_open(peer, member));
         Wholeness { whole: whole.len(), wanted, is_settled, may_lose_one, may_grow }
     }
 }

@@ -173,6 +173,25 @@ fn where_only_one_more_would_have_been_wanted_and_nobody_has_room_one_may_stop()
 }
 
 #[test]
+fn beside_who_has_just_come_no_peer_may_stop_that_is_the_only_one_with_its_objects() {
+    let mesh = Mesh::with(1, |_, setup| setup.config.replicas = 2);
+    let object = mesh.create(0, 1);
+    assert!(mesh.status(0).may_stop, "there is nobody who could take anything");
+    let newcomer = mesh.join(|setup| setup.config.replicas = 2);
+    let (mut beside, mut alone) = (0, 0);
+    for _ in 0..5_000 {
+        let holds = mesh.look_at_group(newcomer, mesh.group_id(0), |group| group.owned(object).is_some());
+        let status = mesh.status(0);
+        assert_eq!(status.members.len(), 1);
+        assert!(holds == Some(true) || !status.may_stop, "its objects would go with it");
+        alone += u32::from(holds != Some(true));
+        beside += u32::from(status.may_stop);
+        mesh.run(1);
+    }
+    assert!(alone > 0 && beside > 0, "{alone} ms without a copy, {beside} ms with one");
+}
+
+#[test]
 fn what_the_barrier_waits_for_leaves_at_once_and_then_shares_batches() {
     let mesh = Mesh::replicated(4, 2);
     let objects: Vec<_> = (0..10).map(|number| mesh.create(0, number)).collect();
