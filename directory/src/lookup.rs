@@ -330,7 +330,7 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftmesh_model::{Epoch, Generation};
+    use driftmesh_model::Epoch;
 
     const OBJECT: ObjectId = ObjectId::from_u128(5);
 
@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn record(holder: u8, epoch: u64) -> Record {
-        Record { object: OBJECT, group: group(holder), generation: Generation::ZERO, epoch: Epoch::from_u64(epoch) }
+        Record { object: OBJECT, group: group(holder), epoch: Epoch::from_u64(epoch) }
     }
 
     fn reachable() -> Reachable {

@@ -184,15 +184,10 @@ impl Pointers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftmesh_model::{Epoch, Generation, GroupId};
+    use driftmesh_model::{Epoch, GroupId};
 
     fn record(object: u128, epoch: u64) -> Record {
-        Record {
-            object: ObjectId::from_u128(object),
-            group: GroupId::from_u128(9),
-            generation: Generation::ZERO,
-            epoch: Epoch::from_u64(epoch),
-        }
+        Record { object: ObjectId::from_u128(object), group: GroupId::from_u128(9), epoch: Epoch::from_u64(epoch) }
     }
 
     fn peer(byte: u8) -> PeerId {

@@ -90,7 +90,7 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftmesh_model::{Epoch, Generation, GroupId};
+    use driftmesh_model::{Epoch, GroupId};
 
     #[test]
     fn a_batch_is_repeated_until_acknowledged_and_carries_the_newest_record() {
@@ -98,7 +98,6 @@ mod tests {
         let record = |epoch| Record {
             object: ObjectId::from_u128(1),
             group: GroupId::from_u128(2),
-            generation: Generation::ZERO,
             epoch: Epoch::from_u64(epoch),
         };
         let mut publisher = Publisher::default();

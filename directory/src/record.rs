@@ -1,6 +1,6 @@
 //! A location record: where an object was said to be, and how new the claim is.
 
-use driftmesh_model::{Epoch, Generation, GroupId, ObjectId};
+use driftmesh_model::{Epoch, GroupId, ObjectId};
 use serde::{Deserialize, Serialize};
 
 /// (object, group, epoch): a hint, never an authority (R1).
@@ -10,8 +10,6 @@ pub struct Record {
     pub object: ObjectId,
     /// The group said to own it.
     pub group: GroupId,
-    /// The generation of the group that said so.
-    pub generation: Generation,
     /// The epoch at which it owns it.
     pub epoch: Epoch,
 }
@@ -20,12 +18,12 @@ impl Record {
     /// Whether it can be true: no object moves so often. A claim at the end of the range could never be replaced (R25).
     #[must_use]
     pub const fn is_sound(&self) -> bool {
-        self.epoch.as_u64() < u64::MAX / 2 && self.generation.as_u64() < u64::MAX / 2
+        self.epoch.as_u64() < u64::MAX / 2
     }
 
     /// Whether this claim is newer than the other (R2).
     #[must_use]
     pub fn outranks(&self, other: &Self) -> bool {
-        (self.generation, self.epoch) > (other.generation, other.epoch)
+        self.epoch > other.epoch
     }
 }

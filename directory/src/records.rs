@@ -30,7 +30,7 @@ impl Records {
     /// Takes in a record unless a newer or equal one is known. Returns whether it was taken.
     pub fn learn(&mut self, record: Record) -> bool {
         if let Some(known) = self.cache.get_mut(&record.object) {
-            // R2: (generation, epoch) only climbs.
+            // R2: the epoch, and the generation in it, only climbs.
             if self.climbs && !record.outranks(known) {
                 return false;
             }
@@ -78,15 +78,10 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftmesh_model::{Epoch, Generation, GroupId};
+    use driftmesh_model::{Epoch, GroupId};
 
     fn record(epoch: u64, group: u128) -> Record {
-        Record {
-            object: ObjectId::from_u128(1),
-            group: GroupId::from_u128(group),
-            generation: Generation::ZERO,
-            epoch: Epoch::from_u64(epoch),
-        }
+        Record { object: ObjectId::from_u128(1), group: GroupId::from_u128(group), epoch: Epoch::from_u64(epoch) }
     }
 
     #[test]

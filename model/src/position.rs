@@ -41,7 +41,29 @@ macro_rules! counter {
     };
 }
 
-counter!(Epoch, "How often an object's mastership has moved; grows by one at each transfer.");
+counter!(
+    Epoch,
+    "How often an object's mastership has moved: grows by one at each transfer. Its upper half is the highest generation \
+     of a group that had it: that outranks all moves in a former generation, and goes with the object (R2)."
+);
 counter!(Generation, "Of a group: rises when an operator re-founds it; outranks term and epoch.");
 counter!(Lsn, "A position in a group's journal.");
 counter!(Term, "A leadership period of a group.");
+
+/// The bits of an epoch that count moves. No object moves so often while one generation lasts.
+const MOVE_BITS: u32 = 32;
+
+impl Epoch {
+    /// The epoch of what a group of this generation has.
+    #[must_use]
+    pub const fn of_generation(self, generation: Generation) -> Self {
+        let least = if generation.0 >> MOVE_BITS == 0 { generation.0 << MOVE_BITS } else { u64::MAX };
+        if self.0 < least { Self(least) } else { self }
+    }
+
+    /// The highest generation that is known to have had the object.
+    #[must_use]
+    pub const fn generation(self) -> Generation {
+        Generation(self.0 >> MOVE_BITS)
+    }
+}

@@ -2,7 +2,7 @@
 //! until they have what the new one has, whatever they hold as stable.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
+use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
 use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
 
 fn member(number: usize) -> MemberId {
@@ -92,7 +92,7 @@ impl World {
         world.cut_off = vec![0, 1];
         world.run(1_000);
         let now = Micros(world.now);
-        world.groups[2].refound(now, Membership::alone(member(2)));
+        world.groups[2].refound(now, Generation::from_u64(1), Membership::alone(member(2)));
         (world, kept, beyond)
     }
 }
@@ -143,7 +143,7 @@ fn a_member_that_held_less_keeps_what_it_has() {
     world.cut_off = vec![0];
     let membership = Membership { learners: [(member(1), true)].into(), ..Membership::alone(member(2)) };
     let now = Micros(world.now);
-    world.groups[2].refound(now, membership);
+    world.groups[2].refound(now, Generation::from_u64(1), membership);
     let watermark = world.groups[1].watermark();
     for _ in 0..100 {
         world.run(1);

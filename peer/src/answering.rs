@@ -68,7 +68,7 @@ impl Peer {
         let group = self.led(id)?;
         let mut in_transit = false;
         let (changed, epoch, chain) = if let Some(stored) = group.owned(object) {
-            (stored.changed, stored.epoch, &stored.chain)
+            (stored.changed, group.epoch_of(stored), &stored.chain)
         } else {
             let (_, transit) = group.in_transit(object)?;
             if snapshot > transit.floor && !self.broken(Sabotage::Hint) {

@@ -51,13 +51,12 @@ impl Peer {
         let Some(group) = self.led(id) else { return };
         // R8, R16: what is promised or moved from now on lies above all that any leader of the group ever said.
         let highest = group.highest().max(group.closed());
-        let generation = group.generation();
         let unsettled: Vec<(GroupId, u64, ObjectId, Epoch)> =
             group.all_unsettled().map(|(to, number, transit)| (to, number, transit.object, transit.epoch)).collect();
         self.clock.raise_above(highest);
         for (to, number, object, epoch) in unsettled {
             // R3: what is on its way leaves a pointer here too.
-            self.pointers.set(Record { object, group: to, generation, epoch }, self.now.mono);
+            self.pointers.set(Record { object, group: to, epoch }, self.now.mono);
             self.grant_is_due(id, to, number, self.now.mono);
         }
         self.windows.remove(&id);
@@ -148,11 +147,10 @@ impl Peer {
         }
         let floor = self.clock.now(self.now.wall);
         let Some(group) = self.led_mut(id) else { return true };
-        let Some(epoch) = group.owned(object).map(|stored| stored.epoch.next()) else { return true };
+        let Some(epoch) = group.owned(object).map(|stored| group.epoch_of(stored).next()) else { return true };
         let Some(number) = group.next_grant(to).filter(|_| group.consensus().is_confirmed()) else { return false };
         group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
-        let generation = group.generation();
-        let record = Record { object, group: to, generation, epoch };
+        let record = Record { object, group: to, epoch };
         self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.handed_out += 1;
         self.pointers.set(record, self.now.mono);

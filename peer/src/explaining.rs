@@ -56,7 +56,8 @@ impl Peer {
         let fetched = found.iter().rev().find(|(found, _)| *found == object).map(|(_, found)| found.clone());
         fetched.or_else(|| {
             let stored = self.group.owned(object)?;
-            let place = Place::At { peer: self.config.peer, group: self.group.id(), epoch: stored.epoch };
+            let place =
+                Place::At { peer: self.config.peer, group: self.group.id(), epoch: self.group.epoch_of(stored) };
             Some(Found { place, how: Source::Own, hops: 0, trail: Trail::default() })
         })
     }

@@ -269,8 +269,8 @@ impl Peer {
     /// What a group has of an object as of a stable position.
     fn holding<'a>(group: &'a Group, object: ObjectId, lsn: Lsn, fed: &mut Fed, tail: Lsn) -> Option<Holding<'a>> {
         if let Some(stored) = group.owned(object) {
-            let (epoch, since) = *fed.owned.get_or_insert((stored.epoch, tail));
-            if epoch != stored.epoch {
+            let (epoch, since) = *fed.owned.get_or_insert((group.epoch_of(stored), tail));
+            if epoch != group.epoch_of(stored) {
                 // It was away in between.
                 return Some(Holding::Not(None));
             }
@@ -279,8 +279,7 @@ impl Peer {
         }
         let Some((to, transit)) = group.in_transit(object) else { return Some(Holding::Not(None)) };
         if transit.changed <= lsn {
-            let (generation, epoch) = (group.generation(), transit.epoch);
-            return Some(Holding::Not(Some(Record { object, group: to, generation, epoch })));
+            return Some(Holding::Not(Some(Record { object, group: to, epoch: transit.epoch })));
         }
         // As of the position it had not left.
         let epoch = Epoch::from_u64(transit.epoch.as_u64().saturating_sub(1));

@@ -17,6 +17,9 @@ const TELL_AGAIN_AFTER: Micros = Micros::from_millis(500);
 /// Most groups known, those that have ended included (R24). Beyond it nothing new is learnt.
 const GROUPS_MAX: usize = 1 << 16;
 
+/// No sound group comes so far: an epoch has no room for more (R25).
+const GENERATIONS_END: Generation = Generation::from_u64(1 << 30);
+
 #[derive(Clone, Copy, Debug)]
 struct Known {
     generation: Generation,
@@ -88,6 +91,10 @@ impl Groups {
         if self.ended.contains_key(&record.group) {
             return Change::Nothing;
         }
+        if record.generation >= GENERATIONS_END {
+            // R25: no operator ever founded groups so often, and none could go on from there.
+            return Change::Nothing;
+        }
         let period = (record.generation, record.term);
         let former = self.known.get(&record.group).copied();
         // R2: a record is replaced by a higher one only.
@@ -125,6 +132,16 @@ impl Groups {
     /// The newest leadership period that is known of a group that lives.
     fn period(&self, group: GroupId) -> Option<(Generation, Term)> {
         self.known.get(&group).map(|known| (known.generation, known.term))
+    }
+
+    /// The newest generation that is known of a group that lives.
+    pub(crate) fn generation(&self, group: GroupId) -> Option<Generation> {
+        self.known.get(&group).map(|known| known.generation)
+    }
+
+    /// The highest generation of any group.
+    pub(crate) fn highest_generation(&self) -> Generation {
+        self.known.values().map(|known| known.generation).max().unwrap_or_default()
     }
 
     /// What remains of a group that has ended.
@@ -230,6 +247,11 @@ impl Peer {
         match self.groups.learn(record) {
             Change::Nothing => {}
             Change::Leader => {
+                // R9: what a member holds of a former generation counts for nothing, whoever leads that.
+                let (group, generation) = (record.group, record.generation);
+                if self.group_of(group).is_some_and(|held| held.generation() < generation) {
+                    self.with_group(group, |held, now| held.supersede(now, generation));
+                }
                 self.repeat_grants_to(record.group);
                 self.searches_for_group(record.group);
             }

@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 mod answering;
+mod beyond;
 mod caretaking;
 mod clock_watch;
 mod closing;
@@ -41,12 +42,14 @@ pub mod session;
 mod status;
 mod steps;
 mod subscribing;
+mod surveying;
 mod timers;
 mod told;
 mod transfer;
 mod watching;
 mod windows;
 
+pub use beyond::Beyond;
 pub use config::{Config, REPLICAS, REPLICAS_MAX};
 pub use driftmesh_directory::{Source, Step, Trail};
 pub use driftmesh_object_store::Settings;
@@ -57,7 +60,7 @@ pub use message::{
     Ended, Envelope, FateTold, GroupRecord, Introduction, Message, News, NewsOf, ScanPage, Scanned, Seen, Wish,
 };
 pub use metrics::{Metrics, RareEvent};
-pub use operating::{AdoptedGrant, Beyond, Held, OperatorError, Promoted, Standing};
+pub use operating::{OperatorError, Promoted};
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
 pub use recent::{Recent, STALENESS};
@@ -66,4 +69,5 @@ pub use scanning::ARRIVALS_FROM;
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};
+pub use surveying::{AdoptedGrant, Held, Standing};
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

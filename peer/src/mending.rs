@@ -273,8 +273,9 @@ impl Peer {
         Membership { voters: voters.clone(), incoming: None, learners: learners.collect() }
     }
 
-    /// Begins to replace a follower that has much to do by a peer that has less, and ends what came to nothing. A mesh whose
-    /// peers start one after the other would else stay as it was begun: the first follow everybody, the last nobody.
+    /// Begins to replace a follower that has much to do by a peer that has less, or one that would fail together with others by
+    /// one that would not; and ends what came to nothing. A mesh whose peers start one after the other would else stay as it
+    /// was begun: the first follow everybody, the last nobody, and the first zone holds all copies.
     fn even_out(&mut self, id: GroupId) {
         let now = self.now.mono;
         let Some(group) = self.led(id).filter(|group| group.id() == self.group.id()) else { return };
@@ -302,12 +303,31 @@ impl Peer {
         (mending.swap_at, mending.swap) = (swap_at, swap);
     }
 
-    /// Which follower may go, and who takes its place: somebody with so much less to do that both are nearer to each other
-    /// after it, and who shares no more of what may fail.
+    /// Which follower may go, and who takes its place.
     fn swap_of(&self, group: &Group) -> Option<Swap> {
-        let load = |member: &MemberId| self.members.get(&member.peer).map(|known| known.followed);
         let others: Vec<MemberId> =
             group.consensus().membership().members().into_iter().filter(|member| *member != self.me()).collect();
+        self.spreading_swap(group, &others).or_else(|| self.evening_swap(group, others))
+    }
+
+    /// One that would fail together with others of the group, for somebody who would not: who came later may be better than
+    /// those that there were to choose from.
+    fn spreading_swap(&self, group: &Group, others: &[MemberId]) -> Option<Swap> {
+        others.iter().find_map(|goes| {
+            let stay: Vec<MemberId> = others.iter().filter(|member| *member != goes).copied().collect();
+            if !self.shares_domain(goes, &stay) {
+                return None;
+            }
+            let comes = *self.candidates(group, &stay, 1).first()?;
+            let is_better = !self.shares_domain(&comes, &stay);
+            is_better.then_some(Swap { goes: *goes, comes, since: self.now.mono })
+        })
+    }
+
+    /// One that has much to do for somebody with so much less that both are nearer to each other after it, and who shares no
+    /// more of what may fail.
+    fn evening_swap(&self, group: &Group, others: Vec<MemberId>) -> Option<Swap> {
+        let load = |member: &MemberId| self.members.get(&member.peer).map(|known| known.followed);
         let goes = *others.iter().max_by_key(|member| load(member))?;
         let stay: Vec<MemberId> = others.into_iter().filter(|member| *member != goes).collect();
         let comes = *self.candidates(group, &stay, 1).first()?;

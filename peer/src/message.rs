@@ -1,7 +1,7 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
-use crate::operating::Standing;
+use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
@@ -74,6 +74,8 @@ pub struct Ended {
     pub tail: Lsn,
     /// Which grants it had answered, by their sender.
     pub received: BTreeMap<GroupId, GrantLog>,
+    /// The number of its last grant to each group that ever got one.
+    pub sent: BTreeMap<GroupId, u64>,
     /// An operator gave it up: what it owned is lost.
     pub lost: bool,
 }
@@ -438,6 +440,8 @@ pub enum Message {
         ask: u64,
         /// The group.
         group: GroupId,
+        /// Groups whose former generations are over, for the receiver too, before it answers.
+        fences: Vec<GroupRecord>,
     },
     /// Says that.
     Standing {
@@ -505,6 +509,8 @@ pub enum Message {
     },
     /// The masters of objects.
     Grants {
+        /// The sending group's generation.
+        generation: Generation,
         /// One for each object.
         grants: Vec<Grant>,
     },
@@ -514,6 +520,8 @@ pub enum Message {
         from: GroupId,
         /// The group that received them.
         to: GroupId,
+        /// That group's generation.
+        generation: Generation,
         /// One for each.
         answers: Vec<GrantAnswer>,
     },

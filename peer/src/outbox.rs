@@ -7,7 +7,7 @@ use crate::message::{
     Envelope, Grant, GrantAnswer, LocateRequest, Located, Message, OwnRequest, Queued, ReadAnswer, ReadRequest,
 };
 use driftmesh_directory::Record;
-use driftmesh_model::{GroupId, Lsn, ObjectId, PeerId, Timestamp};
+use driftmesh_model::{Generation, GroupId, Lsn, ObjectId, PeerId, Timestamp};
 use std::collections::BTreeMap;
 
 /// About how many bytes of values one gathered message carries before it is sent.
@@ -35,15 +35,24 @@ struct Gathered {
     /// By the group that sends them.
     grants: BTreeMap<GroupId, Grants>,
     /// By the two groups, the sender of the grants first; each list depends on the receiver's journal up to a position.
-    grant_answers: BTreeMap<(GroupId, GroupId), (Lsn, Vec<GrantAnswer>)>,
+    grant_answers: BTreeMap<(GroupId, GroupId), Answers>,
 }
 
 /// Grants of one group, which depend on its journal up to a position; zero for none.
 #[derive(Debug, Default)]
 struct Grants {
+    generation: Generation,
     needs: Lsn,
     bytes: usize,
     grants: Vec<Grant>,
+}
+
+/// Answers of one group to grants of another; they depend on its journal up to a position, zero for none.
+#[derive(Debug, Default)]
+struct Answers {
+    generation: Generation,
+    needs: Lsn,
+    answers: Vec<GrantAnswer>,
 }
 
 /// What depends on one position needs; zero for nothing.
@@ -116,17 +125,24 @@ impl Outbox {
 
     /// Adds a grant, which depends on `needs` of the granting group's journal; zero for what is stable. Returns how many
     /// have to wait.
-    pub(crate) fn grant(&mut self, to: PeerId, needs: Lsn, bytes: usize, grant: Grant) -> usize {
+    pub(crate) fn grant(
+        &mut self,
+        to: PeerId,
+        (generation, needs): (Generation, Lsn),
+        bytes: usize,
+        grant: Grant,
+    ) -> usize {
         let from = grant.from;
         let grants = self.gathered.entry(to).or_default().grants.entry(from).or_default();
+        grants.generation = generation;
         grants.needs = grants.needs.max(needs);
         grants.bytes += bytes;
         grants.grants.push(grant);
         if grants.bytes < GATHERED_BYTES_MAX {
             return 0;
         }
-        let Grants { needs, grants, .. } = std::mem::take(grants);
-        usize::from(self.when_stable(needs_of(from, needs), to, Message::Grants { grants }))
+        let Grants { generation, needs, grants, .. } = std::mem::take(grants);
+        usize::from(self.when_stable(needs_of(from, needs), to, Message::Grants { generation, grants }))
     }
 
     /// Adds the answer of a group to a grant, which depends on `needs` of that group's journal; zero for what is stable.
@@ -134,12 +150,13 @@ impl Outbox {
         &mut self,
         peer: PeerId,
         (from, to): (GroupId, GroupId),
-        needs: Lsn,
+        (generation, needs): (Generation, Lsn),
         answer: GrantAnswer,
     ) {
-        let (least, answers) = self.gathered.entry(peer).or_default().grant_answers.entry((from, to)).or_default();
-        *least = needs.max(*least);
-        answers.push(answer);
+        let answers = self.gathered.entry(peer).or_default().grant_answers.entry((from, to)).or_default();
+        answers.generation = generation;
+        answers.needs = answers.needs.max(needs);
+        answers.answers.push(answer);
     }
 
     /// Sends what depends on nothing.
@@ -180,7 +197,7 @@ impl Outbox {
             // What was gathered in this very step has not been held back yet. Whoever asked asks again.
             gathered.answers.retain(|(_, of, needs), _| *of != group || *needs == Lsn::ZERO);
             gathered.grants.retain(|of, _| *of != group);
-            gathered.grant_answers.retain(|(_, of), (needs, _)| *of != group || *needs == Lsn::ZERO);
+            gathered.grant_answers.retain(|(_, of), answers| *of != group || answers.needs == Lsn::ZERO);
             gathered.learned.clear();
             gathered.located.clear();
             gathered.queued.clear();
@@ -230,14 +247,15 @@ impl Outbox {
                 let message = Message::ReadAnswers { snapshot, group, answers };
                 held += usize::from(self.when_stable(needs_of(group, lsn), to, message));
             }
-            for (group, Grants { needs, grants, .. }) in gathered.grants {
+            for (group, Grants { generation, needs, grants, .. }) in gathered.grants {
                 if !grants.is_empty() {
-                    held += usize::from(self.when_stable(needs_of(group, needs), to, Message::Grants { grants }));
+                    let message = Message::Grants { generation, grants };
+                    held += usize::from(self.when_stable(needs_of(group, needs), to, message));
                 }
             }
-            for ((from, group), (lsn, answers)) in gathered.grant_answers {
-                let message = Message::GrantAnswers { from, to: group, answers };
-                held += usize::from(self.when_stable(needs_of(group, lsn), to, message));
+            for ((from, group), Answers { generation, needs, answers }) in gathered.grant_answers {
+                let message = Message::GrantAnswers { from, to: group, generation, answers };
+                held += usize::from(self.when_stable(needs_of(group, needs), to, message));
             }
             for records in gathered.learned.chunks(RECORDS_MAX) {
                 let message = Message::Learned { records: records.to_vec() };

@@ -12,7 +12,6 @@ use crate::membership::Member;
 use crate::mending::Mending;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
-use crate::operating::Surveys;
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
@@ -21,6 +20,7 @@ use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
+use crate::surveying::Surveys;
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
 use crate::watching::Watching;
@@ -346,7 +346,7 @@ impl Peer {
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
             Message::Fate { ask, fate, lost_from } => self.fate_told(ask, fate, lost_from),
-            Message::AskStanding { ask, group } => self.standing_asked(from, ask, group),
+            Message::AskStanding { ask, group, fences } => self.standing_asked(from, ask, group, &fences),
             Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
@@ -357,8 +357,10 @@ impl Peer {
             Message::Publish { batch, records } => self.published(from, batch, records),
             Message::Published { batch } => self.batch_acknowledged(&from, batch),
             Message::Learned { records } => self.learned(records),
-            Message::Grants { grants } => self.granted(from, grants),
-            Message::GrantAnswers { from: sender, to, answers } => self.grants_answered(sender, to, answers),
+            Message::Grants { generation, grants } => self.granted(from, generation, grants),
+            Message::GrantAnswers { from: sender, to, generation, answers } => {
+                self.grants_answered(sender, (to, generation), answers);
+            }
             Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
             Message::ScanPage(page) => self.scan_answered(from, page),
@@ -489,14 +491,14 @@ impl Peer {
 
     /// A record of what this peer's group owns.
     pub(crate) const fn own_record(&self, object: ObjectId, epoch: driftmesh_model::Epoch) -> Record {
-        Record { object, group: self.group.id(), generation: self.group.generation(), epoch }
+        Record { object, group: self.group.id(), epoch }
     }
 
     /// The best record of an object that this peer has, from whatever source (R1: only a hint).
     pub(crate) fn best_record(&mut self, object: ObjectId) -> Option<(Source, Record)> {
         let of = |group: &Group| {
-            let (id, generation) = (group.id(), group.generation());
-            group.owned(object).map(|stored| Record { object, group: id, generation, epoch: stored.epoch })
+            let owned = group.owned(object);
+            owned.map(|stored| Record { object, group: group.id(), epoch: group.epoch_of(stored) })
         };
         if let Some(record) = self.led_groups().find_map(of) {
             return Some((Source::Own, record));

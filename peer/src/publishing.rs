@@ -20,7 +20,7 @@ impl Peer {
     /// Notes an owned object for its homes.
     pub(crate) fn publish(&mut self, object: ObjectId) {
         let Some(stored) = self.group.owned(object) else { return };
-        let record = self.own_record(object, stored.epoch);
+        let record = self.own_record(object, self.group.epoch_of(stored));
         for home in self.ring.homes(object) {
             if !self.publish_to(home, record) {
                 // R4: there was no room; a pass tells it all again.
@@ -130,7 +130,7 @@ impl Peer {
     pub(crate) fn republish_due(&mut self) {
         let Some(cursor) = self.republish.cursor else { return };
         let (slice, next) = self.group.owned_slice(cursor, slice_of(HOMES_PER_SLICE, &self.ring));
-        let slice: Vec<_> = slice.map(|stored| (stored.object, stored.epoch)).collect();
+        let slice: Vec<_> = slice.map(|stored| (stored.object, self.group.epoch_of(stored))).collect();
         let mut all_noted = true;
         for (object, epoch) in slice {
             let former = self.republish.from.homes(object);

@@ -386,9 +386,8 @@ impl Peer {
     pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
-        let generation = former.generation();
         for (object, group, epoch) in former.take_undone() {
-            let claim = Record { object, group, generation, epoch };
+            let claim = Record { object, group, epoch };
             self.pointers.undo(&claim, self.now.mono);
             if self.hints.get(object).is_some_and(|hint| (hint.group, hint.epoch) == (group, epoch)) {
                 self.hints.forget_up_to(&claim);
@@ -446,7 +445,8 @@ impl Peer {
     pub(crate) fn remains(&self, id: GroupId) -> Option<GroupRecord> {
         let group = self.led(id).filter(|group| group.is_retired() && group.watermark() == group.tail())?;
         let received = group.grants_received().map(|(from, log)| (from, log.clone())).collect();
-        let ended = Ended { terms: group.terms().clone(), tail: group.tail(), received, lost: false };
+        let sent = group.grants_sent().collect();
+        let ended = Ended { terms: group.terms().clone(), tail: group.tail(), received, sent, lost: false };
         let (generation, term) = (group.generation(), group.term());
         Some(GroupRecord { group: id, generation, term, leader: None, ended: Some(ended) })
     }

@@ -2,12 +2,12 @@
 
 use crate::message::{Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, Message};
 use crate::metrics::RareEvent;
-use crate::operating::AdoptedGrant;
+use crate::surveying::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
+use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
 use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 
@@ -47,7 +47,7 @@ impl Peer {
         }
         self.group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
         let Some(stored) = self.group.owned(object) else { return };
-        let epoch = stored.epoch.next();
+        let epoch = self.group.epoch_of(stored).next();
         // R16: the floor is at or above all that this group ever answered for the object.
         let floor = if self.broken(Sabotage::SnapshotClock) {
             stored.chain.newest().commit
@@ -117,12 +117,12 @@ impl Peer {
         };
         // R6: leaves when it is stable that the object has left, and what `unsettled_from` says: the receiver forgets by it
         // what it refused.
-        let tail = group.tail();
+        let (tail, generation) = (group.tail(), group.generation());
         let needs = if self.broken(Sabotage::BarrierGrants) { Lsn::ZERO } else { self.unless_stable(from, tail) };
         if spared {
             self.metrics.note(RareEvent::ValueSpared);
         }
-        let held = self.outbox.grant(leader, needs, bytes, grant);
+        let held = self.outbox.grant(leader, (generation, needs), bytes, grant);
         self.note_held(held);
     }
 
@@ -191,10 +191,19 @@ impl Peer {
     }
 
     /// Step 3 of a transfer, at the destination.
-    pub(crate) fn granted(&mut self, from: PeerId, grants: Vec<Grant>) {
+    pub(crate) fn granted(&mut self, from: PeerId, generation: Generation, grants: Vec<Grant>) {
         for grant in grants {
-            self.one_granted(from, grant);
+            // R19: what is over gives nothing any more: the object is where the next generation has it, or was settled before
+            // the group ended, or is said to be lost.
+            if !self.is_over(grant.from, generation) {
+                self.one_granted(from, grant);
+            }
         }
+    }
+
+    /// Whether a group has ended, or goes on as a higher generation than this.
+    fn is_over(&self, group: GroupId, generation: Generation) -> bool {
+        self.has_ended(group) || self.groups.generation(group).is_some_and(|known| known > generation)
     }
 
     fn one_granted(&mut self, from: PeerId, grant: Grant) {
@@ -206,11 +215,6 @@ impl Peer {
             }
             return;
         };
-        if self.was_forgotten(grant.from) {
-            // What its objects are said to be, lost, they stay.
-            self.metrics.note(RareEvent::GrantToFormerLeader);
-            return;
-        }
         let is_numbered = grant.number > 0 && grant.unsettled_from <= grant.number;
         if grant.from == grant.to || !is_numbered {
             // R25: no sound group says so, and no answer to it could be journalled.
@@ -306,7 +310,7 @@ impl Peer {
         let (number, object, epoch) = (grant.number, grant.object, grant.epoch);
         self.remember_adopted(grant.from, AdoptedGrant { to: grant.to, number, object, epoch });
         self.answer_grant(from, grant, GrantReply::Adopted, lsn);
-        let record = self.own_record(grant.object, grant.epoch);
+        let record = self.own_record(grant.object, epoch.of_generation(self.group.generation()));
         self.settled_here(record, grant.from);
     }
 
@@ -335,11 +339,21 @@ impl Peer {
         let early = self.broken(Sabotage::BarrierAnswers);
         let needs = if early { Lsn::ZERO } else { self.unless_stable(grant.to, lsn) };
         let answer = GrantAnswer { number: grant.number, reply };
-        self.outbox.grant_answer(to, (grant.from, grant.to), needs, answer);
+        let generation = self.led(grant.to).map(Group::generation).unwrap_or_default();
+        self.outbox.grant_answer(to, (grant.from, grant.to), (generation, needs), answer);
     }
 
     /// What the destination has answered.
-    pub(crate) fn grants_answered(&mut self, from: GroupId, to: GroupId, answers: Vec<GrantAnswer>) {
+    pub(crate) fn grants_answered(
+        &mut self,
+        from: GroupId,
+        (to, generation): (GroupId, Generation),
+        answers: Vec<GrantAnswer>,
+    ) {
+        if self.is_over(to, generation) {
+            // What it took is not with the next generation unless that says so, nor what remains of it unless it is told.
+            return;
+        }
         for GrantAnswer { number, reply } in answers {
             self.grant_answered(from, to, number, reply);
         }
@@ -393,7 +407,7 @@ impl Peer {
         self.metrics.note(RareEvent::TakenBack);
         self.journal_of(from, Entry::TakenBack { to, number });
         if from == self.group.id() {
-            let record = self.own_record(object, epoch);
+            let record = self.own_record(object, epoch.of_generation(self.group.generation()));
             self.settled_here(record, to);
         }
     }

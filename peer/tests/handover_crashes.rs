@@ -119,7 +119,7 @@ fn a_transfer_by_hash_leaves_the_value_with_the_followers_of_its_receiver() {
     mesh.intend_wait(writer, &[object]).unwrap();
     mesh.run_until("it is acknowledged", 100, || !mesh.sent(is_grant_answer).is_empty());
     let by_hash = |flight: &Flight| {
-        let Message::Grants { grants } = flight.message() else { return false };
+        let Message::Grants { grants, .. } = flight.message() else { return false };
         grants.iter().any(|grant| format!("{:?}", grant.versions).contains("Hash("))
     };
     assert!(!mesh.sent(by_hash).is_empty(), "the value was spared");

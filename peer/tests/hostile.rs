@@ -3,9 +3,7 @@
 mod harness;
 
 use driftmesh_directory::{Holds, Record};
-use driftmesh_model::{
-    Epoch, Generation, GroupId, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp, Value, codec,
-};
+use driftmesh_model::{Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp, Value, codec};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Envelope, Message, Peer, Seen, Status};
 use harness::wire::{
@@ -47,7 +45,7 @@ fn a_normal_transaction_works(mesh: &Mesh) {
 }
 
 fn record(object: ObjectId, group: GroupId, epoch: u64) -> Record {
-    Record { object, group, generation: Generation::ZERO, epoch: Epoch::from_u64(epoch) }
+    Record { object, group, epoch: Epoch::from_u64(epoch) }
 }
 
 fn grant(mesh: &Mesh, object: ObjectId, number: u64) -> WireGrant {
@@ -117,7 +115,7 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         Wire::ClockAhead { objects: vec![object], receiver: mesh.now(1).wall },
         Wire::Scan { snapshot: now, cursor: 0 },
         Wire::ScanPage(page),
-        Wire::AskStanding { ask: 1, group: ours },
+        Wire::AskStanding { ask: 1, group: ours, fences: Vec::new() },
         Wire::Standing { ask: 1, group: ours, standing: driftmesh_peer::Standing::default() },
     ]
     .iter()
@@ -213,7 +211,7 @@ fn absurd_epochs_mislead_nobody_for_long() {
     for object in [live, NOWHERE] {
         for group in [group_of(&mesh, 0), group_of(&mesh, 1), group_of(&mesh, 2), NOBODY] {
             let absurd = record(object, group, u64::MAX);
-            let highest = Record { generation: Generation::from_u64(u64::MAX), ..absurd };
+            let highest = Record { epoch: Epoch::from_u64(u64::MAX / 2), ..absurd };
             let located = |record| WireLocated {
                 object,
                 holds: Holds::No,
@@ -521,7 +519,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
     let time = times[picks.time];
     let number = [0, 1, 2, 3, 1_024, 1_025, u64::MAX - 1, u64::MAX][picks.number];
     let epoch = Epoch::from_u64(number);
-    let record = Record { object, group: to, generation: Generation::from_u64(u64::from(picks.flavour == 5)), epoch };
+    let record = Record { object, group: to, epoch };
     let seen = match picks.flavour {
         0 => Seen::TooOld,
         1 => Seen::NotYetCreated,
@@ -700,7 +698,7 @@ proptest! {
             }
             if let Ok(envelope) = codec::decode::<Envelope>(&bytes) {
                 let end = Timestamp::from_u64(1 << 63);
-                let absurd = matches!(&envelope.message, Message::Grants { grants } if grants.iter().any(|grant| grant.floor > end));
+                let absurd = matches!(&envelope.message, Message::Grants { grants, .. } if grants.iter().any(|grant| grant.floor > end));
                 // A floor at the end of time has a test of its own.
                 if !absurd {
                     mesh.hand(Flight { from: 1, to: 0, envelope });

@@ -3,7 +3,7 @@
 mod harness;
 
 use driftmesh_directory::{HOP_LIMIT, HomeRing, Record};
-use driftmesh_model::{Epoch, Generation, Micros, ObjectId};
+use driftmesh_model::{Epoch, Micros, ObjectId};
 use driftmesh_peer::session::{Error, Options, Snapshot, transact};
 use driftmesh_peer::{Cause, Peer, RareEvent, StepError};
 use harness::wire::Wire;
@@ -15,7 +15,7 @@ const NOWHERE: ObjectId = ObjectId::from_u128(0xdead);
 /// A record that says that a peer's group has an object.
 fn record(mesh: &Mesh, object: ObjectId, at: usize, epoch: u64) -> Record {
     let group = mesh.look(at, |peer| peer.group().id());
-    Record { object, group, generation: Generation::ZERO, epoch: Epoch::from_u64(epoch) }
+    Record { object, group, epoch: Epoch::from_u64(epoch) }
 }
 
 /// Lets a peer believe that another one has an object.

@@ -74,7 +74,7 @@ fn assert_settled(mesh: &Mesh, objects: &[ObjectId]) {
     }
     for at in mesh.alive() {
         assert!(mesh.look(at, Peer::is_quiet), "peer {at} has something under way");
-        assert!(mesh.status(at).leaderless.is_empty());
+        assert!(mesh.status(at).leaderless.is_empty(), "{at}: {:?}", mesh.status(at).leaderless);
     }
 }
 
@@ -361,12 +361,22 @@ fn made_up_answers_to_a_survey_stop_no_peer() {
     let (mesh, group, objects, lags, stranger) = with_something_beyond(Mesh::kill_all);
     let waiter = mesh.step(lags, |peer, _| peer.new_waiter());
     let asked = || mesh.step(lags, |peer, now| peer.promote(now, waiter, group, true));
-    mesh.rule(Rule::Drop, move |flight| {
+    mesh.rule(Rule::Hold, move |flight| {
         flight.from == stranger && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
     });
     assert!(asked().is_pending());
+    mesh.settle();
+    let held = mesh.take_held();
+    let [flight] = &held[..] else { panic!("{} answers", held.len()) };
+    let driftmesh_peer::Message::Standing { standing, .. } = flight.message().clone() else { panic!("no answer") };
     let most = [(GroupId::from_u128(1), u64::MAX), (mesh.group_id(stranger), u64::MAX), (group, 3)];
-    let standing = Standing { answered: most.into(), settled: most.into(), ..Standing::default() };
+    let standing = Standing {
+        answered: most.into(),
+        settled: most.into(),
+        adopted: Vec::new(),
+        granted: most.into(),
+        ..*standing
+    };
     mesh.forge(stranger, lags, Wire::Standing { ask: waiter.as_u64(), group, standing }.message());
     let refused = answer(&mesh, asked);
     assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.unnamed > 1_000), "{refused:?}");
@@ -384,10 +394,17 @@ fn members_of_the_former_generation_that_held_more_of_it_begin_anew() {
     });
     let gone: Vec<usize> = (0..6).filter(|at| mesh.stands_still(*at)).collect();
     assert_eq!(gone.len(), 2);
-    promote(&mesh, lags, group, true).unwrap();
+    let promoted = promote(&mesh, lags, group, true).unwrap();
     mesh.run(50);
     assert!(mesh.leads(lags, group));
+    // What the other one led was held by too few as well: nobody can know what reached it, so it waits for an operator.
+    let theirs = mesh.group_id(gone[1]);
+    assert_eq!(promoted.fenced, [theirs]);
     gone.iter().for_each(|at| mesh.resume(*at));
+    mesh.run(5_000);
+    assert_eq!(mesh.status(lags).leaderless, [theirs]);
+    assert_ne!(mesh.group_id(gone[1]), theirs);
+    assert_eq!(promote_where_most_is(&mesh, lags, theirs, false).beyond, None);
     mesh.run(5_000);
     assert_eq!((mesh.owner_of(objects[0]), mesh.owner_of(objects[1])), (stranger, stranger));
     for at in 0..6 {
@@ -397,4 +414,226 @@ fn members_of_the_former_generation_that_held_more_of_it_begin_anew() {
     }
     assert_settled(&mesh, &objects[..10]);
     mesh.run_until("all groups are whole again", 10_000, || mesh.all_whole());
+}
+
+/// A peer that follows nobody.
+fn follows_none(setup: &mut harness::Setup) {
+    setup.config.followed_max = 0;
+}
+
+/// Four peers; the last one follows nobody. The first two of them and the third do not hear each other any more, the last
+/// one hears all. The third has a copy of what the first leads, and the last does something before. Returns the first one's
+/// group and what it owned.
+fn with_a_side_that_lives(before: impl FnOnce(&Mesh, &[ObjectId])) -> (Mesh, GroupId, Vec<ObjectId>) {
+    let mesh = Mesh::replicated_with(4, 2, |at, setup| {
+        if at == LAST {
+            follows_none(setup)
+        }
+    });
+    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    let group = mesh.group_id(0);
+    assert_eq!(followers(&mesh, group), [1, THIRD]);
+    before(&mesh, &objects);
+    mesh.cut(0, THIRD);
+    mesh.cut(1, THIRD);
+    mesh.run(3_000);
+    (mesh, group, objects)
+}
+
+const THIRD: usize = 2;
+const LAST: usize = 3;
+
+/// All hear each other again, and an operator lets all groups go on that wait for one.
+fn reunite(mesh: &Mesh) {
+    mesh.heal(0, THIRD);
+    mesh.heal(1, THIRD);
+    mesh.run(3_000);
+    for group in mesh.status(LAST).leaderless {
+        promote_where_most_is(mesh, LAST, group, false);
+    }
+    mesh.run(5_000);
+}
+
+#[test]
+fn a_grant_of_a_generation_that_is_over_gives_nothing_however_late_it_comes() {
+    let mut late = Vec::new();
+    let (mesh, group, objects) = with_a_side_that_lives(|mesh, objects| {
+        mesh.rule(Rule::Drop, |flight| flight.from == 0 && flight.to == THIRD && is_entries(flight));
+        mesh.rule(Rule::Hold, |flight| flight.from == 0 && flight.to == LAST && is_grant(flight));
+        let taker = mesh.begin(LAST, "taker");
+        assert!(mesh.intend(taker, &[objects[0]]).is_pending());
+        mesh.run(100);
+        mesh.end(taker);
+    });
+    let promoted = promote(&mesh, THIRD, group, false).unwrap();
+    assert_eq!((promoted.owned, promoted.beyond), (10, None), "nobody has it from there, and now nobody can");
+    late.append(&mut mesh.release());
+    assert!(late.iter().any(is_grant), "it has left for good, as far as the former group's majority goes");
+    late.into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.run(2_000);
+    assert_eq!(mesh.owners_of(objects[0]), [THIRD]);
+    reunite(&mesh);
+    mesh.add(LAST, objects[0], 100);
+    mesh.run(500);
+    for at in 0..4 {
+        let sum: u64 = objects.iter().map(|object| read(&mesh, at, *object).unwrap()).sum();
+        assert_eq!(sum, 55 + 100);
+    }
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn an_answer_of_a_generation_that_is_over_settles_nothing() {
+    let mut comes = None;
+    let (mesh, group, objects) = with_a_side_that_lives(|mesh, _| {
+        let object = mesh.create_known(LAST, 500);
+        mesh.run(100);
+        mesh.rule(Rule::Drop, |flight| flight.from == 0 && flight.to == THIRD && is_entries(flight));
+        mesh.rule(Rule::Hold, |flight| flight.from == 0 && flight.to == LAST && harness::is_grant_answer(flight));
+        mesh.put(0, object, 600);
+        mesh.run(100);
+        comes = Some(object);
+    });
+    let comes = comes.unwrap();
+    assert_eq!(promote(&mesh, THIRD, group, false).unwrap().beyond, None, "it is still on its way there");
+    let late = mesh.release();
+    assert!(late.iter().any(harness::is_grant_answer));
+    late.into_iter().for_each(|flight| mesh.hand(flight));
+    mesh.run(2_000);
+    reunite(&mesh);
+    for at in 0..4 {
+        assert_eq!(read(&mesh, at, comes).unwrap(), 500, "what it was when it left is all that there is");
+        let sum: u64 = objects.iter().map(|object| read(&mesh, at, *object).unwrap()).sum();
+        assert_eq!(sum, 55);
+    }
+    assert_settled(&mesh, &[&objects[..], &[comes]].concat());
+}
+
+#[test]
+fn whoever_led_a_former_generation_ends_it_by_what_a_third_tells() {
+    // Alone in its group, the first peer needs nobody to make something stable.
+    let mesh = Mesh::replicated_with(3, 1, |at, setup| {
+        if at == 2 {
+            follows_none(setup)
+        }
+    });
+    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    let group = mesh.group_id(0);
+    assert_eq!(followers(&mesh, group), [1]);
+    mesh.cut(0, 1);
+    mesh.run(10_000);
+    let receipt = mesh.put(0, objects[0], 7).receipt;
+    mesh.run(100);
+    assert!(mesh.look(0, |peer| peer.is_stable(&receipt)), "it goes on, for all that it knows");
+    promote(&mesh, 1, group, false).unwrap();
+    mesh.run(2_000);
+    assert_ne!(mesh.group_id(0), group, "it has heard of the next generation from the third");
+    for object in &objects {
+        assert_eq!(mesh.owners_of(*object).len(), 1);
+    }
+    mesh.heal(0, 1);
+    mesh.run(3_000);
+    assert_eq!(fate(&mesh, 0, &receipt), FateTold::Lost);
+    assert_eq!(read(&mesh, 0, objects[0]).unwrap(), 1);
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn what_is_not_in_reach_is_given_up_before_a_group_is_founded_anew_beside_it() {
+    // Nobody but the first peer has what the first peer's group owns; and the third peer's has a copy at the second.
+    let mesh = Mesh::with(3, |at, setup| {
+        setup.config.replicas = usize::from(at == 2);
+        setup.config.followed_max = usize::from(at == 1);
+    });
+    mesh.run(2_000);
+    let (alone, held, at) = (mesh.group_id(0), mesh.group_id(2), 1);
+    assert_eq!(followers(&mesh, held), [at]);
+    let objects = mesh.create_values(2, &(1..=3).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    mesh.kill_all(&[0, 2]);
+    mesh.run(3_000);
+    let refused = promote(&mesh, at, held, true);
+    let Err(OperatorError::Beyond(beyond)) = refused else { panic!("{refused:?}") };
+    assert_eq!(beyond.silent, [alone]);
+    assert!(beyond.to_string().contains("`forget` first") && !beyond.to_string().contains("--accept-loss"));
+    forget(&mesh, at, alone, false).unwrap();
+    let refused = promote(&mesh, at, held, false);
+    assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.given_up == [alone]), "{refused:?}");
+    promote(&mesh, at, held, true).unwrap();
+    mesh.run(2_000);
+    assert_eq!(objects.iter().map(|object| read(&mesh, at, *object).unwrap()).sum::<u64>(), 6);
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn what_went_on_to_the_other_side_is_where_the_group_goes_on() {
+    let mut moved = None;
+    let (mesh, group, objects) = with_a_side_that_lives(|mesh, objects| {
+        mesh.rule(Rule::Drop, |flight| flight.to == THIRD && is_entries(flight));
+        // There and back again, and there: all know where it is, and the third peer has no copy of all that.
+        for turn in 0..7 {
+            mesh.add(if turn % 2 == 0 { 1 } else { 0 }, objects[1], 1_000);
+            mesh.run(100);
+        }
+        moved = Some((mesh.group_id(1), objects[1]));
+    });
+    let (theirs, moved) = moved.unwrap();
+    let promoted = promote(&mesh, THIRD, group, false).unwrap();
+    assert_eq!((promoted.owned, promoted.beyond, &promoted.fenced[..]), (10, None, &[theirs][..]));
+    mesh.release();
+    mesh.run(2_000);
+    mesh.heal(0, THIRD);
+    mesh.heal(1, THIRD);
+    mesh.run(3_000);
+    assert_eq!(mesh.status(LAST).leaderless, [theirs]);
+    let refused = promote(&mesh, 1, theirs, true);
+    assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.owned_twice > 0), "{refused:?}");
+    forget(&mesh, LAST, theirs, true).unwrap();
+    mesh.run(5_000);
+    let (owner, mut homes) = (mesh.owner_of(moved), 0);
+    for at in 0..4 {
+        let sum: u64 = objects.iter().map(|object| read(&mesh, at, *object).unwrap()).sum();
+        assert_eq!(sum, 55);
+        // R2: what the former generation said of it is outranked.
+        if let Some(record) = mesh.step(at, |peer, _| peer.kept_record(moved)) {
+            assert_eq!(record.group, mesh.group_id(owner), "peer {at}");
+            homes += 1;
+        }
+    }
+    assert!(homes >= 2, "{homes}");
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn records_climb_after_an_object_went_through_a_group_that_was_founded_anew() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    let group = mesh.group_id(0);
+    let of = followers(&mesh, group);
+    let (dies, goes_on) = (of[0], of[1]);
+    let stranger = (1..4).find(|at| !of.contains(at)).unwrap();
+    mesh.kill_all(&[0, dies]);
+    mesh.run(3_000);
+    for other in mesh.status(goes_on).leaderless {
+        promote_where_most_is(&mesh, goes_on, other, false);
+    }
+    mesh.run(3_000);
+    let former = mesh.epoch_of(objects[0]);
+    // Through the hands of groups that were never founded anew.
+    for turn in 0..6 {
+        let to = if turn % 2 == 0 { stranger } else { goes_on };
+        mesh.add(to, objects[0], 1);
+        mesh.run(1_000);
+        assert!(mesh.epoch_of(objects[0]) > former);
+        let owner = mesh.group_id(mesh.owner_of(objects[0]));
+        for at in mesh.alive() {
+            if let Some(record) = mesh.step(at, |peer, _| peer.kept_record(objects[0])) {
+                assert_eq!(record.group, owner, "peer {at} in turn {turn}");
+            }
+        }
+    }
+    assert_settled(&mesh, &objects);
 }

@@ -141,6 +141,29 @@ fn who_has_no_room_says_so_and_somebody_else_is_asked() {
 }
 
 #[test]
+fn who_comes_later_from_elsewhere_takes_the_place_of_one_of_two_that_would_fail_together() {
+    let domains = [1, 2, 2];
+    let mesh = Mesh::with(3, |at, setup| {
+        setup.config.replicas = 2;
+        setup.config.domain = domains[at];
+    });
+    let object = mesh.create(0, 1);
+    mesh.run(2_000);
+    assert_eq!(members(&mesh, 0), (3, 0), "there was nobody else to choose");
+    let elsewhere = mesh.join(|setup| {
+        setup.config.replicas = 2;
+        setup.config.domain = 3;
+    });
+    let follows = |at: usize| mesh.look_at_group(at, mesh.group_id(0), |_| ()).is_some();
+    mesh.run_until("one of the two went", 60_000, || follows(elsewhere) && !(follows(1) && follows(2)));
+    mesh.run(2_000);
+    assert_eq!(members(&mesh, 0), (3, 0));
+    assert_eq!(mesh.owner_of(object), 0);
+    mesh.run(60_000);
+    assert!(follows(elsewhere) && (follows(1) || follows(2)), "and now it stays so");
+}
+
+#[test]
 fn when_nobody_has_room_the_group_works_on_alone_and_asks_now_and_then() {
     let mesh = Mesh::with(3, |_, setup| {
         setup.config.replicas = 2;

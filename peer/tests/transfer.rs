@@ -66,7 +66,7 @@ fn a_duplicated_grant_is_adopted_once_and_answered_twice() {
 
 /// How many grants each message with grants carries.
 fn gathered(mesh: &Mesh) -> Vec<usize> {
-    let count = |flight: &Flight| if let Message::Grants { grants } = flight.message() { grants.len() } else { 0 };
+    let count = |flight: &Flight| if let Message::Grants { grants, .. } = flight.message() { grants.len() } else { 0 };
     mesh.sent(is_grant).iter().map(count).collect()
 }
 
@@ -421,27 +421,27 @@ fn a_repeated_grant_carries_the_value_itself() {
 fn an_unsound_grant_is_refused_and_nothing_breaks() {
     type Spoil = fn(&mut Message);
     let unsorted: Spoil = |message| {
-        if let Message::Grants { grants } = message {
+        if let Message::Grants { grants, .. } = message {
             grants[0].versions.reverse();
         }
     };
     let above_the_floor: Spoil = |message| {
-        if let Message::Grants { grants } = message {
+        if let Message::Grants { grants, .. } = message {
             grants[0].floor = grants[0].versions[0].commit;
         }
     };
     let below_the_mark: Spoil = |message| {
-        if let Message::Grants { grants } = message {
+        if let Message::Grants { grants, .. } = message {
             grants[0].low_water = Timestamp::MAX;
         }
     };
     let empty: Spoil = |message| {
-        if let Message::Grants { grants } = message {
+        if let Message::Grants { grants, .. } = message {
             grants[0].versions.clear();
         }
     };
     let twice: Spoil = |message| {
-        if let Message::Grants { grants } = message {
+        if let Message::Grants { grants, .. } = message {
             let again = grants[0].versions[0].clone();
             grants[0].versions.insert(0, again);
         }

@@ -5,7 +5,7 @@
 
 use crate::world::{Shipped, Simulation};
 use driftmesh_directory::Record;
-use driftmesh_model::{Epoch, Generation};
+use driftmesh_model::Epoch;
 use driftmesh_peer::{Envelope, Message};
 use std::sync::Arc;
 
@@ -44,9 +44,7 @@ impl Simulation {
         let at = self.rng.usize(..self.peers.len());
         let group = self.peers[at].host.look(|peer| peer.group().id());
         let end = u64::MAX - self.rng.u64(..FROM_THE_END);
-        let (generation, epoch) = if self.rng.bool() { (0, end) } else { (end, 1) };
-        let generation = Generation::from_u64(generation);
-        let records = vec![Record { object, group, generation, epoch: Epoch::from_u64(epoch) }];
+        let records = vec![Record { object, group, epoch: Epoch::from_u64(end) }];
         let message =
             if self.rng.bool() { Message::Learned { records } } else { Message::Publish { batch: u64::MAX, records } };
         Some(message)

@@ -57,8 +57,11 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<Exit, Failure> {
     show(&request, args.asked.control.as_deref(), args.asked.json, |answer| {
         let get = |key: &str| client::text(&answer["promoted"][key]);
         let lost = answer["promoted"]["beyond"].as_str().map_or_else(String::new, |beyond| format!("\n{beyond}"));
+        let waits =
+            |group: &Value| format!("\nwhat returns of group {} waits for an operator too", client::text(group));
+        let fenced: String = answer["promoted"]["fenced"].as_array().into_iter().flatten().map(waits).collect();
         format!(
-            "the group is founded anew as generation {}, with {} objects and {} members{lost}",
+            "the group is founded anew as generation {}, with {} objects and {} members{lost}{fenced}",
             get("generation"),
             get("owned"),
             get("members")
@@ -106,6 +109,7 @@ pub(super) async fn answer_promote(mesh: &Mesh, line: &Line) -> Value {
             "generation": promoted.generation.as_u64(),
             "owned": promoted.owned,
             "members": promoted.members,
+            "fenced": promoted.fenced.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "beyond": promoted.beyond.map(|beyond| beyond.to_string()),
         } }),
         Err(error) => refused(&error),
@@ -129,7 +133,9 @@ pub(super) async fn answer_forget(mesh: &Mesh, line: &Line) -> Value {
 fn refused(error: &OperatorError) -> Value {
     let named: Option<PeerId> = match error {
         OperatorError::HasLeader { leader, .. } => Some(*leader),
-        OperatorError::HasMember { member, .. } | OperatorError::AskPeer { member, .. } => Some(*member),
+        OperatorError::HasMember { member, .. }
+        | OperatorError::AskPeer { member, .. }
+        | OperatorError::Unanswered { member, .. } => Some(*member),
         _ => None,
     };
     let mut text = error.to_string();

@@ -4,7 +4,7 @@
 //! does not have; so they count for nothing until their journal has been compared with the new leader's, and begin with
 //! nothing where the two differ (R11). It refuses to decide when a group is founded anew, and from which member.
 
-use super::{Consensus, LogEntry, Membership};
+use super::{Consensus, LogEntry, Membership, PERIOD_END};
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use std::collections::VecDeque;
 
@@ -13,10 +13,21 @@ use std::collections::VecDeque;
 const TERMS_PER_GENERATION: u64 = 1 << 32;
 
 impl<E: LogEntry> Consensus<E> {
-    /// Founds the group anew: this member leads the next generation with all that it holds, and these members belong to
-    /// it. Nobody is asked.
-    pub fn refound(&mut self, now: Micros, membership: Membership) {
-        self.generation = self.generation.next();
+    /// Learns that the group goes on, if at all, as this generation: what it was before is over, whoever leads it. Until its
+    /// journal was compared with that generation's this member counts for nothing. Lower ones are no news.
+    pub fn supersede(&mut self, now: Micros, generation: Generation) {
+        if generation <= self.generation || generation.as_u64() >= PERIOD_END {
+            return;
+        }
+        self.generation = generation;
+        self.voted_for = None;
+        self.follow(now, None);
+    }
+
+    /// Founds the group anew: this member leads this generation with all that it holds, and these members belong to it.
+    /// Nobody is asked. The generation is above all that any member ever heard of.
+    pub fn refound(&mut self, now: Micros, generation: Generation, membership: Membership) {
+        self.generation = self.generation.max(generation);
         self.held = self.generation;
         let first = self.generation.as_u64().saturating_mul(TERMS_PER_GENERATION);
         self.term = self.term.next().max(Term::from_u64(first));

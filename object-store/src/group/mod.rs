@@ -11,7 +11,7 @@ pub use closed::Closed;
 pub use copying::{CopyDone, CopySlice, GroupMessage};
 
 use crate::consensus::{CannotChange, Consensus, MemberId, Membership, Message, Promises, Settings};
-use crate::state::State;
+use crate::state::{State, Stored};
 use crate::{Entry, Fate};
 use closed::ClosedTimes;
 use copying::{CopyIn, CopyOut};
@@ -148,10 +148,34 @@ impl Group {
         self.settle(now);
     }
 
+    /// What the group was before this generation is over; see [`Consensus::supersede`]. A member that leads a former one
+    /// leads no more, and what only it acted on is undone (R9).
+    pub fn supersede(&mut self, now: Micros, generation: Generation) {
+        if generation > self.generation() {
+            self.roll_back();
+            self.consensus.supersede(now, generation);
+            self.settle(now);
+        }
+    }
+
+    /// The highest generation that an object here has been in. Looks at all of them.
+    #[must_use]
+    pub fn highest_generation(&self) -> Generation {
+        let owned = self.owned_slice(0, usize::MAX).0.map(|stored| stored.epoch);
+        let leaving = self.all_unsettled().map(|(_, _, transit)| transit.epoch);
+        owned.chain(leaving).map(Epoch::generation).max().unwrap_or_default().max(self.generation())
+    }
+
+    /// The epoch of an object that the group owns: above all that a former generation of the group can have said of it (R2).
+    #[must_use]
+    pub const fn epoch_of(&self, stored: &Stored) -> Epoch {
+        stored.epoch.of_generation(self.generation())
+    }
+
     /// Founds the group anew from what this member holds, which must not be halted; see [`Consensus::refound`].
-    pub fn refound(&mut self, now: Micros, membership: Membership) {
+    pub fn refound(&mut self, now: Micros, generation: Generation, membership: Membership) {
         self.copy_in = None;
-        self.consensus.refound(now, membership);
+        self.consensus.refound(now, generation, membership);
         self.settle(now);
     }
 

@@ -1,6 +1,8 @@
 //! Messages made from nothing, as a peer of another make would: by their form on the wire.
 
-use driftmesh_model::{Epoch, GroupId, Hash, Lsn, Micros, ObjectId, Term, Timestamp, TxnTimestamp, Value, codec};
+use driftmesh_model::{
+    Epoch, Generation, GroupId, Hash, Lsn, Micros, ObjectId, Term, Timestamp, TxnTimestamp, Value, codec,
+};
 use driftmesh_peer::{Message, Seen};
 use serde::Serialize;
 
@@ -44,6 +46,7 @@ pub(crate) enum Wire {
     AskStanding {
         ask: u64,
         group: GroupId,
+        fences: Vec<driftmesh_peer::GroupRecord>,
     },
     Standing {
         ask: u64,
@@ -83,11 +86,13 @@ pub(crate) enum Wire {
         records: Vec<driftmesh_directory::Record>,
     },
     Grants {
+        generation: Generation,
         grants: Vec<WireGrant>,
     },
     GrantAnswers {
         from: GroupId,
         to: GroupId,
+        generation: Generation,
         answers: Vec<WireGrantAnswer>,
     },
     ClockAhead {
@@ -209,12 +214,13 @@ pub(crate) struct WirePage {
 impl Wire {
     /// One grant.
     pub(crate) fn grant(grant: WireGrant) -> Self {
-        Self::Grants { grants: vec![grant] }
+        Self::Grants { generation: Generation::ZERO, grants: vec![grant] }
     }
 
     /// The answer to one grant.
     pub(crate) fn grant_answer(from: GroupId, to: GroupId, number: u64, reply: WireReply) -> Self {
-        Self::GrantAnswers { from, to, answers: vec![WireGrantAnswer { number, reply }] }
+        let answers = vec![WireGrantAnswer { number, reply }];
+        Self::GrantAnswers { from, to, generation: Generation::ZERO, answers }
     }
 
     /// The message of this form.
