@@ -113,6 +113,8 @@ pub struct Lookup {
     /// The groups asked since the last success; they all learn the end (path compression).
     path: Vec<GroupId>,
     silent: u32,
+    /// The group to be asked has just said by itself that it owns the object, when everybody was asked.
+    named_by_owner: bool,
     /// What the best record came from.
     led_by: Source,
     trail: Trail,
@@ -134,6 +136,7 @@ impl Lookup {
             round: number.saturating_mul(ROUNDS_PER_LOOKUP),
             path: Vec::new(),
             silent: 0,
+            named_by_owner: false,
             led_by: known.map_or(Source::Search, |(source, _)| source),
             trail,
         }
@@ -221,6 +224,7 @@ impl Lookup {
         if let Some(record) = answer.record
             && let Some(next) = self.learn_from(source, record)
         {
+            self.named_by_owner = source == Source::Search && answer.holds == Holds::Owns;
             return next;
         }
         let of_this_round = answer.round == self.round;
@@ -246,7 +250,9 @@ impl Lookup {
                     // The owner's own word ends the search even past the hop limit.
                     self.best = former.filter(|former| former.outranks(&record)).or(Some(record));
                     self.led_by = Source::Search;
-                    return self.ask(record.group);
+                    let next = self.ask(record.group);
+                    self.named_by_owner = true;
+                    return next;
                 }
                 self.all_answered(reachable)
             }
@@ -260,6 +266,12 @@ impl Lookup {
 
     /// The group to be asked cannot be: it is this peer's own, or its leader is out of reach.
     pub fn cannot_ask(&mut self, reachable: &Reachable) -> Next {
+        if self.named_by_owner {
+            // Nobody knows more than its owner: who leads the group is told soon, and to ask all again at once would be to ask as
+            // fast as the network goes until then.
+            self.stage = Stage::Pausing;
+            return Next::Pause;
+        }
         self.ask_homes(reachable)
     }
 
@@ -277,6 +289,7 @@ impl Lookup {
 
     fn ask(&mut self, group: GroupId) -> Next {
         self.stage = Stage::Asking(group);
+        self.named_by_owner = false;
         if self.path.last() != Some(&group) {
             self.path.push(group);
         }
@@ -410,6 +423,24 @@ mod tests {
         assert_eq!(deny(&mut lookup.clone(), stranger, &reachable), Next::Pause);
         reachable.someone_missing = true;
         assert_eq!(deny(&mut lookup, denial(1, None), &reachable), Next::Pause);
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_asked_is_waited_for_and_not_asked_for_again_at_once() {
+        let reachable = reachable();
+        for known in [None, Some((Source::Hint, record(2, 9)))] {
+            let mut lookup = Lookup::new(OBJECT, known, 1);
+            lookup.begin(&reachable);
+            for _ in 0..3 {
+                lookup.ask_everyone(None, &reachable);
+                let owns = in_round(&lookup, Answer { holds: Holds::Owns, ..denial(2, Some(record(2, 4))) });
+                assert_eq!(lookup.answered(owns, None, &reachable), Next::Ask(group(2)));
+                assert_eq!(lookup.cannot_ask(&reachable), Next::Pause);
+                // After the pause all are asked as before.
+                assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(2)));
+                assert_eq!(lookup.cannot_ask(&reachable), Next::Locate([peer(1)].into()));
+            }
+        }
     }
 
     #[test]

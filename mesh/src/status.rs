@@ -74,6 +74,9 @@ pub struct GroupView {
     pub is_whole: bool,
     /// Whether any one member may crash and the group goes on without an operator; `false` where this peer follows.
     pub may_lose_one: bool,
+    /// Whether a majority of its voters is in reach; without one nothing that it commits becomes stable, until its members are
+    /// back or an operator promotes it. `false` where this peer follows.
+    pub has_majority: bool,
     /// Objects it owns, as far as this peer has heard.
     pub owned: usize,
     /// The last position of its journal here.
@@ -96,6 +99,7 @@ impl From<GroupStatus> for GroupView {
             wanted: group.wanted,
             is_whole: group.is_whole,
             may_lose_one: group.may_lose_one,
+            has_majority: group.has_majority,
             owned: group.owned,
             tail: group.tail,
             lag: group.lag,
@@ -345,6 +349,9 @@ fn hindrance(core: &Status) -> String {
         return format!("nobody in reach leads group {group}{others}");
     }
     let led = |group: &&GroupStatus| group.leader == Some(core.peer);
+    if let Some(group) = core.groups.iter().find(|group| led(group) && !group.has_majority) {
+        return format!("the majority of group {} is out of reach: nothing becomes stable in it", group.group);
+    }
     if let Some(group) = core.groups.iter().skip(1).find(led) {
         return format!("group {} of a lost peer still owns {} objects", group.group, group.owned);
     }

@@ -2,7 +2,7 @@
 
 use crate::Peer;
 use driftmesh_model::{GroupId, Now, PeerId};
-use driftmesh_object_store::Group;
+use driftmesh_object_store::{Group, MemberId};
 
 /// One member as this peer sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +42,8 @@ pub struct GroupStatus {
     pub is_whole: bool,
     /// Whether any one member may crash and the group goes on without an operator.
     pub may_lose_one: bool,
+    /// Whether a majority of its voters is in reach, as its leader knows: without one nothing that it commits becomes stable.
+    pub has_majority: bool,
     /// Objects it owns.
     pub owned: usize,
     /// Its last position here, and up to where it is stable.
@@ -180,6 +182,15 @@ impl Peer {
         }
     }
 
+    fn reaches_majority(&self, group: &Group) -> bool {
+        let is_there = |voter: &MemberId| {
+            let connected =
+                |known: &crate::membership::Member| known.incarnation == voter.incarnation && known.connected;
+            *voter == self.me() || self.members.get(&voter.peer).is_some_and(connected)
+        };
+        group.consensus().membership().is_majority(is_there)
+    }
+
     fn group_status(&self, group: &Group) -> GroupStatus {
         let consensus = group.consensus();
         let wholeness = self.wholeness(group);
@@ -193,6 +204,7 @@ impl Peer {
             wanted: wholeness.wanted,
             is_whole: group.is_leading() && wholeness.is_whole(),
             may_lose_one: group.is_leading() && wholeness.may_lose_one,
+            has_majority: group.is_leading() && self.reaches_majority(group),
             owned: group.owned_count(),
             tail: group.tail().as_u64(),
             lag: group.tail().as_u64() - group.watermark().as_u64(),

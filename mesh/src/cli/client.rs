@@ -206,9 +206,11 @@ fn group_line(group: &Value, me: &Value, own: bool) -> String {
     };
     // Only a leader knows what its members hold.
     let whole = if leads { format!("  whole {}/{}", get("whole"), get("wanted")) } else { String::new() };
+    let alone = leads && group["has_majority"].as_bool() == Some(false);
+    let alone = if alone { "  its majority is out of reach: nothing becomes stable" } else { "" };
     let halted = group["halted"].as_str().map_or_else(String::new, |why| format!("  stopped: {why}"));
     format!(
-        "{}  {role}  {} voters, {} learners{whole}  {} owned  lag {}{halted}",
+        "{}  {role}  {} voters, {} learners{whole}  {} owned  lag {}{alone}{halted}",
         get("group"),
         get("voters"),
         get("learners"),
@@ -244,7 +246,7 @@ mod tests {
             "uptime_ms": 2_500, "owned": 3, "in_transit": 1, "fetching": 0, "transactions": 0, "journal_tail": 9,
             "journal_lag": 2, "transport": {"other_genesis": 4}, "longest_core_hold_us": 40, "draining": false,
             "groups": [
-                {"group": "01", "leader": "12D3", "voters": 1, "learners": 1, "whole": 1, "wanted": 2, "owned": 3, "lag": 2},
+                {"group": "01", "leader": "12D3", "voters": 1, "learners": 1, "whole": 1, "wanted": 2, "owned": 3, "lag": 2, "has_majority": false},
                 {"group": "02", "leader": "12D4", "voters": 1, "learners": 1, "whole": 0, "wanted": 2, "owned": 7, "lag": 0},
             ],
             "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
@@ -260,7 +262,7 @@ mod tests {
             "4 handshakes with peers of another mesh",
             "12D4  group 02  connected  7 objects",
             "uptime     2 s",
-            "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2\n",
+            "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2  its majority is out of reach: nothing becomes stable\n",
             "02  led by 12D4  1 voters, 1 learners  7 owned  lag 0\n",
             "leaderless group 03: nobody",
             "unstable   96 bytes for 4 ms, 1 messages",
