@@ -3,9 +3,10 @@
 
 use crate::Peer;
 use crate::surveying::{AdoptedGrant, Answers};
+use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, Generation, GroupId, Lsn, ObjectId};
-use driftmesh_object_store::{Entry, Group, Write};
-use std::collections::BTreeMap;
+use driftmesh_object_store::{Entry, GrantLog, GrantSeen, Group, Write};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most objects that an error names.
 const NAMED_MAX: usize = 16;
@@ -23,6 +24,8 @@ pub struct Beyond {
     pub handed_out_count: usize,
     /// Objects that other groups handed over after it: they are lost.
     pub handed_in: u64,
+    /// Objects that it handed to groups which were founded anew since, and had not got them: they are lost.
+    pub lost_there: u64,
     /// Groups that were given up: what reached them is not known.
     pub given_up: Vec<GroupId>,
     /// Grants that were handed out after it, of which nobody in reach remembers the object: it would exist twice.
@@ -35,7 +38,11 @@ pub struct Beyond {
 
 impl Beyond {
     pub(crate) fn is_nothing(&self) -> bool {
-        self.handed_out_count == 0 && self.handed_in == 0 && self.given_up.is_empty() && !self.may_duplicate()
+        self.handed_out_count == 0
+            && self.handed_in == 0
+            && self.lost_there == 0
+            && self.given_up.is_empty()
+            && !self.may_duplicate()
     }
 
     /// Whether the group cannot go on without a risk that something exists twice, which no operator may accept.
@@ -86,6 +93,13 @@ impl std::fmt::Display for Beyond {
         if self.handed_in > 0 {
             write!(formatter, " {} objects came from other groups later and are lost;", self.handed_in)?;
         }
+        if self.lost_there > 0 {
+            write!(
+                formatter,
+                " {} objects went to groups that were founded anew since, which have not got them: they are lost;",
+                self.lost_there
+            )?;
+        }
         if !self.given_up.is_empty() {
             write!(formatter, " what reached group {} is not known, which was given up;", listed(&self.given_up))?;
         }
@@ -118,6 +132,7 @@ impl Peer {
             handed_out: Vec::new(),
             handed_out_count: 0,
             handed_in: 0,
+            lost_there: 0,
             given_up: self.groups.all_ended().filter(|(_, ended)| ended.lost).map(|(other, _)| other).collect(),
             unnamed: 0,
             silent: self.unled(id, answers).into_iter().filter(|other| !is_held(*other, answers)).collect(),
@@ -128,6 +143,13 @@ impl Peer {
         }
         for (from, settled) in answers.values().flat_map(|standing| &standing.settled) {
             beyond.handed_in += group.unanswered_below(*from, *settled).count() as u64;
+        }
+        let ended = self.groups.all_ended().filter(|(_, ended)| !ended.lost);
+        let remains: Vec<(GroupId, GrantLog)> =
+            ended.map(|(to, ended)| (to, ended.received.get(&id).cloned().unwrap_or_default())).collect();
+        let told = answers.values().flat_map(|standing| &standing.received);
+        for (to, received) in told.chain(remains.iter().map(|(to, received)| (to, received))) {
+            beyond.lost_there = beyond.lost_there.saturating_add(settled_and_unanswered(group, *to, received));
         }
         for (from, received) in group.grants_received() {
             let known = answers.values().filter_map(|standing| standing.granted.get(&from).copied());
@@ -140,11 +162,12 @@ impl Peer {
         beyond
     }
 
-    /// The other groups that nobody in reach leads.
+    /// The other groups that nobody in reach leads for certain: one that leads without a majority may have been replaced
+    /// by the others, who do what it does not know.
     pub(crate) fn unled(&self, id: GroupId, answers: &Answers) -> Vec<GroupId> {
         let is_led = |group: GroupId| {
             let leads = |standing: &crate::Standing| standing.holds.get(&group).is_some_and(|held| held.leads);
-            answers.values().any(leads)
+            answers.values().any(leads) && self.has_majority(group, answers)
         };
         self.groups.leaders().map(|(other, _)| other).filter(|other| *other != id && !is_led(*other)).collect()
     }
@@ -200,6 +223,18 @@ impl Peer {
 fn adopted(answers: &Answers, to: GroupId, number: u64) -> Option<AdoptedGrant> {
     let all = answers.values().flat_map(|standing| &standing.adopted);
     all.copied().find(|grant| (grant.to, grant.number) == (to, number))
+}
+
+/// How many grants a group has settled that the other one, as it goes on now, never answered.
+fn settled_and_unanswered(group: &Group, to: GroupId, received: &GrantLog) -> u64 {
+    let (first, last) = (received.contiguous().saturating_add(1), group.last_grant_to(to));
+    let is_open: BTreeSet<u64> = group.unsettled_to(to).collect();
+    // R25: more than that no two sound groups differ by.
+    let end = last.min(first.saturating_add(2 * GRANT_WINDOW));
+    let is_lost = |number: &u64| {
+        !is_open.contains(number) && matches!(received.look_up(*number), GrantSeen::New | GrantSeen::BeyondWindow)
+    };
+    (first..=end).filter(is_lost).count() as u64
 }
 
 /// Whether anybody in reach holds something of a group.

@@ -50,6 +50,8 @@ pub struct Config {
     pub version_bytes_max: usize,
     /// Most names in one directory bucket before it splits, at least 1. Peers need not agree on it.
     pub name_bucket_entries_max: usize,
+    /// From what it is drawn where a simulated peer takes rare branches. A live peer never takes any.
+    pub rare_branches: Option<u64>,
     /// The one rule that is broken on purpose.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<crate::Sabotage>,
@@ -79,6 +81,7 @@ impl Config {
             pointer_grace: Micros::from_millis(5_000),
             version_bytes_max: 64 << 20,
             name_bucket_entries_max: NAME_BUCKET_ENTRIES_MAX,
+            rare_branches: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }

@@ -7,6 +7,7 @@
 use crate::closing::WANTED_FOR;
 use crate::message::{Message, News, NewsOf, Wish};
 use crate::metrics::RareEvent;
+use crate::rare_branches::RareBranch;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::{Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, Timestamp};
@@ -214,6 +215,7 @@ impl Peer {
         // What this peer itself watches and reads is bounded there, and takes no room from others.
         let is_own = key.1 == self.config.peer;
         let is_full = self.feeding.objects >= self.config.fed_max && !is_own && !self.broken(Sabotage::Bounds);
+        let is_full = is_full || (!is_own && self.rarely(RareBranch::RefuseSubscriber));
         let feeding = &mut self.feeding;
         feeding.asked += 1;
         let asked = feeding.asked;

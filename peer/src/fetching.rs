@@ -3,6 +3,7 @@
 use crate::explaining::Place;
 use crate::message::{LocateRequest, OwnRequest, Queued, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
+use crate::rare_branches::RareBranch;
 use crate::seeking::Seek;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -196,7 +197,8 @@ impl Peer {
     }
 
     fn set_fetch_timer(&mut self, object: ObjectId, after: Micros) {
-        let due = self.now.mono.plus(after);
+        let early = after > Micros(0) && self.rarely(RareBranch::AskAgainEarly);
+        let due = self.now.mono.plus(if early { Micros(1) } else { after });
         if let Some(fetch) = self.fetches.get_mut(&object) {
             fetch.due = due;
             self.timers.set(due, Timer::Fetch(object));

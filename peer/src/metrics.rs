@@ -1,5 +1,6 @@
 //! What a peer counts, and the rare events that a good simulator must reach.
 
+use crate::RareBranch;
 use std::collections::BTreeMap;
 
 /// Something rare enough that a test plan must make sure it happens.
@@ -209,6 +210,8 @@ pub struct Metrics {
     pub malformed: u64,
     /// How often each rare event happened.
     pub rare: BTreeMap<RareEvent, u64>,
+    /// How often each rare branch was taken on purpose: never in a live peer.
+    pub branches: BTreeMap<RareBranch, u64>,
 }
 
 impl Metrics {

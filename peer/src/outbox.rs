@@ -76,9 +76,20 @@ pub(crate) struct Outbox {
     held: BTreeMap<(GroupId, Lsn), Vec<Held>>,
     held_count: usize,
     ready: Vec<(PeerId, Message)>,
+    /// Each thing that could share a message leaves in its own.
+    small: bool,
 }
 
 impl Outbox {
+    /// From now on each thing that could share a message leaves in its own.
+    pub(crate) const fn send_small(&mut self) {
+        self.small = true;
+    }
+
+    const fn gathered_bytes_max(&self) -> usize {
+        if self.small { 0 } else { GATHERED_BYTES_MAX }
+    }
+
     pub(crate) fn read(&mut self, to: PeerId, snapshot: Timestamp, request: ReadRequest) {
         self.gathered.entry(to).or_default().reads.entry(snapshot).or_default().push(request);
     }
@@ -92,11 +103,12 @@ impl Outbox {
         bytes: usize,
         answer: ReadAnswer,
     ) -> Option<Message> {
+        let most = self.gathered_bytes_max();
         let gathered = self.gathered.entry(to).or_default();
         let (size, answers) = gathered.answers.entry((snapshot, group, needs)).or_default();
         *size += bytes;
         answers.push(answer);
-        if *size < GATHERED_BYTES_MAX {
+        if *size < most {
             return None;
         }
         let (_, answers) = gathered.answers.remove(&(snapshot, group, needs))?;
@@ -132,13 +144,13 @@ impl Outbox {
         bytes: usize,
         grant: Grant,
     ) -> usize {
-        let from = grant.from;
+        let (from, most) = (grant.from, self.gathered_bytes_max());
         let grants = self.gathered.entry(to).or_default().grants.entry(from).or_default();
         grants.generation = generation;
         grants.needs = grants.needs.max(needs);
         grants.bytes += bytes;
         grants.grants.push(grant);
-        if grants.bytes < GATHERED_BYTES_MAX {
+        if grants.bytes < most {
             return 0;
         }
         let Grants { generation, needs, grants, .. } = std::mem::take(grants);
@@ -257,7 +269,7 @@ impl Outbox {
                 let message = Message::GrantAnswers { from, to: group, generation, answers };
                 held += usize::from(self.when_stable(needs_of(group, needs), to, message));
             }
-            for records in gathered.learned.chunks(RECORDS_MAX) {
+            for records in gathered.learned.chunks(if self.small { 1 } else { RECORDS_MAX }) {
                 let message = Message::Learned { records: records.to_vec() };
                 held += usize::from(self.when_stable(needs.clone(), to, message));
             }

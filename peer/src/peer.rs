@@ -15,6 +15,7 @@ use crate::metrics::{Metrics, RareEvent};
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
 use crate::publishing::Republish;
+use crate::rare_branches::{RareBranch, RareBranches};
 use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
@@ -128,6 +129,7 @@ pub struct Peer {
     pub(crate) heartbeats: u64,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
+    pub(crate) rare_branches: RareBranches,
     pub(crate) wakes: Vec<TxnId>,
     /// Objects whose lock was released while somebody waits.
     pub(crate) hand_overs: VecDeque<ObjectId>,
@@ -219,6 +221,7 @@ impl Peer {
             heartbeats: 0,
             timers,
             outbox: Outbox::default(),
+            rare_branches: RareBranches::new(config.rare_branches),
             wakes: Vec::new(),
             hand_overs: VecDeque::new(),
             stalled: BTreeMap::new(),
@@ -245,6 +248,9 @@ impl Peer {
         }
         peer.renew_prune_below();
         peer.apply_sabotage();
+        if peer.rarely(RareBranch::SmallMessages) {
+            peer.outbox.send_small();
+        }
         if peer.config.founder {
             peer.create_directory();
         }

@@ -3,6 +3,7 @@
 use crate::collecting::slice_of;
 use crate::message::Message;
 use crate::outbox::RECORDS_MAX;
+use crate::rare_branches::RareBranch;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::{HomeRing, Record};
@@ -103,6 +104,9 @@ impl Peer {
 
     /// Takes in a record as a hint, and lets a search for the object follow it.
     pub(crate) fn learn_record(&mut self, record: Record) {
+        if self.rarely(RareBranch::ForgetHint) {
+            return;
+        }
         if !record.is_sound() && !self.broken(Sabotage::Wire) {
             self.metrics.malformed += 1;
             return;

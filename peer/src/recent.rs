@@ -7,6 +7,7 @@
 use crate::Peer;
 use crate::message::Message;
 use crate::metrics::RareEvent;
+use crate::rare_branches::RareBranch;
 use crate::steps::{StepError, ValueRead};
 use driftmesh_model::{GroupId, HybridClock, Micros, Now, ObjectId, Timestamp, TxnId};
 use driftmesh_object_store::{Group, ReadAt};
@@ -108,6 +109,9 @@ impl Peer {
 
     /// What a recent snapshot sees of an object that is not this peer's, if a copy here can say.
     pub(crate) fn read_copy(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Result<ValueRead, Cause>> {
+        if self.rarely(RareBranch::CopyBehind) {
+            return None;
+        }
         let mut answer = None;
         let mut has = None;
         for (id, followed) in &self.followed {

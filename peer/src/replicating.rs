@@ -3,6 +3,7 @@
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use crate::outbox::{Needs, needs_of};
+use crate::rare_branches::RareBranch;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
@@ -166,7 +167,8 @@ impl Peer {
             return false;
         }
         // R18: nor does a peer whose clock is wrong lead anything in the end.
-        if self.draining || self.clock_off_us().is_some() || self.followed.len() >= self.config.followed_max {
+        let is_full = self.followed.len() >= self.config.followed_max || self.rarely(RareBranch::RefuseGroup);
+        if self.draining || self.clock_off_us().is_some() || is_full {
             // R24: early and typed; the leader asks somebody else.
             self.send_now(from, Message::NoRoom { group: id });
             return false;

@@ -2,6 +2,7 @@
 
 use crate::metrics::RareEvent;
 use crate::peer::RecentCommit;
+use crate::rare_branches::RareBranch;
 use crate::recent::Recent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -538,7 +539,8 @@ impl Peer {
             if !self.former_leads_are_decided(id) {
                 return Ok(None);
             }
-            if self.is_too_much_unstable() {
+            let waits = self.group.watermark() < self.group.tail() && self.rarely(RareBranch::HoldCommit);
+            if waits || self.is_too_much_unstable() {
                 self.hold_commit(id);
                 return Ok(None);
             }

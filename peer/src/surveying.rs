@@ -7,7 +7,7 @@ use crate::operating::OperatorError;
 use crate::timers::Timer;
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, Generation, GroupId, Lsn, Micros, ObjectId, PeerId, Term, TxnId};
-use driftmesh_object_store::{Group, Membership};
+use driftmesh_object_store::{GrantLog, Group, Membership};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
@@ -66,6 +66,8 @@ pub struct Standing {
     pub settled: BTreeMap<GroupId, u64>,
     /// The groups that lead here, and the number of the last grant of each to the group.
     pub granted: BTreeMap<GroupId, u64>,
+    /// The groups that lead here, and which grants of the group each has answered.
+    pub received: BTreeMap<GroupId, GrantLog>,
 }
 
 /// What everybody in reach said.
@@ -98,6 +100,11 @@ pub(crate) struct Surveyed {
     pub(crate) unanswered: Option<PeerId>,
 }
 
+/// Which grants of another group this one has answered.
+fn received_from(group: &Group, from: GroupId) -> GrantLog {
+    group.grants_received().find(|(other, _)| *other == from).map(|(_, log)| log.clone()).unwrap_or_default()
+}
+
 impl Peer {
     /// Remembers a grant for those who might have to know that it left its group.
     pub(crate) fn remember_adopted(&mut self, from: GroupId, adopted: AdoptedGrant) {
@@ -124,11 +131,8 @@ impl Peer {
             membership: group.consensus().membership().clone(),
         };
         let holds = self.groups().filter(|group| group.tail() > Lsn::ZERO).map(|group| (group.id(), held(group)));
-        let received = |group: &Group| {
-            let log = group.grants_received().find(|(from, _)| *from == id).map(|(_, log)| log.highest());
-            (group.id(), log.unwrap_or(0))
-        };
-        let answered = self.groups().filter(|group| group.id() != id).map(received).collect();
+        let highest = |group: &Group| (group.id(), received_from(group, id).highest());
+        let answered = self.groups().filter(|group| group.id() != id).map(highest).collect();
         let others = || self.led_groups().filter(|group| group.id() != id);
         Standing {
             holds: holds.collect(),
@@ -137,6 +141,7 @@ impl Peer {
             answered,
             settled: others().map(|group| (group.id(), group.unsettled_from(id))).collect(),
             granted: others().map(|group| (group.id(), group.last_grant_to(id))).collect(),
+            received: others().map(|group| (group.id(), received_from(group, id))).collect(),
         }
     }
 

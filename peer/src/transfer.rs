@@ -2,6 +2,7 @@
 
 use crate::message::{Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, Message};
 use crate::metrics::RareEvent;
+use crate::rare_branches::RareBranch;
 use crate::surveying::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -13,6 +14,8 @@ use driftmesh_txn::{RemoteWaiter, TaskKind};
 
 /// A grant that is not answered is sent again after this.
 const REPEAT_GRANT_AFTER: Micros = Micros::from_millis(300);
+/// The same, where that is tried on purpose.
+const REPEAT_GRANT_EARLY: Micros = Micros::from_millis(1);
 /// A grant to a group that has ended waits so long for its departure to be stable, again and again.
 const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
 /// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
@@ -29,14 +32,15 @@ impl Peer {
     /// Step 2 of a transfer: journals that the object leaves, and sends it when that is stable.
     pub(crate) fn transfer_out(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) {
         let to = waiter.group;
-        let Some(number) = self.group.next_grant(to) else {
+        let is_full = self.rarely(RareBranch::FullGrantWindow);
+        let Some(number) = self.group.next_grant(to).filter(|_| !is_full) else {
             // The grant window towards that group is full: go on when it has answered (R24).
             self.timers.set(waiter.expires, Timer::HandOver(object));
             self.locks.queue_remote(object, age, waiter);
             self.stalled.entry(to).or_default().push(object);
             return;
         };
-        if !self.has_pointer_room(object) {
+        if !self.has_pointer_room(object) || self.rarely(RareBranch::FullPointers) {
             // R3: a pointer is never dropped early to make room; the object leaves when one may go.
             self.metrics.note(RareEvent::PointersFull);
             // R14: who waits behind it goes on when it has given up.
@@ -85,7 +89,8 @@ impl Peer {
 
     /// Sends a grant, with hashes for what the receiver said it has.
     pub(crate) fn send_grant(&mut self, from: GroupId, to: GroupId, number: u64, have: Option<Hash>) {
-        self.grant_is_due(from, to, number, self.now.mono.plus(REPEAT_GRANT_AFTER));
+        let again = if self.rarely(RareBranch::RepeatGrant) { REPEAT_GRANT_EARLY } else { REPEAT_GRANT_AFTER };
+        self.grant_is_due(from, to, number, self.now.mono.plus(again));
         let leader = self.leader_of(to);
         let Some(group) = self.led(from) else { return };
         let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
@@ -259,7 +264,7 @@ impl Peer {
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
             && Chain::from_versions(versions.clone(), grant.low_water)
                 .is_some_and(|chain| chain.newest().commit <= grant.floor || self.broken(Sabotage::SnapshotClock));
-        if self.draining || !sound {
+        if self.draining || !sound || self.rarely(RareBranch::RefuseGrant) {
             self.metrics.malformed += u64::from(!sound);
             self.refuse(from, &grant);
             return;
@@ -275,6 +280,7 @@ impl Peer {
             let value = match &version.value {
                 GrantedValue::Deleted => None,
                 GrantedValue::Whole(value) => Some(value.clone()),
+                GrantedValue::Hash(_) if self.rarely(RareBranch::MissingValues) => return None,
                 GrantedValue::Hash(hash) => {
                     let (_, copy) = self.copies.get(grant.object)?;
                     if copy.hash() != *hash {

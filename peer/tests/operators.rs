@@ -120,17 +120,33 @@ impl Run {
         self.mesh.run(self.rng.u64(1..400));
         match self.disaster {
             Disaster::Die => self.mesh.kill_all(&self.far),
-            Disaster::StandStill => self.far.iter().for_each(|at| self.mesh.pause(*at)),
+            Disaster::StandStill => {
+                for far in &self.far {
+                    self.mesh.pause(*far);
+                    self.near().into_iter().for_each(|near| self.lose(near, *far));
+                }
+            }
             Disaster::CutOff => {
                 // One on the near side may hear both.
                 let hears = self.near().into_iter().next().filter(|_| self.rng.bool() && self.near().len() > 1);
                 for near in self.near().into_iter().filter(|near| Some(*near) != hears) {
-                    self.far.iter().for_each(|far| self.mesh.cut(near, *far));
+                    for far in &self.far {
+                        self.lose(near, *far);
+                        self.lose(*far, near);
+                    }
                 }
             }
         }
         self.mesh.run(self.rng.u64(..4_000));
-        self.mesh.release();
+        if self.rng.bool() {
+            self.mesh.release();
+        }
+    }
+
+    /// What a peer says to another one is lost from now on, and it knows that.
+    fn lose(&self, at: usize, other: usize) {
+        self.mesh.cut(at, other);
+        self.mesh.step(at, |peer, now| peer.left(now, harness::peer_id(other), false));
     }
 
     fn answer<T>(&self, mut step: impl FnMut() -> Poll<T>) -> T {
@@ -206,13 +222,16 @@ impl Run {
                     }
                 }
             }
-            Disaster::StandStill => self.far.iter().for_each(|at| self.mesh.resume(*at)),
-            Disaster::CutOff => {
-                for near in self.near() {
-                    self.far.iter().for_each(|far| self.mesh.heal(near, *far));
+            Disaster::StandStill | Disaster::CutOff => {
+                for far in self.far.clone() {
+                    if self.disaster == Disaster::StandStill {
+                        self.mesh.resume(far);
+                    }
+                    self.near().into_iter().for_each(|near| self.mesh.connect(near, far));
                 }
             }
         }
+        self.mesh.release();
         self.mesh.run(3_000);
     }
 

@@ -91,6 +91,7 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
     {
         config.sabotage = options.sabotage;
     }
+    config.rare_branches = Some(rng.u64(..)).filter(|_| options.rare_branches);
     config.founder = founder;
     config.name_bucket_entries_max = options.name_bucket_entries_max;
     config
@@ -224,6 +225,9 @@ impl Simulation {
         peer.host = made_at.host(config, peer.wall_clock.clone());
         (peer.id, peer.timer_set, peer.paused_until, peer.gone) = (id, None, 0, false);
         peer.life += 2;
+        if !self.network.faulty {
+            self.peers[index].host.step(|peer, _| peer.end_rare_branches());
+        }
         for other in 0..self.peers.len() {
             if other != index {
                 self.meet(index, other);

@@ -158,6 +158,8 @@ pub struct Options {
     pub slow_peers: bool,
     /// Whether links lose most of what they carry, peers only say or only hear, and halves have a bridge.
     pub odd_links: bool,
+    /// Whether peers take branches that are seldom taken, on purpose.
+    pub rare_branches: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -236,6 +238,7 @@ impl Options {
             clock_jumps: rng.bool(),
             slow_peers: rng.u8(..3) == 0,
             odd_links: rng.bool(),
+            rare_branches: rng.bool(),
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -291,7 +294,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {}",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} rare branches {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -312,6 +315,7 @@ impl fmt::Display for Options {
             self.clock_jumps,
             self.slow_peers,
             self.odd_links,
+            self.rare_branches,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }

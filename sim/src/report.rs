@@ -1,7 +1,7 @@
 //! What a run, and many runs, came to.
 
 use crate::dump::Dumped;
-use driftmesh_peer::RareEvent;
+use driftmesh_peer::{RareBranch, RareEvent};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub struct SeedReport {
     pub sim_us: u64,
     /// Rare events that happened.
     pub rare: BTreeMap<RareEvent, u64>,
+    /// Rare branches that peers took on purpose.
+    pub branches: BTreeMap<RareBranch, u64>,
     /// The options, as text.
     pub options: String,
     /// Files for outside judges, if the caller wanted some.
@@ -71,7 +73,7 @@ pub struct Report {
     pub sim_seconds: f64,
     /// Real time, seconds; filled in by whoever has a clock.
     pub wall_seconds: f64,
-    /// Planned rare events that no seed reached.
+    /// Planned rare events, and rare branches, that no seed reached.
     pub events_never_seen: Vec<String>,
 }
 
@@ -85,7 +87,10 @@ impl Report {
             parts.sort_unstable();
             parts.get(parts.len() / 2).copied().unwrap_or(0)
         };
-        let never = RareEvent::ALL.iter().filter(|event| !runs.iter().any(|run| run.rare.contains_key(event)));
+        let events = RareEvent::ALL.iter().filter(|event| !runs.iter().any(|run| run.rare.contains_key(event)));
+        let branches =
+            RareBranch::ALL.iter().filter(|branch| !runs.iter().any(|run| run.branches.contains_key(branch)));
+        let never = events.map(|event| format!("{event:?}")).chain(branches.map(|branch| format!("{branch:?}")));
         #[expect(clippy::cast_precision_loss, reason = "a duration for people")]
         let sim_seconds = sum(|run| run.sim_us) as f64 / 1e6;
         Self {
@@ -107,7 +112,7 @@ impl Report {
             },
             sim_seconds,
             wall_seconds: 0.0,
-            events_never_seen: never.map(|event| format!("{event:?}")).collect(),
+            events_never_seen: never.collect(),
         }
     }
 }

@@ -394,6 +394,9 @@ fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: S
     for metrics in simulation.former_metrics.iter().cloned().chain(present) {
         report.wounds += metrics.wounds;
         report.aborts += metrics.aborts;
+        for (branch, times) in metrics.branches {
+            *report.branches.entry(branch).or_default() += times;
+        }
         for (event, times) in metrics.rare {
             *report.rare.entry(event).or_default() += times;
         }

@@ -275,6 +275,9 @@ impl Simulation {
         }
         for index in 0..self.peers.len() {
             self.peers[index].paused_until = 0;
+            if !self.peers[index].gone {
+                self.peers[index].host.step(|peer, _| peer.end_rare_branches());
+            }
             // Where leaving is no fault, somebody else's leaving is no business of ours.
             if self.options.restarts {
                 self.stay(index);
