@@ -187,15 +187,21 @@ impl Peer {
         for object in ended {
             self.feeding.end_wish(key, *object, number);
         }
+        // What is not here takes no room.
+        let (here, elsewhere): (Vec<Wish>, Vec<Wish>) =
+            wishes.iter().partition(|wish| self.has_or_sends(group, wish.object));
         let refused: Vec<ObjectId> =
-            wishes.iter().filter(|wish| !self.take_wish(key, wish, number)).map(|wish| wish.object).collect();
+            here.iter().filter(|wish| !self.take_wish(key, wish, number)).map(|wish| wish.object).collect();
         let until = self.now.mono.plus(WANTED_FOR);
         if let Some(feed) = self.feeding.feeds.get_mut(&key).filter(|feed| number >= feed.heard) {
             (feed.until, feed.wants_closed, feed.heard) = (until, wants_closed, number);
         }
+        let mut news: Vec<News> = elsewhere.iter().map(|wish| self.moved(wish.object)).collect();
         if !refused.is_empty() {
             self.metrics.note(RareEvent::SubscriberRefused);
-            let news = refused.into_iter().map(|object| News { object, of: NewsOf::Refused }).collect();
+            news.extend(refused.into_iter().map(|object| News { object, of: NewsOf::Refused }));
+        }
+        if !news.is_empty() {
             self.send_news(key, None, news);
         }
         self.close_soon();
@@ -258,6 +264,11 @@ impl Peer {
             feed.objects.insert(wish.object, fed);
         }
         true
+    }
+
+    /// Whether a group led here has an object, or has not let it go for good yet.
+    fn has_or_sends(&self, group: GroupId, object: ObjectId) -> bool {
+        self.led(group).is_some_and(|led| led.owned(object).is_some() || led.in_transit(object).is_some())
     }
 
     /// Where an object is that none of the groups led here has.

@@ -11,7 +11,7 @@ use crate::recent::shown;
 use crate::steps::ValueRead;
 use crate::timers::Timer;
 use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, Timestamp, TxnId};
-use driftmesh_object_store::{ReadAt, Version};
+use driftmesh_object_store::{Group, ReadAt, Version};
 use driftmesh_txn::Cause;
 use lru::LruCache;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,11 +40,13 @@ const SILENT_FOR: Micros = Micros::from_millis(1_200);
 /// A missing message is waited for so long, and so many that came before it are kept (R24).
 const GAP_FOR: Micros = Micros::from_millis(60);
 const EARLY_MAX: usize = 16;
+/// What is on its way somewhere is looked for after this.
+const SOON: Micros = Micros::from_millis(20);
 /// Pauses of a search that found nothing.
-const PAUSE_MIN: Micros = Micros::from_millis(20);
-/// Where what is known at hand led nowhere, a search comes next.
-const PAUSE_AFTER_SEARCH: Micros = Micros::from_millis(40);
+const PAUSE_MIN: Micros = Micros::from_millis(40);
 const PAUSE_MAX: Micros = Micros::from_millis(1_000);
+/// What is watched and an owner has no room for is read this often.
+const READ_EVERY: Micros = Micros::from_millis(1_000);
 /// Most objects in one message.
 const WISHES_MAX: usize = 1_024;
 
@@ -55,10 +57,22 @@ pub(crate) struct FeedPart {
     pub(crate) news: Vec<News>,
 }
 
+/// How the owner of an object is found that no group led here has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    /// By what this peer knows of it: that costs nothing, and may be wrong (R1).
+    AtHand,
+    /// By a search, as for a reader; the next one follows after this pause.
+    Search { pause: Micros },
+}
+
+/// The first of some searches.
+const SEARCH: Look = Look::Search { pause: PAUSE_MIN };
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     /// Where it is must be found out first.
-    Unknown { look_at: Micros, pause: Micros },
+    Unknown { look_at: Micros, by: Look },
     /// A group is to be asked, or was, in a message of its subscription with this number; zero before.
     Asked { group: GroupId, at: Option<Micros>, wish: u64 },
     /// A group tells what is new.
@@ -261,12 +275,12 @@ impl Subscribed {
     }
 
     /// An object is not where it was thought to be.
-    fn displace(&mut self, object: ObjectId, look_at: Micros, pause: Micros) {
+    fn displace(&mut self, object: ObjectId, look_at: Micros, by: Look) {
         let Some(kept) = self.objects.get(&object) else { return };
         let known_to = self.known_to(kept);
         let Some(kept) = self.objects.get_mut(&object) else { return };
         kept.known_to = known_to;
-        kept.place = Place::Unknown { look_at, pause };
+        kept.place = Place::Unknown { look_at, by };
     }
 
     /// A message with this number asks for these.
@@ -279,9 +293,9 @@ impl Subscribed {
     }
 
     /// A subscription ends: its objects are looked for again.
-    fn end_feed(&mut self, group: GroupId, now: Micros, pause: Micros) {
+    fn end_feed(&mut self, group: GroupId, now: Micros, by: Look) {
         let Some(objects) = self.feeds.get(&group).map(|feed| feed.objects.clone()) else { return };
-        objects.into_iter().for_each(|object| self.displace(object, now, pause));
+        objects.into_iter().for_each(|object| self.displace(object, now, by));
         self.feeds.remove(&group);
     }
 }
@@ -308,7 +322,7 @@ impl Peer {
         // R18: what came from a clock that is wrong holds up nothing else.
         let floor = self.subscribed.forgotten.min(self.clock.now(self.now.wall));
         let fresh = || Kept {
-            place: Place::Unknown { look_at: now, pause: PAUSE_MIN },
+            place: Place::Unknown { look_at: now, by: Look::AtHand },
             versions: VecDeque::new(),
             known_to: Timestamp::ZERO,
             floor: Some(floor),
@@ -427,7 +441,7 @@ impl Peer {
                 self.metrics.note(RareEvent::FeedSilent);
             }
             // Where nobody answers, what is at hand would lead again.
-            self.subscribed.end_feed(group, now, if is_silent { PAUSE_AFTER_SEARCH } else { PAUSE_MIN });
+            self.subscribed.end_feed(group, now, if is_silent { SEARCH } else { Look::AtHand });
         }
     }
 
@@ -438,16 +452,19 @@ impl Peer {
         let due: Vec<ObjectId> =
             self.subscribed.objects.iter().filter(|(_, kept)| is_due(kept)).map(|(object, _)| *object).collect();
         for object in due {
-            let Some(Place::Unknown { pause, .. }) = self.subscribed.objects.get(&object).map(|kept| kept.place) else {
+            let Some(Place::Unknown { by, .. }) = self.subscribed.objects.get(&object).map(|kept| kept.place) else {
                 continue;
             };
-            // The first look costs nothing; if that led nowhere, the owner is searched for.
-            let group = self.owner_at_hand(object).filter(|group| pause == PAUSE_MIN || self.led(*group).is_some());
+            let (group, pause) = match by {
+                Look::AtHand => (self.owner_at_hand(object), PAUSE_MIN),
+                Look::Search { pause } => (self.owner_here(object), pause),
+            };
             let place = match group {
                 Some(group) => Place::Asked { group, at: None, wish: 0 },
                 None => {
                     self.search_for(object);
-                    Place::Unknown { look_at: now.plus(pause), pause: Micros(pause.0 * 2).min(PAUSE_MAX) }
+                    let by = Look::Search { pause: Micros(pause.0 * 2).min(PAUSE_MAX) };
+                    Place::Unknown { look_at: now.plus(pause), by }
                 }
             };
             if let Some(kept) = self.subscribed.objects.get_mut(&object) {
@@ -456,11 +473,20 @@ impl Peer {
         }
     }
 
-    /// The group that has an object, as far as this peer knows without asking (R1: a hint).
+    /// The group led here that has an object.
+    fn owner_here(&self, object: ObjectId) -> Option<GroupId> {
+        self.led_groups().find(|group| group.owned(object).is_some()).map(Group::id)
+    }
+
+    /// The group that has an object, as far as this peer knows without asking (R1: a hint, unless it is led here).
     fn owner_at_hand(&mut self, object: ObjectId) -> Option<GroupId> {
-        let here = self.groups().find(|group| group.owned(object).is_some()).map(driftmesh_object_store::Group::id);
-        let group = here.or_else(|| self.best_record(object).map(|(_, record)| record.group))?;
-        self.leader_of(group).is_some().then_some(group)
+        if let Some(here) = self.owner_here(object) {
+            return Some(here);
+        }
+        let followed = self.groups().find(|group| group.owned(object).is_some()).map(Group::id);
+        let group = followed.or_else(|| self.best_record(object).map(|(_, record)| record.group))?;
+        // A record that names a group led here is out of date: that group does not have it.
+        (self.led(group).is_none() && self.leader_of(group).is_some()).then_some(group)
     }
 
     /// Searches for the owner of an object as a reader would.
@@ -523,9 +549,7 @@ impl Peer {
     fn say_wishes(&mut self, group: GroupId, wishes: Vec<Wish>) {
         let now = self.now.mono;
         let Some(leader) = self.leader_of(group) else {
-            wishes
-                .iter()
-                .for_each(|wish| self.subscribed.displace(wish.object, now.plus(PAUSE_MIN), PAUSE_AFTER_SEARCH));
+            wishes.iter().for_each(|wish| self.subscribed.displace(wish.object, now.plus(SOON), SEARCH));
             return;
         };
         if !self.subscribed.feeds.contains_key(&group) {
@@ -613,7 +637,7 @@ impl Peer {
         if *feed.opened.get_or_insert(opened) != opened {
             // Its leader had forgotten it, and began anew: so does this peer.
             self.metrics.note(RareEvent::FeedGap);
-            self.subscribed.end_feed(group, now, PAUSE_MIN);
+            self.subscribed.end_feed(group, now, Look::AtHand);
             self.look_after_subscriptions(now);
             return;
         }
@@ -666,13 +690,12 @@ impl Peer {
                     }
                     // There, if that is news; else a search comes next, a moment later: it may be on its way.
                     let is_news = self.owner_at_hand(object).is_some_and(|owner| owner != group);
-                    let pause = if is_news { PAUSE_MIN } else { PAUSE_AFTER_SEARCH };
-                    let look_at = if is_news { now } else { now.plus(PAUSE_MIN) };
-                    self.leaves_feed(group, object, look_at, pause);
+                    let (look_at, by) = if is_news { (now, Look::AtHand) } else { (now.plus(SOON), SEARCH) };
+                    self.leaves_feed(group, object, look_at, by);
                 }
                 NewsOf::Refused => {
-                    // Until there is room, what is watched is read now and then.
-                    self.leaves_feed(group, object, now.plus(PAUSE_MAX), PAUSE_AFTER_SEARCH);
+                    // Until there is room, what is watched is read.
+                    self.leaves_feed(group, object, now.plus(READ_EVERY), SEARCH);
                     if self.subscribed.objects.get(&object).is_some_and(|kept| !kept.is_watched) {
                         self.subscribed.drop_copy(object);
                     }
@@ -705,8 +728,8 @@ impl Peer {
         }
     }
 
-    fn leaves_feed(&mut self, group: GroupId, object: ObjectId, look_at: Micros, pause: Micros) {
-        self.subscribed.displace(object, look_at, pause);
+    fn leaves_feed(&mut self, group: GroupId, object: ObjectId, look_at: Micros, by: Look) {
+        self.subscribed.displace(object, look_at, by);
         if let Some(feed) = self.subscribed.feeds.get_mut(&group) {
             feed.objects.remove(&object);
         }

@@ -2,9 +2,11 @@
 
 mod harness;
 
-use driftmesh_model::{ObjectId, Ref};
+use driftmesh_directory::Record;
+use driftmesh_model::{Epoch, Generation, ObjectId, Ref};
 use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
 use driftmesh_peer::{Message, WATCHERS_MAX};
+use harness::wire::Wire;
 use harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_read, is_read_answer};
 
 type GoldWatch = Watch<SeatHost, Gold>;
@@ -512,4 +514,56 @@ fn what_an_owner_watches_itself_takes_no_room_from_others() {
     assert_eq!(mesh.rare(0, driftmesh_peer::RareEvent::SubscriberRefused), 0);
     assert_eq!(mesh.status(0).fed, 1);
     drop(own);
+}
+
+/// Lets a peer believe that another one, or itself, has an object.
+fn hint(mesh: &Mesh, at: usize, object: ObjectId, says: usize) {
+    let record =
+        Record { object, group: mesh.group_id(says), generation: Generation::ZERO, epoch: Epoch::from_u64(50) };
+    mesh.forge((at + 1) % mesh.len(), at, Wire::Learned { records: vec![record] }.message());
+}
+
+#[test]
+fn a_watch_whose_own_peer_is_said_to_have_the_object_looks_elsewhere() {
+    let mesh = Mesh::new(3);
+    let object = mesh.create_known(0, 1);
+    hint(&mesh, 2, object, 2);
+    let mut watched = watch(&mesh, 2, object);
+    mesh.run(500);
+    assert_eq!(look(&mut watched), [Some(1)]);
+    mesh.put(1, object, 2);
+    // It is told of that, too.
+    hint(&mesh, 2, object, 2);
+    mesh.run(500);
+    assert_eq!(look(&mut watched), [Some(2)]);
+}
+
+#[test]
+fn a_watch_does_not_go_round_in_a_circle_of_hints() {
+    let mesh = Mesh::with(4, |_, setup| setup.config.records_max = std::num::NonZeroUsize::MIN);
+    let object = mesh.create_known(0, 1);
+    for (at, says) in [(3, 1), (1, 2), (2, 1)] {
+        hint(&mesh, at, object, says);
+    }
+    let mut watched = watch(&mesh, 3, object);
+    mesh.run(500);
+    assert_eq!(look(&mut watched), [Some(1)]);
+}
+
+#[test]
+fn a_leader_without_room_says_where_an_object_is_that_it_does_not_have() {
+    let mesh = Mesh::with(4, |at, setup| {
+        if at == 1 {
+            setup.config.fed_max = 0;
+        }
+    });
+    let object = mesh.create_known(0, 1);
+    hint(&mesh, 3, object, 1);
+    let mut watched = watch(&mesh, 3, object);
+    mesh.run(300);
+    assert_eq!(look(&mut watched), [Some(1)], "sooner than what there is no room for is read again");
+    assert_eq!(mesh.rare(1, driftmesh_peer::RareEvent::SubscriberRefused), 0);
+    mesh.put(0, object, 2);
+    mesh.run(60);
+    assert_eq!(look(&mut watched), [Some(2)], "its owner has room");
 }
