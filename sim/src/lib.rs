@@ -26,7 +26,6 @@ mod moments;
 mod name_audit;
 mod name_log;
 mod name_watchers;
-mod names;
 mod network;
 mod observer;
 mod options;
@@ -41,6 +40,7 @@ mod stage;
 mod trace;
 mod wall_clock;
 mod watchers;
+mod workloads;
 mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};
