@@ -9,6 +9,7 @@ use crate::host::{Clock, SimHost};
 use crate::name_watchers::NameWatches;
 use crate::options::Options;
 use crate::watchers::Watches;
+use crate::workloads::Grounds;
 use crate::workloads::names::Names;
 use driftmesh_model::{Micros, ObjectId, Ref};
 use driftmesh_peer::session::{Error, Fates, Isolation, Options as TxnOptions, Result, Tx, transact};
@@ -25,6 +26,8 @@ pub(crate) struct World {
     pub(crate) purses: Arc<[Ref<Purse>]>,
     pub(crate) options: Arc<Options>,
     pub(crate) names: Names,
+    /// What the workloads of this seed have made.
+    pub(crate) grounds: Arc<Grounds>,
     pub(crate) watches: Watches,
     pub(crate) name_watches: NameWatches,
     /// What is dumped for outside judges, if anything.
@@ -54,7 +57,7 @@ pub(crate) enum Came {
     Nothing,
 }
 
-type SimTx = Tx<SimHost>;
+pub(crate) type SimTx = Tx<SimHost>;
 
 /// The objects on which attempts of one transaction ended with a conflict.
 #[derive(Clone, Default)]
@@ -120,6 +123,32 @@ impl Client {
             Ok(_) => Came::Committed,
             Err(came) => came,
         }
+    }
+
+    /// Runs one transaction and records it; returns what its closure returned, and its receipt.
+    pub(crate) async fn run_for<R, F, Fut>(
+        &mut self,
+        kind: &str,
+        isolation: Isolation,
+        mut body: F,
+    ) -> Result<(R, Committed, usize), Came>
+    where
+        F: FnMut(SimTx, TxnLog) -> Fut,
+        Fut: Future<Output = Result<R>>,
+    {
+        let returned = Mutex::new(None);
+        let slot = &returned;
+        let done = self.run_with_receipt(kind, isolation, |tx, log| {
+            let attempt = body(tx, log);
+            async move {
+                let value = attempt.await?;
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+                Ok(())
+            }
+        });
+        let (committed, number) = done.await?;
+        let returned = returned.into_inner().unwrap_or_else(PoisonError::into_inner);
+        returned.map(|returned| (returned, committed, number)).ok_or(Came::Nothing)
     }
 
     /// Runs one transaction and records it; returns its receipt.
@@ -222,17 +251,5 @@ impl Client {
             let text = format!("a peer whose clock is ten minutes ahead was not told so: {:?}", created.map(|_| ()));
             self.world.recorder.violation(text);
         }
-    }
-}
-
-/// A snapshot's read: it may be too old or unavailable, but what it refers to exists.
-pub(crate) fn settled<T>(result: Result<T>, object: ObjectId, wrong: &mut Vec<String>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(Error::Dangling { .. } | Error::CreatedLater { .. }) => {
-            wrong.push(format!("a snapshot refers to object {object}, which it does not see"));
-            None
-        }
-        Err(_) => None,
     }
 }

@@ -20,6 +20,7 @@ mod history;
 mod host;
 mod ledger;
 mod lives;
+mod look;
 #[cfg(feature = "sabotage")]
 pub mod matrix;
 mod moments;

@@ -1,5 +1,6 @@
 //! Every choice that is drawn from the seed, printed so that a run can be understood and replayed.
 
+use crate::workloads::Workloads;
 use driftmesh_peer::Sabotage;
 use fastrand::Rng;
 use std::fmt;
@@ -158,6 +159,8 @@ pub struct Options {
     pub slow_peers: bool,
     /// Whether links lose most of what they carry, peers only say or only hear, and halves have a bridge.
     pub odd_links: bool,
+    /// What its clients do.
+    pub(crate) workloads: Workloads,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// The rule that is broken.
@@ -236,6 +239,7 @@ impl Options {
             clock_jumps: rng.bool(),
             slow_peers: rng.u8(..3) == 0,
             odd_links: rng.bool(),
+            workloads: Workloads::draw(rng),
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -291,7 +295,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {}",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} workloads {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -312,6 +316,7 @@ impl fmt::Display for Options {
             self.clock_jumps,
             self.slow_peers,
             self.odd_links,
+            self.workloads,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }

@@ -13,6 +13,7 @@ use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
 use crate::watchers::Watches;
 use crate::workloads::names::Names;
+use crate::workloads::{Grounds, Making};
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
@@ -129,7 +130,7 @@ fn make_world(simulation: &mut Simulation) -> World {
     let until = simulation.now_us() + SECOND_US;
     simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
     let purses: Vec<Ref<Purse>> = purses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    World {
+    let mut world = World {
         clock: Arc::clone(&simulation.clock),
         gold: purses.len() as u64 * GOLD_AT_FIRST,
         items: purses.len() * ITEMS_AT_FIRST,
@@ -140,7 +141,25 @@ fn make_world(simulation: &mut Simulation) -> World {
         name_watches: NameWatches::default(),
         dump: simulation.options.dump.then(|| make_dump(simulation)),
         recorder,
+        grounds: Arc::default(),
+    };
+    world.grounds = make_grounds(simulation, &world);
+    world
+}
+
+/// Lets each workload make its objects, at one founder or another.
+fn make_grounds(simulation: &mut Simulation, world: &World) -> Arc<Grounds> {
+    let making = Making::default();
+    let founders = founders(simulation);
+    for (number, workload) in (0..).zip(world.options.workloads.iter()) {
+        let at = founders[number % founders.len()];
+        let client = client(simulation, world, at, 1_500 + u32::try_from(number).unwrap_or(0));
+        simulation.executor.spawn(at, client.prepare(workload, making.clone()));
     }
+    let until = simulation.now_us() + SECOND_US;
+    simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
+    let made = std::mem::take(&mut *making.lock().unwrap_or_else(PoisonError::into_inner));
+    Arc::new(made)
 }
 
 /// Creates the lists and registers that are dumped, spread over the founders.
@@ -399,6 +418,7 @@ fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: S
         }
     }
     report.crashes = simulation.crashes;
+    report.write_skews = world.grounds.skews(&audit::fates(world));
     let ledger = &world.recorder.lock().ledger;
     for number in 0..ledger.kept.len() {
         report.lost += u64::from(ledger.fate(number) == Fate::Lost);

@@ -2,15 +2,25 @@
 //!
 //! Gold and items are never made or lost: `audit.rs` counts them at the end. It refuses to know what else is done with purses.
 
-use crate::client::{Came, Client, settled};
+use crate::client::{Came, Client};
 use crate::game::Purse;
 use crate::history::TxnLog;
-use crate::host::SimHost;
-use crate::ledger::Depends;
+use crate::look::Look;
 use driftmesh_model::Ref;
-use driftmesh_peer::session::{Error, Mutable, Result, Snapshot};
+use driftmesh_peer::session::{Mutable, Result};
+use std::sync::Arc;
 
 impl Client {
+    /// Pays, or counts.
+    pub(super) async fn use_bank(&mut self) -> Came {
+        match self.rng.u8(..11) {
+            0..=5 => self.pay().await,
+            6 | 7 => self.read_then_pay().await,
+            8 => self.gift_to_many().await,
+            _ => self.audit().await,
+        }
+    }
+
     pub(super) fn two_purses(&mut self) -> (Ref<Purse>, Ref<Purse>) {
         let one = self.purse();
         loop {
@@ -88,62 +98,45 @@ impl Client {
 
     /// Counts everything at one snapshot.
     pub(crate) async fn audit(&mut self) -> Came {
-        let log = self.world.recorder.transaction(self.session, "audit");
-        let mut depends = Depends::default();
-        let mut wrong = Vec::new();
-        let Ok(snapshot) = Snapshot::take(self.host.clone(), "audit") else {
-            log.aborted();
-            return Came::Nothing;
-        };
-        let result = self.count(&snapshot, &log, &mut depends, &mut wrong).await;
-        let number = if result.is_some() || !wrong.is_empty() {
-            log.committed(depends.receipts(), false)
-        } else {
-            log.aborted();
-            return Came::Nothing;
-        };
-        // What was read of a leader that was deposed may be no part of the mesh after all.
-        self.world.recorder.lock().ledger.wrong_unless_lost(number, wrong);
-        if result.is_some() { Came::Committed } else { Came::Nothing }
+        self.count_at_a_snapshot("audit", None).await
     }
 
-    /// Counts everything at a snapshot.
-    pub(crate) async fn count(
-        &mut self,
-        snapshot: &Snapshot<SimHost>,
-        log: &TxnLog,
-        depends: &mut Depends,
-        wrong: &mut Vec<String>,
-    ) -> Option<()> {
+    /// Counts everything at one snapshot, with a pause before each purse of so many us.
+    pub(super) async fn count_at_a_snapshot(&mut self, kind: &str, pause_us: Option<u64>) -> Came {
+        let Some(mut look) = self.look(kind) else { return Came::Nothing };
+        let counted = self.count(&mut look, pause_us).await;
+        if counted.is_none() && !look.is_wrong() {
+            look.forget();
+            return Came::Nothing;
+        }
+        look.end();
+        if counted.is_some() { Came::Committed } else { Came::Nothing }
+    }
+
+    /// Counts everything at a snapshot; pauses before some purses for a moment, or before each for a given time.
+    pub(crate) async fn count(&mut self, look: &mut Look, pause_us: Option<u64>) -> Option<()> {
         let (mut gold, mut items) = (0, 0);
-        for reference in self.world.purses.iter() {
-            let think = self.rng.u8(..8) == 0;
-            if think {
-                self.world.clock.sleep(self.rng.u64(..2_000)).await;
+        for reference in Arc::clone(&self.world.purses).iter() {
+            let for_a_moment = self.rng.u8(..8) == 0;
+            if let Some(pause_us) = pause_us {
+                self.world.clock.sleep(pause_us).await;
+            } else if for_a_moment {
+                let pause = self.rng.u64(..2_000);
+                self.world.clock.sleep(pause).await;
             }
-            let purse = match snapshot.get(*reference).await {
-                // A client learns of the purses without a message: a snapshot may lie before their creation.
-                Err(Error::CreatedLater { .. }) => return None,
-                other => settled(other, reference.id(), wrong)?,
-            };
-            self.rests_on(snapshot, depends);
-            log.saw(*reference, &*purse);
+            let purse = look.first_sees(*reference).await?;
             gold += purse.gold;
             items += purse.items.len();
             for pouch in &purse.pouches {
-                let value = settled(snapshot.get(*pouch).await, pouch.id(), wrong)?;
-                self.rests_on(snapshot, depends);
-                log.saw(*pouch, &*value);
-                gold += value.gold;
+                gold += look.sees(*pouch).await?.gold;
             }
         }
-        if (gold, items) != (self.world.gold, self.world.items) {
-            wrong.push(format!(
-                "a snapshot at {} sees {gold} gold of {} and {items} items of {}",
-                snapshot.timestamp(),
-                self.world.gold,
-                self.world.items
-            ));
+        if let Some(chest) = self.world.grounds.chest {
+            items += look.first_sees(chest).await?.items.len();
+        }
+        let all = (self.world.gold, self.world.items);
+        if (gold, items) != all {
+            look.wrong(format!("sees {gold} gold of {} and {items} items of {}", all.0, all.1));
         }
         Some(())
     }

@@ -1,6 +1,6 @@
-//! W8, the inventory: items are traded, and gold is set aside in pouches that are created and deleted all the time.
+//! W8, the inventory: items are traded, dropped and raced for, and gold is set aside in pouches that are created and deleted all the time.
 //!
-//! Each item is in exactly one purse, as `audit.rs` counts. It refuses to move gold alone: that is the bank.
+//! Each item is in exactly one purse or in the chest, as `audit.rs` counts. It refuses to move gold alone: that is the bank.
 
 use super::bank::move_gold;
 use crate::client::{Came, Client};
@@ -9,6 +9,52 @@ use driftmesh_peer::session::{Error, Isolation};
 use std::sync::{Arc, Mutex};
 
 impl Client {
+    /// Trades, takes and drops items, and fills and empties pouches.
+    pub(super) async fn use_inventory(&mut self) -> Came {
+        match self.rng.u8(..11) {
+            0..=4 => self.trade().await,
+            5 => self.wager().await,
+            6 => self.fill_pouch().await,
+            7 => self.empty_pouch().await,
+            8 => self.leak_reference().await,
+            _ => self.race_for_loot().await,
+        }
+    }
+
+    /// Takes an item from the chest that all players want; if there is none, drops one there.
+    async fn race_for_loot(&mut self) -> Came {
+        let Some(chest) = self.world.grounds.chest else { return Came::Nothing };
+        let purse = self.purse();
+        let think = self.think();
+        let choice = self.rng.usize(..64);
+        let world = self.world.clone();
+        self.run("race for loot", move |tx, log| {
+            let world = world.clone();
+            async move {
+                let mut lying = tx.get_mut(chest).await?;
+                think.pause(&world).await;
+                let mut mine = tx.get_mut(purse).await?;
+                if let Some(item) = lying.items.pop() {
+                    let mut taken = tx.get_mut::<Item>(item).await?;
+                    log.change(&mut taken);
+                    taken.holder = purse;
+                    mine.items.push(item);
+                } else if mine.items.is_empty() {
+                    log.saw(chest, &*lying);
+                    log.saw(purse, &*mine);
+                    return Ok(());
+                } else {
+                    let index = choice % mine.items.len();
+                    lying.items.push(mine.items.swap_remove(index));
+                }
+                log.change(&mut lying);
+                log.change(&mut mine);
+                Ok(())
+            }
+        })
+        .await
+    }
+
     /// Moves an item, for gold.
     pub(super) async fn trade(&mut self) -> Came {
         let (seller, buyer) = self.two_purses();
