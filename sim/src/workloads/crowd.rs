@@ -134,3 +134,23 @@ impl Client {
         look.end().map_or(Came::Nothing, |_| Came::Committed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::numbered;
+    use super::*;
+
+    #[test]
+    fn a_player_is_in_the_one_cell_that_it_says() {
+        let crowd = Crowd { cells: [numbered(1), numbered(2)].into(), players: [numbered(3)].into() };
+        let player = Player { token: 1, cell: numbered(1) };
+        let misplaced = |there: [bool; 2]| {
+            let cells = there.map(|there| Cell { token: 1, players: there.then(|| numbered(3)).into_iter().collect() });
+            crowd.misplaced(cells.iter(), std::iter::once(&player)).len()
+        };
+        assert_eq!(misplaced([true, false]), 0);
+        assert_eq!(misplaced([false, true]), 1, "it is elsewhere");
+        assert_eq!(misplaced([true, true]), 1, "it is in two cells");
+        assert_eq!(misplaced([false, false]), 1, "it is nowhere");
+    }
+}

@@ -59,3 +59,22 @@ impl<T: Clone> Notes<T> {
         all.iter().map(|(number, done)| (fates[*number], done.clone())).collect()
     }
 }
+
+/// What a judge finds wrong with final values, under ids from 1 on, and with fates.
+#[cfg(test)]
+pub(super) fn judged<T: Object>(values: &[T], fates: &[Fate], judge: impl FnOnce(&mut End<'_>)) -> Vec<String> {
+    let values = (1..).zip(values).map(|(number, value)| {
+        let value = driftmesh_model::encode_object(value).expect("it is small");
+        (ObjectId::from_u128(number), value)
+    });
+    let values = values.collect();
+    let mut end = End { values: &values, fates, wrong: Vec::new() };
+    judge(&mut end);
+    end.wrong
+}
+
+/// A reference to the value with that number.
+#[cfg(test)]
+pub(super) fn numbered<T>(number: u128) -> Ref<T> {
+    Ref::from_id(ObjectId::from_u128(number))
+}

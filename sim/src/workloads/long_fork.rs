@@ -92,3 +92,23 @@ impl Client {
         Came::Committed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::{judged, numbered};
+    use super::*;
+
+    fn wrong(seen: &[(Fate, (u64, u64))]) -> usize {
+        let pair = Pair { left: numbered(1), right: numbered(2), seen: Notes::default() };
+        seen.iter().enumerate().for_each(|(number, (_, both))| pair.seen.note(number, *both));
+        let fates: Vec<Fate> = seen.iter().map(|(fate, _)| *fate).collect();
+        judged::<Tally>(&[], &fates, |end| Forks([pair].into()).judge(end)).len()
+    }
+
+    #[test]
+    fn snapshots_stand_in_one_order() {
+        assert_eq!(wrong(&[(Fate::Stable, (1, 0)), (Fate::Stable, (0, 0)), (Fate::Stable, (1, 2))]), 0);
+        assert_eq!(wrong(&[(Fate::Stable, (1, 0)), (Fate::Stable, (0, 1))]), 1);
+        assert_eq!(wrong(&[(Fate::Stable, (1, 0)), (Fate::Lost, (0, 1))]), 0, "it did not happen");
+    }
+}

@@ -30,7 +30,7 @@ impl Object for Roll {
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub(crate) struct Node {
     pub(crate) token: u64,
-    pub(crate) next: Ref<Node>,
+    pub(crate) next: Ref<Self>,
 }
 
 impl Object for Node {

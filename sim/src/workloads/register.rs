@@ -140,3 +140,25 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::{judged, numbered};
+    use super::*;
+
+    fn wrong(count: u64, increments: &[(Fate, u64)]) -> usize {
+        let registers = Registers { registers: [].into(), counter: numbered(1), increments: Notes::default() };
+        increments.iter().enumerate().for_each(|(number, (_, from))| registers.increments.note(number, *from));
+        let fates: Vec<Fate> = increments.iter().map(|(fate, _)| *fate).collect();
+        judged(&[Tally { token: 1, count }], &fates, |end| registers.judge(end)).len()
+    }
+
+    #[test]
+    fn the_counter_is_its_increments_that_were_not_lost() {
+        assert_eq!(wrong(2, &[(Fate::Stable, 0), (Fate::Lost, 1), (Fate::Stable, 1)]), 0);
+        assert_eq!(wrong(2, &[(Fate::Stable, 0), (Fate::Unknown, 1)]), 0);
+        assert_eq!(wrong(1, &[(Fate::Stable, 0), (Fate::Stable, 1)]), 1, "an increment is missing");
+        assert_eq!(wrong(2, &[(Fate::Stable, 0), (Fate::Lost, 1)]), 1, "what was lost counts");
+        assert_eq!(wrong(2, &[(Fate::Stable, 0), (Fate::Stable, 0)]), 1, "two from the same");
+    }
+}

@@ -108,3 +108,24 @@ impl Client {
         look.end().map_or(Came::Nothing, |_| Came::Committed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::{judged, numbered};
+    use super::*;
+
+    fn wrong(next: [u128; NODES]) -> usize {
+        let nodes = next.map(|next| Node { token: 1, next: numbered(next) });
+        let ring = Ring((1..=NODES as u128).map(numbered).collect());
+        judged(&nodes, &[], |end| ring.judge(end)).len()
+    }
+
+    #[test]
+    fn one_ring_of_all_is_right_and_a_knot_is_not() {
+        assert_eq!(wrong([2, 3, 4, 5, 6, 1]), 0);
+        assert_eq!(wrong([3, 4, 5, 6, 1, 2]), 1, "two rings");
+        assert_eq!(wrong([2, 3, 2, 5, 6, 1]), 1, "a knot");
+        assert_eq!(wrong([2, 3, 4, 5, 1, 6]), 1, "one is left out");
+        assert_eq!(wrong([2, 3, 9, 5, 6, 1]), 1, "one is nowhere");
+    }
+}

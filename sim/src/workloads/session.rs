@@ -187,3 +187,27 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::{judged, numbered};
+    use super::*;
+
+    fn wrong(count: u64, all: &[(Fate, Did)]) -> usize {
+        let traveller = Traveller { session: 1, diary: numbered(1), told: Timestamp::ZERO, did: Notes::default() };
+        all.iter().enumerate().for_each(|(number, (_, did))| traveller.did.note(number, *did));
+        let travellers = Travellers { all: [traveller].into(), waiting: Arc::default() };
+        let fates: Vec<Fate> = all.iter().map(|(fate, _)| *fate).collect();
+        judged(&[Tally { token: 1, count }], &fates, |end| travellers.judge(end)).len()
+    }
+
+    #[test]
+    fn a_session_reads_what_it_wrote_unless_that_was_lost() {
+        let (stable, lost) = (Fate::Stable, Fate::Lost);
+        assert_eq!(wrong(1, &[(stable, Did::Wrote(1)), (stable, Did::Read(1))]), 0);
+        assert_eq!(wrong(1, &[(lost, Did::Wrote(1)), (stable, Did::Read(0)), (stable, Did::Wrote(1))]), 0);
+        assert_eq!(wrong(1, &[(stable, Did::Wrote(1)), (stable, Did::Read(0))]), 2, "it read the past");
+        assert_eq!(wrong(1, &[(stable, Did::Wrote(1)), (stable, Did::Wrote(1))]), 1, "an update is lost");
+        assert_eq!(wrong(0, &[(stable, Did::Wrote(1))]), 1, "what is stable is gone");
+    }
+}

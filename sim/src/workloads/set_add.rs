@@ -108,3 +108,29 @@ impl Client {
         look.end().map_or(Came::Nothing, |_| Came::Committed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::end::{judged, numbered};
+    use super::*;
+
+    /// What is wrong if element 7 was added to both of two sets, became this, and is found so.
+    fn wrong(fate: Fate, found: [&[u64]; 2]) -> usize {
+        let rolls = Rolls { rolls: [numbered(1), numbered(2)].into(), next: Arc::default(), added: Notes::default() };
+        rolls.added.note(0, (7, vec![numbered(1), numbered(2)]));
+        let values = found.map(|elements| Roll { token: 1, elements: elements.to_vec() });
+        judged(&values, &[fate], |end| rolls.judge(end)).len()
+    }
+
+    #[test]
+    fn an_element_is_there_if_and_only_if_its_receipt_is_stable() {
+        assert_eq!(wrong(Fate::Stable, [&[7], &[7]]), 0);
+        assert_eq!(wrong(Fate::Lost, [&[], &[]]), 0);
+        assert_eq!(wrong(Fate::Stable, [&[], &[]]), 1, "stable and gone");
+        assert_eq!(wrong(Fate::Stable, [&[7], &[]]), 1, "half of it");
+        assert_eq!(wrong(Fate::Lost, [&[7], &[7]]), 1, "lost and there");
+        assert_eq!(wrong(Fate::Unknown, [&[7], &[]]), 1, "half of what is unknown");
+        assert_eq!(wrong(Fate::Stable, [&[7, 7], &[7]]), 1, "twice");
+        assert_eq!(wrong(Fate::Stable, [&[7], &[7, 8]]), 1, "nobody was told");
+    }
+}
