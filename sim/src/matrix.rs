@@ -123,6 +123,8 @@ fn overrides(sabotage: Sabotage) -> Overrides {
     if believers {
         // Those outside of a group believe its leader, while its followers have another.
         (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Close));
+        // Readers look at purses: these must be written.
+        overrides.usual_workloads = true;
     }
     overrides
 }

@@ -24,6 +24,8 @@ pub struct Overrides {
     pub sabotage: Option<Sabotage>,
     /// Whether lists and registers are worked on too, and dumped for outside judges. Seeds are other runs with it.
     pub dump: bool,
+    /// Whether clients do only what they do in most seeds: bank, inventory and names.
+    pub usual_workloads: bool,
 }
 
 /// A moment that faults wait for: something has begun and is not safe yet.
@@ -239,7 +241,7 @@ impl Options {
             clock_jumps: rng.bool(),
             slow_peers: rng.u8(..3) == 0,
             odd_links: rng.bool(),
-            workloads: Workloads::draw(rng),
+            workloads: if overrides.usual_workloads { Workloads::usual() } else { Workloads::draw(rng) },
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {

@@ -88,6 +88,11 @@ impl Workload {
 pub(crate) struct Workloads(BTreeSet<Workload>);
 
 impl Workloads {
+    /// Those of most seeds.
+    pub(crate) fn usual() -> Self {
+        Self(Workload::USUAL.into_iter().collect())
+    }
+
     /// Two at least.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let is_on = |workload: &Workload| {
