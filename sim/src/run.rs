@@ -249,6 +249,8 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         look_at = simulation.now_us() + LOOK_EVERY_US;
         simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
             && simulation.all_whole()
+            // Whoever comes back as the judges look is not yet told where everything is.
+            && !simulation.expects_somebody()
     };
     let failed = clash_in_peace(simulation, world);
     for (number, at) in founders(simulation).into_iter().enumerate() {

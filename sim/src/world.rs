@@ -290,6 +290,11 @@ impl Simulation {
         }
     }
 
+    /// Whether somebody who is gone will be back.
+    pub(crate) fn expects_somebody(&self) -> bool {
+        self.queue.values().any(|event| matches!(event, Event::Return(_, _)))
+    }
+
     /// Runs until `done` says so or virtual time reaches `until_us`. Returns whether it was done.
     pub(crate) fn run(&mut self, until_us: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
         loop {
