@@ -47,11 +47,13 @@ pub enum Aim {
     Retired,
     /// A leader tells what it closes to somebody who does not belong to its group.
     Close,
+    /// A member has dropped the journal of a group, and a former leader still counts on it.
+    Dropped,
 }
 
 impl Aim {
     /// None as often as some.
-    const CHOICES: [Option<Self>; 11] = [
+    const CHOICES: [Option<Self>; 12] = [
         None,
         None,
         None,
@@ -63,6 +65,7 @@ impl Aim {
         Some(Self::Joint),
         Some(Self::Retired),
         Some(Self::Close),
+        Some(Self::Dropped),
     ];
 }
 
