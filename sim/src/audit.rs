@@ -7,8 +7,9 @@ use crate::game::{GOLD_AT_FIRST, Item, Pouch, Purse, Sign};
 use crate::history::key;
 use crate::name_audit;
 use crate::watchers::{Last, Standing};
+use crate::workloads::{self, Chest, End};
 use crate::world::Simulation;
-use driftmesh_model::{Epoch, GroupId, ObjectId, Value, decode_object, stored_header};
+use driftmesh_model::{Epoch, GroupId, ObjectId, Ref, Value, decode_object, stored_header};
 use driftmesh_object_store::{Fate, Group, State};
 use driftmesh_peer::session::NameBucket;
 use std::collections::BTreeMap;
@@ -49,12 +50,16 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
         wrong.extend(name_audit::audit(&values, &world.names.log, happened, &name_watches));
         check_homes(simulation, &owned, &mut wrong);
     }
+    let mut end = End { values: &values, fates: &fates, wrong: Vec::new() };
+    world.grounds.judge(&mut end);
+    wrong.extend(end.wrong.into_iter().take(REPORTED_MAX));
     replicas_differ(simulation, &mut wrong);
     check_history(&owned, world, &fates, &mut wrong);
     wrong
 }
 
-fn fates(world: &World) -> Vec<Fate> {
+/// What became of everything in the ledger.
+pub(crate) fn fates(world: &World) -> Vec<Fate> {
     let ledger = &world.recorder.lock().ledger;
     (0..ledger.kept.len()).map(|number| ledger.fate(number)).collect()
 }
@@ -174,19 +179,25 @@ fn take_over(group: GroupId, state: &State, owned: &mut BTreeMap<ObjectId, Owned
     }
 }
 
-/// Gold and items, and each item in exactly one purse.
+/// Gold and items, and each item in exactly one purse, or in the chest.
 fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<String>) {
     let (mut gold, mut in_purses) = (0_u64, BTreeMap::<ObjectId, ObjectId>::new());
     let mut items = 0;
+    let mut twice = Vec::new();
+    let mut found_in = |object: ObjectId, items: &[Ref<Item>]| {
+        for item in items {
+            if let Some(other) = in_purses.insert(item.id(), object) {
+                twice.push(format!("item {item} is in {other} and in {object}"));
+            }
+        }
+    };
     for (object, owned) in owned {
         let Some(value) = &owned.value else { continue };
         if let Ok(purse) = decode_object::<Purse>(value) {
             gold += purse.gold;
-            for item in &purse.items {
-                if let Some(other) = in_purses.insert(item.id(), *object) {
-                    wrong.push(format!("item {item} is in purse {other} and in purse {object}"));
-                }
-            }
+            found_in(*object, &purse.items);
+        } else if let Ok(chest) = decode_object::<Chest>(value) {
+            found_in(*object, &chest.items);
         } else if let Ok(pouch) = decode_object::<Pouch>(value) {
             gold += pouch.gold;
         } else if decode_object::<Item>(value).is_ok() {
@@ -195,6 +206,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
             wrong.push(format!("object {object} holds {:?}", stored_header(value)));
         }
     }
+    wrong.append(&mut twice);
     let found = (gold, items, in_purses.len());
     if found != (world.gold, world.items, world.items) {
         wrong.push(format!(
@@ -209,6 +221,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
 /// Whether an object is none of those that are counted, and belongs to the world all the same.
 fn is_uncounted(value: &Value) -> bool {
     decode_object::<Sign>(value).is_ok()
+        || workloads::token_of(value).is_some()
         || decode_object::<NameBucket>(value).is_ok()
         || decode_object::<Series>(value).is_ok()
         || decode_object::<Register>(value).is_ok()
@@ -310,5 +323,5 @@ fn token_of(value: &Value) -> Option<Token> {
     let item = decode_object::<Item>(value).map(|item| item.token);
     let pouch = decode_object::<Pouch>(value).map(|pouch| pouch.token);
     let sign = decode_object::<Sign>(value).map(|sign| sign.token);
-    purse.or(item).or(pouch).or(sign).ok().map(Token)
+    purse.or(item).or(pouch).or(sign).ok().or_else(|| workloads::token_of(value)).map(Token)
 }

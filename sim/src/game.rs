@@ -1,4 +1,4 @@
-//! The world that the clients play in: purses with gold, items and pouches, and signs with names. Every value carries the token of the
+//! The world that the clients play in: purses with gold, items and pouches, signs with names, and numbers. Every value carries the token of the
 //! attempt that wrote it, so that a history can be checked from what clients saw alone.
 
 use driftmesh_model::{Object, Ref};
@@ -57,6 +57,17 @@ impl Object for Sign {
     const TYPE_NAME: &'static str = "sign";
 }
 
+/// A number that clients count up.
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub(crate) struct Tally {
+    pub(crate) token: u64,
+    pub(crate) count: u64,
+}
+
+impl Object for Tally {
+    const TYPE_NAME: &'static str = "tally";
+}
+
 /// What carries a token.
 pub(crate) trait Marked: Object {
     fn token(&self) -> u64;
@@ -65,7 +76,7 @@ pub(crate) trait Marked: Object {
 
 macro_rules! marked {
     ($($kind:ty),*) => {$(
-        impl Marked for $kind {
+        impl $crate::game::Marked for $kind {
             fn token(&self) -> u64 {
                 self.token
             }
@@ -77,4 +88,6 @@ macro_rules! marked {
     )*};
 }
 
-marked!(Purse, Item, Pouch, Sign);
+pub(crate) use marked;
+
+marked!(Purse, Item, Pouch, Sign, Tally);

@@ -116,6 +116,11 @@ impl SimHost {
         self.inner.requests.add(Request::Goodbye(self.inner.index));
     }
 
+    /// The peer's number in its world.
+    pub(crate) fn index(&self) -> usize {
+        self.inner.index
+    }
+
     /// Whether steps were taken that the world has not looked at.
     pub(crate) fn has_commands(&self) -> bool {
         self.lock().steps > 0

@@ -20,13 +20,13 @@ mod history;
 mod host;
 mod ledger;
 mod lives;
+mod look;
 #[cfg(feature = "sabotage")]
 pub mod matrix;
 mod moments;
 mod name_audit;
 mod name_log;
 mod name_watchers;
-mod names;
 mod network;
 mod observer;
 mod options;
@@ -41,6 +41,7 @@ mod stage;
 mod trace;
 mod wall_clock;
 mod watchers;
+mod workloads;
 mod world;
 
 pub use founding::{FoundingReport, run_founding_seed};

@@ -110,9 +110,8 @@ pub struct Search {
 fn overrides(sabotage: Sabotage) -> Overrides {
     let mut overrides = Overrides::default();
     if sabotage == Sabotage::Promises {
-        // Followers that have no room drop journals, and take them up again.
-        (overrides.peers, overrides.followed_max) = (Some(5), Some(2));
-        (overrides.crashes, overrides.aim) = (Some(true), Some(Aim::Joint));
+        // Followers drop journals, and take them up again.
+        (overrides.peers, overrides.aim) = (Some(5), Some(Aim::Dropped));
     }
     if sabotage == Sabotage::Members {
         // Members come and go.
@@ -123,6 +122,8 @@ fn overrides(sabotage: Sabotage) -> Overrides {
     if believers {
         // Those outside of a group believe its leader, while its followers have another.
         (overrides.peers, overrides.aim) = (Some(6), Some(Aim::Close));
+        // Readers look at purses: these must be written.
+        overrides.usual_workloads = true;
     }
     overrides
 }
@@ -139,7 +140,7 @@ fn may_show(sabotage: Sabotage, options: &Options) -> bool {
         (Sabotage::FeedUnstable, has_readers),
         (Sabotage::Window, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::CloseWindow, is_plain && has_readers && options.election_after_us < 1_000_000),
-        (Sabotage::Promises, is_plain && elects && options.crashes && options.replace_after_us < 1_000_000),
+        (Sabotage::Promises, elects),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)
 }

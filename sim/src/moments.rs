@@ -6,6 +6,8 @@ use crate::observer::Opening;
 use crate::options::Aim;
 use crate::world::{Event, Simulation};
 use driftmesh_model::{GroupId, PeerId};
+use driftmesh_peer::Peer;
+use driftmesh_peer::session::Host;
 
 /// Longest time between a moment and the fault, us.
 const STRIKE_WITHIN_US: u64 = 25_000;
@@ -15,6 +17,17 @@ const ONE_OF: u8 = 6;
 const ONE_STEP_OF: u8 = 30;
 /// How long links are cut at most after a leader that was cut off has woken up, us.
 const CUT_FOR_US: u64 = 300_000;
+/// How long a group has to go on without its leader and a follower, us.
+const LEFT_BEHIND_MAX_US: u64 = 4_000_000;
+
+/// A leader that is cut off from everybody, and does not know that its group has another one.
+pub(crate) struct LeftBehind {
+    leader: usize,
+    group: GroupId,
+    /// A follower of both, which leaves the group and drops its journal.
+    dropper: Option<usize>,
+    until_us: u64,
+}
 
 impl Opening {
     const fn is(self, aim: Aim) -> bool {
@@ -50,7 +63,7 @@ impl Simulation {
         }
         if aim == Aim::Copy {
             for index in 0..self.peers.len() {
-                let copies = |peer: &mut driftmesh_peer::Peer| peer.groups().any(|group| group.is_copying());
+                let copies = |peer: &mut Peer| peer.groups().any(|group| group.is_copying());
                 if !self.peers[index].gone && self.peers[index].host.look(copies) && self.rng.u8(..ONE_STEP_OF) == 0 {
                     self.strike(index, GroupId::from_u128(0), Opening::Commit);
                 }
@@ -59,6 +72,75 @@ impl Simulation {
         if aim == Aim::Close && self.network.is_whole() && self.rng.u8(..ONE_STEP_OF) == 0 {
             self.part_leader_from_followers();
         }
+        if aim == Aim::Dropped {
+            self.leave_leader_behind();
+        }
+    }
+
+    /// A leader is cut off; its group goes on under another one, and lets a follower go, which drops the journal. Then the
+    /// former leader hears and tells that one alone: R11, what it has promised to the later leader binds it all the same.
+    fn leave_leader_behind(&mut self) {
+        let now_us = self.now_us();
+        match self.left_behind.take() {
+            None => {
+                if self.network.is_whole() && self.rng.u8(..ONE_STEP_OF) == 0 {
+                    self.left_behind = self.cut_some_leader_off();
+                }
+            }
+            Some(LeftBehind { leader, dropper, until_us, .. }) if now_us >= until_us || self.peers[leader].gone => {
+                self.network.mend();
+                dropper.into_iter().for_each(|index| self.stay(index));
+            }
+            Some(behind @ LeftBehind { dropper: None, .. }) => {
+                let dropper = self.follower_of_two(&behind);
+                if let Some(index) = dropper {
+                    self.peers[index].host.step(Peer::drain);
+                    self.collect(index, "drain");
+                }
+                self.left_behind = Some(LeftBehind { dropper, ..behind });
+            }
+            Some(behind @ LeftBehind { leader, group, dropper: Some(index), .. }) => {
+                if self.peers[index].host.look(|peer| peer.groups().any(|held| held.id() == group)) {
+                    self.left_behind = Some(behind);
+                    return;
+                }
+                self.stay(index);
+                self.network.mend();
+                for other in (0..self.peers.len()).filter(|other| *other != leader && *other != index) {
+                    self.network.cut_both(leader, other);
+                }
+                let mended = now_us + self.rng.u64(..CUT_FOR_US);
+                self.schedule(mended, Event::Mend);
+            }
+        }
+    }
+
+    fn cut_some_leader_off(&mut self) -> Option<LeftBehind> {
+        let leader = self.rng.choice(0..self.peers.len()).filter(|index| !self.peers[*index].gone)?;
+        let (group, members) = self.peers[leader].host.look(|peer| {
+            let group = peer.group();
+            (group.id(), group.consensus().membership().members().len())
+        });
+        if members < 3 {
+            // Nobody could go on without it.
+            return None;
+        }
+        self.faults += 1;
+        self.network.isolate(leader, self.peers.len());
+        Some(LeftBehind { leader, group, dropper: None, until_us: self.now_us() + LEFT_BEHIND_MAX_US })
+    }
+
+    /// A member that follows the new leader of a group, once there is one.
+    fn follower_of_two(&mut self, behind: &LeftBehind) -> Option<usize> {
+        let members = |peer: &mut Peer| {
+            let led = peer.groups().find(|group| group.id() == behind.group && group.is_leading());
+            led.map(|group| group.consensus().membership().members())
+        };
+        let others = (0..self.peers.len()).filter(|index| *index != behind.leader && !self.peers[*index].gone);
+        let (heir, members) = others.clone().find_map(|index| Some((index, self.peers[index].host.look(members)?)))?;
+        let follows = |index: &usize| members.iter().any(|member| member.peer == self.peers[*index].id);
+        let followers: Vec<usize> = others.filter(|index| *index != heir && follows(index)).collect();
+        self.rng.choice(followers)
     }
 
     /// A leader and its followers are parted until those have another leader, while somebody outside of the group whom it

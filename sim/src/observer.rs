@@ -289,8 +289,9 @@ impl Observer {
     /// that, and its word counts.
     pub(crate) fn forget_left(&mut self, me: MemberId, groups: &[GroupId], has_ended: impl Fn(GroupId) -> bool) {
         let all = (me, GroupId::from_u128(0))..=(me, GroupId::from_u128(u128::MAX));
-        let left = self.looked.range(all).map(|((_, group), _)| *group).find(|group| !groups.contains(group));
-        if let Some(left) = left {
+        // One step may leave several.
+        let looked = self.looked.range(all).map(|((_, group), _)| *group);
+        for left in looked.filter(|group| !groups.contains(group)).collect::<Vec<_>>() {
             self.looked.remove(&(me, left));
             if has_ended(left) {
                 self.journals.entry(left).or_default().retired = true;

@@ -1,5 +1,6 @@
 //! Every choice that is drawn from the seed, printed so that a run can be understood and replayed.
 
+use crate::workloads::Workloads;
 use driftmesh_peer::Sabotage;
 use fastrand::Rng;
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Overrides {
     pub sabotage: Option<Sabotage>,
     /// Whether lists and registers are worked on too, and dumped for outside judges. Seeds are other runs with it.
     pub dump: bool,
+    /// Whether clients do only what they do in most seeds: bank, inventory and names.
+    pub usual_workloads: bool,
 }
 
 /// A moment that faults wait for: something has begun and is not safe yet.
@@ -44,11 +47,13 @@ pub enum Aim {
     Retired,
     /// A leader tells what it closes to somebody who does not belong to its group.
     Close,
+    /// A member has dropped the journal of a group, and a former leader still counts on it.
+    Dropped,
 }
 
 impl Aim {
     /// None as often as some.
-    const CHOICES: [Option<Self>; 11] = [
+    const CHOICES: [Option<Self>; 12] = [
         None,
         None,
         None,
@@ -60,6 +65,7 @@ impl Aim {
         Some(Self::Joint),
         Some(Self::Retired),
         Some(Self::Close),
+        Some(Self::Dropped),
     ];
 }
 
@@ -158,6 +164,8 @@ pub struct Options {
     pub slow_peers: bool,
     /// Whether links lose most of what they carry, peers only say or only hear, and halves have a bridge.
     pub odd_links: bool,
+    /// What its clients do.
+    pub(crate) workloads: Workloads,
     /// Whether peers take branches that are seldom taken, on purpose.
     pub rare_branches: bool,
     /// What the caller fixed.
@@ -238,6 +246,7 @@ impl Options {
             clock_jumps: rng.bool(),
             slow_peers: rng.u8(..3) == 0,
             odd_links: rng.bool(),
+            workloads: if overrides.usual_workloads { Workloads::usual() } else { Workloads::draw(rng) },
             rare_branches: rng.bool(),
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
@@ -294,7 +303,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} rare branches {}",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} workloads {} rare branches {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -315,6 +324,7 @@ impl fmt::Display for Options {
             self.clock_jumps,
             self.slow_peers,
             self.odd_links,
+            self.workloads,
             self.rare_branches,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }

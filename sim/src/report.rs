@@ -26,6 +26,8 @@ pub struct SeedReport {
     pub crashes: u64,
     /// Commits, and snapshots read, that were lost and told so.
     pub lost: u64,
+    /// How often both of two doors were seen open, where snapshot isolation allows it.
+    pub write_skews: u64,
     /// The hash over all inputs and commands.
     pub trace_hash: String,
     /// Virtual time, us.
@@ -63,6 +65,8 @@ pub struct Report {
     pub crashes: u64,
     /// Commits, and snapshots read, that were lost and told so, over all seeds.
     pub lost: u64,
+    /// How often write skew was seen where snapshot isolation allows it, over all seeds.
+    pub write_skews: u64,
     /// Median of commits per seed.
     pub commits_median: u64,
     /// Median of transfers per seed.
@@ -104,6 +108,7 @@ impl Report {
             faults: sum(|run| run.faults),
             crashes: sum(|run| run.crashes),
             lost: sum(|run| run.lost),
+            write_skews: sum(|run| run.write_skews),
             commits_median: median(|run| run.commits),
             transfers_median: median(|run| run.transfers),
             trace_hash: match runs {

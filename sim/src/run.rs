@@ -8,11 +8,12 @@ use crate::game::{GOLD_AT_FIRST, ITEMS_AT_FIRST, Item, Purse};
 use crate::history::Recorder;
 use crate::lives::Staff;
 use crate::name_watchers::NameWatches;
-use crate::names::Names;
 use crate::network::LATE_MAX_US;
 use crate::options::{Options, Overrides};
 use crate::report::SeedReport;
 use crate::watchers::Watches;
+use crate::workloads::names::Names;
+use crate::workloads::{Grounds, Making};
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
@@ -129,7 +130,7 @@ fn make_world(simulation: &mut Simulation) -> World {
     let until = simulation.now_us() + SECOND_US;
     simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
     let purses: Vec<Ref<Purse>> = purses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    World {
+    let mut world = World {
         clock: Arc::clone(&simulation.clock),
         gold: purses.len() as u64 * GOLD_AT_FIRST,
         items: purses.len() * ITEMS_AT_FIRST,
@@ -140,7 +141,25 @@ fn make_world(simulation: &mut Simulation) -> World {
         name_watches: NameWatches::default(),
         dump: simulation.options.dump.then(|| make_dump(simulation)),
         recorder,
+        grounds: Arc::default(),
+    };
+    world.grounds = make_grounds(simulation, &world);
+    world
+}
+
+/// Lets each workload make its objects, at one founder or another.
+fn make_grounds(simulation: &mut Simulation, world: &World) -> Arc<Grounds> {
+    let making = Making::default();
+    let founders = founders(simulation);
+    for (number, workload) in (0..).zip(world.options.workloads.iter()) {
+        let at = founders[number % founders.len()];
+        let client = client(simulation, world, at, 1_500 + u32::try_from(number).unwrap_or(0));
+        simulation.executor.spawn(at, client.prepare(workload, making.clone()));
     }
+    let until = simulation.now_us() + SECOND_US;
+    simulation.run(until, |simulation| simulation.executor.unfinished() == 0);
+    let made = std::mem::take(&mut *making.lock().unwrap_or_else(PoisonError::into_inner));
+    Arc::new(made)
 }
 
 /// Creates the lists and registers that are dumped, spread over the founders.
@@ -230,6 +249,8 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         look_at = simulation.now_us() + LOOK_EVERY_US;
         simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
             && simulation.all_whole()
+            // Whoever comes back as the judges look is not yet told where everything is.
+            && !simulation.expects_somebody()
     };
     let failed = clash_in_peace(simulation, world);
     for (number, at) in founders(simulation).into_iter().enumerate() {
@@ -402,6 +423,7 @@ fn report(simulation: &Simulation, world: &World, wrong: Vec<String>, options: S
         }
     }
     report.crashes = simulation.crashes;
+    report.write_skews = world.grounds.skews(&audit::fates(world));
     let ledger = &world.recorder.lock().ledger;
     for number in 0..ledger.kept.len() {
         report.lost += u64::from(ledger.fate(number) == Fate::Lost);

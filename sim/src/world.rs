@@ -3,6 +3,7 @@
 use crate::executor::Executor;
 use crate::host::{Clock, SimHost};
 use crate::lives::{MadeAt, Staff};
+use crate::moments::LeftBehind;
 use crate::network::Network;
 use crate::observer::{Look, Observer, Opening};
 use crate::options::Options;
@@ -126,6 +127,8 @@ pub(crate) struct Simulation {
     pub(crate) former_metrics: Vec<Metrics>,
     /// Moments that opened at a peer and are good for a fault.
     pub(crate) moments: Vec<(usize, GroupId, Opening)>,
+    /// A leader that is cut off, while its group goes on without it.
+    pub(crate) left_behind: Option<LeftBehind>,
     /// Groups that lost the majority of their voters: nobody but an operator could revive them.
     pub(crate) lost_groups: BTreeSet<GroupId>,
 }
@@ -176,6 +179,7 @@ impl Simulation {
             crashes: 0,
             former_metrics: Vec::new(),
             moments: Vec::new(),
+            left_behind: None,
             lost_groups: BTreeSet::new(),
         };
         for left in 0..simulation.peers.len() {
@@ -286,11 +290,16 @@ impl Simulation {
     }
 
     /// A peer stays after all.
-    fn stay(&mut self, index: usize) {
+    pub(crate) fn stay(&mut self, index: usize) {
         if !self.peers[index].gone {
             self.peers[index].host.step(Peer::stay);
             self.collect(index, "stay");
         }
+    }
+
+    /// Whether somebody who is gone will be back.
+    pub(crate) fn expects_somebody(&self) -> bool {
+        self.queue.values().any(|event| matches!(event, Event::Return(_, _)))
     }
 
     /// Runs until `done` says so or virtual time reaches `until_us`. Returns whether it was done.
@@ -575,6 +584,10 @@ impl Simulation {
     }
 
     fn fault(&mut self) {
+        if self.left_behind.is_some() {
+            // It takes several steps that no other fault may undo.
+            return;
+        }
         self.faults += 1;
         let peers = self.peers.len();
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
