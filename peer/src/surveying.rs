@@ -146,6 +146,17 @@ impl Peer {
     }
 
     pub(crate) fn standing_asked(&mut self, from: PeerId, ask: u64, group: GroupId, fences: &[GroupRecord]) {
+        let ends_it = |survey: &Survey| survey.group == group && !survey.fences.is_empty();
+        let mine = self.surveys.open.iter().find(|(_, survey)| ends_it(survey)).map(|(number, _)| *number);
+        if let Some(mine) = mine.filter(|_| !fences.is_empty()) {
+            // Two operators at two members at once: one generation is founded by one of them only.
+            if self.config.peer < from {
+                return;
+            }
+            // Asked from the beginning again, it finds that the group is led.
+            self.surveys.open.remove(&mine);
+            self.wakes.push(TxnId::from_u64(mine));
+        }
         // From here on nothing of a former generation is taken in, so that the answer stays true of it.
         self.groups_told(fences);
         let standing = Box::new(self.standing_of(group));

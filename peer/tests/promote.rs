@@ -607,6 +607,36 @@ fn what_went_on_to_the_other_side_is_where_the_group_goes_on() {
 }
 
 #[test]
+fn of_two_operators_at_once_one_founds_the_group_anew() {
+    let mesh = Mesh::replicated(5, 4);
+    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    let group = mesh.group_id(0);
+    mesh.kill_all(&[0, 1, 2]);
+    mesh.run(1_000);
+    let waiters: Vec<_> = [3, 4].iter().map(|at| (*at, mesh.step(*at, |peer, _| peer.new_waiter()))).collect();
+    let mut done: Vec<Option<Result<Promoted, OperatorError>>> = vec![None, None];
+    mesh.run_until("both have an answer", 10_000, || {
+        for ((at, waiter), done) in waiters.iter().zip(&mut done) {
+            if done.is_none()
+                && let Poll::Ready(answer) = mesh.step(*at, |peer, now| peer.promote(now, *waiter, group, false))
+            {
+                *done = Some(answer);
+            }
+        }
+        done.iter().all(Option::is_some)
+    });
+    let founded = done.iter().flatten().filter(|done| done.is_ok()).count();
+    assert_eq!(founded, 1, "{done:?}");
+    for other in mesh.status(3).leaderless {
+        promote_where_most_is(&mesh, 3, other, false);
+    }
+    mesh.run(5_000);
+    assert_eq!(objects.iter().map(|object| read(&mesh, 4, *object).unwrap()).sum::<u64>(), 55);
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
 fn records_climb_after_an_object_went_through_a_group_that_was_founded_anew() {
     let mesh = Mesh::replicated(4, 2);
     let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
