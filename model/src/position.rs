@@ -43,7 +43,7 @@ macro_rules! counter {
 
 counter!(
     Epoch,
-    "How often an object's mastership has moved: grows by one at each transfer. Its upper half is the highest generation \
+    "How often an object's mastership has moved: grows by one at each transfer within a generation. Its upper half is the highest generation \
      of a group that had it: that outranks all moves in a former generation, and goes with the object (R2)."
 );
 counter!(Generation, "Of a group: rises when an operator re-founds it; outranks term and epoch.");
@@ -52,6 +52,11 @@ counter!(Term, "A leadership period of a group.");
 
 /// The bits of an epoch that count moves. No object moves so often while one generation lasts.
 const MOVE_BITS: u32 = 32;
+
+impl Generation {
+    /// No sound group comes so far: an epoch has no room for more (R25).
+    pub const END: Self = Self(1 << 30);
+}
 
 impl Epoch {
     /// The epoch of what a group of this generation has.

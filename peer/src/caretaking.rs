@@ -127,7 +127,7 @@ impl Peer {
         if !self.draining {
             return Some(self.group.id());
         }
-        self.trusted_groups().into_iter().find(|group| *group != id)
+        self.trusted_groups().into_iter().find(|group| *group != id && self.takes_objects(*group))
     }
 
     /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way.

@@ -17,9 +17,6 @@ const TELL_AGAIN_AFTER: Micros = Micros::from_millis(500);
 /// Most groups known, those that have ended included (R24). Beyond it nothing new is learnt.
 const GROUPS_MAX: usize = 1 << 16;
 
-/// No sound group comes so far: an epoch has no room for more (R25).
-const GENERATIONS_END: Generation = Generation::from_u64(1 << 30);
-
 #[derive(Clone, Copy, Debug)]
 struct Known {
     generation: Generation,
@@ -91,7 +88,7 @@ impl Groups {
         if self.ended.contains_key(&record.group) {
             return Change::Nothing;
         }
-        if record.generation >= GENERATIONS_END {
+        if record.generation >= Generation::END {
             // R25: no operator ever founded groups so often, and none could go on from there.
             return Change::Nothing;
         }

@@ -13,7 +13,8 @@ use driftmesh_object_store::{Group, MemberId, Membership};
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;
 
-/// Why an operator's command about a group is refused. Nothing has changed then, unless it says so.
+/// Why an operator's command about a group is refused. Nothing has changed then, unless it fails in its second round
+/// (see [`Peer::promote`]).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperatorError {
@@ -160,8 +161,8 @@ impl Peer {
     ///
     /// # Errors
     /// Why it cannot be, or must be asked of another peer. `Beyond`, without `accept_loss`: others have something of it that
-    /// is not left. Nothing changes then; but after `Unanswered` the former generation may be over for some, and the command
-    /// has to be given again.
+    /// is not left. Nothing changes then; but where the second round fails, what was to be ended is over, for some or for all, and
+    /// the command has to be given again.
     pub fn promote(
         &mut self,
         now: Now,
@@ -178,7 +179,12 @@ impl Peer {
         if let Some(member) = surveyed.unanswered {
             return Poll::Ready(Err(OperatorError::Unanswered { group, member }));
         }
+        // What is not stable counts as well: it will be, if the group goes on from here.
+        self.with_group(group, |held, _| held.apply_all());
         let decided = self.may_promote(group, &surveyed.answers, accept_loss);
+        if decided.is_err() || surveyed.fences.is_empty() {
+            self.with_group(group, |held, _| held.give_up_tail());
+        }
         let (learners, beyond) = match decided {
             Ok(decided) => decided,
             Err(error) => return Poll::Ready(Err(error)),

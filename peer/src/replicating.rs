@@ -7,7 +7,7 @@ use crate::rare_branches::RareBranch;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
-use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TxnId};
+use driftmesh_model::{Generation, GroupId, Lsn, Micros, PeerId, TxnId};
 use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
 use driftmesh_txn::{Cause, LockTable};
 use std::collections::BTreeMap;
@@ -156,14 +156,19 @@ impl Peer {
 
     /// A leader wants this peer to follow its group. Returns whether it does.
     fn begin_to_follow(&mut self, from: PeerId, id: GroupId, message: &GroupMessage) -> bool {
-        let leads = match message {
-            GroupMessage::Consensus(message) => matches!(message.body, Body::Append { .. }),
+        let (leads, generation) = match message {
+            GroupMessage::Consensus(message) => (matches!(message.body, Body::Append { .. }), message.generation),
             GroupMessage::Slice(_)
             | GroupMessage::SliceTaken { .. }
             | GroupMessage::CopyDone(_)
-            | GroupMessage::Closed(_) => false,
+            | GroupMessage::Closed(_) => (false, Generation::ZERO),
         };
         if !leads {
+            return false;
+        }
+        if self.groups.generation(id).is_some_and(|known| known > generation) {
+            // R9: what an operator has ended makes nothing stable here any more.
+            self.tell_groups(from);
             return false;
         }
         // R18: nor does a peer whose clock is wrong lead anything in the end.

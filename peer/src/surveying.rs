@@ -7,7 +7,7 @@ use crate::operating::OperatorError;
 use crate::timers::Timer;
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, Generation, GroupId, Lsn, Micros, ObjectId, PeerId, Term, TxnId};
-use driftmesh_object_store::{GrantLog, Group, Membership};
+use driftmesh_object_store::{Entry, GrantLog, Group, Membership};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
@@ -88,6 +88,8 @@ struct Survey {
 #[derive(Debug, Default)]
 pub(crate) struct Surveys {
     open: BTreeMap<u64, Survey>,
+    /// Who ended the last generation of a group that an operator ended here.
+    ended_by: BTreeMap<GroupId, (Generation, PeerId)>,
     adopted: BTreeMap<GroupId, VecDeque<AdoptedGrant>>,
 }
 
@@ -100,9 +102,27 @@ pub(crate) struct Surveyed {
     pub(crate) unanswered: Option<PeerId>,
 }
 
-/// Which grants of another group this one has answered.
+/// Which grants of another group this one has answered, by all that it holds: what is not stable too.
 fn received_from(group: &Group, from: GroupId) -> GrantLog {
-    group.grants_received().find(|(other, _)| *other == from).map(|(_, log)| log.clone()).unwrap_or_default()
+    let known = group.grants_received().find(|(other, _)| *other == from).map(|(_, log)| log.clone());
+    let mut log = known.unwrap_or_default();
+    for (_, entry) in group.entries_from(group.applied().next()) {
+        match entry {
+            Entry::TransferIn { from: sender, number, .. } if *sender == from => log.record(*number, false),
+            Entry::Refused { from: sender, number, .. } if *sender == from => log.record(*number, true),
+            Entry::TransferIn { .. }
+            | Entry::Refused { .. }
+            | Entry::TermStart { .. }
+            | Entry::Commit { .. }
+            | Entry::TransferOut { .. }
+            | Entry::Handed { .. }
+            | Entry::TakenBack { .. }
+            | Entry::Window { .. }
+            | Entry::Members(_)
+            | Entry::Retired => {}
+        }
+    }
+    log
 }
 
 impl Peer {
@@ -155,13 +175,40 @@ impl Peer {
             }
             // Asked from the beginning again, it finds that the group is led.
             self.surveys.open.remove(&mine);
+            self.surveys.ended_by.remove(&group);
             self.wakes.push(TxnId::from_u64(mine));
         }
-        // From here on nothing of a former generation is taken in, so that the answer stays true of it.
-        self.groups_told(fences);
+        if !self.take_fences(from, group, fences) {
+            return;
+        }
+        if self.members.get(&from).is_some_and(|member| member.groups_digest != Some(self.groups.digest())) {
+            // What it does not know of groups it must know before it decides.
+            self.tell_groups(from);
+        }
         let standing = Box::new(self.standing_of(group));
         // R6: a verdict on what is not stable here is redone by the ordinary transfers, or refused; no need to wait.
         self.send_now(from, Message::Standing { ask, group, standing });
+    }
+
+    /// From here on nothing of these former generations is taken in, so that the answer stays true of them. Returns whether that
+    /// is so, and whether this peer may tell the asker: two who do not hear each other must not found one generation.
+    fn take_fences(&mut self, from: PeerId, group: GroupId, fences: &[GroupRecord]) -> bool {
+        self.groups_told(fences);
+        let Some(fence) = fences.iter().find(|fence| fence.group == group) else { return true };
+        let ended_by = &mut self.surveys.ended_by;
+        let known = ended_by.get(&group).filter(|(generation, _)| *generation >= fence.generation);
+        if known.is_some_and(|known| *known != (fence.generation, from)) {
+            return false;
+        }
+        if ended_by.len() >= REMEMBERED_GROUPS_MAX && !ended_by.contains_key(&group) {
+            ended_by.pop_first();
+        }
+        ended_by.insert(group, (fence.generation, from));
+        let is_taken = |fence: &GroupRecord| {
+            self.has_ended(fence.group)
+                || self.groups.generation(fence.group).is_some_and(|known| known >= fence.generation)
+        };
+        fences.iter().all(is_taken)
     }
 
     pub(crate) fn standing_told(&mut self, from: PeerId, ask: u64, group: GroupId, standing: Standing) {
@@ -208,6 +255,9 @@ impl Peer {
         fences: Vec<GroupRecord>,
     ) {
         let ask = waiter.as_u64();
+        if let Some(fence) = fences.first() {
+            self.surveys.ended_by.insert(group, (fence.generation, self.config.peer));
+        }
         self.groups_told(&fences);
         let until = self.now.mono.plus(SURVEY_FOR);
         self.timers.set(until, Timer::Wake(waiter));

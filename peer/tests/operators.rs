@@ -262,6 +262,8 @@ impl Run {
             assert_eq!((gold, missing), (all, 0), "seed {seed}: {}", self.words());
         }
         for at in self.mesh.alive() {
+            let halted = self.mesh.status(at).groups.into_iter().find_map(|group| group.halted);
+            assert_eq!(halted, None, "seed {seed}: peer {at}: {}", self.words());
             assert!(
                 self.mesh.look(at, Peer::is_quiet),
                 "seed {seed}: peer {at} has something under way: {}",

@@ -4,11 +4,12 @@
 
 mod harness;
 
-use driftmesh_model::{GroupId, ObjectId};
+use driftmesh_model::{GroupId, Lsn, ObjectId};
 use driftmesh_peer::session::{self, Error, Options};
 use driftmesh_peer::{Beyond, FateTold, OperatorError, Peer, Promoted, Receipt, Standing};
 use harness::wire::Wire;
 use harness::{GoldRef, Mesh, Rule, is_entries, is_grant, small};
+use std::collections::BTreeSet;
 use std::task::Poll;
 
 fn answer<T>(mesh: &Mesh, mut step: impl FnMut() -> Poll<T>) -> T {
@@ -74,6 +75,11 @@ fn assert_settled(mesh: &Mesh, objects: &[ObjectId]) {
     }
     for at in mesh.alive() {
         assert!(mesh.look(at, Peer::is_quiet), "peer {at} has something under way");
+        assert!(
+            mesh.status(at).groups.iter().all(|group| group.halted.is_none()),
+            "{at}: {:?}",
+            mesh.status(at).groups
+        );
         assert!(mesh.status(at).leaderless.is_empty(), "{at}: {:?}", mesh.status(at).leaderless);
     }
 }
@@ -631,6 +637,31 @@ fn of_two_operators_at_once_one_founds_the_group_anew() {
     for other in mesh.status(3).leaderless {
         promote_where_most_is(&mesh, 3, other, false);
     }
+    mesh.run(5_000);
+    assert_eq!(objects.iter().map(|object| read(&mesh, 4, *object).unwrap()).sum::<u64>(), 55);
+    assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn followers_of_a_group_that_was_founded_anew_go_on_with_it() {
+    let mesh = Mesh::replicated(5, 4);
+    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
+    mesh.run(200);
+    let group = mesh.group_id(0);
+    mesh.kill_all(&[0, 1, 2]);
+    mesh.run(1_000);
+    for other in mesh.status(3).leaderless {
+        promote(&mesh, 3, other, false).unwrap();
+    }
+    // What its leader journals when an object leaves its follower must be able to apply.
+    let (mut owned, mut followed) = (BTreeSet::new(), 0);
+    for _ in 0..600 {
+        mesh.run(5);
+        assert!(mesh.status(4).groups.iter().all(|group| group.halted.is_none()), "{:?}", mesh.status(4).groups);
+        owned.extend(mesh.look_at_group(3, group, |group| group.owned_count()));
+        followed += usize::from(mesh.look_at_group(4, group, |group| group.applied() > Lsn::ZERO) == Some(true));
+    }
+    assert!(owned.contains(&0) && followed > 0, "{owned:?} {followed}");
     mesh.run(5_000);
     assert_eq!(objects.iter().map(|object| read(&mesh, 4, *object).unwrap()).sum::<u64>(), 55);
     assert_settled(&mesh, &objects);

@@ -3,7 +3,7 @@
 mod harness;
 
 use driftmesh_directory::Record;
-use driftmesh_model::{Epoch, Generation, ObjectId, Ref};
+use driftmesh_model::{Epoch, ObjectId, Ref};
 use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
 use driftmesh_peer::{Message, WATCHERS_MAX};
 use harness::wire::Wire;
@@ -518,8 +518,7 @@ fn what_an_owner_watches_itself_takes_no_room_from_others() {
 
 /// Lets a peer believe that another one, or itself, has an object.
 fn hint(mesh: &Mesh, at: usize, object: ObjectId, says: usize) {
-    let record =
-        Record { object, group: mesh.group_id(says), generation: Generation::ZERO, epoch: Epoch::from_u64(50) };
+    let record = Record { object, group: mesh.group_id(says), epoch: Epoch::from_u64(50) };
     mesh.forge((at + 1) % mesh.len(), at, Wire::Learned { records: vec![record] }.message());
 }
 

@@ -366,14 +366,14 @@ impl<E: LogEntry> Consensus<E> {
     /// before the message is handled.
     pub fn would_depose(&self, message: &Message<E>) -> bool {
         let (generation, term) = message.period();
-        let is_sound = generation.as_u64() < PERIOD_END && term.as_u64() < PERIOD_END;
+        let is_sound = generation < Generation::END && term.as_u64() < PERIOD_END;
         self.is_leading() && is_sound && message.period() > self.period()
     }
 
     /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
     pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
         let (theirs, ours) = (message.period(), self.period());
-        if theirs.0.as_u64() >= PERIOD_END || theirs.1.as_u64() >= PERIOD_END {
+        if theirs.0 >= Generation::END || theirs.1.as_u64() >= PERIOD_END {
             // R25: no group comes so far, and none could go on from there.
             return;
         }

@@ -4,7 +4,7 @@
 //! does not have; so they count for nothing until their journal has been compared with the new leader's, and begin with
 //! nothing where the two differ (R11). It refuses to decide when a group is founded anew, and from which member.
 
-use super::{Consensus, LogEntry, Membership, PERIOD_END};
+use super::{Consensus, LogEntry, Membership};
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ impl<E: LogEntry> Consensus<E> {
     /// Learns that the group goes on, if at all, as this generation: what it was before is over, whoever leads it. Until its
     /// journal was compared with that generation's this member counts for nothing. Lower ones are no news.
     pub fn supersede(&mut self, now: Micros, generation: Generation) {
-        if generation <= self.generation || generation.as_u64() >= PERIOD_END {
+        if generation <= self.generation || generation >= Generation::END {
             return;
         }
         self.generation = generation;
@@ -29,7 +29,10 @@ impl<E: LogEntry> Consensus<E> {
     pub fn refound(&mut self, now: Micros, generation: Generation, membership: Membership) {
         self.generation = self.generation.max(generation);
         self.held = self.generation;
-        let first = self.generation.as_u64().saturating_mul(TERMS_PER_GENERATION);
+        // Of two members that found one generation without hearing each other, one outranks.
+        let [a, b, c, ..] = *self.me.peer.as_bytes();
+        let own = u64::from(u32::from_be_bytes([0, a, b, c]));
+        let first = self.generation.as_u64().saturating_mul(TERMS_PER_GENERATION).saturating_add(own);
         self.term = self.term.next().max(Term::from_u64(first));
         self.voted_for = Some(self.me);
         self.excluded = false;

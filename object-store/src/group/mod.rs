@@ -148,6 +148,21 @@ impl Group {
         self.settle(now);
     }
 
+    /// Applies all that this member holds, stable or not: what the group would be if it were founded anew from here. To be
+    /// followed by [`Group::refound`] or by [`Group::give_up_tail`] in the same step (R7).
+    pub fn apply_all(&mut self) {
+        self.apply_up_to(self.consensus.tail());
+    }
+
+    /// Undoes what [`Group::apply_all`] did. Nobody was told of it.
+    pub fn give_up_tail(&mut self) {
+        if !self.consensus.is_leading() {
+            let undone = std::mem::take(&mut self.undone);
+            self.roll_back();
+            self.undone = undone;
+        }
+    }
+
     /// What the group was before this generation is over; see [`Consensus::supersede`]. A member that leads a former one
     /// leads no more, and what only it acted on is undone (R9).
     pub fn supersede(&mut self, now: Micros, generation: Generation) {
@@ -235,6 +250,10 @@ impl Group {
     /// Applies what the journal holds: all of it at a leader, else what is stable.
     pub(crate) fn apply_on(&mut self) {
         let limit = if self.consensus.is_leading() { self.consensus.tail() } else { self.consensus.watermark() };
+        self.apply_up_to(limit);
+    }
+
+    fn apply_up_to(&mut self, limit: Lsn) {
         while self.state.applied() < limit && self.halted.is_none() {
             let next = self.state.applied().next();
             let Some(entry) = self.consensus.entry(next).cloned() else { break };

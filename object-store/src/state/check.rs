@@ -73,8 +73,9 @@ impl State {
             Entry::Commit { commit, writes } => self.check_commit(*commit, writes),
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
-                let is_next = *epoch == stored.epoch.next() && epoch.as_u64() < NUMBER_MAX;
-                ensure(is_next, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+                // A group that was founded anew leaves out the epochs of its former generations (R2).
+                let climbs = *epoch > stored.epoch && epoch.as_u64() < NUMBER_MAX;
+                ensure(climbs, BadEntry::Epoch { object: *object, epoch: *epoch })?;
                 ensure(self.next_grant(*to) == Some(*number), BadEntry::GrantNumber(*to, *number))?;
                 ensure(*floor >= stored.chain.newest().commit, BadEntry::Floor(*object))
             }

@@ -189,7 +189,7 @@ impl State {
             Entry::Commit { commit, writes } => self.fold_commit(lsn, *commit, writes, keep),
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.remove(*object).expect("only what is owned is transferred");
-                let kept = Kept::left(keep, stored.changed, self.transit_index.get(object).copied());
+                let kept = Kept::left(keep, (stored.epoch, stored.changed), self.transit_index.get(object).copied());
                 let (object, epoch, floor) = (*object, *epoch, *floor);
                 let transit = InTransit { object, epoch, changed: lsn, chain: stored.chain, floor };
                 self.insert_transit((*to, *number), transit, true);

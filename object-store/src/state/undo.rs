@@ -36,6 +36,8 @@ pub(super) enum Kept {
 /// Of an object that left.
 #[derive(Clone, Debug)]
 pub(super) struct Left {
+    /// Its epoch.
+    epoch: Epoch,
     /// The entry that had changed it.
     changed: Lsn,
     /// A former grant of it that is not settled.
@@ -73,8 +75,8 @@ impl Kept {
         }
     }
 
-    pub(super) fn left(keep: bool, changed: Lsn, former: Option<GrantKey>) -> Self {
-        if keep { Self::Left(Box::new(Left { changed, former })) } else { Self::Nothing }
+    pub(super) fn left(keep: bool, (epoch, changed): (Epoch, Lsn), former: Option<GrantKey>) -> Self {
+        if keep { Self::Left(Box::new(Left { epoch, changed, former })) } else { Self::Nothing }
     }
 
     pub(super) fn handed(keep: bool, transit: InTransit, indexed: bool) -> Self {
@@ -130,11 +132,11 @@ impl State {
                 self.terms.pop();
             }
             Entry::Commit { writes, .. } => self.unfold_commit(writes, &kept),
-            Entry::TransferOut { object, epoch, to, number, floor: _ } => {
+            Entry::TransferOut { object, epoch: _, to, number, floor: _ } => {
                 let Some((transit, _)) = self.remove_transit((*to, *number)) else { return };
                 if let Kept::Left(left) = kept {
                     self.index_transit(*object, left.former);
-                    let (epoch, changed) = (Epoch::from_u64(epoch.as_u64().saturating_sub(1)), left.changed);
+                    let (epoch, changed) = (left.epoch, left.changed);
                     self.install(Stored { object: *object, epoch, changed, chain: transit.chain });
                 }
                 // Numbers are given one by one.
