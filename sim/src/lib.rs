@@ -50,3 +50,4 @@ pub use options::{Aim, DUMP_PEERS_MIN, Options, Overrides};
 pub use report::{Report, SeedReport};
 pub use run::{run_seed, run_seeds};
 pub use stage::{Stage, StageHandle, Unfinished};
+pub use workloads::Workloads;

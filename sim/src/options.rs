@@ -165,7 +165,7 @@ pub struct Options {
     /// Whether links lose most of what they carry, peers only say or only hear, and halves have a bridge.
     pub odd_links: bool,
     /// What its clients do.
-    pub(crate) workloads: Workloads,
+    pub workloads: Workloads,
     /// Whether peers take branches that are seldom taken, on purpose.
     pub rare_branches: bool,
     /// What the caller fixed.

@@ -85,7 +85,7 @@ impl Workload {
 
 /// The workloads of a seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Workloads(BTreeSet<Workload>);
+pub struct Workloads(BTreeSet<Workload>);
 
 impl Workloads {
     /// Those of most seeds.
