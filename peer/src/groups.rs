@@ -210,6 +210,11 @@ impl Peer {
         self.groups.ended(group).is_some()
     }
 
+    /// Whether a group has ended, or goes on as a higher generation than this.
+    pub(crate) fn is_over(&self, group: GroupId, generation: Generation) -> bool {
+        self.has_ended(group) || self.groups.generation(group).is_some_and(|known| known > generation)
+    }
+
     /// R4: whether a group may have objects that nobody answers for: it has no leader that this peer knows of, or one
     /// that does not promise anything yet, or more is going on in it than was told to all.
     pub(crate) fn some_group_is_silent(&self) -> bool {

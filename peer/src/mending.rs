@@ -64,12 +64,7 @@ impl Wholeness {
     }
 }
 
-/// R18: who may be elected must not have a clock that is wrong.
-fn has_near_clock(member: &Member) -> bool {
-    member.clock_offset.is_some_and(|_| may_have_near_clock(member))
-}
-
-/// Whether the clock is near, or nothing is known of it yet.
+/// R18: who may be elected must not have a clock that is wrong. Whether it is near, or nothing is known of it yet.
 fn may_have_near_clock(member: &Member) -> bool {
     member.clock_offset.is_none_or(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
 }
@@ -154,8 +149,7 @@ impl Peer {
 
     /// The other peers that could be followers, if they have room.
     fn live_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
-        let may = |member: &Member| member.connected && member.draining == 0 && has_near_clock(member);
-        self.members.iter().filter(move |(_, member)| may(member))
+        self.coming_members().filter(|(_, member)| member.clock_offset.is_some())
     }
 
     /// Those, and who has just come: nobody has chosen it yet, but a group that lacks a member is not whole beside it.

@@ -284,9 +284,9 @@ impl Peer {
 
     /// Whether so many of a group are in reach that they elect a leader by themselves, unless that was ended by an operator.
     pub(crate) fn has_majority(&self, id: GroupId, answers: &Answers) -> bool {
-        let is_over = |held: &Held| self.groups.generation(id).is_some_and(|known| known > held.generation);
         self.best_holder(id, answers).is_some_and(|(_, most)| {
-            !is_over(most) && most.membership.is_majority(|member| self.is_in_reach(id, member, answers))
+            !self.is_over(id, most.generation)
+                && most.membership.is_majority(|member| self.is_in_reach(id, member, answers))
         })
     }
 }

@@ -166,7 +166,7 @@ impl Peer {
         if !leads {
             return false;
         }
-        if self.groups.generation(id).is_some_and(|known| known > generation) {
+        if self.is_over(id, generation) {
             // R9: what an operator has ended makes nothing stable here any more.
             self.tell_groups(from);
             return false;

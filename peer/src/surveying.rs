@@ -93,6 +93,15 @@ pub(crate) struct Surveys {
     adopted: BTreeMap<GroupId, VecDeque<AdoptedGrant>>,
 }
 
+impl Surveys {
+    fn note_ended(&mut self, group: GroupId, generation: Generation, by: PeerId) {
+        if self.ended_by.len() >= REMEMBERED_GROUPS_MAX && !self.ended_by.contains_key(&group) {
+            self.ended_by.pop_first();
+        }
+        self.ended_by.insert(group, (generation, by));
+    }
+}
+
 /// A survey that is over.
 pub(crate) struct Surveyed {
     pub(crate) answers: Answers,
@@ -130,7 +139,7 @@ impl Peer {
     pub(crate) fn remember_adopted(&mut self, from: GroupId, adopted: AdoptedGrant) {
         let remembered = &mut self.surveys.adopted;
         if remembered.len() >= REMEMBERED_GROUPS_MAX && !remembered.contains_key(&from) {
-            // The group that leaves is one whose grants are long settled, as far as anybody can say.
+            // Any of them: what is not remembered makes `promote` refuse, no more.
             remembered.pop_first();
         }
         let grants = remembered.entry(from).or_default();
@@ -195,15 +204,11 @@ impl Peer {
     fn take_fences(&mut self, from: PeerId, group: GroupId, fences: &[GroupRecord]) -> bool {
         self.groups_told(fences);
         let Some(fence) = fences.iter().find(|fence| fence.group == group) else { return true };
-        let ended_by = &mut self.surveys.ended_by;
-        let known = ended_by.get(&group).filter(|(generation, _)| *generation >= fence.generation);
+        let known = self.surveys.ended_by.get(&group).filter(|(generation, _)| *generation >= fence.generation);
         if known.is_some_and(|known| *known != (fence.generation, from)) {
             return false;
         }
-        if ended_by.len() >= REMEMBERED_GROUPS_MAX && !ended_by.contains_key(&group) {
-            ended_by.pop_first();
-        }
-        ended_by.insert(group, (fence.generation, from));
+        self.surveys.note_ended(group, fence.generation, from);
         let is_taken = |fence: &GroupRecord| {
             self.has_ended(fence.group)
                 || self.groups.generation(fence.group).is_some_and(|known| known >= fence.generation)
@@ -256,7 +261,7 @@ impl Peer {
     ) {
         let ask = waiter.as_u64();
         if let Some(fence) = fences.first() {
-            self.surveys.ended_by.insert(group, (fence.generation, self.config.peer));
+            self.surveys.note_ended(group, fence.generation, self.config.peer);
         }
         self.groups_told(&fences);
         let until = self.now.mono.plus(SURVEY_FOR);

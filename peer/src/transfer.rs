@@ -206,11 +206,6 @@ impl Peer {
         }
     }
 
-    /// Whether a group has ended, or goes on as a higher generation than this.
-    fn is_over(&self, group: GroupId, generation: Generation) -> bool {
-        self.has_ended(group) || self.groups.generation(group).is_some_and(|known| known > generation)
-    }
-
     fn one_granted(&mut self, from: PeerId, grant: Grant) {
         let Some(group) = self.led(grant.to) else {
             if let Some(record) = self.record_of_ended(grant.to) {

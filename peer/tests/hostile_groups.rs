@@ -317,3 +317,25 @@ proptest! {
         prop_assert_eq!(mesh.newest(object), Some(2));
     }
 }
+
+#[test]
+fn nobody_begins_to_follow_a_generation_that_is_over() {
+    let mesh = Mesh::with(2, |_, setup| setup.config.replicas = 0);
+    let group = mesh.group_id(0);
+    let of_generation = |generation| {
+        let Message::Group { message: GroupMessage::Consensus(mut message), .. } = append(group, 1 << 40, 0, &[], 0)
+        else {
+            panic!("it is one of consensus");
+        };
+        message.generation = generation;
+        Message::Group { group, message: GroupMessage::Consensus(message) }
+    };
+    let generation = Generation::from_u64(1);
+    let over = GroupRecord { group, generation, term: Term::ZERO, leader: None, ended: None };
+    mesh.forge(0, 1, Message::Groups { records: vec![over] });
+    let follows = || mesh.look_at_group(1, group, |_| ()).is_some();
+    mesh.forge(0, 1, of_generation(Generation::ZERO));
+    assert!(!follows(), "it would make stable what an operator has ended");
+    mesh.forge(0, 1, of_generation(generation));
+    assert!(follows());
+}

@@ -612,14 +612,35 @@ fn what_went_on_to_the_other_side_is_where_the_group_goes_on() {
     assert_settled(&mesh, &objects);
 }
 
-#[test]
-fn of_two_operators_at_once_one_founds_the_group_anew() {
-    let mesh = Mesh::replicated(5, 4);
+/// Of the five members of the first peer's group the last two are left. Returns it, and what it owned.
+fn two_of_five_are_left(
+    set_up: impl FnMut(usize, &mut harness::Setup),
+    peers: usize,
+) -> (Mesh, GroupId, Vec<ObjectId>) {
+    let mesh = Mesh::replicated_with(peers, 4, set_up);
     let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
     mesh.run(200);
     let group = mesh.group_id(0);
+    assert_eq!(followers(&mesh, group), [1, 2, 3, 4]);
     mesh.kill_all(&[0, 1, 2]);
     mesh.run(1_000);
+    (mesh, group, objects)
+}
+
+/// An operator promotes whatever waits for one, and all of it is there.
+fn finish_promoting(mesh: &Mesh, objects: &[ObjectId]) {
+    for other in mesh.status(3).leaderless {
+        promote_where_most_is(mesh, 3, other, false);
+    }
+    mesh.run(5_000);
+    assert_eq!(objects.iter().map(|object| read(mesh, 4, *object).unwrap()).sum::<u64>(), 55);
+    assert_settled(mesh, objects);
+}
+
+type Told = Vec<Result<Promoted, OperatorError>>;
+
+/// Two operators promote a group at two peers at once. Returns what those were told who founded it anew, and the others.
+fn two_at_once(mesh: &Mesh, group: GroupId) -> (Told, Told) {
     let waiters: Vec<_> = [3, 4].iter().map(|at| (*at, mesh.step(*at, |peer, _| peer.new_waiter()))).collect();
     let mut done: Vec<Option<Result<Promoted, OperatorError>>> = vec![None, None];
     mesh.run_until("both have an answer", 10_000, || {
@@ -632,24 +653,44 @@ fn of_two_operators_at_once_one_founds_the_group_anew() {
         }
         done.iter().all(Option::is_some)
     });
-    let founded = done.iter().flatten().filter(|done| done.is_ok()).count();
-    assert_eq!(founded, 1, "{done:?}");
-    for other in mesh.status(3).leaderless {
-        promote_where_most_is(&mesh, 3, other, false);
-    }
-    mesh.run(5_000);
-    assert_eq!(objects.iter().map(|object| read(&mesh, 4, *object).unwrap()).sum::<u64>(), 55);
-    assert_settled(&mesh, &objects);
+    done.into_iter().flatten().partition(Result::is_ok)
+}
+
+#[test]
+fn of_two_operators_at_once_one_founds_the_group_anew() {
+    let (mesh, group, objects) = two_of_five_are_left(|_, _| {}, 5);
+    let (founded, refused) = two_at_once(&mesh, group);
+    assert_eq!(founded.len(), 1, "{founded:?} {refused:?}");
+    finish_promoting(&mesh, &objects);
+}
+
+#[test]
+fn of_two_operators_who_share_only_a_third_peer_one_founds_the_group_anew() {
+    let (mesh, group, objects) = two_of_five_are_left(
+        |at, setup| {
+            if at == 5 {
+                follows_none(setup)
+            }
+        },
+        6,
+    );
+    mesh.disconnect(3, 4);
+    mesh.run(100);
+    let (founded, refused) = two_at_once(&mesh, group);
+    assert_eq!(founded.len(), 1, "{founded:?} {refused:?}");
+    assert_eq!(
+        refused,
+        [Err(OperatorError::Unanswered { group, member: harness::peer_id(5) })],
+        "it told the other one"
+    );
+    mesh.connect(3, 4);
+    mesh.run(2_000);
+    finish_promoting(&mesh, &objects);
 }
 
 #[test]
 fn followers_of_a_group_that_was_founded_anew_go_on_with_it() {
-    let mesh = Mesh::replicated(5, 4);
-    let objects = mesh.create_values(0, &(1..=10).map(small).collect::<Vec<_>>());
-    mesh.run(200);
-    let group = mesh.group_id(0);
-    mesh.kill_all(&[0, 1, 2]);
-    mesh.run(1_000);
+    let (mesh, group, objects) = two_of_five_are_left(|_, _| {}, 5);
     for other in mesh.status(3).leaderless {
         promote(&mesh, 3, other, false).unwrap();
     }
@@ -663,11 +704,28 @@ fn followers_of_a_group_that_was_founded_anew_go_on_with_it() {
     }
     assert!(owned.contains(&0) && followed > 0, "{owned:?} {followed}");
     // Those that the two led themselves had lost their majorities too, and were ended with it.
-    for other in mesh.status(3).leaderless {
-        promote_where_most_is(&mesh, 3, other, false);
-    }
-    mesh.run(5_000);
-    assert_eq!(objects.iter().map(|object| read(&mesh, 4, *object).unwrap()).sum::<u64>(), 55);
+    finish_promoting(&mesh, &objects);
+}
+
+#[test]
+fn what_a_member_holds_and_does_not_know_to_be_stable_is_part_of_what_is_left() {
+    let (mesh, group, objects) = with_a_side_that_lives(|mesh, objects| {
+        // The departure arrives at the third peer, and no word that it is stable.
+        mesh.rule(Rule::Drop, |flight| flight.to == THIRD && harness::is_group(flight) && !is_entries(flight));
+        mesh.rule(Rule::Drop, |flight| flight.from == LAST && harness::is_grant_answer(flight));
+        let taker = mesh.begin(LAST, "taker");
+        mesh.intend_wait(taker, &[objects[0]]).unwrap();
+        mesh.end(taker);
+        mesh.run(50);
+    });
+    assert_eq!(mesh.owners_of(objects[0]), [LAST]);
+    let (applied, tail) = mesh.look_at_group(THIRD, group, |group| (group.applied(), group.tail())).unwrap();
+    assert!(applied < tail, "{applied} of {tail}");
+    let promoted = promote(&mesh, THIRD, group, false).unwrap();
+    assert_eq!((promoted.owned, promoted.beyond), (9, None), "nothing is missing");
+    mesh.release();
+    reunite(&mesh);
+    assert_eq!(objects.iter().map(|object| read(&mesh, 1, *object).unwrap()).sum::<u64>(), 55);
     assert_settled(&mesh, &objects);
 }
 
