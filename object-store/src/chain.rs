@@ -36,11 +36,14 @@ pub enum ReadAt<'a> {
 }
 
 /// All kept versions of one object. There is always at least one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Chain {
     newest: Version,
     /// Superseded versions, oldest first.
     older: VecDeque<Version>,
+    /// When the oldest of these was superseded; never, if there is none. It is here because the versions themselves are
+    /// seldom in a cache.
+    oldest_until: Timestamp,
     /// Snapshots below it cannot be answered any more.
     low_water: Timestamp,
 }
@@ -49,7 +52,7 @@ impl Chain {
     /// The chain of an object just created.
     #[must_use]
     pub const fn new(first: Version) -> Self {
-        Self { newest: first, older: VecDeque::new(), low_water: Timestamp::ZERO }
+        Self { newest: first, older: VecDeque::new(), oldest_until: Timestamp::MAX, low_water: Timestamp::ZERO }
     }
 
     /// The chain made of the versions of a grant, oldest first.
@@ -63,7 +66,14 @@ impl Chain {
         }
         let mut older = VecDeque::from(versions);
         let newest = older.pop_back()?;
-        Some(Self { newest, older, low_water })
+        let mut chain = Self { newest, older, oldest_until: Timestamp::MAX, low_water };
+        chain.renew_oldest();
+        Some(chain)
+    }
+
+    fn renew_oldest(&mut self) {
+        let until = self.older.get(1).unwrap_or(&self.newest).commit;
+        self.oldest_until = if self.older.is_empty() { Timestamp::MAX } else { until };
     }
 
     /// Whether a chain can be made of these versions.
@@ -150,6 +160,9 @@ impl Chain {
             return 0;
         }
         let cost = superseded.cost();
+        if self.older.is_empty() {
+            self.oldest_until = commit;
+        }
         self.older.push_back(superseded);
         cost
     }
@@ -158,6 +171,9 @@ impl Chain {
     /// bytes. `None`, and nothing changes, if there is none before it.
     pub fn pop(&mut self) -> Option<usize> {
         self.newest = self.older.pop_back()?;
+        if self.older.is_empty() {
+            self.oldest_until = Timestamp::MAX;
+        }
         Some(self.newest.cost())
     }
 
@@ -165,16 +181,15 @@ impl Chain {
     /// low-water mark accordingly. Returns what they cost, bytes.
     pub fn prune(&mut self, horizon: Timestamp, most: usize) -> usize {
         let mut freed = 0;
-        for _ in 0..most.min(self.older.len()) {
-            let successor = self.older.get(1).unwrap_or(&self.newest).commit;
-            if successor > horizon {
+        for _ in 0..most {
+            if self.oldest_until > horizon {
                 break;
             }
-            if let Some(dropped) = self.older.pop_front() {
-                freed += dropped.cost();
-            }
+            let Some(dropped) = self.older.pop_front() else { break };
+            freed += dropped.cost();
             // R17: the mark is where the oldest kept version begins.
-            self.low_water = successor;
+            self.low_water = self.oldest_until;
+            self.renew_oldest();
         }
         freed
     }
@@ -261,6 +276,31 @@ mod tests {
         assert_eq!(chain.newest_within(2 * one), (vec![version(10), version(20), version(30)], at(0)));
         assert_eq!(chain.newest_within(2 * one - 1), (vec![version(20), version(30)], at(20)));
         assert_eq!(chain.newest_within(0), (vec![version(30)], at(30)));
+    }
+
+    #[test]
+    fn when_the_oldest_was_superseded_is_known_after_every_change() {
+        let mut chain = Chain::new(version(10));
+        let mut seed = 1_u32;
+        for time in 50..3_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match seed >> 30 {
+                0 => {
+                    chain.prune(at(time - 3), 2);
+                }
+                1 => {
+                    chain.pop();
+                }
+                2 if time % 50 == 0 => {
+                    chain = Chain::from_versions(chain.versions().cloned().collect(), chain.low_water()).unwrap();
+                }
+                _ => {
+                    chain.push(version(time), at(time - 40));
+                }
+            }
+            let until = chain.versions().nth(1).filter(|_| chain.superseded() > 0).map(|version| version.commit);
+            assert_eq!(chain.oldest_until, until.unwrap_or(Timestamp::MAX));
+        }
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl Latencies {
         if self.histogram.is_empty() { 0.0 } else { micros(self.histogram.value_at_quantile(quantile)) }
     }
 
+    /// The latency at a quantile in that of others at the same quantile; 0 when there is none of those.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people, of durations below 2^53 ns")]
+    pub(crate) fn ratio_at_quantile(&self, quantile: f64, others: &Self) -> f64 {
+        let nanos = |latencies: &Self| latencies.histogram.value_at_quantile(quantile) as f64;
+        if others.histogram.is_empty() { 0.0 } else { nanos(self) / nanos(others) }
+    }
+
     /// The longest, microseconds; 0 when there is none.
     pub(crate) fn longest_us(&self) -> f64 {
         micros(self.histogram.max())

@@ -9,6 +9,9 @@ use driftmesh_model::{GroupId, ObjectId, Timestamp};
 
 /// Versions pruned at most when an object is looked at or written: a step stays short even for a hot object.
 const PRUNED_PER_LOOK: usize = 16;
+/// One write of so many of an object looks at its oldest versions, which are seldom in a cache; it prunes up to twice as
+/// many, so that a chain that has grown gets shorter again.
+const WRITES_PER_LOOK: usize = 16;
 /// Beyond the budget a write, which adds one version, prunes so many of the same object.
 const PRUNED_PER_WRITE_OVER_BUDGET: usize = 2;
 
@@ -21,7 +24,8 @@ pub(super) fn while_written(
     stable: Timestamp,
     budget: usize,
 ) -> usize {
-    let freed = chain.prune(horizon, PRUNED_PER_LOOK);
+    let is_due = chain.superseded().is_multiple_of(WRITES_PER_LOOK);
+    let freed = if is_due { chain.prune(horizon, 2 * WRITES_PER_LOOK) } else { 0 };
     let excess = cost.saturating_sub(freed.saturating_add(budget));
     freed + chain.prune_excess(excess, stable, PRUNED_PER_WRITE_OVER_BUDGET)
 }
