@@ -108,7 +108,7 @@ pub struct Search {
 
 /// Options that are fixed because the loss of a rule hardly shows with others.
 fn overrides(sabotage: Sabotage) -> Overrides {
-    let mut overrides = Overrides::default();
+    let mut overrides = Overrides { untraced: true, ..Overrides::default() };
     if sabotage == Sabotage::Promises {
         // Followers drop journals, and take them up again.
         (overrides.peers, overrides.aim) = (Some(5), Some(Aim::Dropped));

@@ -165,8 +165,10 @@ impl Observer {
             if group.consensus().term_at(lsn) != Some(term) {
                 continue;
             }
-            let bytes = codec::encode(entry).expect("entries encode");
-            look.trace.note(look.now_us, look.peer, "journal", &bytes);
+            if look.trace.is_wanted() {
+                let bytes = codec::encode(entry).expect("entries encode");
+                look.trace.note(look.now_us, look.peer, "journal", &bytes);
+            }
             journal.unstable.insert((lsn, term), entry.clone());
             if lsn > watermark {
                 journal.appended.insert((term, lsn), look.now_us);

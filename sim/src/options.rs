@@ -26,6 +26,8 @@ pub struct Overrides {
     pub dump: bool,
     /// Whether clients do only what they do in most seeds: bank, inventory and names.
     pub usual_workloads: bool,
+    /// Whether no hash is made over what happens: many seeds run faster, each of them as it would with one.
+    pub untraced: bool,
 }
 
 /// A moment that faults wait for: something has begun and is not safe yet.
@@ -170,6 +172,8 @@ pub struct Options {
     pub rare_branches: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
+    /// Whether no hash is made over what happens.
+    pub untraced: bool,
     /// The rule that is broken.
     pub sabotage: Option<Sabotage>,
     /// Whether lists and registers are dumped for outside judges.
@@ -222,6 +226,7 @@ impl Options {
             names: rng.usize(3..=24),
             name_bucket_entries_max: pick(rng, &[1, 2, 128]),
             drop_message: overrides.drop_message,
+            untraced: overrides.untraced,
             sabotage: overrides.sabotage,
             dump: overrides.dump,
             replicas: pick(rng, &[0, 1, 2, 2, 2, 2, 3, 4]),

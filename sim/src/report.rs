@@ -28,8 +28,8 @@ pub struct SeedReport {
     pub lost: u64,
     /// How often both of two doors were seen open, where snapshot isolation allows it.
     pub write_skews: u64,
-    /// The hash over all inputs and commands.
-    pub trace_hash: String,
+    /// The hash over all inputs and commands, if the caller wanted one.
+    pub trace_hash: Option<String>,
     /// Virtual time, us.
     pub sim_us: u64,
     /// Rare events that happened.
@@ -112,7 +112,7 @@ impl Report {
             commits_median: median(|run| run.commits),
             transfers_median: median(|run| run.transfers),
             trace_hash: match runs {
-                [one] => Some(one.trace_hash.clone()),
+                [one] => one.trace_hash.clone(),
                 _ => None,
             },
             sim_seconds,

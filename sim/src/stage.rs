@@ -135,9 +135,10 @@ impl Stage {
         wrong
     }
 
-    /// The hash over everything that happened so far, bytes included: equal hashes mean equal runs.
+    /// The hash over everything that happened so far, bytes included: equal hashes mean equal runs. `None` if the options
+    /// want none.
     #[must_use]
-    pub fn trace_hash(&self) -> String {
+    pub fn trace_hash(&self) -> Option<String> {
         self.simulation.trace_hash()
     }
 

@@ -150,6 +150,11 @@ fn true_homes(peers: &[SimPeer], object: ObjectId) -> Vec<PeerId> {
     ring.homes(object)
 }
 
+/// A message as it goes over a real network.
+pub(crate) fn encoded(envelope: &Envelope) -> Vec<u8> {
+    codec::encode(envelope).expect("messages encode")
+}
+
 impl Simulation {
     pub(crate) fn new(options: Options) -> Self {
         let options = Arc::new(options);
@@ -159,7 +164,7 @@ impl Simulation {
         let place = |index| MadeAt { index, clock: Arc::clone(&clock), requests: requests.clone() };
         let peers = (0..options.peers).map(|index| place(index).first(&options, &mut rng)).collect();
         let mut simulation = Self {
-            trace: Trace::new(options.seed),
+            trace: Trace::new(options.seed, !options.untraced),
             options,
             clock,
             peers,
@@ -312,12 +317,13 @@ impl Simulation {
             if self.is_spinning() {
                 return false;
             }
-            let Some((&(at, sequence), _)) = self.queue.first_key_value() else { return false };
+            let Some(next) = self.queue.first_entry() else { return false };
+            let at = next.key().0;
             if at > until_us {
                 self.clock.set(until_us);
                 return false;
             }
-            let Some(event) = self.queue.remove(&(at, sequence)) else { return false };
+            let event = next.remove();
             if at > self.now_us() {
                 self.polls = 0;
             }
@@ -513,18 +519,20 @@ impl Simulation {
     }
 
     fn ship(&mut self, from: usize, to: PeerId, envelope: Envelope) {
-        let bytes = codec::encode(&envelope).expect("messages encode");
         self.messages += 1;
-        self.trace.note(self.now_us(), from, "send", &bytes);
+        if self.trace.is_wanted() {
+            self.trace.note(self.now_us(), from, "send", &encoded(&envelope));
+        }
         let Some(to) = self.peers.iter().position(|peer| peer.id == to) else { return };
         if self.options.drop_message == Some(self.messages) {
             return;
         }
-        if let Some(rubbish) = self.rubbish_after(&envelope, &bytes) {
+        if let Some(rubbish) = self.rubbish_after(&envelope) {
             self.deliver_later(from, to, rubbish);
         }
         let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
-        let shipped = if as_bytes { Shipped::Bytes(Arc::new(bytes)) } else { Shipped::Said(Arc::new(envelope)) };
+        let shipped =
+            if as_bytes { Shipped::Bytes(Arc::new(encoded(&envelope))) } else { Shipped::Said(Arc::new(envelope)) };
         self.deliver_later(from, to, shipped);
     }
 
@@ -656,7 +664,7 @@ impl Simulation {
         self.schedule(until, Event::Rejoin(left, right));
     }
 
-    pub(crate) fn trace_hash(&self) -> String {
+    pub(crate) fn trace_hash(&self) -> Option<String> {
         self.trace.finish()
     }
 }

@@ -27,7 +27,9 @@ pub(crate) fn run(options: &SimOptions) -> Result<bool> {
     let folder = options.dump.as_deref().map(DumpFolder::open).transpose()?;
     let peers = options.peers.map(usize::try_from).transpose().context("too many peers")?;
     let dump = folder.is_some();
-    let overrides = Overrides { peers, steps: options.steps, dump, ..Overrides::default() };
+    // The hash is told of a single seed only.
+    let untraced = options.seeds().end - options.seeds().start > 1;
+    let overrides = Overrides { peers, steps: options.steps, dump, untraced, ..Overrides::default() };
     let begun = Instant::now();
     let runs = run_all(options, &overrides, folder.as_ref())?;
     if runs.len() as u64 != options.seeds().end - options.seeds().start {
