@@ -114,7 +114,8 @@ impl Peer {
     /// The highest number of a grant of this group that each other group has answered, as anybody in reach knows.
     fn answered_of(&self, id: GroupId, answers: &Answers) -> BTreeMap<GroupId, u64> {
         let mut answered: BTreeMap<GroupId, u64> = BTreeMap::new();
-        let told = answers.values().flat_map(|standing| &standing.answered).map(|(to, number)| (*to, *number));
+        let logs = answers.values().flat_map(|standing| &standing.received);
+        let told = logs.map(|(to, log)| (*to, log.highest()));
         // R20: what those have answered that are no more outlives them.
         let remains = self.groups.all_ended().filter_map(|(to, ended)| Some((to, ended.received.get(&id)?.highest())));
         for (to, number) in told.chain(remains) {
@@ -126,6 +127,7 @@ impl Peer {
 
     pub(crate) fn beyond(&self, group: &Group, answers: &Answers) -> Beyond {
         let id = group.id();
+        let unled = self.unled(id, answers);
         let mut beyond = Beyond {
             group: id,
             end: group.tail(),
@@ -135,11 +137,11 @@ impl Peer {
             lost_there: 0,
             given_up: self.groups.all_ended().filter(|(_, ended)| ended.lost).map(|(other, _)| other).collect(),
             unnamed: 0,
-            silent: self.unled(id, answers).into_iter().filter(|other| !is_held(*other, answers)).collect(),
+            silent: unled.iter().copied().filter(|other| !is_held(*other, answers)).collect(),
             owned_twice: 0,
         };
         for (to, highest) in self.answered_of(id, answers) {
-            note_handed_out(&mut beyond, group, to, highest, answers);
+            self.note_handed_out(&mut beyond, group, (to, highest), answers, &unled);
         }
         for (from, settled) in answers.values().flat_map(|standing| &standing.settled) {
             beyond.handed_in += group.unanswered_below(*from, *settled).count() as u64;
@@ -147,9 +149,9 @@ impl Peer {
         let ended = self.groups.all_ended().filter(|(_, ended)| !ended.lost);
         let remains: Vec<(GroupId, GrantLog)> =
             ended.map(|(to, ended)| (to, ended.received.get(&id).cloned().unwrap_or_default())).collect();
-        let told = answers.values().flat_map(|standing| &standing.received);
-        for (to, received) in told.chain(remains.iter().map(|(to, received)| (to, received))) {
-            beyond.lost_there = beyond.lost_there.saturating_add(settled_and_unanswered(group, *to, received));
+        let told = answers.values().flat_map(crate::Standing::received_by_leaders);
+        for (to, received) in told.chain(remains.iter().map(|(to, received)| (*to, received))) {
+            beyond.lost_there = beyond.lost_there.saturating_add(settled_and_unanswered(group, to, received));
         }
         for (from, received) in group.grants_received() {
             let known = answers.values().filter_map(|standing| standing.granted.get(&from).copied());
@@ -160,6 +162,46 @@ impl Peer {
             }
         }
         beyond
+    }
+
+    /// What another group has answered of this one's grants after its last entry, up to the highest one.
+    fn note_handed_out(
+        &self,
+        beyond: &mut Beyond,
+        group: &Group,
+        (to, highest): (GroupId, u64),
+        answers: &Answers,
+        unled: &[GroupId],
+    ) {
+        let first = group.last_grant_to(to).saturating_add(1);
+        let room = first.saturating_add(group.grant_room(to) as u64);
+        if highest >= room {
+            // More than can be done again at once, which no lead can have left unsettled.
+            let more = usize::try_from(highest - room).unwrap_or(usize::MAX).saturating_add(1);
+            beyond.unnamed = beyond.unnamed.saturating_add(more);
+        }
+        for number in first..=highest.min(room.saturating_sub(1)) {
+            match adopted(answers, to, number) {
+                Some(grant) => {
+                    beyond.handed_out_count += 1;
+                    if beyond.handed_out.len() < NAMED_MAX {
+                        beyond.handed_out.push(grant.object);
+                    }
+                }
+                None if self.has_none(group.id(), to, number, answers, unled) => {}
+                None => beyond.unnamed = beyond.unnamed.saturating_add(1),
+            }
+        }
+    }
+
+    /// Whether a group has not adopted this grant, for certain: its object stays where it is, and another may go by the
+    /// number. Only whoever leads a group knows that, or what remains of one that has ended.
+    fn has_none(&self, id: GroupId, to: GroupId, number: u64, answers: &Answers, unled: &[GroupId]) -> bool {
+        let leaders = answers.values().flat_map(crate::Standing::received_by_leaders);
+        let told = leaders.filter(|(group, _)| *group == to && !unled.contains(&to)).map(|(_, log)| log);
+        let remains = self.groups.ended(to).filter(|ended| !ended.lost).and_then(|ended| ended.received.get(&id));
+        let mut known = told.chain(remains).peekable();
+        known.peek().is_some() && known.all(|log| matches!(log.look_up(number), GrantSeen::Refused | GrantSeen::New))
     }
 
     /// The other groups that nobody in reach leads for certain: one that leads without a majority may have been replaced
@@ -240,26 +282,4 @@ fn settled_and_unanswered(group: &Group, to: GroupId, received: &GrantLog) -> u6
 /// Whether anybody in reach holds something of a group.
 fn is_held(group: GroupId, answers: &Answers) -> bool {
     answers.values().any(|standing| standing.holds.contains_key(&group))
-}
-
-/// What another group has answered of this one's grants after its last entry.
-fn note_handed_out(beyond: &mut Beyond, group: &Group, to: GroupId, highest: u64, answers: &Answers) {
-    let first = group.last_grant_to(to).saturating_add(1);
-    let room = first.saturating_add(group.grant_room(to) as u64);
-    if highest >= room {
-        // More than can be done again at once, which no lead can have left unsettled.
-        let more = usize::try_from(highest - room).unwrap_or(usize::MAX).saturating_add(1);
-        beyond.unnamed = beyond.unnamed.saturating_add(more);
-    }
-    for number in first..=highest.min(room.saturating_sub(1)) {
-        match adopted(answers, to, number) {
-            Some(grant) => {
-                beyond.handed_out_count += 1;
-                if beyond.handed_out.len() < NAMED_MAX {
-                    beyond.handed_out.push(grant.object);
-                }
-            }
-            None => beyond.unnamed = beyond.unnamed.saturating_add(1),
-        }
-    }
 }

@@ -286,9 +286,16 @@ impl Peer {
     pub(crate) fn has_majority(&self, id: GroupId, answers: &Answers) -> bool {
         self.best_holder(id, answers).is_some_and(|(_, most)| {
             !self.is_over(id, most.generation)
-                && most.membership.is_majority(|member| self.is_in_reach(id, member, answers))
+                && most
+                    .membership
+                    .is_majority(|member| self.is_in_reach(id, member, answers) && !is_halted(id, member.peer, answers))
         })
     }
+}
+
+/// Whether a member's copy of a group has stopped for good.
+fn is_halted(id: GroupId, peer: PeerId, answers: &Answers) -> bool {
+    answers.get(&peer).and_then(|standing| standing.holds.get(&id)).is_some_and(|held| held.halted)
 }
 
 /// Who holds something of a group.

@@ -47,6 +47,8 @@ pub struct Held {
     pub term: Term,
     /// Whether it leads.
     pub leads: bool,
+    /// Whether its copy has stopped for good: it neither votes nor acknowledges.
+    pub halted: bool,
     /// Who belongs, as far as it knows.
     pub membership: Membership,
 }
@@ -60,14 +62,22 @@ pub struct Standing {
     pub generation: Generation,
     /// The last grants of the group that it remembers to have adopted.
     pub adopted: Vec<AdoptedGrant>,
-    /// The highest number of a grant of the group that each group here has answered.
-    pub answered: BTreeMap<GroupId, u64>,
     /// The groups that lead here, and below which number each has settled all its grants to the group.
     pub settled: BTreeMap<GroupId, u64>,
     /// The groups that lead here, and the number of the last grant of each to the group.
     pub granted: BTreeMap<GroupId, u64>,
-    /// The groups that lead here, and which grants of the group each has answered.
+    /// Which grants of the group each group here has answered, as far as this member holds that.
     pub received: BTreeMap<GroupId, GrantLog>,
+    /// Whether what the question ended was over before this was said.
+    pub fenced: bool,
+}
+
+impl Standing {
+    /// What the groups that lead here have answered.
+    pub(crate) fn received_by_leaders(&self) -> impl Iterator<Item = (GroupId, &GrantLog)> {
+        let leads = |group: &GroupId| self.holds.get(group).is_some_and(|held| held.leads);
+        self.received.iter().filter(move |(group, _)| leads(group)).map(|(group, log)| (*group, log))
+    }
 }
 
 /// What everybody in reach said.
@@ -90,15 +100,26 @@ pub(crate) struct Surveys {
     open: BTreeMap<u64, Survey>,
     /// Who ended the last generation of a group that an operator ended here.
     ended_by: BTreeMap<GroupId, (Generation, PeerId)>,
+    /// In which order these were noted.
+    ended_order: VecDeque<GroupId>,
     adopted: BTreeMap<GroupId, VecDeque<AdoptedGrant>>,
 }
 
 impl Surveys {
     fn note_ended(&mut self, group: GroupId, generation: Generation, by: PeerId) {
-        if self.ended_by.len() >= REMEMBERED_GROUPS_MAX && !self.ended_by.contains_key(&group) {
-            self.ended_by.pop_first();
+        if self.ended_by.insert(group, (generation, by)).is_some() {
+            self.ended_order.retain(|other| *other != group);
+        } else if self.ended_by.len() > REMEMBERED_GROUPS_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended_by.remove(&oldest);
         }
-        self.ended_by.insert(group, (generation, by));
+        self.ended_order.push_back(group);
+    }
+
+    fn forget_ended(&mut self, group: GroupId) {
+        self.ended_by.remove(&group);
+        self.ended_order.retain(|other| *other != group);
     }
 }
 
@@ -150,27 +171,27 @@ impl Peer {
     }
 
     /// What this peer can say of a group.
-    fn standing_of(&self, id: GroupId) -> Standing {
+    fn standing_of(&self, id: GroupId, fenced: bool) -> Standing {
         let held = |group: &Group| Held {
             generation: group.consensus().held_generation(),
             last_term: group.consensus().last_term(),
             tail: group.tail(),
             term: group.term(),
             leads: group.is_leading(),
+            halted: group.halted().is_some(),
             membership: group.consensus().membership().clone(),
         };
         let holds = self.groups().filter(|group| group.tail() > Lsn::ZERO).map(|group| (group.id(), held(group)));
-        let highest = |group: &Group| (group.id(), received_from(group, id).highest());
-        let answered = self.groups().filter(|group| group.id() != id).map(highest).collect();
+        let received = |group: &Group| (group.id(), received_from(group, id));
         let others = || self.led_groups().filter(|group| group.id() != id);
         Standing {
             holds: holds.collect(),
             generation: self.groups.highest_generation(),
             adopted: self.surveys.adopted.get(&id).into_iter().flatten().copied().collect(),
-            answered,
             settled: others().map(|group| (group.id(), group.unsettled_from(id))).collect(),
             granted: others().map(|group| (group.id(), group.last_grant_to(id))).collect(),
-            received: others().map(|group| (group.id(), received_from(group, id))).collect(),
+            received: self.groups().filter(|group| group.id() != id).map(received).collect(),
+            fenced,
         }
     }
 
@@ -184,7 +205,7 @@ impl Peer {
             }
             // Asked from the beginning again, it finds that the group is led.
             self.surveys.open.remove(&mine);
-            self.surveys.ended_by.remove(&group);
+            self.surveys.forget_ended(group);
             self.wakes.push(TxnId::from_u64(mine));
         }
         if !self.take_fences(from, group, fences) {
@@ -194,7 +215,7 @@ impl Peer {
             // What it does not know of groups it must know before it decides.
             self.tell_groups(from);
         }
-        let standing = Box::new(self.standing_of(group));
+        let standing = Box::new(self.standing_of(group, !fences.is_empty()));
         // R6: a verdict on what is not stable here is redone by the ordinary transfers, or refused; no need to wait.
         self.send_now(from, Message::Standing { ask, group, standing });
     }
@@ -218,7 +239,9 @@ impl Peer {
 
     pub(crate) fn standing_told(&mut self, from: PeerId, ask: u64, group: GroupId, standing: Standing) {
         let Some(survey) = self.surveys.open.get_mut(&ask).filter(|survey| survey.group == group) else { return };
-        if survey.asked.contains(&from) {
+        // What was said in the first round, and came late or twice, says nothing about what came after it.
+        let is_of_this_round = standing.fenced != survey.fences.is_empty();
+        if is_of_this_round && survey.asked.contains(&from) {
             survey.answers.insert(from, standing);
             self.wakes.push(TxnId::from_u64(ask));
         }
@@ -286,7 +309,7 @@ impl Peer {
         };
         let must_answer = |peer: &&PeerId| !answers.contains_key(*peer) && (speaks(peer) || !fences.is_empty());
         let unanswered = asked.iter().find(must_answer).copied();
-        answers.insert(self.config.peer, self.standing_of(group));
+        answers.insert(self.config.peer, self.standing_of(group, !fences.is_empty()));
         Surveyed { answers, fences, unanswered }
     }
 

@@ -4,7 +4,8 @@
 
 mod harness;
 
-use driftmesh_model::{GroupId, Lsn, ObjectId};
+use driftmesh_model::{GroupId, Lsn, ObjectId, codec};
+use driftmesh_object_store::GrantLog;
 use driftmesh_peer::session::{self, Error, Options};
 use driftmesh_peer::{Beyond, FateTold, OperatorError, Peer, Promoted, Receipt, Standing};
 use harness::wire::Wire;
@@ -340,53 +341,117 @@ fn grants_go_on_by_their_numbers_after_a_group_was_founded_anew() {
     assert_settled(&mesh, &objects[..10]);
 }
 
+fn is_standing_of(at: usize) -> impl Fn(&harness::Flight) -> bool {
+    move |flight| flight.from == at && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
+}
+
+/// Founds a group anew at a peer, while what another one says about it is changed on its way.
+fn promote_told(
+    mesh: &Mesh,
+    at: usize,
+    group: GroupId,
+    liar: usize,
+    change: impl Fn(&mut Standing),
+) -> Result<Promoted, OperatorError> {
+    mesh.rule(Rule::Hold, is_standing_of(liar));
+    let waiter = mesh.step(at, |peer, _| peer.new_waiter());
+    let done = answer(mesh, || {
+        for flight in mesh.take_held() {
+            let driftmesh_peer::Message::Standing { ask, group, standing } = flight.message().clone() else { continue };
+            let mut standing = *standing;
+            change(&mut standing);
+            mesh.forge(liar, at, Wire::Standing { ask, group, standing }.message());
+        }
+        mesh.step(at, |peer, now| peer.promote(now, waiter, group, true))
+    });
+    mesh.release();
+    done
+}
+
+/// A log that has answered all numbers up to one, these of them with a refusal.
+fn log(contiguous: u64, refused: &[u64]) -> GrantLog {
+    #[derive(serde::Serialize)]
+    struct Log<'a> {
+        contiguous: u64,
+        above: [u64; 0],
+        refused: &'a [u64],
+    }
+    codec::decode(&codec::encode(&Log { contiguous, above: [], refused }).unwrap()).unwrap()
+}
+
 #[test]
 fn an_object_that_nobody_remembers_by_name_is_not_risked_to_exist_twice() {
     let (mesh, group, _, lags, stranger) = with_something_beyond(Mesh::kill_all);
-    // As if it had been handed out so long ago, or to a group led by another peer since.
     let theirs = mesh.group_id(stranger);
-    mesh.rule(Rule::Hold, move |flight| {
-        flight.from == stranger && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
+    // As if it had been handed out so long ago, or to a group led by another peer since.
+    let refused = promote_told(&mesh, lags, group, stranger, |standing| {
+        assert_eq!(standing.received[&theirs].highest(), 2);
+        standing.adopted.clear();
     });
+    assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.unnamed == 2), "{refused:?}");
+}
+
+#[test]
+fn what_a_group_has_refused_for_certain_did_not_go_there() {
+    let (mesh, group, _, lags, stranger) = with_something_beyond(Mesh::kill_all);
+    let theirs = mesh.group_id(stranger);
+    let promoted = promote_told(&mesh, lags, group, stranger, |standing| {
+        standing.adopted.clear();
+        standing.received.insert(theirs, log(2, &[1, 2]));
+    });
+    let promoted = promoted.unwrap();
+    let beyond = promoted.beyond.unwrap();
+    assert_eq!((beyond.unnamed, beyond.handed_out_count, beyond.handed_in), (0, 0, 1));
+}
+
+#[test]
+fn an_answer_of_the_first_round_says_nothing_in_the_second() {
+    let (mesh, group, _, lags, stranger) = with_something_beyond(Mesh::kill_all);
+    mesh.rule(Rule::Hold, is_standing_of(stranger));
     let waiter = mesh.step(lags, |peer, _| peer.new_waiter());
     let asked = || mesh.step(lags, |peer, now| peer.promote(now, waiter, group, true));
     assert!(asked().is_pending());
     mesh.settle();
-    for flight in mesh.take_held() {
-        let driftmesh_peer::Message::Standing { ask, standing, .. } = flight.message().clone() else { continue };
-        let standing = Standing { adopted: Vec::new(), ..*standing };
-        assert!(standing.answered.contains_key(&theirs));
-        mesh.forge(stranger, lags, Wire::Standing { ask, group, standing }.message());
+    let held = mesh.take_held();
+    let [first] = &held[..] else { panic!("{} answers", held.len()) };
+    for _ in 0..2 {
+        // The second one comes when the second round has begun.
+        mesh.forge(stranger, lags, first.message().clone());
+        mesh.settle();
+        assert!(asked().is_pending());
     }
-    let refused = answer(&mesh, asked);
-    assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.unnamed == 2), "{refused:?}");
+    mesh.release();
+    assert!(answer(&mesh, asked).is_ok());
+}
+
+#[test]
+fn copies_that_have_stopped_are_no_majority() {
+    let mesh = Mesh::replicated(4, 2);
+    mesh.create_values(0, &(0..2_000).map(small).collect::<Vec<_>>());
+    mesh.run(100);
+    let group = mesh.group_id(0);
+    let of = followers(&mesh, group);
+    mesh.kill(0);
+    mesh.run_until("one of two leads", 3_000, || of.iter().any(|at| mesh.leads(*at, group)));
+    let (leads, other) = if mesh.leads(of[0], group) { (of[0], of[1]) } else { (of[1], of[0]) };
+    let has_leader = OperatorError::HasLeader { group, leader: harness::peer_id(leads) };
+    assert_eq!(promote(&mesh, leads, group, true), Err(has_leader));
+    let promoted = promote_told(&mesh, leads, group, other, |standing| {
+        standing.holds.get_mut(&group).unwrap().halted = true;
+    });
+    assert!(promoted.is_ok(), "{promoted:?}");
 }
 
 #[test]
 fn made_up_answers_to_a_survey_stop_no_peer() {
     let (mesh, group, objects, lags, stranger) = with_something_beyond(Mesh::kill_all);
-    let waiter = mesh.step(lags, |peer, _| peer.new_waiter());
-    let asked = || mesh.step(lags, |peer, now| peer.promote(now, waiter, group, true));
-    mesh.rule(Rule::Hold, move |flight| {
-        flight.from == stranger && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
+    let groups = [(GroupId::from_u128(1), u64::MAX), (mesh.group_id(stranger), u64::MAX), (group, 3)];
+    let refused = promote_told(&mesh, lags, group, stranger, |standing| {
+        standing.received = groups.map(|(group, number)| (group, log(number, &[]))).into();
+        standing.adopted.clear();
+        (standing.settled, standing.granted) = (groups.into(), groups.into());
     });
-    assert!(asked().is_pending());
-    mesh.settle();
-    let held = mesh.take_held();
-    let [flight] = &held[..] else { panic!("{} answers", held.len()) };
-    let driftmesh_peer::Message::Standing { standing, .. } = flight.message().clone() else { panic!("no answer") };
-    let most = [(GroupId::from_u128(1), u64::MAX), (mesh.group_id(stranger), u64::MAX), (group, 3)];
-    let standing = Standing {
-        answered: most.into(),
-        settled: most.into(),
-        adopted: Vec::new(),
-        granted: most.into(),
-        ..*standing
-    };
-    mesh.forge(stranger, lags, Wire::Standing { ask: waiter.as_u64(), group, standing }.message());
-    let refused = answer(&mesh, asked);
     assert!(matches!(&refused, Err(OperatorError::Beyond(beyond)) if beyond.unnamed > 1_000), "{refused:?}");
-    mesh.release();
     assert!(promote(&mesh, lags, group, true).is_ok());
     mesh.run(3_000);
     assert_settled(&mesh, &objects[..10]);
