@@ -201,7 +201,11 @@ impl LockTable {
                     lock.holder = Some(holder);
                     Turn::Local(holder)
                 }
-                Some(Waiter::Remote(remote)) => Turn::Remote(timestamp, remote),
+                Some(Waiter::Remote(remote)) => {
+                    // R24: nothing is kept for who has had its turn.
+                    self.drop_if_idle(object);
+                    Turn::Remote(timestamp, remote)
+                }
                 None => Turn::Nobody,
             };
         }
