@@ -82,7 +82,8 @@ impl Draws {
             Some(exactly) => self.some_bytes(exactly),
             None => {
                 // Short values lie elsewhere than long ones.
-                let length = if self.byte() % 2 == 0 { self.below(64) } else { 2 * self.below(VALUE_BYTES_MAX / 2) };
+                let length =
+                    if self.byte().is_multiple_of(2) { self.below(64) } else { 2 * self.below(VALUE_BYTES_MAX / 2) };
                 self.some_bytes(length)
             }
         }
@@ -208,7 +209,7 @@ impl<'de> de::Deserializer<'de> for &mut Draws {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if self.byte() % 2 == 0 { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.byte().is_multiple_of(2) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Failed> {
