@@ -19,7 +19,7 @@ struct Pointer {
 }
 
 /// The forwarding pointers of one group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pointers {
     pointers: LookupMap<ObjectId, Pointer>,
     /// The pointers whose homes have not been asked, in the order of their numbers, each with the time it was set.

@@ -14,7 +14,7 @@ const WAITING_RECORDS_MAX: usize = 1 << 20;
 /// After this a batch without acknowledgement is sent again.
 const REPEAT_AFTER: Micros = Micros::from_millis(500);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Outbox {
     waiting: BTreeMap<ObjectId, Record>,
     /// The batch on its way: its number, when it was sent, what it holds.
@@ -22,7 +22,7 @@ struct Outbox {
 }
 
 /// What each home is still to be told.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Publisher {
     outboxes: BTreeMap<PeerId, Outbox>,
     last_batch: u64,

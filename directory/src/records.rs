@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 /// Location records by object; the least recently used one goes when the bound is reached, which costs a later
 /// lookup time but never correctness (R1).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Records {
     cache: LruCache<ObjectId, Record>,
     /// R2, switched off by the sabotage of the same name.

@@ -285,6 +285,14 @@ impl Shared {
         self.carry_out(live, all);
     }
 
+    /// As if somebody had set the system's wall clock by so much.
+    #[cfg(test)]
+    pub(crate) fn set_wall(&self, by_us: i64) {
+        if let Some(live) = self.live() {
+            live.lock().clock.set_by += by_us;
+        }
+    }
+
     /// The longest time that the lock was held by a batch of messages or by timers; nothing in a simulation.
     pub(crate) fn longest_hold(&self) -> Micros {
         self.live().map_or(Micros(0), |live| live.lock().longest_hold)

@@ -67,6 +67,11 @@ impl Handler for Inbound {
         }
     }
 
+    /// R11: it says how much this start has said, so that an old copy of it is known.
+    fn hello(&self) -> Option<Vec<u8>> {
+        codec::encode(&self.shared.upgrade()?.step(|core, _| core.introduction())).ok()
+    }
+
     fn event(&self, event: Event) {
         let Some(shared) = self.shared.upgrade() else { return };
         match event {

@@ -37,6 +37,8 @@ mod blocking;
 mod bridge;
 mod builder;
 mod clock;
+#[cfg(test)]
+mod conformance;
 mod export;
 mod founding;
 mod host;

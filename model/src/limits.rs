@@ -6,6 +6,8 @@ use crate::Micros;
 pub const OBJECT_BYTES_MAX: usize = 1 << 20;
 /// Largest sum of encoded objects that one transaction writes, bytes.
 pub const TRANSACTION_BYTES_MAX: usize = 16 << 20;
+/// Longest message of one peer to another, bytes: a transaction's objects, and room for what wraps them.
+pub const MESSAGE_BYTES_MAX: usize = (17 << 20) + (64 << 10);
 /// Most objects that one transaction reads or writes.
 pub const TRANSACTION_OBJECTS_MAX: usize = 100_000;
 /// Longest type name stored with an object, bytes.

@@ -25,7 +25,7 @@ const BEGIN_AFTER: Micros = Micros::from_millis(50);
 const WAIT_MAX: Micros = Micros::from_millis(3_000);
 
 /// A group that this peer leads for another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caretaking {
     /// Who led it before.
     founder: Option<PeerId>,

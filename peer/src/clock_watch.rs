@@ -18,7 +18,7 @@ const SUSPECT_AFTER: Micros = Micros::from_millis(3_000);
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What is known of this peer's own clock.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ClockWatch {
     /// Since when it has been too far off, monotonic, and how far it is: positive when it is ahead, us.
     off: Option<(Micros, i64)>,

@@ -19,7 +19,7 @@ pub(crate) const WANTED_FOR: Micros = Micros::from_millis(3_000);
 const WAITING_MAX: usize = 8;
 
 /// What a leader has closed, and for whom.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Closing {
     /// Followers that read, each until when it need not say so again.
     followers: BTreeMap<GroupId, BTreeMap<PeerId, Micros>>,

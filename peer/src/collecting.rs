@@ -17,7 +17,7 @@ pub(crate) fn slice_of(distances: usize, ring: &HomeRing) -> usize {
 }
 
 /// Objects that wait before they leave, in the order in which they came, each once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stalled {
     queue: VecDeque<ObjectId>,
     known: BTreeSet<ObjectId>,

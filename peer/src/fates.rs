@@ -26,7 +26,7 @@ struct Hearsay {
 }
 
 /// Questions about receipts, and those who wait for positions to become stable.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Fates {
     questions: Questions,
     /// The last id that was given to somebody who waits.

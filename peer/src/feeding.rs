@@ -39,7 +39,7 @@ struct Fed {
 }
 
 /// What one peer is told of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Feed {
     /// The subscriber's number of it.
     feed: u64,
@@ -60,7 +60,7 @@ struct Feed {
 }
 
 /// Everything that this peer sends to subscribers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Feeding {
     feeds: BTreeMap<(GroupId, PeerId), Feed>,
     /// The objects that make room for others, in the order in which they were asked for: of other peers, and not watched.

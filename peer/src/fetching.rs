@@ -23,7 +23,7 @@ const PAUSE_MAX: Micros = Micros::from_millis(500);
 pub(crate) const UNAVAILABLE_AFTER: Micros = Micros::from_millis(1_000);
 
 /// One object on its way here, or being read elsewhere, and who waits for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fetch {
     pub(crate) lookup: Lookup,
     /// Transactions that wait for ownership, oldest first.

@@ -25,7 +25,7 @@ struct Known {
 }
 
 /// The groups of the mesh.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Groups {
     known: BTreeMap<GroupId, Known>,
     ended: BTreeMap<GroupId, Ended>,

@@ -1,12 +1,14 @@
 //! Who else is in the mesh, as far as this peer can reach them.
 
-use crate::Peer;
 use crate::message::{GroupRecord, Introduction, Message};
+use crate::metrics::RareEvent;
 use crate::timers::Timer;
+use crate::{Peer, Sabotage};
 use driftmesh_directory::Reachable;
 use driftmesh_model::limits::{VERSION_KEEP_MAX, VERSION_KEEP_MIN};
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
 use driftmesh_object_store::MemberId;
+use std::collections::VecDeque;
 
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
 const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
@@ -14,6 +16,8 @@ const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
 const IN_USE_FOR: Micros = Micros::from_millis(2_000);
 /// Any other member hears one of so many.
 const IDLE_HEARTBEATS: u64 = 10;
+/// Peers that are remembered when they are gone, the last ones (R24).
+const GONE_MAX: usize = 256;
 /// A member whose clock is further from ours is not given objects that it did not ask for.
 pub(crate) const CLOCK_NEAR: Micros = Micros::from_millis(250);
 /// Objects looked at for pruning with each heartbeat.
@@ -52,6 +56,35 @@ pub(crate) struct Member {
     pub(crate) groups_digest: Option<u64>,
     /// When it was last told all that this peer knows of groups.
     pub(crate) told_groups_at: Micros,
+    /// It is an old copy of what was met before: nothing that it says counts (R11).
+    pub(crate) is_old_copy: bool,
+}
+
+/// Peers that are gone, and how much of them was heard: an old copy of one may come to life long after (R11).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gone {
+    heard: VecDeque<(PeerId, Incarnation, u64)>,
+}
+
+impl Gone {
+    fn note(&mut self, peer: PeerId, incarnation: Incarnation, heartbeats: u64) {
+        if self.heard.len() >= GONE_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((peer, incarnation, heartbeats));
+    }
+
+    /// The last start of a peer that is remembered, and how many heartbeats of it were heard.
+    fn last(&self, peer: PeerId) -> Option<(Incarnation, u64)> {
+        let of = self.heard.iter().rev().find(|(gone, _, _)| *gone == peer);
+        of.map(|(_, incarnation, heartbeats)| (*incarnation, *heartbeats))
+    }
+
+    /// How many heartbeats of this start of a peer were heard.
+    fn heard(&self, peer: PeerId, incarnation: Incarnation) -> u64 {
+        let of = self.heard.iter().rev().find(|(gone, start, _)| (*gone, *start) == (peer, incarnation));
+        of.map_or(0, |(_, _, heartbeats)| *heartbeats)
+    }
 }
 
 impl Peer {
@@ -64,6 +97,7 @@ impl Peer {
             generation: self.group.generation(),
             term: self.group.term(),
             domain: self.config.domain,
+            heartbeats: self.heartbeats,
         }
     }
 
@@ -75,6 +109,11 @@ impl Peer {
             return;
         }
         let same = self.members.get(&peer).filter(|former| former.incarnation == introduction.incarnation);
+        let heard = same.map_or_else(|| self.gone.heard(peer, introduction.incarnation), |former| former.heartbeat);
+        if heard > introduction.heartbeats && !self.broken(Sabotage::OldCopies) {
+            self.refuse_old_copy(peer, introduction.incarnation, heard);
+            return;
+        }
         if same.is_none() {
             self.feeding.forget_subscriber(peer);
         }
@@ -98,6 +137,7 @@ impl Peer {
             domain: introduction.domain,
             groups_digest: None,
             told_groups_at: now.mono,
+            is_old_copy: false,
         };
         let former = self.members.insert(peer, member);
         if let Some(former) = &former
@@ -128,6 +168,63 @@ impl Peer {
         self.searches_for_group(introduction.group);
     }
 
+    /// R11: what was heard of this start of a peer is more than it knows of. It is a copy of that peer's memory as it was
+    /// some time ago, of a virtual machine that was set back or started twice, and may have forgotten what it voted and
+    /// acknowledged since: it takes no part.
+    fn refuse_old_copy(&mut self, peer: PeerId, incarnation: Incarnation, heartbeats: u64) {
+        self.metrics.note(RareEvent::OldCopyRefused);
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.is_old_copy = true;
+        }
+        self.send_now(peer, Message::Forgotten { incarnation, heartbeats });
+    }
+
+    /// Whether what a peer says counts: it was met, and is no old copy of itself.
+    pub(crate) fn counts(&self, peer: &PeerId) -> bool {
+        self.members.get(peer).is_some_and(|member| !member.is_old_copy)
+    }
+
+    /// Who was not met says nothing; an old copy can introduce itself again, and is told again what it is: it may not have
+    /// heard it.
+    pub(crate) fn hear_who_does_not_count(&mut self, from: PeerId, message: Message) {
+        if let Message::Introduced(introduction) = message {
+            self.introduced_again(from, introduction);
+            return;
+        }
+        self.metrics.malformed += 1;
+        if matches!(message, Message::Heartbeat { .. }) {
+            let heard = self.members.get(&from).map(|member| (member.incarnation, member.heartbeat));
+            if let Some((incarnation, heartbeats)) = heard.or_else(|| self.gone.last(from)) {
+                self.send_now(from, Message::Forgotten { incarnation, heartbeats });
+            }
+        }
+    }
+
+    /// A member says that this peer is an old copy of itself.
+    pub(crate) fn told_forgotten(&mut self, from: PeerId, incarnation: Incarnation, heartbeats: u64) {
+        if incarnation != self.config.incarnation {
+            return;
+        }
+        if heartbeats > self.heartbeats {
+            // R9: what it would do now may contradict what it has done.
+            self.superseded(self.now);
+        } else {
+            // An introduction was under way while it said more.
+            self.send_now(from, Message::Introduced(self.introduction()));
+        }
+    }
+
+    /// A peer that was refused for an old copy of itself introduces itself again.
+    pub(crate) fn introduced_again(&mut self, from: PeerId, introduction: Introduction) {
+        let was_met = match self.members.get(&from) {
+            Some(member) => member.is_old_copy && member.incarnation == introduction.incarnation,
+            None => self.gone.heard(from, introduction.incarnation) > 0,
+        };
+        if was_met {
+            self.joined(self.now, from, introduction);
+        }
+    }
+
     /// This peer turned out to be the founder of its mesh, which it could not know at its start
     /// ([`Founding`](crate::Founding)).
     pub fn founded(&mut self, now: Now) {
@@ -153,7 +250,7 @@ impl Peer {
         }
         if self.groups.ended(group).is_some() {
             // What it led has ended: nothing of it can come any more.
-            self.members.remove(&peer);
+            self.forget_member(peer);
         } else if was_connected && !(clean && owned == Some(0)) {
             self.tell_peer_gone(peer, owned);
         }
@@ -162,8 +259,9 @@ impl Peer {
         self.begin_republishing();
     }
 
-    /// A member has refused this peer, because a newer process with its key was admitted after it. R9: the mesh counts on
-    /// that one; whatever this one leads is led by others, or soon is, and what it did from now on would be lost.
+    /// A member has refused this peer, because a newer process with its key was admitted after it, or because it is an old
+    /// copy of itself. R9: the mesh counts on another one; whatever this one leads is led by others, or soon is, and what it
+    /// did from now on would be lost. It says nothing more to anybody.
     pub fn superseded(&mut self, now: Now) {
         self.now = now;
         self.is_superseded = true;
@@ -171,9 +269,24 @@ impl Peer {
         self.wakes.extend(self.txns.iter().map(|txn| txn.id));
     }
 
+    /// Whether another process counts as this peer now ([`Peer::superseded`]).
+    #[must_use]
+    pub const fn is_superseded(&self) -> bool {
+        self.is_superseded
+    }
+
     /// A group has ended: its founder need not be remembered if it is gone too.
     pub(crate) fn forget_members_of(&mut self, group: GroupId) {
-        self.members.retain(|_, member| member.connected || member.group != group);
+        let of_group = |(_, member): &(&PeerId, &Member)| !member.connected && member.group == group;
+        for peer in self.members.iter().filter(of_group).map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.forget_member(peer);
+        }
+    }
+
+    fn forget_member(&mut self, peer: PeerId) {
+        if let Some(member) = self.members.remove(&peer) {
+            self.gone.note(peer, member.incarnation, member.heartbeat);
+        }
     }
 
     /// What a home was told, or was to be told, is gone.
@@ -395,7 +508,7 @@ impl Peer {
 
     /// Prunes in a slice. Each commit adds one, so that this keeps up with any rate of commits.
     pub(crate) fn prune_versions(&mut self, steps: usize) {
-        if self.broken(crate::Sabotage::OldVersions) {
+        if self.broken(Sabotage::OldVersions) {
             self.group.set_prune_below(Timestamp::MAX, 0);
         }
         self.group.prune(steps);

@@ -20,7 +20,7 @@ const SWAP_FOR: u64 = 10;
 const HEARD_WITHIN: Micros = Micros::from_millis(2_500);
 
 /// What a leader remembers while it mends one group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Mending {
     /// The journal's end at each of the last looks, oldest first: whoever holds the first has caught up.
     tails: VecDeque<Lsn>,

@@ -47,6 +47,8 @@ pub struct Introduction {
     pub term: Term,
     /// What fails together with this peer: a hash of its zone, or of its machine.
     pub domain: u64,
+    /// How many heartbeats it has sent: who has heard more of this start meets an old copy of it (R11).
+    pub heartbeats: u64,
 }
 
 /// What is known of a group: who leads it, or how it ended. A higher (generation, term) replaces a lower one (R2), and an
@@ -362,6 +364,16 @@ pub enum Message {
         /// How many groups of others it follows.
         followed: u64,
     },
+    /// The receiver is the start of a peer that said more than it knows of: it is an old copy, which may have forgotten
+    /// votes and acknowledgements, and nothing that it says counts (R11).
+    Forgotten {
+        /// That start.
+        incarnation: Incarnation,
+        /// How many heartbeats of it were heard.
+        heartbeats: u64,
+    },
+    /// The receiver has refused the sender for an old copy, by an introduction that was out of date: here is another one.
+    Introduced(Introduction),
     /// What a member of a group says to another one.
     Group {
         /// The group.

@@ -100,11 +100,13 @@ pub enum RareEvent {
     VersionsPassedOver,
     /// An object that is watched was looked for.
     WatchSearched,
+    /// An old copy of a peer's memory was refused.
+    OldCopyRefused,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -152,6 +154,7 @@ impl RareEvent {
         Self::FeedMoved,
         Self::VersionsPassedOver,
         Self::WatchSearched,
+        Self::OldCopyRefused,
     ];
 }
 

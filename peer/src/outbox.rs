@@ -23,7 +23,7 @@ pub(crate) type Needs = Vec<(GroupId, Lsn)>;
 /// Answers of one group to reads at one snapshot, which depend on its journal up to a position; zero for none.
 type AnswerKey = (Timestamp, GroupId, Lsn);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Gathered {
     reads: BTreeMap<Timestamp, Vec<ReadRequest>>,
     answers: BTreeMap<AnswerKey, (usize, Vec<ReadAnswer>)>,
@@ -39,7 +39,7 @@ struct Gathered {
 }
 
 /// Grants of one group, which depend on its journal up to a position; zero for none.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Grants {
     generation: Generation,
     needs: Lsn,
@@ -48,7 +48,7 @@ struct Grants {
 }
 
 /// Answers of one group to grants of another; they depend on its journal up to a position, zero for none.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Answers {
     generation: Generation,
     needs: Lsn,
@@ -60,7 +60,7 @@ pub(crate) fn needs_of(group: GroupId, lsn: Lsn) -> Needs {
     if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     /// What it depends on besides the position that it is held for.
     others: Needs,
@@ -69,7 +69,7 @@ struct Held {
 }
 
 /// Messages on their way out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     gathered: BTreeMap<PeerId, Gathered>,
     /// Messages that depend on a position that is not stable yet, by that position.

@@ -90,7 +90,7 @@ enum Waiting {
     Missed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Subscription {
     waiting: VecDeque<Waiting>,
     /// Whether somebody parked until the next event.
@@ -98,7 +98,7 @@ struct Subscription {
 }
 
 /// All subscriptions of a peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Subscriptions {
     slots: Vec<Option<Subscription>>,
     open: usize,

@@ -8,7 +8,7 @@ use crate::fates::Fates;
 use crate::feeding::Feeding;
 use crate::fetching::Fetch;
 use crate::groups::Groups;
-use crate::membership::Member;
+use crate::membership::{Gone, Member};
 use crate::mending::Mending;
 use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
@@ -37,7 +37,7 @@ use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a step wants done outside.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Commands {
     /// Messages, in the order in which they left.
     pub sends: Vec<(PeerId, Envelope)>,
@@ -59,7 +59,7 @@ pub(crate) struct RecentCommit {
 const OWN_ROUNDS: usize = 32;
 
 /// One peer of the mesh: the leader of the group that it founded, a follower of others', with its view of the mesh.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     pub(crate) config: Config,
     /// The time of the present step.
@@ -82,6 +82,8 @@ pub struct Peer {
     pub(crate) publish_timer_set: bool,
     pub(crate) republish: Republish,
     pub(crate) members: BTreeMap<PeerId, Member>,
+    /// Those that are forgotten.
+    pub(crate) gone: Gone,
     /// The other groups that this peer belongs to.
     pub(crate) followed: BTreeMap<GroupId, Followed>,
     /// What this incarnation owes to groups that it followed and does not any more (R11).
@@ -190,6 +192,7 @@ impl Peer {
             publish_timer_set: false,
             republish,
             members: BTreeMap::new(),
+            gone: Gone::default(),
             followed: BTreeMap::new(),
             dropped: BTreeMap::new(),
             caretaking: BTreeMap::new(),
@@ -299,8 +302,8 @@ impl Peer {
     /// Takes in a message from an admitted peer. Never fails: what makes no sense is counted and dropped (R25).
     pub fn received(&mut self, now: Now, from: PeerId, envelope: Envelope) {
         self.now = now;
-        if !self.members.contains_key(&from) {
-            self.metrics.malformed += 1;
+        if !self.counts(&from) {
+            self.hear_who_does_not_count(from, envelope.message);
             return;
         }
         if !matches!(envelope.message, Message::Heartbeat { .. } | Message::Group { .. }) {
@@ -352,6 +355,9 @@ impl Peer {
             Message::Groups { records } => self.groups_told(&records),
             Message::AskFate { ask, group, term, lsn } => self.fate_asked(from, ask, group, term, lsn),
             Message::Fate { ask, fate, lost_from } => self.fate_told(ask, fate, lost_from),
+            Message::Forgotten { incarnation, heartbeats } => self.told_forgotten(from, incarnation, heartbeats),
+            // It counts already.
+            Message::Introduced(_) => {}
             Message::AskStanding { ask, group, fences } => self.standing_asked(from, ask, group, &fences),
             Message::Standing { ask, group, standing } => self.standing_told(from, ask, group, *standing),
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
@@ -431,11 +437,12 @@ impl Peer {
         self.flush();
         self.hear_own();
         self.replicate();
-        Commands {
-            sends: self.outbox.take(self.clock.last(), self.config.peer),
-            wakes: std::mem::take(&mut self.wakes),
-            seeks: std::mem::take(&mut self.seeks),
+        let mut sends = self.outbox.take(self.clock.last(), self.config.peer);
+        if self.is_superseded {
+            // R9: it does not count any more, and who has not heard of that must not be misled.
+            sends.clear();
         }
+        Commands { sends, wakes: std::mem::take(&mut self.wakes), seeks: std::mem::take(&mut self.seeks) }
     }
 
     /// What this peer says to itself, because it leads more than one group, passes the same barrier and no network.
@@ -583,7 +590,7 @@ mod lru_copies {
     const COPY_BYTES_MAX: usize = 16 << 10;
 
     /// The newest known copy of some objects.
-    #[derive(Debug)]
+    #[derive(Clone, Debug)]
     pub(crate) struct Copies {
         cache: LruCache<ObjectId, (Timestamp, Value)>,
     }

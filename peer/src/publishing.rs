@@ -162,7 +162,7 @@ impl Peer {
 ///
 /// A slice looks at some owned objects; changes that come meanwhile are for the next pass, so that no rate of
 /// changes keeps a pass from its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Republish {
     /// The live peers whose homes know.
     from: HomeRing,

@@ -31,7 +31,7 @@ impl Question {
 }
 
 /// All questions that are open.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Questions {
     by_number: BTreeMap<u64, Question>,
     of_waiter: BTreeMap<TxnId, u64>,

@@ -55,7 +55,7 @@ impl RareBranch {
 }
 
 /// Which branches one peer takes now and then. None unless it was given a seed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RareBranches {
     active: u32,
     random: u64,

@@ -38,7 +38,7 @@ struct Wanted {
 }
 
 /// Which copies are read here.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RecentReads {
     groups: BTreeMap<GroupId, Wanted>,
 }

@@ -21,7 +21,7 @@ const STRAY_FOR: Micros = Micros::from_millis(10_000);
 const DROPPED_MAX: usize = 1 << 16;
 
 /// A group that this peer follows, or leads in place of a founder that is gone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Followed {
     pub(crate) group: Group,
     /// When it was last seen to have members.

@@ -41,6 +41,8 @@ pub enum Sabotage {
     Promises,
     /// R11: whoever acknowledges counts, whether it belongs to the group or not.
     Members,
+    /// R11: an old copy of a peer's memory takes part as if it were the peer.
+    OldCopies,
     /// R22: a leader that is deposed calls lost what is not stable.
     Fates,
     /// R12: an older transaction does not wound a younger holder; it waits.
@@ -87,7 +89,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -106,6 +108,7 @@ impl Sabotage {
         Self::Joint,
         Self::Promises,
         Self::Members,
+        Self::OldCopies,
         Self::Fates,
         Self::WoundWait,
         Self::CommitPoint,
@@ -145,7 +148,7 @@ impl Sabotage {
             Self::Window | Self::CloseWindow => "R8",
             Self::Fence => "R9",
             Self::BoundedLoss => "R10",
-            Self::Joint | Self::Promises | Self::Members => "R11",
+            Self::Joint | Self::Promises | Self::Members | Self::OldCopies => "R11",
             Self::Fates => "R22",
             Self::WoundWait => "R12",
             Self::CommitPoint => "R13",

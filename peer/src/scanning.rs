@@ -24,7 +24,7 @@ const MOVING_MAX: usize = 1 << 14;
 /// A page that does not come is asked for again after this.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     snapshot: Timestamp,
     cursor: u64,
@@ -33,7 +33,7 @@ struct Asked {
 }
 
 /// What has come to this peer's group, or come back to it, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Arrivals {
     total: u64,
     last: VecDeque<ObjectId>,
@@ -57,7 +57,7 @@ impl Arrivals {
 }
 
 /// The pages asked for: one for each snapshot and peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ScanPages {
     asked: BTreeMap<(PeerId, TxnId), Asked>,
 }

@@ -38,7 +38,7 @@ impl Seek {
 }
 
 /// What was asked lately.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sought {
     asked_at: LookupMap<Seek, Micros>,
     order: VecDeque<Seek>,

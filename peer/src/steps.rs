@@ -712,6 +712,13 @@ impl Peer {
         }
     }
 
+    /// Ends all transactions, snapshots included: whoever ran them is gone.
+    pub fn end_all(&mut self, now: Now) {
+        for id in self.txns.iter().map(|txn| txn.id).collect::<Vec<_>>() {
+            self.end(now, id);
+        }
+    }
+
     /// Ends a transaction without a commit, at any time: what it held is free.
     pub fn end(&mut self, now: Now, id: TxnId) {
         self.now = now;

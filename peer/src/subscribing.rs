@@ -87,7 +87,7 @@ struct KeptVersion {
 }
 
 /// A copy of one object.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     place: Place,
     /// Oldest first.
@@ -140,7 +140,7 @@ impl Kept {
 }
 
 /// What one group tells this peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FeedIn {
     feed: u64,
     leader: PeerId,
@@ -164,7 +164,7 @@ struct FeedIn {
 }
 
 /// All copies that others feed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Subscribed {
     objects: BTreeMap<ObjectId, Kept>,
     /// Those that are not watched, in the order in which they were used.

@@ -84,7 +84,7 @@ impl Standing {
 pub(crate) type Answers = BTreeMap<PeerId, Standing>;
 
 /// A survey of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Survey {
     group: GroupId,
     until: Micros,
@@ -95,7 +95,7 @@ struct Survey {
 }
 
 /// Surveys under way, and the grants that are remembered for those of others.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Surveys {
     open: BTreeMap<u64, Survey>,
     /// Who ended the last generation of a group that an operator ended here.

@@ -45,7 +45,7 @@ pub(crate) enum Timer {
 }
 
 /// Timers in order of time. Setting one twice lets it fire twice: whoever is called looks whether there is work.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     queue: BTreeSet<(Micros, Timer)>,
 }

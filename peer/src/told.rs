@@ -16,7 +16,7 @@ const TOLD_WAITER: TxnId = TxnId::from_u64(crate::fates::WAITERS_FROM);
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(20);
 
 /// The last unstable receipts, by group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
     /// In the group that this peer works in.
     last: Option<Receipt>,

@@ -42,7 +42,7 @@ enum Told {
     Lost,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Watcher {
     objects: BTreeMap<ObjectId, Told>,
     /// Of these it is to be told something.
@@ -52,7 +52,7 @@ struct Watcher {
 }
 
 /// All who watch something at a peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Watching {
     watchers: BTreeMap<TxnId, Watcher>,
     objects: BTreeMap<ObjectId, BTreeSet<TxnId>>,

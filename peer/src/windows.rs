@@ -25,7 +25,7 @@ const EARLY_READS_MAX: usize = 4_096;
 pub(crate) type Windows = VecDeque<(Lsn, Timestamp)>;
 
 /// A read at a snapshot that this peer's clock has not come near yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct EarlyRead {
     from: PeerId,
     snapshot: Timestamp,

@@ -377,7 +377,8 @@ fn a_deposed_founder_gets_its_objects_back_in_the_background() {
     mesh.run(3_000);
     assert!(mesh.is_ended_everywhere(former));
     let back = objects.iter().filter(|object| mesh.owner_of(**object) == 0).count();
-    assert!(back > 0 || objects.iter().all(|object| mesh.owner_of(*object) == heir));
+    let owners: Vec<usize> = objects.iter().map(|object| mesh.owner_of(*object)).collect();
+    assert_eq!(back, objects.len(), "{owners:?}, heir {heir}");
     assert_eq!(mesh.sum(&objects), 1_225);
     assert_eq!(mesh.rare(0, RareEvent::ClockRefused), 0);
 }

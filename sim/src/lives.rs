@@ -4,6 +4,7 @@
 //! says otherwise every group keeps the majority of its voters, and the next crash waits until all groups are whole.
 
 use crate::client::{Client, World};
+use crate::hearing::Heard;
 use crate::host::{Clock, Place, SimHost};
 use crate::options::Options;
 use crate::requests::Requests;
@@ -53,13 +54,20 @@ impl MadeAt {
         let mad = options.mad_clock && index + 1 == options.peers;
         let wall_clock = WallClock::draw(options, rng, mad);
         let host = self.host(new_config(options, rng, id, index == 0), wall_clock.clone());
-        SimPeer { host, id, life: 1, wall_clock, timer_set: None, paused_until: 0, journals: 0, mad, gone: false }
+        let (life, timer_set, paused_until, journals) = (1, None, 0, 0);
+        SimPeer { host, id, life, wall_clock, timer_set, paused_until, journals, mad, gone: false, missed: false }
     }
 
     fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
         let Self { index, clock, requests } = self;
         let place = Place { index, clock, requests, wall_clock };
         SimHost::new(place, |now| Peer::new(config, now))
+    }
+
+    /// A peer that knows already what it knows.
+    pub(crate) fn host_of(self, peer: Peer, wall_clock: WallClock) -> SimHost {
+        let Self { index, clock, requests } = self;
+        SimHost::new(Place { index, clock, requests, wall_clock }, |_| peer)
     }
 }
 
@@ -196,12 +204,12 @@ impl Simulation {
         }
     }
 
-    fn tell_others(&mut self, index: usize, clean: bool) {
+    pub(crate) fn tell_others(&mut self, index: usize, clean: bool) {
+        self.peers[index].missed = true;
         let id = self.peers[index].id;
         for other in 0..self.peers.len() {
             if other != index && !self.peers[other].gone {
-                self.peers[other].host.step(|peer, now| peer.left(now, id, clean));
-                self.collect(other, "gone");
+                self.hear(other, Heard::Left(id, clean), "gone");
             }
         }
     }
@@ -221,10 +229,8 @@ impl Simulation {
         let options = Arc::clone(&self.options);
         let config = new_config(&options, &mut self.rng, id, false);
         let made_at = MadeAt { index, clock: Arc::clone(&self.clock), requests: self.requests.clone() };
-        let peer = &mut self.peers[index];
-        peer.host = made_at.host(config, peer.wall_clock.clone());
-        (peer.id, peer.timer_set, peer.paused_until, peer.gone) = (id, None, 0, false);
-        peer.life += 2;
+        let host = made_at.host(config, self.peers[index].wall_clock.clone());
+        self.begin_with(index, id, host);
         if !self.network.faulty {
             self.peers[index].host.step(|peer, _| peer.end_rare_branches());
         }
@@ -235,6 +241,15 @@ impl Simulation {
         }
         self.collect(index, "starts");
         self.staff_begins(index);
+    }
+
+    /// A peer that was down is up, and connected to nobody.
+    pub(crate) fn begin_with(&mut self, index: usize, id: PeerId, host: SimHost) {
+        let peer = &mut self.peers[index];
+        peer.host = host;
+        (peer.id, peer.timer_set, peer.paused_until) = (id, None, 0);
+        (peer.gone, peer.missed) = (false, false);
+        peer.life += 2;
     }
 
     /// Clients begin to work at a peer.

@@ -301,6 +301,11 @@ impl Observer {
         }
     }
 
+    /// A member holds again what it held some time ago.
+    pub(crate) fn set_back(&mut self, member: MemberId) {
+        self.looked.retain(|(me, _), _| *me != member);
+    }
+
     pub(crate) fn wrong(&mut self, text: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(text);

@@ -170,6 +170,8 @@ pub struct Options {
     pub workloads: Workloads,
     /// Whether peers take branches that are seldom taken, on purpose.
     pub rare_branches: bool,
+    /// Whether old copies of peers' memories come to life.
+    pub old_copies: bool,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// Whether no hash is made over what happens.
@@ -253,6 +255,7 @@ impl Options {
             odd_links: rng.bool(),
             workloads: if overrides.usual_workloads { Workloads::usual() } else { Workloads::draw(rng) },
             rare_branches: rng.bool(),
+            old_copies: rng.u8(..4) == 0,
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -308,7 +311,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             " replicas {} replaced after {} us election after {} us journal {lag_bytes} bytes batch {} us unstable {} us \
-             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} workloads {} rare branches {}",
+             followed {} readers {} watchers {} fed {} name watchers {} rubbish {} crashes {} aim {aim:?} together {} lossy {} stall {} us pace {} us drift {} ppm clocks set {} slow {} odd links {} workloads {} rare branches {} old copies {}",
             self.replicas,
             self.replace_after_us,
             self.election_after_us,
@@ -331,6 +334,7 @@ impl fmt::Display for Options {
             self.odd_links,
             self.workloads,
             self.rare_branches,
+            self.old_copies,
         )?;
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }

@@ -56,6 +56,12 @@ impl WallClock {
         self.set_us.store(rng.i64(self.set_within_us.clone()), Ordering::Relaxed);
     }
 
+    /// Somebody sets it forwards by so much, or backwards.
+    #[cfg(test)]
+    pub(crate) fn set_by(&self, by_us: i64) {
+        self.set_us.fetch_add(by_us, Ordering::Relaxed);
+    }
+
     /// The times at its peer.
     pub(crate) fn now(&self, clock: &Clock) -> Now {
         let mono = clock.now_us();

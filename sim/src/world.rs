@@ -1,18 +1,20 @@
 //! The event loop: virtual time, messages on their way, timers, faults.
 
 use crate::executor::Executor;
+use crate::hearing::Heard;
 use crate::host::{Clock, SimHost};
 use crate::lives::{MadeAt, Staff};
 use crate::moments::LeftBehind;
 use crate::network::Network;
 use crate::observer::{Look, Observer, Opening};
+use crate::old_copies::Image;
 use crate::options::Options;
 use crate::requests::{Request, Requests};
 use crate::trace::Trace;
 use crate::wall_clock::{WallClock, off_max_us};
 use driftmesh_directory::HomeRing;
 use driftmesh_model::ObjectId;
-use driftmesh_model::limits::CLOCK_AHEAD_MAX;
+use driftmesh_model::limits::{CLOCK_AHEAD_MAX, MESSAGE_BYTES_MAX};
 use driftmesh_model::{GroupId, PeerId, codec};
 use driftmesh_object_store::Group;
 use driftmesh_peer::session::Host;
@@ -57,6 +59,8 @@ pub(crate) enum Event {
     Leave(usize, u64),
     /// A peer that has crashed is started again, as itself or as somebody new.
     Return(usize, bool),
+    /// A peer is set back to an image of its memory.
+    SetBack(usize, Box<Peer>),
     /// The others find out that a start of a peer is over.
     Missed(usize, u64),
     /// All links are mended.
@@ -97,6 +101,8 @@ pub(crate) struct SimPeer {
     pub(crate) mad: bool,
     /// It is down: it crashed, or said goodbye.
     pub(crate) gone: bool,
+    /// And the others know that.
+    pub(crate) missed: bool,
 }
 
 /// A whole simulated mesh.
@@ -129,8 +135,13 @@ pub(crate) struct Simulation {
     pub(crate) moments: Vec<(usize, GroupId, Opening)>,
     /// A leader that is cut off, while its group goes on without it.
     pub(crate) left_behind: Option<LeftBehind>,
+    /// An image of a peer's memory.
+    pub(crate) image: Option<Image>,
     /// Groups that lost the majority of their voters: nobody but an operator could revive them.
     pub(crate) lost_groups: BTreeSet<GroupId>,
+    /// What peers learnt, with the time and the peer.
+    #[cfg(test)]
+    pub(crate) heard: Vec<(u64, usize, Heard)>,
 }
 
 /// A number that changes when any journal of a peer does.
@@ -185,7 +196,10 @@ impl Simulation {
             former_metrics: Vec::new(),
             moments: Vec::new(),
             left_behind: None,
+            image: None,
             lost_groups: BTreeSet::new(),
+            #[cfg(test)]
+            heard: Vec::new(),
         };
         for left in 0..simulation.peers.len() {
             for right in left + 1..simulation.peers.len() {
@@ -232,8 +246,7 @@ impl Simulation {
     fn join(&mut self, at: usize, other: usize) {
         let introduction = self.peers[other].host.look(|peer| peer.introduction());
         let id = self.peers[other].id;
-        self.peers[at].host.step(|peer, now| peer.joined(now, id, introduction));
-        self.collect(at, "joined");
+        self.hear(at, Heard::Met(id, introduction), "joined");
     }
 
     pub(crate) fn now_us(&self) -> u64 {
@@ -386,10 +399,8 @@ impl Simulation {
             }
             self.down.push(pair);
             let other_id = self.peers[other].id;
-            self.peers[other].host.step(|peer, now| peer.left(now, id, true));
-            self.collect(other, "gone");
-            self.peers[index].host.step(|peer, now| peer.left(now, other_id, false));
-            self.collect(index, "left");
+            self.hear(other, Heard::Left(id, true), "gone");
+            self.hear(index, Heard::Left(other_id, false), "left");
         }
     }
 
@@ -426,6 +437,7 @@ impl Simulation {
             Event::Stay(index) => self.stay(index),
             Event::Leave(index, until) => self.leave(index, until),
             Event::Return(index, as_itself) => self.begin_life(index, as_itself),
+            Event::SetBack(index, peer) => self.set_back(index, *peer),
             Event::Missed(index, life) => self.missed(index, life),
             Event::Mend => self.network.mend(),
             Event::Strike { index, life, group, opening } => {
@@ -443,7 +455,8 @@ impl Simulation {
     }
 
     fn deliver(&mut self, from: usize, to: usize, lives: (u64, u64), number: u64, envelope: Shipped) {
-        if lives != (self.peers[from].life, self.peers[to].life) || self.peers[to].gone {
+        let has_gone = self.peers[from].missed || self.peers[to].gone;
+        if has_gone || lives != (self.peers[from].life, self.peers[to].life) {
             // One of the two has gone: its connections went with it.
             return;
         }
@@ -468,8 +481,7 @@ impl Simulation {
             }
         };
         let id = self.peers[from].id;
-        self.peers[to].host.step(|peer, now| peer.received(now, id, envelope));
-        self.collect(to, "after received");
+        self.hear(to, Heard::Said(id, envelope), "after received");
     }
 
     fn timer(&mut self, index: usize) {
@@ -484,8 +496,12 @@ impl Simulation {
             self.schedule(paused_until, Event::Timer(index));
             return;
         }
-        self.peers[index].host.step(Peer::timers_due);
-        self.collect(index, "timer");
+        let now_us = self.now_us();
+        match self.peers[index].host.look(|peer| peer.next_timer()) {
+            Some(wanted) if wanted.0 <= now_us => self.hear(index, Heard::Due(wanted), "timer"),
+            // What it was set for is not wanted any more; a live peer is not told either.
+            Some(_) | None => self.set_timer(index),
+        }
     }
 
     /// Carries out what a peer's steps want done, and watches its journal.
@@ -508,6 +524,12 @@ impl Simulation {
             }
         }
         self.watch_journals(index);
+        self.set_timer(index);
+        self.use_moments();
+        self.replace_superseded(index);
+    }
+
+    fn set_timer(&mut self, index: usize) {
         let next = self.peers[index].host.look(|peer| peer.next_timer());
         if let Some(at) = next.map(|at| at.0.max(self.now_us()))
             && self.peers[index].timer_set.is_none_or(|set| at < set)
@@ -515,13 +537,19 @@ impl Simulation {
             self.peers[index].timer_set = Some(at);
             self.schedule(at, Event::Timer(index));
         }
-        self.use_moments();
     }
 
-    fn ship(&mut self, from: usize, to: PeerId, envelope: Envelope) {
+    pub(crate) fn ship(&mut self, from: usize, to: PeerId, envelope: Envelope) {
         self.messages += 1;
-        if self.trace.is_wanted() {
-            self.trace.note(self.now_us(), from, "send", &encoded(&envelope));
+        let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
+        let bytes = (as_bytes || self.trace.is_wanted()).then(|| encoded(&envelope));
+        if let Some(bytes) = &bytes {
+            self.trace.note(self.now_us(), from, "send", bytes);
+            if bytes.len() > MESSAGE_BYTES_MAX {
+                // A live network refuses it, so what it says would never be heard.
+                self.observer.wrong(format!("R24: peer {from} sends a message of {} bytes", bytes.len()));
+                return;
+            }
         }
         let Some(to) = self.peers.iter().position(|peer| peer.id == to) else { return };
         if self.options.drop_message == Some(self.messages) {
@@ -530,9 +558,10 @@ impl Simulation {
         if let Some(rubbish) = self.rubbish_after(&envelope) {
             self.deliver_later(from, to, rubbish);
         }
-        let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
-        let shipped =
-            if as_bytes { Shipped::Bytes(Arc::new(encoded(&envelope))) } else { Shipped::Said(Arc::new(envelope)) };
+        let shipped = match bytes.filter(|_| as_bytes) {
+            Some(bytes) => Shipped::Bytes(Arc::new(bytes)),
+            None => Shipped::Said(Arc::new(envelope)),
+        };
         self.deliver_later(from, to, shipped);
     }
 
@@ -600,6 +629,9 @@ impl Simulation {
         let peers = self.peers.len();
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
         self.check_bounds();
+        if self.options.old_copies {
+            self.use_image();
+        }
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
         let kinds = 12 + u8::from(self.options.clock_jumps) + u8::from(self.options.slow_peers);
@@ -647,7 +679,7 @@ impl Simulation {
         }
     }
 
-    fn disconnect(&mut self, left: usize, right: usize) {
+    pub(crate) fn disconnect(&mut self, left: usize, right: usize) {
         if self.down.contains(&(left, right)) || self.strangers.contains(&(left, right)) {
             return;
         }
@@ -657,8 +689,7 @@ impl Simulation {
         self.down.push((left, right));
         for (at, other) in [(left, right), (right, left)] {
             let id = self.peers[other].id;
-            self.peers[at].host.step(|peer, now| peer.left(now, id, false));
-            self.collect(at, "left");
+            self.hear(at, Heard::Left(id, false), "left");
         }
         let until = self.now_us() + self.rng.u64(1_000..1_000_000);
         self.schedule(until, Event::Rejoin(left, right));

@@ -48,6 +48,7 @@ sabotages! {
     joint: Joint,
     promises: Promises,
     members: Members,
+    old_copies: OldCopies,
     fates: Fates,
     wound_wait: WoundWait,
     commit_point: CommitPoint,

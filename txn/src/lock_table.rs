@@ -68,7 +68,7 @@ pub enum Turn {
 }
 
 /// All waiters of a lock, taken out of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Waiters {
     /// Transactions of this peer.
     pub local: Vec<(TxnTimestamp, TxnId)>,
@@ -76,7 +76,7 @@ pub struct Waiters {
     pub remote: Vec<(TxnTimestamp, RemoteWaiter)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lock {
     holder: Option<Holder>,
     /// The transaction that fetched the object here, over its attempts (R14).
@@ -85,7 +85,7 @@ struct Lock {
 }
 
 /// The locks that are held, pinned or waited for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LockTable {
     locks: LookupMap<ObjectId, Lock>,
 }
@@ -201,7 +201,11 @@ impl LockTable {
                     lock.holder = Some(holder);
                     Turn::Local(holder)
                 }
-                Some(Waiter::Remote(remote)) => Turn::Remote(timestamp, remote),
+                Some(Waiter::Remote(remote)) => {
+                    // R24: nothing is kept for who has had its turn.
+                    self.drop_if_idle(object);
+                    Turn::Remote(timestamp, remote)
+                }
                 None => Turn::Nobody,
             };
         }

@@ -7,7 +7,7 @@ use driftmesh_model::TxnId;
 pub const TRANSACTIONS_MAX: usize = 1 << 16;
 
 /// A slab of transactions. An id is never used twice in an incarnation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Transactions {
     slots: Vec<Option<Transaction>>,
     free: Vec<usize>,

@@ -227,13 +227,14 @@ fn refused_by_remote(body: &[u8]) -> Failure {
 
 fn our_hello(shared: &Shared, genesis: Option<Genesis>) -> Vec<u8> {
     let local = &shared.local;
+    let hello = shared.handler.hello().filter(|hello| hello.len() <= HELLO_BYTES_MAX);
     let body = HelloBody {
         mesh_name: local.mesh_name.clone(),
         genesis,
         expect: local.expect,
         incarnation: local.incarnation,
         nonce: FixedBytes(random_bytes()),
-        hello: Bytes(local.hello.clone()),
+        hello: Bytes(hello.unwrap_or_else(|| local.hello.clone())),
         addresses: address::to_remote(&shared.addresses()),
     };
     let mut bytes = local.protocol_version.to_be_bytes().to_vec();

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// The version of the wire protocol. Peers of different versions refuse each other.
 pub const PROTOCOL_VERSION: u32 = 2;
 
-/// Largest payload, bytes: a transaction's 16 MiB of objects, and room for what wraps them.
-pub const MAX_PAYLOAD: usize = (17 << 20) + CHUNK;
+/// Largest payload, bytes.
+pub const MAX_PAYLOAD: usize = driftmesh_model::limits::MESSAGE_BYTES_MAX;
 /// Largest payload that travels as one frame, and the size of the pieces of larger ones, bytes. At 1 Gbit/s a
 /// small payload waits about half a millisecond for one piece.
 pub const CHUNK: usize = 64 << 10;

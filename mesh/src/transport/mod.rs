@@ -88,6 +88,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Something happened. Between `Admitted` and `Left` of a peer, and only then, its payloads come.
     fn event(&self, event: Event);
+
+    /// What the next peer is told in place of [`TransportConfig::hello`], at most 4 KiB, if that has changed since the start.
+    fn hello(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What happens in the mesh, as one peer sees it.

@@ -422,6 +422,27 @@ impl Mesh {
         }
     }
 
+    /// A peer's memory as it is now.
+    pub(crate) fn image(&self, at: usize) -> Peer {
+        self.look(at, Clone::clone)
+    }
+
+    /// In the place of a dead peer an image of it comes to life. Its connections are broken, and it makes others.
+    pub(crate) fn set_back(&self, at: usize, image: Peer) {
+        {
+            let mut world = self.lock();
+            let seat = &mut world.seats[at];
+            (seat.peer, seat.state, seat.wakers) = (image, SeatState::Runs, Wakers::default());
+        }
+        let others: Vec<usize> = self.alive().into_iter().filter(|other| *other != at).collect();
+        for other in &others {
+            self.step(at, |peer, now| peer.left(now, peer_id(*other), false));
+        }
+        for other in others {
+            self.connect(at, other);
+        }
+    }
+
     /// One more peer comes, and is admitted by all. Returns its number.
     pub(crate) fn join(&self, set_up: impl FnOnce(&mut Setup)) -> usize {
         let at = self.len();
