@@ -1,4 +1,4 @@
-//! A kind of task: transactions with a name and a deadline.
+//! A kind of transactions: with a name, a deadline and more.
 
 use crate::host::LiveHost;
 use crate::{Done, Result, Tx};
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 /// How transactions of one kind are run. Errors and metrics name the kind. Can be used any number of times.
 #[derive(Clone, Debug)]
-#[must_use = "a task does nothing until it is run"]
-pub struct Task {
+#[must_use = "nothing happens until one is run"]
+pub struct Transactions {
     host: LiveHost,
     options: Options,
 }
 
-impl Task {
+impl Transactions {
     pub(crate) const fn new(host: LiveHost, options: Options) -> Self {
         Self { host, options }
     }
@@ -58,10 +58,10 @@ impl Task {
         done.map_ok(|done| done.value)
     }
 
-    /// As [`Task::run`], and returns the receipt too.
+    /// As [`Transactions::run`], and returns the receipt too.
     ///
     /// # Errors
-    /// As [`Task::run`].
+    /// As [`Transactions::run`].
     pub fn run_with_receipt<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<Done<T>>> + use<T, F, Fut>
     where
         F: FnMut(Tx) -> Fut,

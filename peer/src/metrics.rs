@@ -100,11 +100,15 @@ pub enum RareEvent {
     VersionsPassedOver,
     /// An object that is watched was looked for.
     WatchSearched,
+    /// A task was sent again, because nothing was heard of it or its peer had gone.
+    TaskSentAgain,
+    /// A task had ended before, and its anchor said how.
+    TaskMetAgain,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 49] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -152,6 +156,8 @@ impl RareEvent {
         Self::FeedMoved,
         Self::VersionsPassedOver,
         Self::WatchSearched,
+        Self::TaskSentAgain,
+        Self::TaskMetAgain,
     ];
 }
 
@@ -206,6 +212,12 @@ pub struct Metrics {
     pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).
     pub held_commits: u64,
+    /// Tasks that other peers sent here and that were taken.
+    pub tasks_for_others: u64,
+    /// Tasks that other peers sent here and that there was no room for.
+    pub tasks_refused: u64,
+    /// Tasks that their anchors did not remember any more, so that they were not run.
+    pub tasks_forgotten: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
     /// How often each rare event happened.
