@@ -114,6 +114,11 @@ struct NamesExamples;
 #[doc = include_str!("../../docs/consistency.md")]
 struct ConsistencyExamples;
 
+/// The examples of the page about tasks, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tasks.md")]
+struct TasksExamples;
+
 /// The README's example, so that it is compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
