@@ -3,7 +3,7 @@
 //! It refuses to run a closure on the caller's thread, and to take on more than a bounded number at once.
 
 use crate::host::LiveHost;
-use crate::{Committed, Error, Mesh, Ownership, OwnershipEvent, Result, Task, Tx};
+use crate::{Committed, Error, Mesh, Ownership, OwnershipEvent, Result, Transactions, Tx};
 use driftmesh_peer::TaskKind;
 use driftmesh_peer::session::{self, Options};
 use futures::FutureExt;
@@ -110,7 +110,7 @@ impl<K: Send + 'static, T: Send + 'static> Bridge<K, T> {
     ///
     /// # Errors
     /// As [`Bridge::submit`].
-    pub fn submit_as<F, Fut>(&mut self, task: &Task, tag: K, body: F) -> Result<Ticket, BridgeBusy>
+    pub fn submit_as<F, Fut>(&mut self, task: &Transactions, tag: K, body: F) -> Result<Ticket, BridgeBusy>
     where
         F: FnMut(Tx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T>> + Send + 'static,

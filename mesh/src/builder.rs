@@ -9,11 +9,13 @@ use crate::host::{Identity, LiveHost, Shared, spawn_timers};
 use crate::inbound::Inbound;
 use crate::joining::{Joining, Way};
 use crate::notice::{Notice, Observer};
+use crate::task;
 use crate::transport::{
     Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
 };
-use crate::{Mesh, StartError};
+use crate::{Mesh, StartError, Task};
 use driftmesh_model::{Incarnation, codec};
+use driftmesh_peer::session::Handlers;
 use driftmesh_peer::{Config, EXPECT_MAX, Peer, REPLICAS, REPLICAS_MAX};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
@@ -27,6 +29,9 @@ const DEFAULT_MESH: &str = "default";
 const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 /// How long a joining peer waits to be admitted.
 const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Adds a type of tasks. Returns whether it could.
+pub(crate) type AddTask = fn(&mut Handlers<LiveHost>) -> bool;
 
 /// Settings of a peer. Without any, it founds a mesh of its own and listens on loopback.
 #[derive(Clone)]
@@ -48,6 +53,8 @@ pub struct Builder {
     replicas: usize,
     import: Option<PathBuf>,
     observer: Option<Observer>,
+    /// What adds the types of tasks to those that it can run.
+    tasks: Vec<(&'static str, AddTask)>,
     /// The identity; drawn anew for each start unless a test gives one.
     key: Option<Keypair>,
 }
@@ -85,6 +92,7 @@ impl Default for Builder {
             replicas: REPLICAS,
             import: None,
             observer: None,
+            tasks: Vec::new(),
             key: None,
         }
     }
@@ -196,6 +204,13 @@ impl Builder {
         self
     }
 
+    /// Lets this peer run tasks of a type, its own and those of others. All peers that may own what such tasks touch should
+    /// know the type: what they do not know runs elsewhere.
+    pub fn register<T: Task>(mut self) -> Self {
+        self.tasks.push((T::NAME, task::add::<T>));
+        self
+    }
+
     /// Starts the peer on the current tokio runtime. It belongs to a mesh when this returns. Cancel safe:
     /// nothing stays when it is dropped.
     ///
@@ -225,6 +240,12 @@ impl Builder {
     /// When a setting is wrong or a port is taken.
     pub async fn launch(self) -> Result<Mesh, StartError> {
         let places = self.check()?;
+        let mut handlers = Handlers::default();
+        for (name, add) in &self.tasks {
+            if !add(&mut handlers) {
+                return Err(StartError::TaskName { name: (*name).to_owned() });
+            }
+        }
         let clock = Clock::start();
         let key = self.key.unwrap_or_else(Keypair::generate_ed25519);
         // An ed25519 key has a peer id by construction.
@@ -237,7 +258,7 @@ impl Builder {
         let (peer, clock) = filled(Peer::new(config, clock.now()), clock, self.import).await?;
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");
         let identity = Identity { peer: peer_id, mesh: self.name.clone(), zone: self.zone };
-        let shared = Shared::new(peer, clock, identity, Joining::new(places.way, &places.join));
+        let shared = Shared::new(peer, clock, identity, Joining::new(places.way, &places.join), handlers);
         let founding = self
             .expect
             .map(|expect| Arc::new(FoundingHost::new(peer_id, expect, random_incarnation(), self.observer.clone())));

@@ -8,9 +8,9 @@
 use crate::clock::Clock;
 use crate::joining::Joining;
 use crate::transport::{SendError, Transport};
-use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
-use driftmesh_peer::session::{Host, Options, Wakers};
-use driftmesh_peer::{Envelope, Peer, Seek};
+use driftmesh_model::{Micros, Now, ObjectId, PeerId, TxnId, codec};
+use driftmesh_peer::session::{self, Handlers, Host, Options, Wakers};
+use driftmesh_peer::{Envelope, Peer, Seek, TaskRun};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 /// How long the thread of the timers sleeps when the core wants none.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -37,10 +38,12 @@ struct Core {
 }
 
 /// What a step wants done after the lock is released.
+#[derive(Default)]
 struct Effects {
     sends: Vec<(PeerId, Envelope)>,
     wakers: Vec<Waker>,
     seeks: Vec<Seek>,
+    tasks: Vec<TaskRun>,
     wants_earlier_timer: bool,
 }
 
@@ -65,7 +68,7 @@ impl Core {
             self.armed = next;
             wants_earlier_timer = true;
         }
-        Effects { sends: commands.sends, wakers, seeks: commands.seeks, wants_earlier_timer }
+        Effects { sends: commands.sends, wakers, seeks: commands.seeks, tasks: commands.tasks, wants_earlier_timer }
     }
 
     fn note_hold(&mut self, begun: Micros) {
@@ -101,6 +104,12 @@ pub(crate) struct Shared {
     pub(crate) default_options: Options,
     /// Objects that prefetches are about to fetch.
     pub(crate) prefetching: AtomicUsize,
+    /// The types of tasks that can be run here.
+    pub(crate) handlers: Arc<Handlers<LiveHost>>,
+    /// The anchor of tasks that name none, once there was one.
+    pub(crate) session: OnceCell<ObjectId>,
+    /// Itself, for tasks that are run for others.
+    this: Weak<Self>,
 }
 
 impl Live {
@@ -165,7 +174,13 @@ impl Drop for DieOnPanic {
 }
 
 impl Shared {
-    pub(crate) fn new(peer: Peer, clock: Clock, identity: Identity, joining: Joining) -> Arc<Self> {
+    pub(crate) fn new(
+        peer: Peer,
+        clock: Clock,
+        identity: Identity,
+        joining: Joining,
+        handlers: Handlers<LiveHost>,
+    ) -> Arc<Self> {
         let core = Core { peer, wakers: Wakers::default(), clock, armed: Micros(u64::MAX), longest_hold: Micros(0) };
         let live = Live {
             core: Mutex::new(core),
@@ -173,23 +188,38 @@ impl Shared {
             transport: OnceLock::new(),
             runtime: Handle::current(),
         };
-        Self::with(Driver::Live(live), identity, joining)
+        Self::with(Driver::Live(live), identity, joining, handlers)
     }
 
     /// A peer of a simulated mesh.
     #[cfg(feature = "test")]
-    pub(crate) fn simulated(host: driftmesh_sim::SimHost, identity: Identity) -> Arc<Self> {
-        Self::with(Driver::Simulated(host), identity, Joining::new(crate::joining::Way::Found, &[]))
+    pub(crate) fn simulated(
+        host: driftmesh_sim::SimHost,
+        identity: Identity,
+        handlers: Handlers<LiveHost>,
+    ) -> Arc<Self> {
+        let joining = Joining::new(crate::joining::Way::Found, &[]);
+        let shared = Self::with(Driver::Simulated(host.clone()), identity, joining, handlers);
+        let weak = Arc::downgrade(&shared);
+        host.run_tasks_by(move |_, run| {
+            let shared = weak.upgrade()?;
+            let handlers = Arc::clone(&shared.handlers);
+            Some(Box::pin(session::run_for_other(LiveHost { shared }, handlers, run)))
+        });
+        shared
     }
 
-    fn with(driver: Driver, identity: Identity, joining: Joining) -> Arc<Self> {
-        Arc::new(Self {
+    fn with(driver: Driver, identity: Identity, joining: Joining, handlers: Handlers<LiveHost>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
             driver,
             joining,
             identity,
             counters: Counters::default(),
             default_options: Options::new("transaction"),
             prefetching: AtomicUsize::new(0),
+            handlers: Arc::new(handlers),
+            session: OnceCell::new(),
+            this: Weak::clone(this),
         })
     }
 
@@ -269,7 +299,7 @@ impl Shared {
     pub(crate) fn step_each<I>(&self, inputs: impl IntoIterator<Item = I>, mut step: impl FnMut(&mut Peer, Now, I)) {
         // Batches come from the transport, which a simulated peer does not have.
         let Some(live) = self.live() else { return };
-        let mut all = Effects { sends: Vec::new(), wakers: Vec::new(), seeks: Vec::new(), wants_earlier_timer: false };
+        let mut all = Effects::default();
         let mut core = live.lock();
         let now = core.clock.now();
         for input in inputs {
@@ -278,6 +308,7 @@ impl Shared {
             all.sends.append(&mut effects.sends);
             all.wakers.append(&mut effects.wakers);
             all.seeks.append(&mut effects.seeks);
+            all.tasks.append(&mut effects.tasks);
             all.wants_earlier_timer |= effects.wants_earlier_timer;
         }
         core.note_hold(now.mono);
@@ -313,6 +344,17 @@ impl Shared {
         if effects.wants_earlier_timer {
             live.wake_timers();
         }
+        for run in effects.tasks {
+            self.start_task(live, run);
+        }
+    }
+
+    /// Runs a task of another peer, beside everything else.
+    fn start_task(&self, live: &Live, run: TaskRun) {
+        // A peer that ends runs nothing more: whoever sent the task hears of its end, and asks elsewhere.
+        let Some(shared) = self.this.upgrade() else { return };
+        let handlers = Arc::clone(&self.handlers);
+        live.runtime.spawn(session::run_for_other(LiveHost { shared }, handlers, run));
     }
 
     fn send(&self, live: &Live, to: PeerId, envelope: &Envelope) {

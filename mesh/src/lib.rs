@@ -50,26 +50,29 @@ mod prefetch;
 mod snapshot_file;
 mod start_error;
 mod status;
+mod submit;
 mod task;
 #[cfg(feature = "test")]
 pub mod test;
+mod transactions;
 pub mod transport;
 
 pub use blocking::BlockingMesh;
 pub use bridge::{BRIDGE_IN_FLIGHT, BRIDGE_IN_FLIGHT_MAX, Bridge, BridgeBusy, BridgeEvent, Ticket};
 pub use builder::Builder;
 pub use driftmesh_model::{
-    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, PeerId, Ref, Term, Timestamp, Value,
-    decode_object, limits,
+    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, ParseTaskIdError, PeerId, Ref, TaskId, TaskKey,
+    Term, Timestamp, Value, decode_object, limits,
 };
 pub use driftmesh_peer::session::{
     Done, Error, FATES_MAX, Fate, FatesFull, Loss, Mutable, NameBucket, NameError, NameNews, NamePage, Outcome, Result,
-    Settled, Watched,
+    Settled, TaskDone, TaskError, Watched,
 };
 pub use driftmesh_peer::{
     Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
     OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, STALENESS, ScanPage, Scanned, Seen,
-    Source, Status, Step, StepError, TaskKind, Trail, WATCHED_MAX, WATCHERS_MAX,
+    Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskKind,
+    Trail, WATCHED_MAX, WATCHERS_MAX,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]
@@ -80,7 +83,9 @@ pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
 pub use status::{GroupView, MemberView, MeshStatus, ReadsView, ReplicationView, TransportView};
+pub use submit::Submit;
 pub use task::Task;
+pub use transactions::Transactions;
 
 /// One attempt of a transaction: what a closure reads and writes with.
 pub type Tx = driftmesh_peer::session::Tx<LiveHost>;
@@ -110,6 +115,11 @@ struct NamesExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/consistency.md")]
 struct ConsistencyExamples;
+
+/// The examples of the page about tasks, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tasks.md")]
+struct TasksExamples;
 
 /// The README's example, so that it is compiled and run.
 #[cfg(doctest)]

@@ -2,10 +2,11 @@
 
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, ReplicationView, Surroundings, TransportView};
-use crate::task::Task;
+use crate::submit::Submit;
+use crate::transactions::Transactions;
 use crate::{
     Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
-    Snapshot, StartError, Tx, Watch,
+    Snapshot, StartError, Task, TaskId, Tx, Watch,
 };
 use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId, Ref};
 use driftmesh_peer::Found;
@@ -76,12 +77,36 @@ impl Mesh {
     }
 
     /// Transactions of a kind with this name, at most 64 bytes of it: what errors and metrics name.
-    pub fn task(&self, kind: &str) -> Task {
-        Task::new(self.host.clone(), Options::new(kind))
+    pub fn task(&self, kind: &str) -> Transactions {
+        Transactions::new(self.host.clone(), Options::new(kind))
+    }
+
+    /// Runs a task where its data is: at the peer that owns most of what it touches, as far as this one knows, else here.
+    /// It takes effect once, however often its request is repeated on the way. See [`Submit`] for the rest: await it, or
+    /// say more first.
+    ///
+    /// Cancel safe: dropped before it is ready, the task takes effect once or not at all. Who wants to know which keeps an
+    /// id of [`Mesh::task_id`].
+    pub fn submit<T: Task>(&self, task: T) -> Submit<T> {
+        Submit::new(self.host.clone(), task)
+    }
+
+    /// As [`Mesh::submit`], but runs it at this peer or not at all.
+    pub fn submit_to<T: Task>(&self, peer: PeerId, task: T) -> Submit<T> {
+        self.submit(task).to(peer)
+    }
+
+    /// A new id for a task, to be kept before it is submitted: with it the same task can be submitted again at any peer,
+    /// also when this one is gone, and takes effect once ([`Submit::with_id`]).
+    ///
+    /// # Errors
+    /// Only for a task without an anchor, when the object that stands in for it cannot be created.
+    pub async fn task_id<T: Task>(&self, task: &T) -> Result<TaskId> {
+        crate::submit::task_id(&self.host, task).await
     }
 
     /// As [`Mesh::transact`], but ends only when the commit is stable: held by enough peers to survive the crash of this
-    /// one. See [`Task::stable`].
+    /// one. See [`Transactions::stable`].
     ///
     /// # Errors
     /// As [`Mesh::transact`]; and `Lost` or `NotStable` for a transaction that had committed.

@@ -2,6 +2,7 @@
 
 use crate::ImportError;
 use crate::transport::{self, AddressError, RefuseReason};
+use driftmesh_model::limits::TASK_KIND_BYTES_MAX;
 use driftmesh_peer::{EXPECT_MAX, REPLICAS_MAX};
 use std::time::Duration;
 
@@ -87,6 +88,14 @@ pub enum StartError {
         address: String,
         /// Why.
         reason: RefuseReason,
+    },
+    /// Two types of tasks have the same name, or it is too long.
+    #[error(
+        "tasks named `{name}` cannot be registered: another type has that name, or it has more than {TASK_KIND_BYTES_MAX} bytes"
+    )]
+    TaskName {
+        /// The name.
+        name: String,
     },
     /// The peer was to bring its own runtime, on a thread that has one.
     #[error("start_blocking was called inside a tokio runtime; use start().await there")]

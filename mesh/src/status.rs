@@ -225,6 +225,10 @@ pub struct MeshStatus {
     pub fetching: usize,
     /// Transactions and snapshots open.
     pub transactions: usize,
+    /// Tasks submitted here that are under way elsewhere.
+    pub tasks_submitted: usize,
+    /// Tasks of other peers that run here.
+    pub tasks_running: usize,
     /// The journal's last position.
     pub journal_tail: u64,
     /// Positions of the journal that are not stable yet.
@@ -307,6 +311,8 @@ impl MeshStatus {
             in_transit: core.in_transit,
             fetching: core.fetching,
             transactions: core.transactions,
+            tasks_submitted: core.tasks_submitted,
+            tasks_running: core.tasks_running,
             journal_tail: core.journal_tail,
             journal_lag: core.journal_lag,
             version_bytes: core.version_bytes,

@@ -33,8 +33,11 @@
 
 use crate::Mesh;
 use crate::bridge::panic_message;
+use crate::builder::AddTask;
 use crate::host::{Identity, LiveHost, Shared};
+use crate::{Task, task};
 use driftmesh_model::PeerId;
+use driftmesh_peer::session::Handlers;
 use driftmesh_sim::{Overrides, Stage, StageHandle};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +48,8 @@ pub const SEED_VARIABLE: &str = "DRIFTMESH_TEST_SEED";
 /// Peers of a simulation unless set, and the most there may be.
 const DEFAULT_PEERS: usize = 3;
 const PEERS_MAX: usize = 64;
+/// Most types of tasks.
+const TASKS_MAX: usize = 32;
 /// Virtual time that a simulation may take unless set.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -85,12 +90,23 @@ pub struct Options {
     peers: usize,
     faults: Faults,
     limit: Duration,
+    tasks: TaskTypes,
 }
+
+/// The types of tasks that all peers run.
+#[derive(Clone, Copy, Debug)]
+struct TaskTypes([Option<AddTask>; TASKS_MAX]);
 
 impl Options {
     /// Three peers without faults; everything that is random is drawn from this seed.
     pub const fn seed(seed: u64) -> Self {
-        Self { seed, peers: DEFAULT_PEERS, faults: Faults::none(), limit: DEFAULT_LIMIT }
+        Self {
+            seed,
+            peers: DEFAULT_PEERS,
+            faults: Faults::none(),
+            limit: DEFAULT_LIMIT,
+            tasks: TaskTypes([None; TASKS_MAX]),
+        }
     }
 
     /// How many peers: at least 1, at most 64.
@@ -102,6 +118,17 @@ impl Options {
     /// Which faults.
     pub const fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// Lets all peers run tasks of a type, as [`Builder::register`](crate::Builder::register) does.
+    ///
+    /// # Panics
+    /// With more than 32 types.
+    pub fn register<T: Task>(mut self) -> Self {
+        let free =
+            self.tasks.0.iter_mut().find(|task| task.is_none()).expect("a simulation has 32 types of tasks at most");
+        *free = Some(task::add::<T>);
         self
     }
 
@@ -230,7 +257,8 @@ where
     Fut: Future<Output = T> + Send + 'static,
 {
     let seeds = seed_to_replay().map_or(seeds, |seed| seed..seed.saturating_add(1));
-    seeds.map(|seed| run(Options { seed, ..options }, &mut body)).collect()
+    let with = |seed| Options { seed, ..options };
+    seeds.map(|seed| run(with(seed), &mut body)).collect()
 }
 
 fn seed_to_replay() -> Option<u64> {
@@ -270,7 +298,7 @@ where
     Fut: Future<Output = T> + Send + 'static,
 {
     let mut stage = Stage::new(options.drawn());
-    let meshes = stage.peers().into_iter().map(|(peer, host)| simulated(peer, host)).collect();
+    let meshes = stage.peers().into_iter().map(|(peer, host)| simulated(peer, host, &options)).collect();
     let value = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&value);
     if options.faults != Faults::none() {
@@ -300,7 +328,11 @@ where
     })
 }
 
-fn simulated(peer: PeerId, host: driftmesh_sim::SimHost) -> Mesh {
+fn simulated(peer: PeerId, host: driftmesh_sim::SimHost, options: &Options) -> Mesh {
     let identity = Identity { peer, mesh: "simulated".to_owned(), zone: None };
-    Mesh::new(LiveHost { shared: Shared::simulated(host, identity) })
+    let mut handlers = Handlers::default();
+    for add in options.tasks.0.iter().flatten() {
+        assert!(add(&mut handlers), "two types of tasks have the same name");
+    }
+    Mesh::new(LiveHost { shared: Shared::simulated(host, identity, handlers) })
 }

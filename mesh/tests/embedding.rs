@@ -287,7 +287,7 @@ fn handles_can_be_sent_and_shared() {
     fn send<T: Send + 'static>() {}
     fn send_and_sync<T: Send + Sync + Clone + 'static>() {}
     send_and_sync::<Mesh>();
-    send_and_sync::<driftmesh::Task>();
+    send_and_sync::<driftmesh::Transactions>();
     send::<Bridge<String, Vec<u8>>>();
     send::<BridgeEvent<String, Vec<u8>>>();
     send::<BlockingMesh>();

@@ -6,7 +6,8 @@ mod common;
 
 use common::Player;
 use driftmesh::test::{Faults, Options, Run, World, simulate, simulate_seeds};
-use driftmesh::{BridgeEvent, Error, Mesh, OwnershipEvent, Ref, Result, Tx};
+use driftmesh::{BridgeEvent, Error, Mesh, ObjectId, OwnershipEvent, Ref, Result, Task, Tx};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -183,4 +184,48 @@ fn a_game_loop_with_a_bridge_runs_in_virtual_time() {
     });
     assert_eq!(run.value.0, 50);
     assert!(run.value.1 > 0, "{} of 20 payments", run.value.1);
+}
+
+/// The same payment, as a task.
+#[derive(Clone, Serialize, Deserialize)]
+struct Pay {
+    from: Ref<Player>,
+    to: Ref<Player>,
+    gold: u64,
+}
+
+impl Task for Pay {
+    type Output = u64;
+    const NAME: &'static str = "pay";
+
+    async fn run(&self, tx: &Tx) -> Result<u64> {
+        pay(tx.clone(), self.from, self.to, self.gold).await?;
+        Ok(tx.get(self.from).await?.gold)
+    }
+
+    fn touches(&self) -> Vec<ObjectId> {
+        vec![self.from.id(), self.to.id()]
+    }
+}
+
+#[test]
+fn tasks_take_effect_once_under_faults_too() {
+    let options = Options::seed(0).faults(Faults::all()).register::<Pay>();
+    let runs = simulate_seeds(0..8, options, |peers, world| async move {
+        let (from, to) = (create(&peers[1], 100).await, create(&peers[1], 0).await);
+        let mut told = BTreeSet::new();
+        let payment = Pay { from, to, gold: 10 };
+        let id = peers[0].task_id(&payment).await.unwrap();
+        for mesh in peers.iter().cycle().take(6) {
+            // Under faults a task may end as unknown; the next peer is asked then.
+            told.extend(mesh.submit(payment.clone()).with_id(id).await.ok());
+        }
+        world.heal();
+        let last = peers[2].submit(payment).with_id(id).deadline(Duration::from_secs(30));
+        told.insert(last.await.unwrap());
+        (told, gold_of_all(&peers[0], &[to]).await)
+    });
+    for run in runs {
+        assert_eq!(run.value, (BTreeSet::from([90]), 10));
+    }
 }

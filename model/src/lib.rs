@@ -12,6 +12,7 @@ mod lookup_map;
 mod object;
 mod position;
 mod small_map;
+mod task_id;
 mod time;
 mod value;
 
@@ -21,5 +22,6 @@ pub use lookup_map::LookupMap;
 pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, is_stored_as, stored_header};
 pub use position::{Epoch, Generation, Lsn, Term};
 pub use small_map::SmallMap;
+pub use task_id::{ParseTaskIdError, TaskId, TaskKey};
 pub use time::{Micros, Now, Timestamp, TxnTimestamp};
 pub use value::{Hash, Value};

@@ -15,6 +15,19 @@ pub const TYPE_NAME_BYTES_MAX: usize = 128;
 /// Longest label of a kind of task, bytes; it travels with requests so that an abort can name both sides.
 pub const TASK_KIND_BYTES_MAX: usize = 64;
 
+/// Longest encoded task, bytes: a request for work, not a way to ship data.
+pub const TASK_BYTES_MAX: usize = 64 << 10;
+/// Longest encoded answer of a task, or reason why it was rejected, bytes: it is journalled, and kept with its anchor.
+pub const TASK_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Most objects that a task can say it touches.
+pub const TASK_TOUCHES_MAX: usize = 256;
+/// Most outcomes of tasks that an object keeps (R21).
+pub const OUTCOMES_MAX: usize = 256;
+/// Most bytes of answers that it keeps; the newest outcome stays whatever it weighs.
+pub const OUTCOMES_BYTES_MAX: usize = 64 << 10;
+/// How long they are kept, as long as there is room (R21).
+pub const OUTCOME_KEEP: Micros = Micros::from_millis(600_000);
+
 /// Longest name, bytes of UTF-8 (R23).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Directory buckets that each mesh begins with; the number is part of where a name is kept (R23).
@@ -47,3 +60,4 @@ const _: () = assert!(OBJECT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
 const _: () = assert!(NAME_BUCKET_BYTES_MAX + NAME_BYTES_MAX < OBJECT_BYTES_MAX / 2);
 const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
 const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);
+const _: () = assert!(TASK_ANSWER_BYTES_MAX <= OUTCOMES_BYTES_MAX);

@@ -1,6 +1,6 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
-use crate::{LogEntry, Membership, Version};
+use crate::{LogEntry, Membership, Outcomes, TaskOutcome, Version};
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub enum Entry {
         commit: Timestamp,
         /// The writes, each object once.
         writes: Vec<Write>,
+        /// If it ended a task: what became of that, for its anchor to keep (R21).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcome: Option<Box<TaskOutcome>>,
     },
     /// An object leaves: nobody commits to it until the destination adopts it (R19).
     TransferOut {
@@ -53,6 +56,9 @@ pub enum Entry {
         number: u64,
         /// Its versions, oldest first.
         versions: Vec<Version>,
+        /// What became of tasks whose anchor it is (R21).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcomes: Option<Box<Outcomes>>,
         /// Snapshots below this cannot be answered (R17).
         low_water: Timestamp,
         /// The sender's floor: commits here lie above it (R16).
@@ -101,10 +107,14 @@ impl Entry {
         const FIXED: usize = 96;
         const MEMBER: usize = 64;
         match self {
-            Self::Commit { writes, .. } => {
-                FIXED + writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>()
+            Self::Commit { writes, outcome, .. } => {
+                let written = writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
+                FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost())
             }
-            Self::TransferIn { versions, .. } => FIXED + versions.iter().map(Version::cost).sum::<usize>(),
+            Self::TransferIn { versions, outcomes, .. } => {
+                let outcomes = outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
+                FIXED + versions.iter().map(Version::cost).sum::<usize>() + outcomes
+            }
             Self::Members(membership) => {
                 let incoming = membership.incoming.as_ref().map_or(0, |incoming| incoming.len());
                 FIXED + MEMBER * (membership.voters.len() + incoming + membership.learners.len())

@@ -9,6 +9,7 @@ mod consensus;
 mod entry;
 mod grant_log;
 mod group;
+mod outcomes;
 mod state;
 mod term_table;
 
@@ -20,5 +21,6 @@ pub use consensus::{
 pub use entry::{Entry, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
+pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};
 pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

@@ -44,6 +44,7 @@ mod status;
 mod steps;
 mod subscribing;
 mod surveying;
+mod tasking;
 mod timers;
 mod told;
 mod transfer;
@@ -58,7 +59,8 @@ pub use driftmesh_txn::{Cause, Other, TaskKind};
 pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
 pub use message::{
-    Ended, Envelope, FateTold, GroupRecord, Introduction, Message, News, NewsOf, ScanPage, Scanned, Seen, Wish,
+    Ended, Envelope, FateTold, GroupRecord, Introduction, Message, News, NewsOf, ScanPage, Scanned, Seen, TaskAbort,
+    TaskEnd, TaskRequest, Wish,
 };
 pub use metrics::{Metrics, RareEvent};
 pub use operating::{OperatorError, Promoted};
@@ -72,4 +74,8 @@ pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};
 pub use surveying::{AdoptedGrant, Held, Standing};
+pub use tasking::{
+    NotSubmitted, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskRun, TaskStep,
+    TaskTo,
+};
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

@@ -245,6 +245,7 @@ impl Peer {
         self.forget_home(&peer);
         self.outbox.forget(peer);
         self.stop_feeding_to(peer);
+        self.tasks_lose(peer);
         for id in self.followed.keys().copied().collect::<Vec<_>>() {
             self.with_group(id, |group, now| group.member_is_gone(now, gone));
         }

@@ -1,12 +1,14 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
+use crate::steps::Receipt;
 use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
-    Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, TxnTimestamp, Value,
+    Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, Term, Timestamp,
+    TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Body, GrantLog, GroupMessage, TermTable};
+use driftmesh_object_store::{Body, GrantLog, GroupMessage, Outcomes, TermTable};
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +27,9 @@ impl Envelope {
     #[must_use]
     pub fn about_bytes(&self) -> usize {
         const SMALL: usize = 192;
+        if let Message::Submit { request, .. } = &self.message {
+            return SMALL + request.body.len() + 32 * request.touches.len();
+        }
         if let Message::Feed { news, .. } = &self.message {
             return SMALL + news.iter().map(News::about_bytes).sum::<usize>();
         }
@@ -222,6 +227,9 @@ pub struct Grant {
     pub epoch: Epoch,
     /// Its versions, oldest first.
     pub versions: Vec<GrantedVersion>,
+    /// What became of tasks whose anchor it is (R21).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Box<Outcomes>>,
     /// Snapshots below this cannot be answered (R17).
     pub low_water: Timestamp,
     /// The sender answered nothing above this (R16).
@@ -334,6 +342,158 @@ pub enum NewsOf {
     Moved(Option<Record>),
     /// There is no room for it (R24): nothing more is told of it.
     Refused,
+}
+
+/// A request to run a task.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// Which request it is, and where its outcome is kept (R21).
+    pub id: TaskId,
+    /// The name of its type.
+    pub name: String,
+    /// The version of that type's fields.
+    pub version: u32,
+    /// The encoded task.
+    pub body: Value,
+    /// What it says it touches.
+    pub touches: Vec<ObjectId>,
+    /// How long it may take from now on.
+    pub deadline: Micros,
+}
+
+/// Why a task did not take effect.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TaskAbort {
+    /// It rejected itself.
+    Rejected(String),
+    /// It panicked.
+    Panicked(String),
+    /// It met an error that a retry would not mend.
+    Failed(String),
+    /// Its answer weighs so many bytes, which is too much.
+    AnswerTooLarge(u64),
+    /// It could not commit in its time.
+    Deadline,
+    /// The peer does not know tasks of this name.
+    Unregistered,
+    /// The peer knows another version of them.
+    OtherVersion {
+        /// The version that it knows.
+        there: u32,
+    },
+    /// The peer cannot decode it.
+    Undecodable(String),
+    /// There is no such anchor.
+    NoAnchor,
+    /// The peer is leaving.
+    Leaving,
+    /// The peer's clock is wrong.
+    ClockOff {
+        /// How far it is ahead, ms; negative when it is behind.
+        ahead_ms: i64,
+    },
+    /// It was issued too far ahead of the receiver's wall clock (R18).
+    ClockAhead {
+        /// The receiver's wall clock.
+        receiver: Micros,
+    },
+}
+
+/// How a task ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TaskEnd {
+    /// It took effect.
+    Done {
+        /// Its encoded answer.
+        answer: Value,
+        /// Where its commit stands; of an earlier copy, where its anchor stood when it was asked.
+        receipt: Receipt,
+        /// Whether an earlier copy of the request did it.
+        earlier: bool,
+    },
+    /// It did not take effect.
+    Aborted {
+        /// Why.
+        why: TaskAbort,
+        /// Where that is journalled, if it is: then no copy of it ever takes effect.
+        kept: Option<Receipt>,
+    },
+    /// Outcomes as old as this task are not kept any more.
+    Forgotten,
+    /// Too many tasks are under way there. It did not run.
+    Busy {
+        /// When to try again.
+        retry_after: Micros,
+    },
+}
+
+impl TaskEnd {
+    pub(crate) const fn aborted(why: TaskAbort) -> Self {
+        Self::Aborted { why, kept: None }
+    }
+
+    /// Where the outcome is journalled, if it is.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<&Receipt> {
+        match self {
+            Self::Done { receipt, .. } => Some(receipt),
+            Self::Aborted { kept, .. } => kept.as_ref(),
+            Self::Forgotten | Self::Busy { .. } => None,
+        }
+    }
+
+    /// Whether it holds for all copies of the request.
+    #[must_use]
+    pub(crate) const fn is_decided(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Forgotten => true,
+            Self::Aborted { kept, .. } => kept.is_some(),
+            Self::Busy { .. } => false,
+        }
+    }
+
+    /// Whether another peer might run the task.
+    pub(crate) const fn is_for_others(&self) -> bool {
+        match self {
+            Self::Aborted { why, kept: None } => match why {
+                TaskAbort::Unregistered
+                | TaskAbort::OtherVersion { .. }
+                | TaskAbort::Undecodable(_)
+                | TaskAbort::ClockOff { .. }
+                | TaskAbort::Leaving => true,
+                TaskAbort::Rejected(_)
+                | TaskAbort::Panicked(_)
+                | TaskAbort::Failed(_)
+                | TaskAbort::AnswerTooLarge(_)
+                | TaskAbort::Deadline
+                | TaskAbort::NoAnchor
+                | TaskAbort::ClockAhead { .. } => false,
+            },
+            Self::Aborted { kept: Some(_), .. } | Self::Done { .. } | Self::Forgotten | Self::Busy { .. } => false,
+        }
+    }
+
+    /// How long the answer or the reason is, bytes.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Done { answer, .. } => answer.len(),
+            Self::Aborted { why, .. } => match why {
+                TaskAbort::Rejected(text)
+                | TaskAbort::Panicked(text)
+                | TaskAbort::Failed(text)
+                | TaskAbort::Undecodable(text) => text.len(),
+                TaskAbort::AnswerTooLarge(_)
+                | TaskAbort::Deadline
+                | TaskAbort::Unregistered
+                | TaskAbort::OtherVersion { .. }
+                | TaskAbort::NoAnchor
+                | TaskAbort::Leaving
+                | TaskAbort::ClockOff { .. }
+                | TaskAbort::ClockAhead { .. } => 0,
+            },
+            Self::Forgotten | Self::Busy { .. } => 0,
+        }
+    }
 }
 
 /// All that a peer says to another.
@@ -536,6 +696,22 @@ pub enum Message {
         generation: Generation,
         /// One for each.
         answers: Vec<GrantAnswer>,
+    },
+    /// Asks the receiver to run a task.
+    Submit {
+        /// Comes back with the answer; the same for each copy of the request that one caller's peer sends.
+        ask: u64,
+        /// The task.
+        request: Box<TaskRequest>,
+    },
+    /// Says how a task ended.
+    TaskEnded {
+        /// The question.
+        ask: u64,
+        /// The task.
+        task: TaskId,
+        /// How.
+        end: Box<TaskEnd>,
     },
     /// A request named a time too far ahead (R18).
     ClockAhead {

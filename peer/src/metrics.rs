@@ -102,11 +102,15 @@ pub enum RareEvent {
     WatchSearched,
     /// An old copy of a peer's memory was refused.
     OldCopyRefused,
+    /// A task was sent again, because nothing was heard of it or its peer had gone.
+    TaskSentAgain,
+    /// A task had ended before, and its anchor said how.
+    TaskMetAgain,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 50] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -155,6 +159,8 @@ impl RareEvent {
         Self::VersionsPassedOver,
         Self::WatchSearched,
         Self::OldCopyRefused,
+        Self::TaskSentAgain,
+        Self::TaskMetAgain,
     ];
 }
 
@@ -209,6 +215,12 @@ pub struct Metrics {
     pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).
     pub held_commits: u64,
+    /// Tasks that other peers sent here and that were taken.
+    pub tasks_for_others: u64,
+    /// Tasks that other peers sent here and that there was no room for.
+    pub tasks_refused: u64,
+    /// Tasks that their anchors did not remember any more, so that they were not run.
+    pub tasks_forgotten: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
     /// How often each rare event happened.

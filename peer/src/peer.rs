@@ -22,6 +22,7 @@ use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
 use crate::surveying::Surveys;
+use crate::tasking::{TaskRun, Tasks};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
 use crate::watching::Watching;
@@ -45,6 +46,8 @@ pub struct Commands {
     pub wakes: Vec<TxnId>,
     /// Questions to the routing of the mesh; who is found and admitted appears by `joined`.
     pub seeks: Vec<Seek>,
+    /// Tasks of other peers to be run here.
+    pub tasks: Vec<TaskRun>,
 }
 
 /// A recent commit, remembered so that a conflict can name it.
@@ -113,6 +116,7 @@ pub struct Peer {
     pub(crate) fates: Fates,
     pub(crate) told: Told,
     pub(crate) surveys: Surveys,
+    pub(crate) tasks: Tasks,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
@@ -213,6 +217,7 @@ impl Peer {
             fates: Fates::default(),
             told: Told::default(),
             surveys: Surveys::default(),
+            tasks: Tasks::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
             window_waits: BTreeMap::new(),
@@ -264,7 +269,7 @@ impl Peer {
     /// versions lie before every snapshot, so nobody comes too early for them.
     pub(crate) fn create_directory(&mut self) {
         let commit = Timestamp::ZERO.next();
-        self.journal(Entry::Commit { commit, writes: crate::session::genesis() });
+        self.journal(Entry::Commit { commit, writes: crate::session::genesis(), outcome: None });
         for bucket in crate::session::NameBucket::of_genesis() {
             self.publish(bucket);
         }
@@ -281,7 +286,7 @@ impl Peer {
         }
         let commit = self.clock.tick(now.wall);
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
-        self.journal(Entry::Commit { commit, writes });
+        self.journal(Entry::Commit { commit, writes, outcome: None });
         objects.into_iter().for_each(|object| self.publish(object));
         true
     }
@@ -373,6 +378,8 @@ impl Peer {
             Message::GrantAnswers { from: sender, to, generation, answers } => {
                 self.grants_answered(sender, (to, generation), answers);
             }
+            Message::Submit { ask, request } => self.task_asked(from, ask, *request),
+            Message::TaskEnded { ask, task, end } => self.task_told(from, ask, task, *end),
             Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
             Message::ScanPage(page) => self.scan_answered(from, page),
@@ -427,6 +434,7 @@ impl Peer {
             && self.outbox.is_empty()
             && self.wakes.is_empty()
             && self.seeks.is_empty()
+            && self.tasks.starts.is_empty()
             && self.dirty.is_empty();
         !quiet || self.own_group_has_to_say()
     }
@@ -442,7 +450,12 @@ impl Peer {
             // R9: it does not count any more, and who has not heard of that must not be misled.
             sends.clear();
         }
-        Commands { sends, wakes: std::mem::take(&mut self.wakes), seeks: std::mem::take(&mut self.seeks) }
+        Commands {
+            sends,
+            wakes: std::mem::take(&mut self.wakes),
+            seeks: std::mem::take(&mut self.seeks),
+            tasks: std::mem::take(&mut self.tasks.starts),
+        }
     }
 
     /// What this peer says to itself, because it leads more than one group, passes the same barrier and no network.
@@ -565,6 +578,7 @@ impl Peer {
             && self.publisher.is_idle()
             && self.republish.is_idle()
             && self.txns.is_empty()
+            && self.tasks.is_idle()
     }
 }
 

@@ -77,6 +77,8 @@ pub enum Sabotage {
     OneOwner,
     /// R20: a repeated grant is adopted again.
     Once,
+    /// R21: an anchor is not asked whether a task has ended before.
+    Tasks,
     /// R23: a fresh peer that answers a ballot forgets what it promised and accepted before.
     OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
@@ -89,7 +91,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -126,6 +128,7 @@ impl Sabotage {
         Self::ClockWatch,
         Self::OneOwner,
         Self::Once,
+        Self::Tasks,
         Self::OneGenesis,
         Self::Names,
         Self::Bounds,
@@ -159,6 +162,7 @@ impl Sabotage {
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
+            Self::Tasks => "R21",
             Self::OneGenesis | Self::Names => "R23",
             Self::Bounds => "R24",
             Self::Wire => "R25",

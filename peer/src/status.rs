@@ -73,6 +73,10 @@ pub struct Status {
     pub fetching: usize,
     /// Transactions and snapshots open.
     pub transactions: usize,
+    /// Tasks submitted here that are under way elsewhere.
+    pub tasks_submitted: usize,
+    /// Tasks of other peers that run here.
+    pub tasks_running: usize,
     /// The journal's last position.
     pub journal_tail: u64,
     /// Positions that are not stable yet.
@@ -156,6 +160,8 @@ impl Peer {
             in_transit: self.group.in_transit_count(),
             fetching: self.fetches.len(),
             transactions: self.txns.len(),
+            tasks_submitted: self.tasks.counts().0,
+            tasks_running: self.tasks.counts().1,
             journal_tail: self.group.tail().as_u64(),
             journal_lag: self.group.tail().as_u64() - self.group.watermark().as_u64(),
             version_bytes: self.group.superseded_cost(),

@@ -8,7 +8,7 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value};
-use driftmesh_object_store::{Entry, ReadAt, Write};
+use driftmesh_object_store::{Entry, ReadAt, TaskOutcome, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -42,6 +42,14 @@ pub struct TxnWrites {
     /// Which of these objects the transaction creates, in the order of their ids. The ids were drawn from this peer,
     /// and nobody else knows them.
     pub created: Vec<ObjectId>,
+    /// What becomes of a task with this commit. Its anchor is locked by the transaction (R21).
+    pub outcome: Option<Box<TaskOutcome>>,
+}
+
+impl TxnWrites {
+    const fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.outcome.is_none()
+    }
 }
 
 /// What a read gave.
@@ -531,7 +539,7 @@ impl Peer {
             Err(StepError::Failed(_)) if self.broken(Sabotage::CommitPoint) => {}
             entered => entered?,
         }
-        if !txn_writes.writes.is_empty() {
+        if !txn_writes.is_empty() {
             if self.group.is_retired() {
                 return Err(StepError::Leaving);
             }
@@ -545,7 +553,7 @@ impl Peer {
                 return Ok(None);
             }
         }
-        if txn_writes.writes.is_empty() && !self.may_stand_together(id) {
+        if txn_writes.is_empty() && !self.may_stand_together(id) {
             return Ok(None);
         }
         self.commit_now(id, std::mem::take(txn_writes)).map(Some)
@@ -609,10 +617,17 @@ impl Peer {
     }
 
     fn commit_now(&mut self, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
-        let TxnWrites { writes, created } = txn_writes;
+        let wrote = !txn_writes.is_empty();
+        let TxnWrites { writes, created, outcome } = txn_writes;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
-        if txn.read_only && !writes.is_empty() {
+        if txn.read_only && wrote {
             return Err(StepError::ReadOnly);
+        }
+        // R21: the anchor is owned here and nobody else's until this has committed.
+        if let Some(anchor) = outcome.as_ref().map(|outcome| outcome.anchor())
+            && txn.intents.get(&anchor) != Some(&Intent::Checked)
+        {
+            return Err(StepError::NotIntended(anchor));
         }
         // R5: everything written is locked here, and so belongs to the one group that this peer leads.
         let uncovered = |write: &&Write| {
@@ -623,8 +638,7 @@ impl Peer {
         {
             return Err(StepError::NotIntended(write.object));
         }
-        let wrote = !writes.is_empty();
-        let commit = if wrote { self.journal_commit(writes, &created) } else { txn.snapshot };
+        let commit = if wrote { self.journal_commit(writes, &created, outcome) } else { txn.snapshot };
         let journal_tail = self.group.tail();
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
@@ -657,7 +671,12 @@ impl Peer {
         self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind });
     }
 
-    fn journal_commit(&mut self, writes: Vec<Write>, created: &[ObjectId]) -> Timestamp {
+    fn journal_commit(
+        &mut self,
+        writes: Vec<Write>,
+        created: &[ObjectId],
+        outcome: Option<Box<TaskOutcome>>,
+    ) -> Timestamp {
         let commit = self.clock.tick(self.now.wall);
         let written = writes.len();
         if self.members.is_empty() && self.txns.len() == 1 {
@@ -665,7 +684,7 @@ impl Peer {
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
         self.tell_written(&writes, created);
-        self.journal(Entry::Commit { commit, writes });
+        self.journal(Entry::Commit { commit, writes, outcome });
         for object in created {
             self.publish(*object);
         }

@@ -9,7 +9,7 @@ use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
-use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Version};
+use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Outcomes, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 
 /// A grant that is not answered is sent again after this.
@@ -117,9 +117,11 @@ impl Peer {
             object: transit.object,
             epoch: transit.epoch,
             versions: transit.chain.versions().map(&mut granted).collect(),
+            outcomes: transit.outcomes.clone(),
             low_water: transit.chain.low_water(),
             floor: transit.floor,
         };
+        bytes += grant.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
         // R6: leaves when it is stable that the object has left, and what `unsettled_from` says: the receiver forgets by it
         // what it refused.
         let (tail, generation) = (group.tail(), group.generation());
@@ -257,6 +259,7 @@ impl Peer {
         let in_range = grant.floor < Timestamp::SOUND_MAX && grant.epoch.as_u64() < u64::MAX / 2;
         let sound = in_range
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
+            && grant.outcomes.as_deref().is_none_or(Outcomes::are_sound)
             && Chain::from_versions(versions.clone(), grant.low_water)
                 .is_some_and(|chain| chain.newest().commit <= grant.floor || self.broken(Sabotage::SnapshotClock));
         if self.draining || !sound || self.rarely(RareBranch::RefuseGrant) {
@@ -304,6 +307,7 @@ impl Peer {
             number: grant.number,
             unsettled_from: grant.unsettled_from,
             versions,
+            outcomes: grant.outcomes.clone(),
             low_water: grant.low_water,
             floor: grant.floor,
         });

@@ -3,9 +3,13 @@
 mod harness;
 
 use driftmesh_directory::{Holds, Record};
-use driftmesh_model::{Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp, Value, codec};
+use driftmesh_model::{
+    Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Timestamp, TxnTimestamp, Value, codec, limits,
+};
 use driftmesh_object_store::Entry;
-use driftmesh_peer::{Envelope, Message, Peer, Seen, Status};
+use driftmesh_peer::{
+    Envelope, Message, Peer, Seen, Status, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskEnd, TaskRequest,
+};
 use harness::wire::{
     self, Wire, WireAnswer, WireGrant, WireLocate, WireLocated, WireOwn, WirePage, WireQueued, WireRead, WireReply,
     WireScanned, WireValue, WireVersion,
@@ -120,7 +124,22 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
     ]
     .iter()
     .map(Wire::message)
+    .chain(of_tasks(mesh, object))
     .collect()
+}
+
+/// The same of tasks.
+fn of_tasks(mesh: &Mesh, object: ObjectId) -> [Message; 2] {
+    let request = task_request(object, mesh.now(1).wall, 1);
+    let task = request.id;
+    let end = TaskEnd::Forgotten;
+    [Message::Submit { ask: 1, request: Box::new(request) }, Message::TaskEnded { ask: 1, task, end: Box::new(end) }]
+}
+
+fn task_request(anchor: ObjectId, issued: Micros, number: u64) -> TaskRequest {
+    let id = TaskId { anchor, key: TaskKey { issued, number } };
+    let (name, body) = ("task".to_owned(), small(1));
+    TaskRequest { id, name, version: 1, body, touches: vec![anchor], deadline: Micros::from_millis(1_000) }
 }
 
 #[test]
@@ -479,11 +498,60 @@ fn a_message_of_nothing_is_a_message() {
 #[test]
 fn a_value_over_the_limit_does_not_decode() {
     let mesh = small_mesh();
-    let huge = Value::from_slice(&vec![0; driftmesh_model::limits::OBJECT_BYTES_MAX + 1]);
+    let huge = Value::from_slice(&vec![0; limits::OBJECT_BYTES_MAX + 1]);
     let mut forged = grant(&mesh, NOWHERE, 1);
     forged.versions[0].value = WireValue::Whole(huge);
     let bytes = codec::encode(&Wire::grant(forged)).unwrap();
     assert!(codec::decode::<Message>(&bytes).is_err());
+}
+
+#[test]
+fn a_flood_of_tasks_is_refused_early_and_leaves_room_for_others() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    let submit = |from: usize, ask: u64| {
+        let request = task_request(object, mesh.now(from).wall, ask);
+        mesh.forge(from, 0, Message::Submit { ask, request: Box::new(request) });
+    };
+    let of_one = TASKS_RUNNING_PER_PEER_MAX as u64;
+    (1..=of_one + 10).for_each(|ask| submit(1, ask));
+    // The same number again is the same task.
+    (1..=of_one).for_each(|ask| submit(1, ask));
+    assert_eq!((mesh.take_tasks(0).len(), mesh.metrics(0).tasks_refused), (TASKS_RUNNING_PER_PEER_MAX, 10));
+    submit(2, 1);
+    assert_eq!(mesh.take_tasks(0).len(), 1);
+    assert!(mesh.status(0).tasks_running < TASKS_RUNNING_MAX);
+    let is_busy = |flight: &Flight| match flight.message() {
+        Message::TaskEnded { end, .. } => matches!(**end, TaskEnd::Busy { .. }),
+        _ => false,
+    };
+    assert_eq!(mesh.sent(is_busy).len(), 10);
+    a_normal_transaction_works(&mesh);
+}
+
+#[test]
+fn tasks_beyond_the_limits_or_from_the_future_are_not_run() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    let wall = mesh.now(1).wall;
+    let plain = || task_request(object, wall, 1);
+    let too_large = [
+        TaskRequest { name: "x".repeat(limits::TASK_KIND_BYTES_MAX + 1), ..plain() },
+        TaskRequest { body: Value::from_slice(&vec![0; limits::TASK_BYTES_MAX + 1]), ..plain() },
+        TaskRequest { touches: vec![object; limits::TASK_TOUCHES_MAX + 1], ..plain() },
+        TaskRequest { deadline: Micros(0), ..plain() },
+    ];
+    let before = malformed(&mesh, 0);
+    for request in too_large {
+        mesh.forge(1, 0, Message::Submit { ask: 1, request: Box::new(request) });
+    }
+    assert_eq!(malformed(&mesh, 0), before + 4);
+    let ahead = task_request(object, wall.plus(Micros::from_millis(600)), 1);
+    mesh.forge(1, 0, Message::Submit { ask: 1, request: Box::new(ahead) });
+    assert!(mesh.take_tasks(0).is_empty());
+    let told = mesh.sent(|flight| matches!(flight.message(), Message::TaskEnded { .. }));
+    assert_eq!(told.len(), 1, "the one with the clock that is wrong");
+    a_normal_transaction_works(&mesh);
 }
 
 // Random input.
@@ -500,7 +568,7 @@ struct Picks {
 }
 
 fn picks() -> impl Strategy<Value = Picks> {
-    (0..4_usize, (0..4_usize, 0..4_usize), 0..7_usize, 0..8_usize, 0..15_usize, 0..6_usize).prop_map(
+    (0..4_usize, (0..4_usize, 0..4_usize), 0..7_usize, 0..8_usize, 0..17_usize, 0..6_usize).prop_map(
         |(object, group, time, number, variant, flavour)| Picks { object, group, time, number, variant, flavour },
     )
 }
@@ -541,6 +609,19 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
     };
     // A floor at the end of time has a test of its own.
     let floor = if picks.flavour.is_multiple_of(2) { near(500) } else { near(3_600_000_000) };
+    if picks.variant >= 15 {
+        let request = task_request(object, Micros(if picks.flavour == 1 { number } else { wall.0 }), number);
+        let deadline = Micros(number);
+        let name = "x".repeat(20 * picks.flavour);
+        let touches = vec![object; 80 * picks.flavour];
+        let task = request.id;
+        let request = TaskRequest { deadline, name, touches, ..request };
+        return if picks.variant == 15 {
+            Message::Submit { ask: number, request: Box::new(request) }
+        } else {
+            Message::TaskEnded { ask: number, task, end: Box::new(TaskEnd::Busy { retry_after: Micros(number) }) }
+        };
+    }
     let wire = match picks.variant {
         0 => Wire::Heartbeat {
             wall: Micros(number),
@@ -677,7 +758,7 @@ proptest! {
 
     #[test]
     fn no_mutated_message_panics_a_peer(
-        seed in prop::collection::vec((0..17_usize, 0..2_000_usize, any::<u8>(), 0..4_usize), 1..30),
+        seed in prop::collection::vec((0..21_usize, 0..2_000_usize, any::<u8>(), 0..4_usize), 1..30),
     ) {
         let (mesh, pool) = busy_mesh();
         let samples: Vec<Vec<u8>> = one_of_each(&mesh, pool.objects[2])

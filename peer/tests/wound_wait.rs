@@ -185,7 +185,7 @@ fn commit_is_one_step_one_entry_and_past_it_nothing_wounds() {
     let committed = mesh.commit(young, &uncovered[..2]).unwrap();
     let journal = mesh.journal(0);
     assert_eq!(journal.len(), entries + 1);
-    let Some(Entry::Commit { commit, writes }) = journal.last() else { panic!("no commit in the journal") };
+    let Some(Entry::Commit { commit, writes, .. }) = journal.last() else { panic!("no commit in the journal") };
     assert_eq!(*commit, committed.receipt.commit);
     assert_eq!(writes.iter().map(|write| write.object).collect::<Vec<_>>(), objects[..2]);
     assert_eq!(mesh.tail(0), committed.receipt.lsn);

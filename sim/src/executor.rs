@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A future that runs in a simulated world.
+pub type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Ready = Arc<Mutex<VecDeque<usize>>>;
 
 struct JobWaker {

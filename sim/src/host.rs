@@ -1,10 +1,11 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
 
+use crate::executor::Job;
 use crate::requests::{Request, Requests};
 use crate::wall_clock::WallClock;
 use driftmesh_model::{Now, PeerId, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Peer, Receipt};
+use driftmesh_peer::{Commands, Peer, Receipt, TaskRun};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +64,12 @@ struct Inner {
     /// The peer's number in its world.
     index: usize,
     requests: Requests,
+    /// What runs tasks of other peers here.
+    runner: Mutex<Option<TaskRunner>>,
 }
+
+/// Makes the job that runs a task of another peer, or nothing if there is nobody to run it.
+type TaskRunner = Arc<dyn Fn(SimHost, TaskRun) -> Option<Job> + Send + Sync>;
 
 /// One simulated peer's host. Clones share the peer.
 #[derive(Clone)]
@@ -90,12 +96,24 @@ impl SimHost {
         let Place { index, clock, requests, wall_clock } = place;
         let peer = make(wall_clock.now(&clock));
         let core = Core { peer, wakers: Wakers::default(), commands: Vec::new(), steps: 0 };
-        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_clock, index, requests }) }
+        let runner = Mutex::new(None);
+        Self { inner: Arc::new(Inner { core: Mutex::new(core), clock, wall_clock, index, requests, runner }) }
     }
 
     /// Runs a future at this peer. It is polled in the world's order, and not while the peer stands still.
     pub fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         self.inner.requests.add(Request::Spawn(Some(self.inner.index), Box::pin(job)));
+    }
+
+    /// From now on tasks of other peers are run here by what this makes.
+    pub fn run_tasks_by(&self, runner: impl Fn(Self, TaskRun) -> Option<Job> + Send + Sync + 'static) {
+        *self.inner.runner.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(runner));
+    }
+
+    /// The job that runs a task of another peer.
+    pub(crate) fn job_of(&self, run: TaskRun) -> Option<Job> {
+        let runner = self.inner.runner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        runner?(self.clone(), run)
     }
 
     /// Sleeps for so many microseconds of virtual time. Cancel safe.

@@ -47,6 +47,7 @@ mod watchers;
 mod workloads;
 mod world;
 
+pub use executor::Job;
 pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
 pub use options::{Aim, DUMP_PEERS_MIN, Options, Overrides};

@@ -9,6 +9,7 @@ use crate::host::{Clock, Place, SimHost};
 use crate::options::Options;
 use crate::requests::Requests;
 use crate::wall_clock::WallClock;
+use crate::workloads;
 use crate::world::{Event, SimPeer, Simulation};
 use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
@@ -61,7 +62,9 @@ impl MadeAt {
     fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
         let Self { index, clock, requests } = self;
         let place = Place { index, clock, requests, wall_clock };
-        SimHost::new(place, |now| Peer::new(config, now))
+        let host = SimHost::new(place, |now| Peer::new(config, now));
+        workloads::runs_tasks(&host);
+        host
     }
 
     /// A peer that knows already what it knows.

@@ -4,6 +4,7 @@
 //! What notices are histories, journals, answers and final states, never a check beside the switch. It refuses to count
 //! a seed that is wrong without the switch too, and a core that trips over its own feet.
 
+use crate::workloads::Workload;
 use crate::{Aim, Options, Overrides, run_founding_seed, run_seed};
 use driftmesh_peer::Sabotage;
 use serde::Serialize;
@@ -58,11 +59,7 @@ pub const RULES: [Rule; 26] = [
     rule("R18", "clock guard: a wrong clock carries nobody along"),
     rule("R19", "one owner: or in transit, and none"),
     rule("R20", "once: no grant is adopted twice"),
-    Rule {
-        name: "R21",
-        says: "exactly once: a task's outcome is written with its effects",
-        built: Built::NotYet("there are no tasks yet"),
-    },
+    rule("R21", "exactly once: a task's outcome is written with its effects"),
     rule("R22", "fate: told lost if and only if lost"),
     rule("R23", "names: bound to at most one live object"),
     rule("R24", "bounded: every queue and cache has a bound"),
@@ -141,6 +138,7 @@ fn may_show(sabotage: Sabotage, options: &Options) -> bool {
         (Sabotage::Window, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::CloseWindow, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::Promises, elects),
+        (Sabotage::Tasks, options.workloads.has(Workload::Tasks)),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)
 }

@@ -522,6 +522,11 @@ impl Simulation {
                 let after = self.rng.u64(1_000..1_000_000);
                 self.schedule(self.now_us() + after, Event::Sought(index, seek));
             }
+            for run in commands.tasks {
+                if let Some(job) = self.peers[index].host.job_of(run) {
+                    self.executor.spawn_boxed(Some(index), job);
+                }
+            }
         }
         self.watch_journals(index);
         self.set_timer(index);

@@ -66,6 +66,7 @@ sabotages! {
     clock_watch: ClockWatch,
     one_owner: OneOwner,
     once: Once,
+    tasks: Tasks,
     one_genesis: OneGenesis,
     names: Names,
     bounds: Bounds,

@@ -9,7 +9,7 @@ use crate::protocol::Answer;
 use crate::records::{Commit, Said, TradeAnswer, TradeOrder};
 use crate::trade::{Trade, Traded};
 use crate::world::mark;
-use driftmesh::{Done, Error, Mesh, ObjectId, Outcome, Ref, Task};
+use driftmesh::{Done, Error, Mesh, ObjectId, Outcome, Ref, Transactions};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -74,7 +74,7 @@ async fn run_all(shared: Arc<Shared>, mut orders: UnboundedReceiver<TradeOrder>)
 }
 
 impl Shared {
-    async fn run(self: &Arc<Self>, task: &Task, order: TradeOrder) {
+    async fn run(self: &Arc<Self>, task: &Transactions, order: TradeOrder) {
         let Some(trade) = self.trade(&order) else {
             return self.fail(&order, "the order names a player whom the world does not have".to_owned(), true);
         };

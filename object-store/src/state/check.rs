@@ -3,7 +3,8 @@
 //! It refuses to judge who wrote an entry and whether it was wise: it is enough that `apply` is sound with it.
 
 use super::State;
-use crate::{Chain, Entry, GrantSeen, Write};
+use crate::{Chain, Entry, GrantSeen, Outcomes, TaskOutcome, Write};
+use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
 
 /// Epochs and other counters beyond are no sound peer's: they could stop climbing.
@@ -50,6 +51,9 @@ pub enum BadEntry {
     /// The versions are not in order, or above the floor, or below the low-water mark.
     #[error("the versions of object {0} are not in order")]
     Versions(ObjectId),
+    /// Outcomes of tasks are kept by owned objects, within bounds (R21).
+    #[error("object {0} cannot keep such outcomes of tasks")]
+    Outcomes(ObjectId),
     /// A floor lies at or above all versions of its object (R16).
     #[error("the floor of object {0} lies below its newest version")]
     Floor(ObjectId),
@@ -70,7 +74,10 @@ impl State {
         ensure(entry.highest_timestamp() < Timestamp::SOUND_MAX, BadEntry::Timestamp(entry.highest_timestamp()))?;
         match entry {
             Entry::TermStart { term } => ensure(*term > self.term(), BadEntry::TermNotAbove(*term)),
-            Entry::Commit { commit, writes } => self.check_commit(*commit, writes),
+            Entry::Commit { commit, writes, outcome } => {
+                self.check_commit(*commit, writes)?;
+                outcome.as_ref().map_or(Ok(()), |outcome| self.check_outcome(outcome, writes))
+            }
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
                 // A group that was founded anew leaves out the epochs of its former generations (R2).
@@ -79,12 +86,13 @@ impl State {
                 ensure(self.next_grant(*to) == Some(*number), BadEntry::GrantNumber(*to, *number))?;
                 ensure(*floor >= stored.chain.newest().commit, BadEntry::Floor(*object))
             }
-            Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from } => {
+            Entry::TransferIn { object, epoch, from, number, versions, outcomes, low_water, floor, unsettled_from } => {
                 ensure(!self.retired, BadEntry::Retired)?;
                 self.check_answer(*from, *number, *unsettled_from)?;
                 ensure(self.owned(*object).is_none(), BadEntry::OwnedAlready(*object))?;
                 ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
                 ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
+                ensure(outcomes.as_deref().is_none_or(Outcomes::are_sound), BadEntry::Outcomes(*object))?;
                 ensure(*floor >= entry.newest_commit(), BadEntry::Floor(*object))
             }
             Entry::Handed { to, number } => {
@@ -109,6 +117,14 @@ impl State {
         }
         let in_transit = |write: &&Write| self.owned(write.object).is_none() && self.in_transit(write.object).is_some();
         writes.iter().find(in_transit).map_or(Ok(()), |write| Err(BadEntry::InTransit(write.object)))
+    }
+
+    fn check_outcome(&self, outcome: &TaskOutcome, writes: &[Write]) -> Result<(), BadEntry> {
+        let anchor = outcome.anchor();
+        let is_here = self.owned(anchor).is_some() || writes.iter().any(|write| write.object == anchor);
+        let in_range = outcome.task.key.issued < Timestamp::SOUND_MAX.wall();
+        let is_sound = is_here && in_range && outcome.answer.len() <= TASK_ANSWER_BYTES_MAX;
+        ensure(is_sound, BadEntry::Outcomes(anchor))
     }
 
     fn check_answer(&self, from: GroupId, number: u64, unsettled_from: u64) -> Result<(), BadEntry> {

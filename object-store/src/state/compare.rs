@@ -4,7 +4,8 @@
 //! counters of moves.
 
 use super::{InTransit, State};
-use crate::{Chain, GrantLog};
+use crate::{Chain, GrantLog, Outcomes};
+use driftmesh_model::ObjectId;
 use std::fmt::Debug;
 
 impl State {
@@ -32,6 +33,7 @@ impl State {
             let what = format!("epoch and last change of object {object}");
             same(&what, &(stored.epoch, stored.changed), &(theirs.epoch, theirs.changed))?;
             same_chain(&format!("object {object}"), &stored.chain, &theirs.chain)?;
+            same_outcomes(object, stored.outcomes.as_deref(), theirs.outcomes.as_deref())?;
         }
         Ok(())
     }
@@ -45,9 +47,14 @@ impl State {
             same(&what, &fields(ours), &fields(theirs))?;
             same(&what, &self.transit_index.get(&object), &other.transit_index.get(&object))?;
             same_chain(&what, &ours.chain, &theirs.chain)?;
+            same_outcomes(object, ours.outcomes.as_deref(), theirs.outcomes.as_deref())?;
         }
         Ok(())
     }
+}
+
+fn same_outcomes(object: ObjectId, ours: Option<&Outcomes>, theirs: Option<&Outcomes>) -> Result<(), String> {
+    Outcomes::same(ours, theirs).map_err(|text| format!("outcomes at object {object}: {text}"))
 }
 
 /// The same versions, as far as both keep them.

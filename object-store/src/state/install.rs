@@ -6,7 +6,7 @@
 use super::check::NUMBER_MAX;
 use super::slice::{CopiedObject, CopiedTransit, Head, Slice};
 use super::{InTransit, Marks, State, Stored};
-use crate::{Chain, NotClimbing};
+use crate::{Chain, NotClimbing, Outcomes};
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId};
 
 /// A copy that is being taken in.
@@ -55,6 +55,9 @@ pub enum BadSlice {
     /// The versions of an object are not in order, or newer than the copy.
     #[error("the versions of object {0} are wrong")]
     Versions(ObjectId),
+    /// The outcomes of tasks that an object keeps are such as no commits could make.
+    #[error("the outcomes of tasks at object {0} are wrong")]
+    Outcomes(ObjectId),
 }
 
 impl State {
@@ -139,7 +142,7 @@ impl State {
     }
 
     fn install_transit(&mut self, head: &Head, item: CopiedTransit) -> Result<(), BadSlice> {
-        let CopiedTransit { to, number, indexed, object, epoch, changed, versions, low_water, floor } = item;
+        let CopiedTransit { to, number, indexed, object, epoch, changed, versions, outcomes, low_water, floor } = item;
         let was_sent = number > 0 && self.sent.get(&to).is_some_and(|last| number <= *last);
         if !was_sent || self.in_transit.contains_key(&(to, number)) {
             return Err(BadSlice::InTransit(to, number));
@@ -151,12 +154,13 @@ impl State {
         if chain.newest().commit > head.commit || changed > head.lsn {
             return Err(BadSlice::Versions(object));
         }
-        self.insert_transit((to, number), InTransit { object, epoch, changed, chain, floor }, indexed);
+        check_outcomes(object, outcomes.as_deref())?;
+        self.insert_transit((to, number), InTransit { object, epoch, changed, chain, outcomes, floor }, indexed);
         Ok(())
     }
 
     fn install_object(&mut self, head: &Head, item: CopiedObject) -> Result<(), BadSlice> {
-        let CopiedObject { object, epoch, changed, versions, low_water } = item;
+        let CopiedObject { object, epoch, changed, versions, outcomes, low_water } = item;
         if self.objects.contains(object) {
             return Err(BadSlice::Twice(object));
         }
@@ -164,7 +168,12 @@ impl State {
         if chain.newest().commit > head.commit || changed > head.lsn {
             return Err(BadSlice::Versions(object));
         }
-        self.install(Stored { object, epoch, changed, chain });
+        check_outcomes(object, outcomes.as_deref())?;
+        self.install(Stored { object, epoch, changed, chain, outcomes });
         Ok(())
     }
+}
+
+fn check_outcomes(object: ObjectId, outcomes: Option<&Outcomes>) -> Result<(), BadSlice> {
+    if outcomes.is_none_or(Outcomes::are_sound) { Ok(()) } else { Err(BadSlice::Outcomes(object)) }
 }

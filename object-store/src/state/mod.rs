@@ -22,7 +22,7 @@ pub use check::BadEntry;
 pub use install::BadSlice;
 pub use slice::Slice;
 
-use crate::{Chain, Entry, Fate, GrantLog, TermTable, Version, Write};
+use crate::{Chain, Entry, Fate, GrantLog, Outcomes, TaskOutcome, TermTable, Version, Write};
 use copy::Copying;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
 use install::Installing;
@@ -41,6 +41,8 @@ pub struct Stored {
     pub changed: Lsn,
     /// Its versions.
     pub chain: Chain,
+    /// What became of tasks whose anchor it is (R21). Nearly all objects are nobody's.
+    pub outcomes: Option<Box<Outcomes>>,
 }
 
 /// An object on its way to another group: nobody commits to it (R19).
@@ -54,6 +56,8 @@ pub struct InTransit {
     pub changed: Lsn,
     /// Its versions; snapshots up to the floor may still be answered from them.
     pub chain: Chain,
+    /// What became of tasks whose anchor it is.
+    pub outcomes: Option<Box<Outcomes>>,
     /// The leader's clock when it left (R16).
     pub floor: Timestamp,
 }
@@ -90,6 +94,8 @@ pub struct State {
     prune_below: Timestamp,
     /// What superseded versions may cost together, bytes.
     prune_budget: usize,
+    /// Whether any object ever kept outcomes of tasks here: then pruning looks for old ones.
+    has_outcomes: bool,
     /// The slot that pruning looks at next.
     prune_hand: usize,
     /// How many objects have come and gone, by a part of their id. Each member counts by itself.
@@ -138,6 +144,7 @@ impl State {
             superseded_cost: 0,
             prune_below: Timestamp::ZERO,
             prune_budget: usize::MAX,
+            has_outcomes: false,
             prune_hand: 0,
             moves: vec![0; MOVE_COUNTERS],
             copy: None,
@@ -186,20 +193,38 @@ impl State {
                 self.terms.push(*term, lsn).expect("terms climb");
                 Kept::Nothing
             }
-            Entry::Commit { commit, writes } => self.fold_commit(lsn, *commit, writes, keep),
+            Entry::Commit { commit, writes, outcome } => {
+                let kept = self.fold_commit(lsn, *commit, writes, keep);
+                if let Some(outcome) = outcome {
+                    self.fold_outcome(*commit, outcome);
+                }
+                kept
+            }
             Entry::TransferOut { object, epoch, to, number, floor } => {
                 let stored = self.remove(*object).expect("only what is owned is transferred");
                 let kept = Kept::left(keep, (stored.epoch, stored.changed), self.transit_index.get(object).copied());
                 let (object, epoch, floor) = (*object, *epoch, *floor);
-                let transit = InTransit { object, epoch, changed: lsn, chain: stored.chain, floor };
+                let Stored { chain, outcomes, .. } = stored;
+                let transit = InTransit { object, epoch, changed: lsn, chain, outcomes, floor };
                 self.insert_transit((*to, *number), transit, true);
                 self.sent.insert(*to, *number);
                 kept
             }
-            Entry::TransferIn { object, epoch, from, number, versions, low_water, floor: _, unsettled_from } => {
+            Entry::TransferIn {
+                object,
+                epoch,
+                from,
+                number,
+                versions,
+                outcomes,
+                low_water,
+                floor: _,
+                unsettled_from,
+            } => {
                 let chain = Chain::from_versions(versions.clone(), *low_water)
                     .expect("grants are checked before they are journalled");
-                self.install(Stored { object: *object, epoch: *epoch, changed: lsn, chain });
+                let outcomes = outcomes.clone();
+                self.install(Stored { object: *object, epoch: *epoch, changed: lsn, chain, outcomes });
                 self.fold_answer(*from, *number, false, *unsettled_from)
             }
             Entry::Handed { to, number } => {
@@ -210,9 +235,9 @@ impl State {
             Entry::Refused { from, number, unsettled_from } => self.fold_answer(*from, *number, true, *unsettled_from),
             Entry::TakenBack { to, number } => {
                 let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { return Kept::Nothing };
-                let InTransit { object, epoch, changed, chain, floor } = transit;
+                let InTransit { object, epoch, changed, chain, outcomes, floor } = transit;
                 // R19: one epoch above the refused one.
-                self.install(Stored { object, epoch: epoch.next(), changed: lsn, chain });
+                self.install(Stored { object, epoch: epoch.next(), changed: lsn, chain, outcomes });
                 Kept::taken_back(keep, object, changed, floor, indexed)
             }
             Entry::Window { until } => {
@@ -236,7 +261,7 @@ impl State {
             let version = Version { commit, value: write.value.clone() };
             let Some((slot, stored)) = self.objects.get_mut(write.object) else {
                 let (object, epoch) = (write.object, Epoch::ZERO.next());
-                self.install(Stored { object, epoch, changed: lsn, chain: Chain::new(version) });
+                self.install(Stored { object, epoch, changed: lsn, chain: Chain::new(version), outcomes: None });
                 if keep {
                     kept.note_write(Lsn::ZERO, writes.len());
                 }
@@ -255,6 +280,16 @@ impl State {
             }
         }
         kept
+    }
+
+    /// R21: what became of a task is kept with its anchor.
+    fn fold_outcome(&mut self, commit: Timestamp, outcome: &TaskOutcome) {
+        self.has_outcomes = true;
+        let Some((slot, stored)) = self.objects.get_mut(outcome.anchor()) else { return };
+        if let Some(copy) = &mut self.copy {
+            copy.object_changes(slot, Some(stored));
+        }
+        stored.outcomes.get_or_insert_default().add(outcome.task.key, commit, &outcome.answer);
     }
 
     /// A grant is answered; and its sender has settled those below `unsettled_from`.
@@ -277,6 +312,7 @@ impl State {
 
     fn install(&mut self, stored: Stored) {
         self.count_move(stored.object);
+        self.has_outcomes |= stored.outcomes.is_some();
         self.superseded_cost += stored.chain.superseded_cost();
         let (slot, former) = self.objects.insert(stored);
         if let Some(copy) = &mut self.copy {

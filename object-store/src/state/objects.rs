@@ -130,7 +130,13 @@ mod tests {
 
     fn stored(id: u128, epoch: u64) -> Stored {
         let chain = Chain::new(Version { commit: Timestamp::ZERO, value: None });
-        Stored { object: ObjectId::from_u128(id), epoch: Epoch::from_u64(epoch), changed: Lsn::ZERO, chain }
+        Stored {
+            object: ObjectId::from_u128(id),
+            epoch: Epoch::from_u64(epoch),
+            changed: Lsn::ZERO,
+            chain,
+            outcomes: None,
+        }
     }
 
     #[test]

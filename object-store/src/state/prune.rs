@@ -5,7 +5,8 @@
 
 use super::State;
 use crate::Chain;
-use driftmesh_model::{GroupId, ObjectId, Timestamp};
+use driftmesh_model::limits::OUTCOME_KEEP;
+use driftmesh_model::{GroupId, Micros, ObjectId, Timestamp};
 
 /// Versions pruned at most when an object is looked at or written: a step stays short even for a hot object.
 const PRUNED_PER_LOOK: usize = 16;
@@ -49,15 +50,20 @@ impl State {
     ///
     /// A hand that goes round, rather than a queue of versions: a version costs nothing until it goes.
     pub fn prune(&mut self, steps: usize) {
-        if self.superseded_cost == 0 {
+        if self.superseded_cost == 0 && !self.has_outcomes {
             return;
         }
+        let outcomes_from = Micros(self.stable_marks.commit.wall().0.saturating_sub(OUTCOME_KEEP.0));
         let (horizon, stable) = (self.horizon(), self.stable_marks.commit);
         let slots = self.objects.slots();
         for _ in 0..steps.min(slots) {
             self.prune_hand = (self.prune_hand + 1) % slots;
             let excess = self.superseded_cost.saturating_sub(self.prune_budget);
             let Some(stored) = self.objects.at_mut(self.prune_hand) else { continue };
+            if let Some(outcomes) = &mut stored.outcomes {
+                // R21: those that nobody asks for any more.
+                outcomes.forget_before(outcomes_from);
+            }
             let due = stored.chain.prune(horizon, PRUNED_PER_LOOK);
             let excess = excess.saturating_sub(due);
             let freed = due + stored.chain.prune_excess(excess, stable, PRUNED_PER_LOOK);

@@ -4,7 +4,7 @@
 
 use super::check::NUMBER_MAX;
 use super::{InTransit, Stored};
-use crate::{GrantLog, Version};
+use crate::{GrantLog, Outcomes, Version};
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId, Term, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ pub(super) struct CopiedObject {
     pub(super) epoch: Epoch,
     pub(super) changed: Lsn,
     pub(super) versions: Vec<Version>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outcomes: Option<Box<Outcomes>>,
     pub(super) low_water: Timestamp,
 }
 
@@ -80,6 +82,8 @@ pub(super) struct CopiedTransit {
     pub(super) epoch: Epoch,
     pub(super) changed: Lsn,
     pub(super) versions: Vec<Version>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outcomes: Option<Box<Outcomes>>,
     pub(super) low_water: Timestamp,
     pub(super) floor: Timestamp,
 }
@@ -88,23 +92,25 @@ impl CopiedObject {
     /// R17: old versions beyond what travels with an object stay behind, so that one item is never large.
     pub(super) fn of(stored: &Stored) -> Self {
         let (versions, low_water) = stored.chain.newest_within(CHAIN_TRANSFER_BYTES_MAX);
-        Self { object: stored.object, epoch: stored.epoch, changed: stored.changed, versions, low_water }
+        let Stored { object, epoch, changed, chain: _, ref outcomes } = *stored;
+        Self { object, epoch, changed, versions, outcomes: outcomes.clone(), low_water }
     }
 
     pub(super) fn cost(&self) -> usize {
-        ITEM_OVERHEAD + self.versions.iter().map(Version::cost).sum::<usize>()
+        ITEM_OVERHEAD + self.versions.iter().map(Version::cost).sum::<usize>() + cost_of(self.outcomes.as_deref())
     }
 }
 
 impl CopiedTransit {
     pub(super) fn of(to: GroupId, number: u64, indexed: bool, transit: &InTransit) -> Self {
-        let InTransit { object, epoch, changed, ref chain, floor } = *transit;
+        let InTransit { object, epoch, changed, ref chain, ref outcomes, floor } = *transit;
         let (versions, low_water) = chain.newest_within(CHAIN_TRANSFER_BYTES_MAX);
-        Self { to, number, indexed, object, epoch, changed, versions, low_water, floor }
+        let outcomes = outcomes.clone();
+        Self { to, number, indexed, object, epoch, changed, versions, outcomes, low_water, floor }
     }
 
     pub(super) fn cost(&self) -> usize {
-        ITEM_OVERHEAD + self.versions.iter().map(Version::cost).sum::<usize>()
+        ITEM_OVERHEAD + self.versions.iter().map(Version::cost).sum::<usize>() + cost_of(self.outcomes.as_deref())
     }
 }
 
@@ -143,4 +149,8 @@ impl Slice {
     pub fn as_of(&self) -> Option<Lsn> {
         self.head.map(|head| head.lsn)
     }
+}
+
+fn cost_of(outcomes: Option<&Outcomes>) -> usize {
+    outcomes.map_or(0, Outcomes::cost)
 }

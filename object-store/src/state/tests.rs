@@ -51,7 +51,7 @@ fn group(id: u128) -> GroupId {
 
 fn commit(time: u64, object: ObjectId) -> Entry {
     let writes = vec![Write { object, value: Some(Value::from_slice(&time.to_be_bytes())) }];
-    Entry::Commit { commit: at(time), writes }
+    Entry::Commit { commit: at(time), writes, outcome: None }
 }
 
 #[test]
@@ -79,7 +79,17 @@ fn a_late_answer_to_a_former_grant_does_not_hide_the_present_one() {
     let number = alone.transfer_out(object, first);
     let (epoch, low_water, floor, unsettled_from) = (Epoch::from_u64(3), at(0), at(100), 1);
     let from = first;
-    alone.append(Entry::TransferIn { object, epoch, from, number: 1, versions, low_water, floor, unsettled_from });
+    alone.append(Entry::TransferIn {
+        object,
+        epoch,
+        from,
+        number: 1,
+        versions,
+        outcomes: None,
+        low_water,
+        floor,
+        unsettled_from,
+    });
     alone.transfer_out(object, second);
     alone.append(Entry::Handed { to: first, number });
     assert_eq!(alone.state.in_transit(object).unwrap().0, second);
@@ -195,7 +205,7 @@ fn entries_that_make_no_sense_are_refused() {
     let check = |entry: Entry| alone.state.check(&entry);
     assert_eq!(check(commit(10, one)), Err(BadEntry::CommitNotAbove(at(10))));
     let twice = vec![write(one), write(object(5)), write(one)];
-    assert_eq!(check(Entry::Commit { commit: at(11), writes: twice }), Err(BadEntry::WrittenTwice(one)));
+    assert_eq!(check(Entry::Commit { commit: at(11), writes: twice, outcome: None }), Err(BadEntry::WrittenTwice(one)));
     assert_eq!(check(commit(u64::MAX, one)), Err(BadEntry::Timestamp(Timestamp::MAX)));
     assert_eq!(check(Entry::TermStart { term: Term::from_u64(1) }), Err(BadEntry::TermNotAbove(Term::from_u64(1))));
     let out = |object, epoch, number, floor| {
@@ -220,7 +230,7 @@ fn grants_that_make_no_sense_are_refused() {
     let version = |time| Version { commit: at(time), value: None };
     let grant = |object, number, versions, unsettled_from| {
         let (epoch, low_water, floor) = (Epoch::from_u64(2), at(2), at(20));
-        Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from }
+        Entry::TransferIn { object, epoch, from, number, versions, outcomes: None, low_water, floor, unsettled_from }
     };
     let check = |alone: &Alone, entry| alone.state.check(&entry);
     assert_eq!(check(&alone, grant(object(9), 1, vec![version(5)], 1)), Err(BadEntry::OwnedAlready(object(9))));

@@ -1,10 +1,10 @@
 //! Undoing entries that will never be stable, the newest first: what a deposed leader does (R7, R9).
 //!
 //! It refuses to keep more than an entry itself does not say: versions that an unstable commit superseded stay in their
-//! chains (`prune`), and nothing is kept of what is stable.
+//! chains (`prune`), and nothing is kept of what is stable. Outcomes of tasks that an unstable one displaced stay forgotten.
 
 use super::{GrantKey, InTransit, Marks, State, Stored};
-use crate::{Entry, Write};
+use crate::{Entry, TaskOutcome, Write};
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId, Timestamp};
 
 /// An entry that was applied and may be undone.
@@ -131,13 +131,19 @@ impl State {
             Entry::TermStart { .. } => {
                 self.terms.pop();
             }
-            Entry::Commit { writes, .. } => self.unfold_commit(writes, &kept),
+            Entry::Commit { commit, writes, outcome } => {
+                if let Some(outcome) = outcome {
+                    self.unfold_outcome(*commit, outcome);
+                }
+                self.unfold_commit(writes, &kept);
+            }
             Entry::TransferOut { object, epoch: _, to, number, floor: _ } => {
                 let Some((transit, _)) = self.remove_transit((*to, *number)) else { return };
                 if let Kept::Left(left) = kept {
                     self.index_transit(*object, left.former);
                     let (epoch, changed) = (left.epoch, left.changed);
-                    self.install(Stored { object: *object, epoch, changed, chain: transit.chain });
+                    let InTransit { chain, outcomes, .. } = transit;
+                    self.install(Stored { object: *object, epoch, changed, chain, outcomes });
                 }
                 // Numbers are given one by one.
                 match number.saturating_sub(1) {
@@ -160,12 +166,12 @@ impl State {
             }
             Entry::TakenBack { to, number } => {
                 if let Kept::TakenBack(taken) = kept
-                    && let Some(Stored { epoch, chain, .. }) = self.remove(taken.object)
+                    && let Some(Stored { epoch, chain, outcomes, .. }) = self.remove(taken.object)
                 {
                     let TakenBack { object, changed, floor, indexed } = *taken;
                     self.count_move(object);
                     let epoch = Epoch::from_u64(epoch.as_u64().saturating_sub(1));
-                    let transit = InTransit { object, epoch, changed, chain, floor };
+                    let transit = InTransit { object, epoch, changed, chain, outcomes, floor };
                     self.insert_transit((*to, *number), transit, indexed);
                 }
             }
@@ -193,6 +199,16 @@ impl State {
                 self.remove(write.object);
                 self.count_move(write.object);
             }
+        }
+    }
+
+    fn unfold_outcome(&mut self, commit: Timestamp, outcome: &TaskOutcome) {
+        let Some((slot, stored)) = self.objects.get_mut(outcome.anchor()) else { return };
+        if let Some(copy) = &mut self.copy {
+            copy.object_changes(slot, Some(stored));
+        }
+        if let Some(outcomes) = &mut stored.outcomes {
+            outcomes.undo(outcome.task.key, commit);
         }
     }
 

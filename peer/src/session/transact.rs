@@ -5,7 +5,7 @@ use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
 use crate::steps::{Begin, Committed, StepError};
-use driftmesh_model::Micros;
+use driftmesh_model::{Micros, Timestamp};
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -120,7 +120,23 @@ enum Attempt<T> {
 ///
 /// # Errors
 /// What the closure returned, `Deadline`, or a limit. Nothing took effect then.
-pub async fn transact<H, T, F, Fut>(host: H, options: Options, mut body: F) -> Result<Done<T>>
+pub fn transact<H, T, F, Fut>(host: H, options: Options, body: F) -> impl Future<Output = Result<Done<T>>>
+where
+    H: Host,
+    F: FnMut(Tx<H>) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    // A block that awaits it would hold it twice: futures are moved about by value.
+    transact_aged(host, options, None, body)
+}
+
+/// The same for what was admitted at a time, here or elsewhere (R12); `None` for now.
+pub(super) async fn transact_aged<H, T, F, Fut>(
+    host: H,
+    options: Options,
+    age: Option<Timestamp>,
+    mut body: F,
+) -> Result<Done<T>>
 where
     H: Host,
     F: FnMut(Tx<H>) -> Fut,
@@ -129,7 +145,7 @@ where
     let Options { kind, deadline, isolation, stable } = options;
     // The core forgets a transaction's kind when it commits.
     let stable = stable.then(|| kind.clone());
-    let begin = Begin { kind, deadline, age: None, read_only: false, recent: None };
+    let begin = Begin { kind, deadline, age, read_only: false, recent: None };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
     let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };

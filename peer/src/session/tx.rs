@@ -6,8 +6,10 @@ use super::mutable::Mutable;
 use super::transact::Isolation;
 use super::write_set::WriteSet;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
+use crate::tasking::TaskFound;
 use crate::{Peer, RareEvent, Sabotage};
-use driftmesh_model::{Now, Object, ObjectId, Ref, Timestamp, TxnId, Value, decode_object, encode_object};
+use driftmesh_model::{Now, Object, ObjectId, Ref, TaskId, Timestamp, TxnId, Value, decode_object, encode_object};
+use driftmesh_object_store::TaskOutcome;
 use driftmesh_txn::TaskKind;
 use std::any::Any;
 use std::future::poll_fn;
@@ -342,6 +344,17 @@ impl<H: Host> Tx<H> {
     /// Whether a rule is broken in this run: only ever in test builds.
     pub(super) fn is_broken(&self, rule: Sabotage) -> bool {
         self.inner.host.step(|peer, _| peer.broken(rule))
+    }
+
+    /// What an anchor that this attempt has locked says of a task (R21).
+    pub(super) async fn task_seen(&self, task: TaskId) -> Result<TaskFound> {
+        let id = self.inner.id;
+        self.step(|peer, now| peer.task_seen(now, id, &task)).await
+    }
+
+    /// Sets what becomes of a task, if this attempt commits.
+    pub(super) fn set_outcome(&self, outcome: TaskOutcome) {
+        self.inner.writes.set_outcome(outcome);
     }
 
     /// Rejects the transaction: `return Err(tx.reject("not enough gold"))`. Nothing takes effect, no retry.

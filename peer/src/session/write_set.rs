@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use crate::steps::TxnWrites;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{ObjectId, SmallMap, Value};
-use driftmesh_object_store::Write;
+use driftmesh_object_store::{TaskOutcome, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One object's state in the write set.
@@ -35,6 +35,8 @@ struct Inner {
     bytes: usize,
     /// The first error of a guard that was dropped and could not give back its value.
     failed: Option<Error>,
+    /// What becomes of a task with this attempt, if it commits.
+    outcome: Option<Box<TaskOutcome>>,
 }
 
 /// The write set of one attempt.
@@ -83,7 +85,7 @@ impl WriteSet {
     /// Takes an object back: with a new value, or unchanged.
     pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
         let mut inner = self.lock();
-        let Inner { slots, bytes, failed } = &mut *inner;
+        let Inner { slots, bytes, failed, outcome: _ } = &mut *inner;
         let Some(slot) = slots.get_mut(&object) else { return };
         let Slot::Lent(before) = slot else { return };
         let before = before.take();
@@ -119,6 +121,11 @@ impl WriteSet {
         inner.within_limits()
     }
 
+    /// Sets what becomes of a task, if this attempt commits.
+    pub(super) fn set_outcome(&self, outcome: TaskOutcome) {
+        self.lock().outcome = Some(Box::new(outcome));
+    }
+
     /// Takes everything for the commit.
     pub(super) fn take(&self) -> Result<TxnWrites> {
         let mut inner = self.lock();
@@ -126,7 +133,8 @@ impl WriteSet {
             return Err(error);
         }
         inner.within_limits()?;
-        let mut all = TxnWrites { writes: Vec::with_capacity(inner.slots.len()), created: Vec::new() };
+        let writes = Vec::with_capacity(inner.slots.len());
+        let mut all = TxnWrites { writes, created: Vec::new(), outcome: inner.outcome.take() };
         for (object, slot) in std::mem::take(&mut inner.slots) {
             match slot {
                 // Created and deleted again: it never was.

@@ -4,7 +4,7 @@ use super::jobs::Jobs;
 use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::{Entry, Group};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Status};
+use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Status, TaskRun};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -63,6 +63,8 @@ struct Seat {
     wall_offset_us: i64,
     wakers: Wakers,
     woken: BTreeSet<TxnId>,
+    /// Tasks of other peers that it was asked to run.
+    tasks: Vec<TaskRun>,
     state: SeatState,
 }
 
@@ -134,6 +136,7 @@ impl World {
             seat.woken.insert(txn);
             wakers.append(&mut seat.wakers.take(txn));
         }
+        seat.tasks.extend(commands.tasks);
         for (to, envelope) in commands.sends {
             self.send(Flight { from, to: index_of(&to), envelope });
         }
@@ -272,6 +275,7 @@ impl Mesh {
             wall_offset_us: setup.wall_offset_us,
             wakers: Wakers::default(),
             woken: BTreeSet::new(),
+            tasks: Vec::new(),
             state: SeatState::Runs,
         };
         match at {
@@ -309,6 +313,11 @@ impl Mesh {
             waker.wake();
         }
         result
+    }
+
+    /// Takes the tasks that a peer was asked to run.
+    pub(crate) fn take_tasks(&self, at: usize) -> Vec<TaskRun> {
+        std::mem::take(&mut self.lock().seats[at].tasks)
     }
 
     /// Takes one step at a peer.

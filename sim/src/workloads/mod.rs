@@ -1,7 +1,6 @@
 //! What the clients do: one file for each workload, and the choice among those that a seed runs together.
 //!
-//! W2, lists that are appended to, belongs to the histories for outside judges (`dump_clients.rs`). W12, requests that
-//! are made several times and take effect once, needs tasks, which do not exist yet. A workload makes its own objects,
+//! W2, lists that are appended to, belongs to the histories for outside judges (`dump_clients.rs`). A workload makes its own objects,
 //! and judges their values at the end; what the history checker finds, it does not look for.
 
 mod bank;
@@ -17,11 +16,13 @@ mod register;
 mod ring;
 mod session;
 mod set_add;
+mod tasks;
 mod write_skew;
 
 pub(crate) use end::End;
 use objects::{Cell, Door, Node, Player, Roll};
 pub(crate) use objects::{Chest, token_of};
+pub(crate) use tasks::{is_account, runs_tasks};
 
 use crate::client::{Came, Client, SimTx};
 use crate::game::Marked;
@@ -57,6 +58,8 @@ pub(crate) enum Workload {
     Ring,
     /// W11.
     Hot,
+    /// W12.
+    Tasks,
     /// W13.
     LongReader,
     /// W14.
@@ -65,7 +68,7 @@ pub(crate) enum Workload {
 
 impl Workload {
     /// All of them, with their names and how often each is chosen beside others.
-    const ALL: [(Self, &'static str, u32); 12] = [
+    const ALL: [(Self, &'static str, u32); 13] = [
         (Self::Bank, "bank", 11),
         (Self::Register, "register", 4),
         (Self::LongFork, "long-fork", 4),
@@ -76,6 +79,7 @@ impl Workload {
         (Self::Names, "names", 4),
         (Self::Ring, "ring", 4),
         (Self::Hot, "hot", 2),
+        (Self::Tasks, "tasks", 6),
         (Self::LongReader, "long-reader", 1),
         (Self::Crowd, "crowd", 5),
     ];
@@ -106,7 +110,8 @@ impl Workloads {
         Self(drawn)
     }
 
-    fn has(&self, workload: Workload) -> bool {
+    /// Whether it is one of them.
+    pub(crate) fn has(&self, workload: Workload) -> bool {
         self.0.contains(&workload)
     }
 
@@ -151,12 +156,13 @@ pub(crate) struct Grounds {
     set_add: Option<set_add::Rolls>,
     ring: Option<ring::Ring>,
     crowd: Option<crowd::Crowd>,
+    tasks: Option<tasks::Accounts>,
 }
 
 impl Grounds {
     /// Looks at final values, and at what became of commits.
     pub(crate) fn judge(&self, end: &mut End<'_>) {
-        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd } = self;
+        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd, tasks } = self;
         register.iter().for_each(|registers| registers.judge(end));
         long_fork.iter().for_each(|forks| forks.judge(end));
         write_skew.iter().for_each(|houses| houses.judge(end));
@@ -164,6 +170,7 @@ impl Grounds {
         set_add.iter().for_each(|rolls| rolls.judge(end));
         ring.iter().for_each(|ring| ring.judge(end));
         crowd.iter().for_each(|crowd| crowd.judge(end));
+        tasks.iter().for_each(|accounts| accounts.judge(end));
     }
 
     /// How often write skew was seen where it may be.
@@ -227,6 +234,10 @@ impl Client {
                 let made = crowd::Crowd::create(&mut self).await;
                 lock(&making).crowd = made;
             }
+            Workload::Tasks => {
+                let made = tasks::Accounts::create(&mut self).await;
+                lock(&making).tasks = made;
+            }
             Workload::Inventory => {
                 let made = self.make("create chest", |maker| async move { maker.create(Chest::default()) }).await;
                 lock(&making).chest = made;
@@ -262,6 +273,7 @@ impl Client {
             (Workload::SetAdd, Grounds { set_add: Some(made), .. }) => self.use_sets(made).await,
             (Workload::Ring, Grounds { ring: Some(made), .. }) => self.use_ring(made).await,
             (Workload::Crowd, Grounds { crowd: Some(made), .. }) => self.use_crowd(made).await,
+            (Workload::Tasks, Grounds { tasks: Some(made), .. }) => self.use_tasks(made).await,
             // What it needs could not be made.
             (
                 Workload::Register
@@ -270,7 +282,8 @@ impl Client {
                 | Workload::Session
                 | Workload::SetAdd
                 | Workload::Ring
-                | Workload::Crowd,
+                | Workload::Crowd
+                | Workload::Tasks,
                 _,
             ) => Came::Nothing,
         };

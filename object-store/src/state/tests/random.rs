@@ -3,8 +3,10 @@
 //!
 //! The reference is always a fold of the journal from its first entry, without undo, copies and pruning.
 
-use crate::{Entry, GrantSeen, MemberId, Membership, Slice, State, Version, Write};
-use driftmesh_model::{Epoch, GroupId, Incarnation, Lsn, ObjectId, PeerId, Term, Timestamp, Value, codec};
+use crate::{Entry, GrantSeen, MemberId, Membership, Slice, State, TaskOutcome, Version, Write};
+use driftmesh_model::{
+    Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
+};
 use proptest::prelude::*;
 
 /// One thing that happens to a group's state.
@@ -158,7 +160,11 @@ impl Run {
                         writes.push(Write { object, value: byte.map(value) });
                     }
                 }
-                Entry::Commit { commit: at(self.time), writes }
+                let key = TaskKey { issued: Micros(self.time), number: 1 };
+                let of = |write: &Write| TaskId { anchor: write.object, key };
+                let task = writes.first().map(of).filter(|_| self.time.is_multiple_of(2));
+                let outcome = task.map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
+                Entry::Commit { commit: at(self.time), writes, outcome }
             }
             Wish::TransferOut(number, to) => {
                 let (object, to) = (object(*number), group(*to));
@@ -177,7 +183,17 @@ impl Run {
                 let (low_water, floor) = (versions[0].commit, at(self.time));
                 let epoch = state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch.next());
                 let unsettled_from = number.saturating_sub(3);
-                Entry::TransferIn { object, epoch, from, number, versions, low_water, floor, unsettled_from }
+                Entry::TransferIn {
+                    object,
+                    epoch,
+                    from,
+                    number,
+                    versions,
+                    outcomes: None,
+                    low_water,
+                    floor,
+                    unsettled_from,
+                }
             }
             Wish::Refused(from, ahead) => {
                 let (from, number) = (group(*from), number(group(*from), *ahead));
@@ -393,9 +409,13 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
     let epoch = move || number().prop_map(Epoch::from_u64);
     let writes = proptest::collection::vec(objects().prop_map(|object| Write { object, value: None }), 0..4);
     let versions = proptest::collection::vec(time().prop_map(|commit| Version { commit, value: None }), 0..3);
+    let task = move |(anchor, issued, number)| TaskId { anchor, key: TaskKey { issued: Micros(issued), number } };
+    let task = (objects(), number(), number()).prop_map(task);
+    let outcome = task.prop_map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
+    let outcome = proptest::option::of(outcome);
     prop_oneof![
         number().prop_map(|term| Entry::TermStart { term: Term::from_u64(term) }),
-        (time(), writes).prop_map(|(commit, writes)| Entry::Commit { commit, writes }),
+        (time(), writes, outcome).prop_map(|(commit, writes, outcome)| Entry::Commit { commit, writes, outcome }),
         (objects(), epoch(), groups(), number(), time())
             .prop_map(|(object, epoch, to, number, floor)| Entry::TransferOut { object, epoch, to, number, floor }),
         (objects(), epoch(), groups(), number(), versions, time(), time(), number()).prop_map(
@@ -405,6 +425,7 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
                 from,
                 number,
                 versions,
+                outcomes: None,
                 low_water,
                 floor,
                 unsettled_from

@@ -1,0 +1,153 @@
+//! Submitting a task: it is run here, or sent to where its data is and waited for.
+//!
+//! It refuses to guess: what nobody has told by the deadline is unknown, and the id says how to ask again (R21).
+
+use super::fates::{Fate, Waiter, settled_within};
+use super::host::Host;
+use super::task_error::TaskError;
+use super::task_run::{Handlers, Ran, run_once};
+use crate::message::{TaskEnd, TaskRequest};
+use crate::steps::Receipt;
+use crate::tasking::{NotSubmitted, TaskStep, TaskTo};
+use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
+use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, TaskKey, Value};
+use std::future::poll_fn;
+use std::sync::Arc;
+
+/// When somebody who found too many tasks under way may try again.
+const RETRY_AFTER: Micros = Micros::from_millis(20);
+
+/// How a task is submitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission {
+    /// Where it is to run.
+    pub to: TaskTo,
+    /// Whether it was submitted before, by whomever.
+    pub again: bool,
+    /// Whether it ends only when the commit is stable.
+    pub stable: bool,
+}
+
+/// A task that took effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TaskDone<T> {
+    /// Its answer.
+    pub value: T,
+    /// The request.
+    pub task: TaskId,
+    /// Where its commit stands; of an earlier copy, where its anchor stood when it was asked.
+    pub receipt: Receipt,
+    /// Whether that was stable when it was told: then no crash can undo it. Always, if another peer ran it.
+    pub stable: bool,
+    /// Whether an earlier copy of the request had done it.
+    pub earlier: bool,
+    /// Who told.
+    pub by: PeerId,
+}
+
+/// A new id for a task with this anchor.
+pub fn new_task_id<H: Host>(host: &H, anchor: ObjectId) -> TaskId {
+    host.step(|peer, now| {
+        #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+        let number = peer.new_object_id().as_u128() as u64;
+        TaskId { anchor, key: TaskKey { issued: now.wall, number } }
+    })
+}
+
+/// Submits a task. Cancel safe: dropped before it is ready, the task takes effect once or not at all, and the same id
+/// submitted again tells which.
+///
+/// # Errors
+/// Why the task did not take effect, or `Unknown`.
+pub async fn submit<H: Host>(
+    host: H,
+    handlers: &Arc<Handlers<H>>,
+    request: TaskRequest,
+    how: Submission,
+) -> Result<TaskDone<Value>, TaskError> {
+    let (bytes, touches) = (request.body.len(), request.touches.len());
+    let is_long = request.name.len() > TASK_KIND_BYTES_MAX;
+    if bytes > TASK_BYTES_MAX || touches > TASK_TOUCHES_MAX || is_long {
+        return Err(TaskError::TooLarge { name: request.name, bytes, touches });
+    }
+    let request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };
+    let me = host.step(|peer, _| peer.id());
+    let until = host.step(|_, now| now.mono).plus(request.deadline);
+    let (by, ran) = await_end(&host, handlers, &request, how).await?;
+    let what = (request.name.as_str(), request.version);
+    let (task, name) = (request.id, request.name.clone());
+    let left = until.since(host.step(|_, now| now.mono));
+    match ran.end {
+        TaskEnd::Done { answer, receipt, earlier } => {
+            let mut stable = ran.stable || by != me;
+            if how.stable && !stable {
+                until_stable(host, receipt, left, &request).await?;
+                stable = true;
+            }
+            Ok(TaskDone { value: answer, task, receipt, stable, earlier, by })
+        }
+        TaskEnd::Aborted { why, kept } => {
+            // What other copies of the request would meet is certain before it is told.
+            if let Some(receipt) = kept.filter(|_| by == me && !ran.stable) {
+                // The receipt is of the abort: what it says of a commit would be misread.
+                let known = until_stable(host, receipt, left, &request).await;
+                known.map_err(|_| TaskError::Unknown { name: name.clone(), task })?;
+            }
+            Err(TaskError::of_abort(why, task, what, request.deadline, by))
+        }
+        TaskEnd::Forgotten => Err(TaskError::Forgotten { name, task }),
+        TaskEnd::Busy { retry_after } => Err(TaskError::Busy { retry_after }),
+    }
+}
+
+/// Waits until what was committed here is stable, so long at most.
+async fn until_stable<H: Host>(
+    host: H,
+    receipt: Receipt,
+    limit: Micros,
+    request: &TaskRequest,
+) -> Result<(), TaskError> {
+    let (name, task) = (request.name.clone(), request.id);
+    match settled_within(host, receipt, limit).await {
+        Some(Fate::Stable { .. }) => Ok(()),
+        Some(Fate::Lost { .. }) => Err(TaskError::Lost { name, task }),
+        Some(Fate::Unknown { .. }) | None => Err(TaskError::NotStable { name, task, receipt }),
+    }
+}
+
+/// Waits until a task has ended, wherever it runs.
+async fn await_end<H: Host>(
+    host: &H,
+    handlers: &Arc<Handlers<H>>,
+    request: &TaskRequest,
+    how: Submission,
+) -> Result<(PeerId, Ran), TaskError> {
+    let waiter = Waiter::new(host.clone());
+    let id = waiter.id();
+    let until = host.step(|_, now| now.mono).plus(request.deadline);
+    let unknown = || TaskError::Unknown { name: request.name.clone(), task: request.id };
+    let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, request.clone(), how.to, how.again)));
+    match submitted {
+        (_, Ok(())) => {}
+        // What became of copies that were submitted before is not known.
+        (_, Err(_)) if how.again => return Err(unknown()),
+        (_, Err(NotSubmitted::Busy)) => return Err(TaskError::Busy { retry_after: RETRY_AFTER }),
+        (at, Err(NotSubmitted::ClockAhead { receiver })) => return Err(TaskError::ClockAhead { at, receiver }),
+    }
+    match poll_fn(|context| host.poll_step(id, context, |peer, now| peer.poll_task(now, id))).await {
+        // Nothing waits for what another peer has told.
+        TaskStep::Ended { by, end } => Ok((by, Ran { end, stable: true })),
+        TaskStep::Unknown => Err(unknown()),
+        TaskStep::Unreachable => match how.to {
+            TaskTo::Peer(peer) if !how.again => Err(TaskError::Unreachable(peer)),
+            TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown()),
+        },
+        TaskStep::RunHere { again } => {
+            let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
+            let request = TaskRequest { deadline: left.max(Micros(1)), ..request.clone() };
+            let ran = run_once(host, handlers, &request, again).await;
+            // This copy did not run, for a reason of its own; another one may have.
+            if again && !ran.end.is_decided() { Err(unknown()) } else { Ok((me, ran)) }
+        }
+    }
+}

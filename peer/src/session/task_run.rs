@@ -1,0 +1,332 @@
+//! Running a task once: its anchor is locked and asked first, and its outcome is part of its commit (R21).
+//!
+//! It refuses to route, and to keep anything of a task that did not commit.
+
+use super::error::{Error, Result};
+use super::host::Host;
+use super::transact::{Done, Options, transact_aged};
+use super::tx::Tx;
+use crate::message::{TaskAbort, TaskEnd, TaskRequest};
+use crate::steps::Receipt;
+use crate::tasking::{TaskFound, TaskRun};
+use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
+use driftmesh_model::{Micros, TaskId, Timestamp, Value, codec};
+use driftmesh_object_store::TaskOutcome;
+use driftmesh_txn::TaskKind;
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Longest text of an error that is kept, bytes.
+const TEXT_MAX: usize = 1 << 10;
+/// When somebody who met too many open transactions may try again.
+const BUSY_RETRY_AFTER: Micros = Micros::from_millis(20);
+
+/// One attempt of a task on its way; it ends with the encoded answer.
+pub type TaskFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
+/// Begins an attempt of one task.
+pub type TaskAttempts<H> = Box<dyn FnMut(Tx<H>) -> TaskFuture + Send>;
+/// Makes attempts of an encoded task, or says why it does not decode.
+type Decode<H> = dyn Fn(&Value) -> std::result::Result<TaskAttempts<H>, String> + Send + Sync;
+
+struct Handler<H: Host> {
+    version: u32,
+    decode: Box<Decode<H>>,
+}
+
+/// The types of tasks that a peer can run, by name.
+pub struct Handlers<H: Host> {
+    by_name: BTreeMap<String, Handler<H>>,
+}
+
+impl<H: Host> Default for Handlers<H> {
+    fn default() -> Self {
+        Self { by_name: BTreeMap::new() }
+    }
+}
+
+impl<H: Host> fmt::Debug for Handlers<H> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let versions = self.by_name.iter().map(|(name, handler)| (name, handler.version));
+        formatter.debug_map().entries(versions).finish()
+    }
+}
+
+impl<H: Host> Handlers<H> {
+    /// Adds a type of tasks. Returns whether the name was free; if not, nothing has changed.
+    pub fn add(
+        &mut self,
+        name: &str,
+        version: u32,
+        decode: impl Fn(&Value) -> std::result::Result<TaskAttempts<H>, String> + Send + Sync + 'static,
+    ) -> bool {
+        if self.by_name.contains_key(name) {
+            return false;
+        }
+        self.by_name.insert(name.to_owned(), Handler { version, decode: Box::new(decode) });
+        true
+    }
+
+    /// Whether this version of tasks of a name can be run.
+    #[must_use]
+    pub fn knows(&self, name: &str, version: u32) -> bool {
+        self.by_name.get(name).is_some_and(|handler| handler.version == version)
+    }
+
+    fn attempts(&self, request: &TaskRequest) -> std::result::Result<TaskAttempts<H>, TaskAbort> {
+        let handler = self.by_name.get(&request.name).ok_or(TaskAbort::Unregistered)?;
+        if handler.version != request.version {
+            return Err(TaskAbort::OtherVersion { there: handler.version });
+        }
+        match catch_unwind(AssertUnwindSafe(|| (handler.decode)(&request.body))) {
+            Ok(decoded) => decoded.map_err(|reason| TaskAbort::Undecodable(cut(reason))),
+            Err(panic) => Err(TaskAbort::Undecodable(cut(panic_text(panic.as_ref())))),
+        }
+    }
+}
+
+/// What an anchor keeps of a task.
+#[derive(Debug, Serialize, Deserialize)]
+enum KeptAnswer {
+    Done(Value),
+    Aborted(TaskAbort),
+}
+
+/// What an attempt came to.
+enum Tried {
+    Ended(KeptAnswer),
+    /// An earlier copy of the request had ended so.
+    Before(Value),
+    Forgotten,
+    NoAnchor,
+}
+
+/// How a task ended, and whether that was stable when it was told.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) end: TaskEnd,
+    pub(super) stable: bool,
+}
+
+impl Ran {
+    pub(super) const fn aborted(why: TaskAbort) -> Self {
+        Self { end: TaskEnd::aborted(why), stable: true }
+    }
+}
+
+/// A text that is not too long to be kept.
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it said nothing".to_owned())
+}
+
+/// What an error means for good: a retry of the whole task would not mend it.
+fn abort_of(error: &Error) -> Option<TaskAbort> {
+    match error {
+        Error::Rejected(reason) => Some(TaskAbort::Rejected(cut(reason.to_string()))),
+        Error::Panicked { message, .. } => Some(TaskAbort::Panicked(cut(message.clone()))),
+        Error::Dangling { .. }
+        | Error::ObjectLost { .. }
+        | Error::Object { .. }
+        | Error::TransactionTooLarge { .. }
+        | Error::TooManyObjects
+        | Error::GuardHeld { .. }
+        | Error::NameTaken { .. }
+        | Error::IllegalName(_)
+        | Error::BucketMissing { .. } => Some(TaskAbort::Failed(cut(error.to_string()))),
+        Error::AttemptEnded { .. }
+        | Error::Deadline { .. }
+        | Error::SnapshotTooOld { .. }
+        | Error::CreatedLater { .. }
+        | Error::SnapshotRead(_)
+        | Error::SnapshotExpired
+        | Error::Ended
+        | Error::Busy(_)
+        | Error::Leaving
+        | Error::TooManySubscriptions
+        | Error::TooManyWatches
+        | Error::Superseded
+        | Error::RuntimeStopped { .. }
+        | Error::ClockOff { .. }
+        | Error::Lost { .. }
+        | Error::NotStable { .. }
+        | Error::PeerUnreachable(_) => None,
+    }
+}
+
+/// Locks the anchor, and asks it. `None` if the task has not run.
+async fn ask_anchor<H: Host>(tx: &Tx<H>, task: TaskId) -> Result<Option<Tried>> {
+    match tx.acquire(&[task.anchor]).await {
+        Ok(()) => {}
+        Err(Error::Dangling { .. } | Error::ObjectLost { .. }) => return Ok(Some(Tried::NoAnchor)),
+        Err(error) => return Err(error),
+    }
+    Ok(match tx.task_seen(task).await? {
+        TaskFound::New => None,
+        TaskFound::Ended(answer) => Some(Tried::Before(answer)),
+        TaskFound::Forgotten => Some(Tried::Forgotten),
+    })
+}
+
+/// Polls an attempt; a panic of it is an error of the task.
+async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H>, kind: &TaskKind) -> Result<Value> {
+    let panicked =
+        |panic: Box<dyn Any + Send>| Error::Panicked { kind: kind.clone(), message: panic_text(panic.as_ref()) };
+    let begun = catch_unwind(AssertUnwindSafe(|| {
+        let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts(tx.clone())
+    }));
+    let mut attempt = begun.map_err(panicked)?;
+    poll_fn(|context| {
+        // The core is never held while a task runs, so a panic of one leaves nothing half done.
+        match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
+            Ok(polled) => polled,
+            Err(panic) => std::task::Poll::Ready(Err(panicked(panic))),
+        }
+    })
+    .await
+}
+
+/// Keeps with the anchor how a task ends, if this attempt commits.
+fn keep<H: Host>(tx: &Tx<H>, task: TaskId, answer: KeptAnswer) -> Result<Tried> {
+    let encoded = codec::encode(&answer).map_err(Error::rejected)?;
+    if encoded.len() > TASK_ANSWER_BYTES_MAX {
+        return Err(Error::rejected(AnswerTooLarge(encoded.len() as u64)));
+    }
+    tx.set_outcome(TaskOutcome { task, answer: Value::from_slice(&encoded) });
+    Ok(Tried::Ended(answer))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("its answer has {0} bytes")]
+struct AnswerTooLarge(u64);
+
+/// Runs a task, unless its anchor says that it has ended. `keeps_aborts` if other copies of the request may run: then an
+/// abort is journalled before it is told, so that none of them takes effect later.
+pub(super) async fn run_once<H: Host>(
+    host: &H,
+    handlers: &Handlers<H>,
+    request: &TaskRequest,
+    keeps_aborts: bool,
+) -> Ran {
+    let attempts = match handlers.attempts(request) {
+        Ok(attempts) => Mutex::new(attempts),
+        Err(why) => return Ran::aborted(why),
+    };
+    let kind = TaskKind::new(&request.name);
+    let begun = host.step(|_, now| now.mono);
+    let options = Options { deadline: request.deadline, ..Options::new(&request.name) };
+    // R12: a copy that is sent again is as old as the first.
+    let age = Timestamp::from_wall(request.id.key.issued);
+    let (attempts, task) = (&attempts, request.id);
+    let body = |tx: Tx<H>| {
+        let kind = kind.clone();
+        async move {
+            if let Some(tried) = ask_anchor(&tx, task).await? {
+                return Ok(tried);
+            }
+            let answer = caught(attempts, &tx, &kind).await?;
+            keep(&tx, task, KeptAnswer::Done(answer))
+        }
+    };
+    let error = match transact_aged(host.clone(), options.clone(), Some(age), body).await {
+        Ok(done) => return ran(done),
+        Err(error) => error,
+    };
+    let why = match (error.rejection::<AnswerTooLarge>(), abort_of(&error)) {
+        (Some(AnswerTooLarge(bytes)), _) => TaskAbort::AnswerTooLarge(*bytes),
+        (None, Some(why)) => why,
+        (None, None) => return not_run(&error),
+    };
+    if !keeps_aborts {
+        return Ran::aborted(why);
+    }
+    let left = begun.plus(request.deadline).since(host.step(|_, now| now.mono));
+    let options = Options { deadline: left, ..options };
+    let why = &why;
+    let body = |tx: Tx<H>| async move {
+        match ask_anchor(&tx, task).await? {
+            Some(tried) => Ok(tried),
+            None => keep(&tx, task, KeptAnswer::Aborted(why.clone())),
+        }
+    };
+    match transact_aged(host.clone(), options, Some(age), body).await {
+        Ok(done) => ran(done),
+        Err(error) => not_run(&error),
+    }
+}
+
+/// The transaction committed.
+fn ran(done: Done<Tried>) -> Ran {
+    let (receipt, stable) = (done.committed.receipt, done.committed.stable);
+    let end = match done.value {
+        Tried::Ended(answer) => end_of(answer, receipt, false),
+        Tried::Before(kept) => match codec::decode(kept.bytes()) {
+            Ok(answer) => end_of(answer, receipt, true),
+            // Of a release that says it otherwise.
+            Err(_) => TaskEnd::Forgotten,
+        },
+        Tried::Forgotten => TaskEnd::Forgotten,
+        Tried::NoAnchor => TaskEnd::aborted(TaskAbort::NoAnchor),
+    };
+    Ran { end, stable }
+}
+
+fn end_of(answer: KeptAnswer, receipt: Receipt, earlier: bool) -> TaskEnd {
+    match answer {
+        KeptAnswer::Done(answer) => TaskEnd::Done { answer, receipt, earlier },
+        KeptAnswer::Aborted(why) => TaskEnd::Aborted { why, kept: Some(receipt) },
+    }
+}
+
+/// The transaction did not commit, for a reason that is not the task's.
+fn not_run(error: &Error) -> Ran {
+    // What is none of these means that the transaction ended under the task's feet: it is as if its time were over.
+    let end = if let Error::Busy(_) = error {
+        TaskEnd::Busy { retry_after: BUSY_RETRY_AFTER }
+    } else if matches!(error, Error::Leaving | Error::Superseded) {
+        TaskEnd::aborted(TaskAbort::Leaving)
+    } else if let Error::ClockOff { ahead_ms } = error {
+        TaskEnd::aborted(TaskAbort::ClockOff { ahead_ms: *ahead_ms })
+    } else {
+        TaskEnd::aborted(abort_of(error).unwrap_or(TaskAbort::Deadline))
+    };
+    Ran { end, stable: true }
+}
+
+/// A task that runs here for another peer. If it is dropped before it has ended, its place is free; whoever sent it asks
+/// again.
+struct Running<H: Host> {
+    host: H,
+    run: TaskRun,
+    end: Option<TaskEnd>,
+}
+
+impl<H: Host> Drop for Running<H> {
+    fn drop(&mut self) {
+        let end = self.end.take().unwrap_or_else(|| TaskEnd::aborted(TaskAbort::Leaving));
+        let (from, ask) = (self.run.from, self.run.ask);
+        self.host.step(|peer, now| peer.task_ended(now, from, ask, end));
+    }
+}
+
+/// Runs a task that another peer has sent, and tells that peer how it ended. Never fails, and survives a panic of the task.
+pub async fn run_for_other<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: TaskRun) {
+    let mut running = Running { host, run, end: None };
+    // A request that has left its caller may be there more than once.
+    let ran = run_once(&running.host, &handlers, &running.run.request, true).await;
+    running.end = Some(ran.end);
+}

@@ -1,0 +1,414 @@
+//! Tasks on their way: requests from here that run elsewhere, and requests from elsewhere that run here.
+//!
+//! One hop: whoever gets a request runs it, and what it needs comes to it. It refuses to run anything (its host does, by
+//! `session`), to chase an object, and to know what became of a task: the anchor knows (R21).
+
+use crate::message::{Message, TaskAbort, TaskEnd, TaskRequest};
+use crate::metrics::RareEvent;
+use crate::steps::{StepError, Stepped};
+use crate::timers::Timer;
+use crate::{Peer, Sabotage};
+use driftmesh_model::limits::{
+    CLOCK_AHEAD_MAX, DEADLINE_MAX, TASK_ANSWER_BYTES_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX,
+};
+use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId, Value};
+use driftmesh_object_store::TaskSeen;
+use driftmesh_txn::Intent;
+use std::collections::BTreeMap;
+use std::task::Poll;
+
+/// Most tasks submitted here that are under way elsewhere (R24).
+pub const TASKS_SUBMITTED_MAX: usize = 4_096;
+/// Most tasks of others that run here.
+pub const TASKS_RUNNING_MAX: usize = 1_024;
+/// Most of them that one peer has sent: one caller leaves room for others.
+pub const TASKS_RUNNING_PER_PEER_MAX: usize = 256;
+/// When somebody who was told `Busy` may try again.
+const RETRY_AFTER: Micros = Micros::from_millis(20);
+/// Who hears nothing sends the request again after this, then after twice as long, and so on.
+const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
+const ASK_AGAIN_MAX: Micros = Micros::from_millis(5_000);
+/// What the anchor counts for when a peer is chosen; other objects count for one.
+const ANCHOR_WEIGHT: u64 = 2;
+/// How often somebody looks whether what it was told in former groups is decided.
+const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(20);
+
+/// A task that runs here for another peer: a host runs it, and says how it ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TaskRun {
+    /// Who sent it.
+    pub from: PeerId,
+    /// Its number there.
+    pub ask: u64,
+    /// What is to be done; its deadline counts from now.
+    pub request: TaskRequest,
+}
+
+/// Where a task is to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskTo {
+    /// Where most of what it touches is, as far as is known; here if nothing is.
+    Anywhere,
+    /// At this peer, or nowhere.
+    Peer(PeerId),
+}
+
+/// What somebody who has submitted a task does next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TaskStep {
+    /// Run it here. `again` if a copy of the request may run or have run elsewhere.
+    RunHere {
+        /// Whether it may.
+        again: bool,
+    },
+    /// It has ended.
+    Ended {
+        /// Who says so.
+        by: PeerId,
+        /// How.
+        end: TaskEnd,
+    },
+    /// Nobody has told how it ended, and its time is over, or the only peer that it could run at is gone.
+    Unknown,
+    /// The only peer that it could run at is not connected. It was not sent.
+    Unreachable,
+}
+
+/// What the anchor says of a task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TaskFound {
+    /// It has not run.
+    New,
+    /// This was its answer.
+    Ended(Value),
+    /// It may have run, too long ago.
+    Forgotten,
+}
+
+#[derive(Clone, Debug)]
+struct Submitted {
+    request: TaskRequest,
+    to: TaskTo,
+    /// Who has the last copy of the request; nobody if it has to be sent.
+    at: Option<PeerId>,
+    /// Whether a copy was sent.
+    is_sent: bool,
+    /// Whether another copy may run or have run than the last one that was sent.
+    again: bool,
+    until: Micros,
+    /// When it is sent again.
+    due: Micros,
+    pause: Micros,
+    /// Who does not take it.
+    refused_by: Vec<PeerId>,
+    ended: Option<(PeerId, TaskEnd)>,
+}
+
+/// All tasks on their way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    submitted: BTreeMap<TxnId, Submitted>,
+    /// By who sent them, and their numbers there.
+    running: BTreeMap<(PeerId, u64), TaskId>,
+    pub(crate) starts: Vec<TaskRun>,
+}
+
+impl Tasks {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.submitted.is_empty() && self.running.is_empty()
+    }
+
+    /// How many tasks submitted here are under way elsewhere, and how many of others run here.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.submitted.len(), self.running.len())
+    }
+
+    fn running_of(&self, peer: PeerId) -> usize {
+        self.running.range((peer, 0)..=(peer, u64::MAX)).count()
+    }
+}
+
+/// Why a task is not submitted: nothing of it is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotSubmitted {
+    /// Too many are under way.
+    Busy,
+    /// Its id was made by a clock that is too far ahead of this peer's (R18).
+    ClockAhead {
+        /// This peer's wall clock.
+        receiver: Micros,
+    },
+}
+
+/// R18: what is issued far ahead would be the last to be forgotten, and then make others be forgotten.
+fn is_issued_ahead(request: &TaskRequest, now: Now) -> bool {
+    request.id.key.issued > now.wall.plus(CLOCK_AHEAD_MAX)
+}
+
+/// Whether a request keeps to the bounds (R24, R25).
+fn is_within_bounds(request: &TaskRequest) -> bool {
+    request.name.len() <= TASK_KIND_BYTES_MAX
+        && request.body.len() <= TASK_BYTES_MAX
+        && request.touches.len() <= TASK_TOUCHES_MAX
+        && request.deadline > Micros(0)
+}
+
+impl Peer {
+    /// Submits a task, on behalf of somebody who waits and then calls `poll_task`. `again` if it was submitted before,
+    /// wherever that was.
+    ///
+    /// # Errors
+    /// Why nothing of it is kept.
+    pub fn submit_task(
+        &mut self,
+        now: Now,
+        waiter: TxnId,
+        request: TaskRequest,
+        to: TaskTo,
+        again: bool,
+    ) -> Result<(), NotSubmitted> {
+        self.now = now;
+        if is_issued_ahead(&request, now) {
+            return Err(NotSubmitted::ClockAhead { receiver: now.wall });
+        }
+        if self.tasks.submitted.len() >= TASKS_SUBMITTED_MAX {
+            return Err(NotSubmitted::Busy);
+        }
+        let until = now.mono.plus(request.deadline.min(DEADLINE_MAX));
+        let submitted = Submitted {
+            request,
+            to,
+            at: None,
+            is_sent: false,
+            again,
+            until,
+            due: now.mono,
+            pause: ASK_AGAIN_AFTER,
+            refused_by: Vec::new(),
+            ended: None,
+        };
+        self.tasks.submitted.insert(waiter, submitted);
+        self.timers.set(until, Timer::Wake(waiter));
+        Ok(())
+    }
+
+    /// What to do next about a task that was submitted. May be called again until it answers; `waiter` is woken. Once it
+    /// has answered, the task is not waited for any more.
+    pub fn poll_task(&mut self, now: Now, waiter: TxnId) -> Poll<TaskStep> {
+        self.now = now;
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        if let Some((by, end)) = submitted.ended.take() {
+            self.forget_task(waiter);
+            return Poll::Ready(TaskStep::Ended { by, end });
+        }
+        if now.mono >= submitted.until {
+            self.forget_task(waiter);
+            return Poll::Ready(TaskStep::Unknown);
+        }
+        if submitted.at.is_some() && now.mono < submitted.due {
+            return Poll::Pending;
+        }
+        self.send_task(waiter)
+    }
+
+    /// Sends a task to the peer that suits it best, or says that this is that peer.
+    fn send_task(&mut self, waiter: TxnId) -> Poll<TaskStep> {
+        let Some(submitted) = self.tasks.submitted.get(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        let (fixed, again) = (submitted.to, submitted.again || submitted.at.is_some());
+        let chosen = match fixed {
+            TaskTo::Peer(peer) if peer == self.config.peer => None,
+            TaskTo::Peer(peer) if self.is_connected(&peer) => Some(peer),
+            TaskTo::Peer(_) => {
+                let step = if submitted.is_sent { TaskStep::Unknown } else { TaskStep::Unreachable };
+                self.forget_task(waiter);
+                return Poll::Ready(step);
+            }
+            TaskTo::Anywhere => self.place_for_task(waiter),
+        };
+        let Some(peer) = chosen else {
+            self.forget_task(waiter);
+            return Poll::Ready(TaskStep::RunHere { again });
+        };
+        // R6: what the caller asks for may come from what it was told by a group that this peer led before.
+        if !self.former_leads_are_decided(waiter) {
+            self.timers.set(self.now.mono.plus(LOOK_AGAIN_AFTER), Timer::Wake(waiter));
+            return Poll::Pending;
+        }
+        let now = self.now;
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        if submitted.at.is_some() {
+            self.metrics.note(RareEvent::TaskSentAgain);
+        }
+        submitted.again = again;
+        submitted.is_sent = true;
+        submitted.at = Some(peer);
+        submitted.due = now.mono.plus(submitted.pause);
+        submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
+        let request = TaskRequest { deadline: submitted.until.since(now.mono), ..submitted.request.clone() };
+        self.timers.set(submitted.due, Timer::Wake(waiter));
+        // R6: and from what was committed here.
+        self.send(peer, Message::Submit { ask: waiter.as_u64(), request: Box::new(request) });
+        Poll::Pending
+    }
+
+    /// R1: the peer that owns most of what a task touches, by records that are only hints. `None` for this one.
+    fn place_for_task(&mut self, waiter: TxnId) -> Option<PeerId> {
+        let submitted = self.tasks.submitted.get(&waiter)?;
+        let anchor = submitted.request.id.anchor;
+        let mut objects: Vec<ObjectId> = submitted.request.touches.clone();
+        objects.push(anchor);
+        objects.sort_unstable();
+        objects.dedup();
+        let refused_by = submitted.refused_by.clone();
+        let mut weights: BTreeMap<PeerId, u64> = BTreeMap::new();
+        for object in objects {
+            let place = self.best_record(object).and_then(|(_, record)| self.leader_of(record.group));
+            if let Some(peer) = place.filter(|peer| !refused_by.contains(peer) && !self.is_leaving(peer)) {
+                *weights.entry(peer).or_default() += if object == anchor { ANCHOR_WEIGHT } else { 1 };
+            }
+        }
+        let here = weights.get(&self.config.peer).copied().unwrap_or(0);
+        let (peer, weight) = weights.into_iter().max_by_key(|(_, weight)| *weight)?;
+        (weight > here).then_some(peer)
+    }
+
+    fn is_leaving(&self, peer: &PeerId) -> bool {
+        self.members.get(peer).is_some_and(|member| member.draining != 0)
+    }
+
+    /// Whoever submitted a task does not wait for it any more.
+    pub(crate) fn forget_task(&mut self, waiter: TxnId) {
+        if let Some(submitted) = self.tasks.submitted.remove(&waiter) {
+            self.timers.clear(submitted.until, Timer::Wake(waiter));
+            self.timers.clear(submitted.due, Timer::Wake(waiter));
+        }
+    }
+
+    /// A peer is gone: what it was to run is sent elsewhere; the id makes that safe (R21).
+    pub(crate) fn tasks_lose(&mut self, peer: PeerId) {
+        for (waiter, submitted) in &mut self.tasks.submitted {
+            if submitted.at == Some(peer) {
+                submitted.due = self.now.mono;
+                self.wakes.push(*waiter);
+            }
+        }
+    }
+
+    /// Another peer wants a task to be run here.
+    pub(crate) fn task_asked(&mut self, from: PeerId, ask: u64, request: TaskRequest) {
+        if !is_within_bounds(&request) {
+            self.metrics.malformed += 1;
+            return;
+        }
+        if self.tasks.running.contains_key(&(from, ask)) {
+            // Under way: it is told when it has ended.
+            return;
+        }
+        let task = request.id;
+        if let Some(end) = self.refuse_task(from, &request) {
+            // Nothing of it depends on any journal.
+            self.send_now(from, Message::TaskEnded { ask, task, end: Box::new(end) });
+            return;
+        }
+        self.metrics.tasks_for_others += 1;
+        self.tasks.running.insert((from, ask), task);
+        let request = TaskRequest { deadline: request.deadline.min(DEADLINE_MAX), ..request };
+        self.tasks.starts.push(TaskRun { from, ask, request });
+    }
+
+    /// Why a task is not run here at all.
+    fn refuse_task(&mut self, from: PeerId, request: &TaskRequest) -> Option<TaskEnd> {
+        if self.draining || self.is_superseded {
+            return Some(TaskEnd::aborted(TaskAbort::Leaving));
+        }
+        if is_issued_ahead(request, self.now) {
+            return Some(TaskEnd::aborted(TaskAbort::ClockAhead { receiver: self.now.wall }));
+        }
+        // R24: early, and before anything is kept.
+        let is_full = self.tasks.running.len() >= TASKS_RUNNING_MAX;
+        if is_full || self.tasks.running_of(from) >= TASKS_RUNNING_PER_PEER_MAX {
+            self.metrics.tasks_refused += 1;
+            return Some(TaskEnd::Busy { retry_after: RETRY_AFTER });
+        }
+        None
+    }
+
+    /// A task that ran here for another peer has ended.
+    pub fn task_ended(&mut self, now: Now, from: PeerId, ask: u64, end: TaskEnd) {
+        self.now = now;
+        let Some(task) = self.tasks.running.remove(&(from, ask)) else { return };
+        let message = Message::TaskEnded { ask, task, end: Box::new(end) };
+        let Message::TaskEnded { end, .. } = &message else { return };
+        let Some(receipt) = end.receipt().copied() else {
+            self.send(from, message);
+            return;
+        };
+        let is_led = self.led(receipt.group).is_some_and(|group| group.term() == receipt.term);
+        if is_led {
+            // R6: a result leaves when it is stable, as does whatever else leaves by `send`.
+            self.send(from, message);
+        } else if self.is_stable(&receipt) {
+            self.send(from, message);
+        }
+        // Else a change of leader decides what became of it. Whoever asked asks again, and the anchor answers.
+    }
+
+    /// A task that was sent to another peer has ended there, or was refused.
+    pub(crate) fn task_told(&mut self, from: PeerId, ask: u64, task: TaskId, end: TaskEnd) {
+        let waiter = TxnId::from_u64(ask);
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter).filter(|submitted| submitted.request.id == task)
+        else {
+            return;
+        };
+        if end.answer_bytes() > TASK_ANSWER_BYTES_MAX {
+            self.metrics.malformed += 1;
+            return;
+        }
+        if end.is_decided() {
+            submitted.ended = Some((from, end));
+            self.wakes.push(waiter);
+            return;
+        }
+        if submitted.at != Some(from) {
+            // Of a copy that was given up: what became of it does not say what becomes of the next.
+            return;
+        }
+        if end.is_for_others() && submitted.to == TaskTo::Anywhere {
+            // It did not run there: somebody else runs it, this peer at the latest.
+            submitted.refused_by.push(from);
+            submitted.at = None;
+        } else if submitted.again {
+            // This copy did not run. What became of the others the anchor tells.
+            let after = if let TaskEnd::Busy { retry_after } = end { retry_after } else { RETRY_AFTER };
+            submitted.due = self.now.mono.plus(after.min(ASK_AGAIN_MAX).max(submitted.pause));
+            self.timers.set(submitted.due, Timer::Wake(waiter));
+            return;
+        } else {
+            submitted.ended = Some((from, end));
+        }
+        self.wakes.push(waiter);
+    }
+
+    /// R21: what the anchor says of a task, to a transaction that holds its lock and so owns it: nobody else can end the
+    /// task before that transaction has ended.
+    pub fn task_seen(&mut self, now: Now, id: TxnId, task: &TaskId) -> Stepped<TaskFound> {
+        self.now = now;
+        let holds = self.txns.get(id).and_then(|txn| txn.intents.get(&task.anchor)) == Some(&Intent::Checked);
+        let Some(stored) = self.group.owned(task.anchor).filter(|_| holds) else {
+            return Poll::Ready(Err(StepError::NotIntended(task.anchor)));
+        };
+        let seen = stored.outcomes.as_ref().map_or(TaskSeen::New, |outcomes| outcomes.look_up(task.key));
+        let found = match seen {
+            _ if self.broken(Sabotage::Tasks) => TaskFound::New,
+            TaskSeen::New => TaskFound::New,
+            TaskSeen::Ended(kept) => TaskFound::Ended(kept.answer.clone()),
+            TaskSeen::Forgotten => TaskFound::Forgotten,
+        };
+        match found {
+            TaskFound::New => {}
+            TaskFound::Ended(_) => self.metrics.note(RareEvent::TaskMetAgain),
+            TaskFound::Forgotten => self.metrics.tasks_forgotten += 1,
+        }
+        Poll::Ready(Ok(found))
+    }
+}

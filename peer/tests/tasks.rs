@@ -1,0 +1,161 @@
+//! R21: a task takes effect once, however often its request comes, and whoever runs it.
+
+mod harness;
+
+use driftmesh_model::{Micros, ObjectId, TaskId, Value, codec};
+use driftmesh_peer::session::{
+    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
+};
+use driftmesh_peer::{Message, TaskRequest, TaskTo};
+use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost};
+use std::sync::Arc;
+
+type Done = Result<TaskDone<Value>, TaskError>;
+
+/// Adds one to the anchor, and answers what it is then; rejects at nine.
+fn handlers() -> Arc<Handlers<SeatHost>> {
+    let mut handlers = Handlers::default();
+    handlers.add("add", 1, |body: &Value| {
+        let gold: GoldRef = codec::decode(body.bytes()).map_err(|error| error.to_string())?;
+        Ok(Box::new(move |tx| {
+            let attempt: TaskFuture = Box::pin(async move {
+                let mut gold = tx.get_mut(gold).await?;
+                if gold.amount >= 9 {
+                    return Err(tx.reject("nine is enough"));
+                }
+                gold.amount += 1;
+                Ok(Value::from_slice(&codec::encode(&gold.amount).map_err(Error::rejected)?))
+            });
+            attempt
+        }))
+    });
+    Arc::new(handlers)
+}
+
+fn request(id: TaskId, millis: u64) -> TaskRequest {
+    let gold: GoldRef = GoldRef::from_id(id.anchor);
+    let body = Value::from_slice(&codec::encode(&gold).expect("encodes"));
+    let deadline = Micros::from_millis(millis);
+    TaskRequest { id, name: "add".to_owned(), version: 1, body, touches: vec![id.anchor], deadline }
+}
+
+fn new_id(mesh: &Mesh, at: usize, anchor: ObjectId) -> TaskId {
+    new_task_id(&mesh.host(at), anchor)
+}
+
+fn submits(mesh: &Mesh, at: usize, id: TaskId, again: bool) -> Job<Done> {
+    let host = mesh.host(at);
+    let how = Submission { to: TaskTo::Anywhere, again, stable: true };
+    mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await })
+}
+
+/// Lets peers run what they are asked to.
+fn run_tasks(mesh: &Mesh) {
+    for at in mesh.alive() {
+        for run in mesh.take_tasks(at) {
+            mesh.spawn(run_for_other(mesh.host(at), handlers(), run));
+        }
+    }
+}
+
+fn finish(mesh: &Mesh, job: &Job<Done>) -> Done {
+    for _ in 0..20_000 {
+        if let Some(done) = job.take() {
+            return done;
+        }
+        run_tasks(mesh);
+        mesh.run(1);
+    }
+    panic!("the task does not end");
+}
+
+fn answer(done: Done) -> (u64, bool) {
+    let done = done.expect("it took effect");
+    (codec::decode(done.value.bytes()).expect("a number"), done.earlier)
+}
+
+fn is_told(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::TaskEnded { .. })
+}
+
+#[test]
+fn an_answer_that_is_lost_is_asked_for_again_and_the_anchor_gives_it() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    let id = new_id(&mesh, 0, object);
+    mesh.rule(Rule::Drop, is_told);
+    let job = submits(&mesh, 0, id, false);
+    for _ in 0..100 {
+        run_tasks(&mesh);
+        mesh.run(1);
+    }
+    assert_eq!((mesh.newest(object), job.is_done()), (Some(2), false));
+    mesh.release();
+    assert_eq!(answer(finish(&mesh, &job)), (2, true));
+    assert_eq!((mesh.newest(object), mesh.owner_of(object)), (Some(2), 1));
+    let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. }));
+    assert_eq!(sent.len(), 2);
+}
+
+#[test]
+fn a_task_whose_peer_dies_runs_once_before_or_after() {
+    for dies_after_its_commit in [false, true] {
+        let mesh = Mesh::replicated(4, 2);
+        let object = mesh.create_known(1, 1);
+        mesh.get(0, object);
+        let id = new_id(&mesh, 0, object);
+        mesh.rule(Rule::Drop, is_told);
+        let job = submits(&mesh, 0, id, false);
+        mesh.settle();
+        if dies_after_its_commit {
+            for _ in 0..100 {
+                run_tasks(&mesh);
+                mesh.run(1);
+            }
+            assert_eq!(mesh.newest(object), Some(2));
+        }
+        mesh.kill(1);
+        mesh.release();
+        assert_eq!(answer(finish(&mesh, &job)), (2, dies_after_its_commit));
+        assert_eq!(mesh.get(2, object), Some(2));
+    }
+}
+
+#[test]
+fn an_outcome_travels_with_its_anchor() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    let id = new_id(&mesh, 0, object);
+    assert_eq!(answer(finish(&mesh, &submits(&mesh, 0, id, false))), (2, false));
+    for at in [1, 2, 3] {
+        mesh.add(at, object, 1);
+        assert_eq!(mesh.owner_of(object), at);
+        assert_eq!(answer(finish(&mesh, &submits(&mesh, at, id, true))), (2, true));
+    }
+    assert_eq!(mesh.newest(object), Some(5));
+    // A rejection is an outcome too, for whoever may have asked before.
+    mesh.add(3, object, 4);
+    let id = new_id(&mesh, 0, object);
+    let rejected = |done: Done| matches!(done, Err(TaskError::Rejected { .. }));
+    assert!(rejected(finish(&mesh, &submits(&mesh, 3, id, true))));
+    mesh.put(2, object, 1);
+    assert!(rejected(finish(&mesh, &submits(&mesh, 2, id, true))));
+    assert_eq!(mesh.newest(object), Some(1));
+}
+
+#[test]
+fn what_an_anchor_has_forgotten_is_not_run() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create(0, 1);
+    let old = new_id(&mesh, 0, object);
+    mesh.run(1);
+    for _ in 0..driftmesh_model::limits::OUTCOMES_MAX + 1 {
+        mesh.put(0, object, 1);
+        mesh.run(1);
+        let id = new_id(&mesh, 0, object);
+        assert_eq!(answer(finish(&mesh, &submits(&mesh, 0, id, false))), (2, false));
+    }
+    assert!(matches!(finish(&mesh, &submits(&mesh, 0, old, true)), Err(TaskError::Forgotten { .. })));
+    assert_eq!((mesh.newest(object), mesh.metrics(0).tasks_forgotten), (Some(2), 1));
+}
