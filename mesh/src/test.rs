@@ -321,7 +321,7 @@ where
     Ok(Run {
         seed: options.seed,
         value: value.expect("the closure has ended"),
-        trace_hash: stage.trace_hash(),
+        trace_hash: stage.trace_hash().unwrap_or_default(),
         elapsed,
         transfers: stage.transfers(),
         faults: stage.faults(),

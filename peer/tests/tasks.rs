@@ -2,7 +2,7 @@
 
 mod harness;
 
-use driftmesh_model::{Micros, ObjectId, TaskId, Value, codec};
+use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
 };
@@ -158,4 +158,41 @@ fn what_an_anchor_has_forgotten_is_not_run() {
     }
     assert!(matches!(finish(&mesh, &submits(&mesh, 0, old, true)), Err(TaskError::Forgotten { .. })));
     assert_eq!((mesh.newest(object), mesh.metrics(0).tasks_forgotten), (Some(2), 1));
+}
+
+#[test]
+fn a_copy_that_cannot_run_does_not_call_undone_what_another_may_have_done() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create(0, 1);
+    let id = new_id(&mesh, 0, object);
+    let submits_unregistered = |again| {
+        let (host, none) = (mesh.host(0), Arc::new(Handlers::default()));
+        let how = Submission { to: TaskTo::Anywhere, again, stable: true };
+        mesh.spawn(async move { submit(host, &none, request(id, 20_000), how).await })
+    };
+    assert!(matches!(finish(&mesh, &submits_unregistered(false)), Err(TaskError::Unregistered { .. })));
+    assert!(matches!(finish(&mesh, &submits_unregistered(true)), Err(TaskError::Unknown { .. })));
+    let elsewhere = Submission { to: TaskTo::Peer(harness::peer_id(7)), again: true, stable: true };
+    let host = mesh.host(0);
+    let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), elsewhere).await });
+    assert!(matches!(finish(&mesh, &job), Err(TaskError::Unknown { .. })));
+    assert_eq!(mesh.newest(object), Some(1));
+}
+
+#[test]
+fn an_id_from_ahead_of_the_clock_does_nothing_where_it_is_submitted() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    let id = new_id(&mesh, 0, object);
+    let hour = Micros::from_millis(3_600_000);
+    for issued in [id.key.issued.plus(hour), Micros(u64::MAX)] {
+        let far = TaskId { key: TaskKey { issued, ..id.key }, ..id };
+        let done = finish(&mesh, &submits(&mesh, 0, far, false));
+        assert!(matches!(done, Err(TaskError::ClockAhead { .. })), "{done:?}");
+    }
+    assert_eq!(answer(finish(&mesh, &submits(&mesh, 0, id, false))), (2, false));
+    mesh.run(200);
+    for at in 0..3 {
+        assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()), "{:?}", mesh.status(at).groups);
+    }
 }
