@@ -150,7 +150,7 @@ impl Run {
             writes.push(Write { object: object(*number), value: version.value.clone() });
             truth.versions.push(version);
         }
-        self.append(Entry::Commit { commit, writes }, model);
+        self.append(Entry::Commit { commit, writes, outcome: None }, model);
     }
 
     fn send(&mut self, number: u8) {
@@ -204,6 +204,7 @@ impl Run {
             from: FAR,
             number: model.answered,
             versions,
+            outcomes: None,
             low_water,
             floor: at(self.time),
             unsettled_from: model.answered,

@@ -521,10 +521,7 @@ fn a_flood_of_tasks_is_refused_early_and_leaves_room_for_others() {
     submit(2, 1);
     assert_eq!(mesh.take_tasks(0).len(), 1);
     assert!(mesh.status(0).tasks_running < TASKS_RUNNING_MAX);
-    let is_busy = |flight: &Flight| match flight.message() {
-        Message::TaskEnded { end, .. } => matches!(**end, TaskEnd::Busy { .. }),
-        _ => false,
-    };
+    let is_busy = |flight: &Flight| matches!(flight.message(), Message::TaskEnded { end, .. } if matches!(**end, TaskEnd::Busy { .. }));
     assert_eq!(mesh.sent(is_busy).len(), 10);
     a_normal_transaction_works(&mesh);
 }

@@ -111,7 +111,7 @@ async fn until_stable<H: Host>(
     match settled_within(host, receipt, limit).await {
         Some(Fate::Stable { .. }) => Ok(()),
         Some(Fate::Lost { .. }) => Err(TaskError::Lost { name, task }),
-        Some(Fate::Unknown { .. }) | None => Err(TaskError::NotStable { name, task, receipt }),
+        Some(Fate::Unknown { .. }) | None => Err(TaskError::NotStable { name, task, receipt: Box::new(receipt) }),
     }
 }
 

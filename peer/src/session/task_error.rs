@@ -175,7 +175,7 @@ pub enum TaskError {
         /// The request.
         task: TaskId,
         /// Where the commit stands.
-        receipt: Receipt,
+        receipt: Box<Receipt>,
     },
     /// It took effect, and its answer is not of the type that is expected: two releases give one version two meanings.
     #[error("`{name}` took effect, but its answer does not decode: {reason}")]
