@@ -147,8 +147,13 @@ pub(crate) struct Simulation {
 /// A number that changes when any journal of a peer does.
 fn journals_of(peer: &Peer) -> u64 {
     peer.groups().fold(1, |sum, group| {
-        let places = [group.term().as_u64(), group.tail().as_u64(), group.watermark().as_u64()];
-        places.into_iter().fold(sum, |sum: u64, place| sum.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(place + 1))
+        // A peer that begins anew may lead another group at the same place.
+        let id = group.id().as_u128();
+        #[expect(clippy::cast_possible_truncation, reason = "half of it tells groups apart")]
+        let places = [id as u64, group.term().as_u64(), group.tail().as_u64(), group.watermark().as_u64()];
+        places
+            .into_iter()
+            .fold(sum, |sum: u64, place| sum.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(place.wrapping_add(1)))
     })
 }
 
