@@ -75,10 +75,17 @@ impl StageHandle {
 
 impl Stage {
     /// A mesh with these options; those of the built-in game do not matter. A host is one incarnation of a peer that
-    /// knows all others, so peers neither restart nor begin as strangers, and no clock is mad.
+    /// knows all others, so peers neither restart nor begin as strangers, no clock is mad, and no memory is set back.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let options = Options { restarts: false, strangers: false, mad_clock: false, crashes: false, ..options };
+        let options = Options {
+            restarts: false,
+            strangers: false,
+            mad_clock: false,
+            crashes: false,
+            old_copies: false,
+            ..options
+        };
         Self { simulation: Simulation::new(options) }
     }
 
