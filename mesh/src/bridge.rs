@@ -176,7 +176,7 @@ impl<K, T> Reply<K, T> {
             Ok(Ok(done)) => self.tell(Ok(done.value), Some(done.committed)),
             Ok(Err(error)) => self.tell(Err(error), None),
             Err(panic) => {
-                let message = panic_message(panic.as_ref());
+                let message = session::panic_text(panic.as_ref());
                 let kind = self.kind.clone();
                 self.tell(Err(Error::Panicked { kind, message }), None);
             }
@@ -196,10 +196,4 @@ impl<K, T> Drop for Reply<K, T> {
         let kind = self.kind.clone();
         self.tell(Err(Error::RuntimeStopped { kind }), None);
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it said nothing".to_owned())
 }

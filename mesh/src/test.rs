@@ -32,7 +32,6 @@
 //! std `HashMap`. Peers do not crash: in this version a crash destroys objects, by design.
 
 use crate::Mesh;
-use crate::bridge::panic_message;
 use crate::builder::AddTask;
 use crate::host::{Identity, LiveHost, Shared};
 use crate::{Task, task};
@@ -276,7 +275,7 @@ where
     match attempt {
         Ok(Ok(run)) => run,
         Ok(Err(wrong)) => fail(options.seed, &wrong),
-        Err(panic) => fail(options.seed, &panic_message(panic.as_ref())),
+        Err(panic) => fail(options.seed, &driftmesh_peer::session::panic_text(panic.as_ref())),
     }
 }
 

@@ -171,9 +171,7 @@ impl Chain {
     /// bytes. `None`, and nothing changes, if there is none before it.
     pub fn pop(&mut self) -> Option<usize> {
         self.newest = self.older.pop_back()?;
-        if self.older.is_empty() {
-            self.oldest_until = Timestamp::MAX;
-        }
+        self.renew_oldest();
         Some(self.newest.cost())
     }
 

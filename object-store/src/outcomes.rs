@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_from_far_ahead_is_not_sound() {
+        let mut outcomes = Outcomes::default();
+        outcomes.add(key(1), at(1), &answer(1));
+        assert!(outcomes.are_sound());
+        outcomes.add(key(u64::MAX), at(1), &answer(1));
+        assert!(!outcomes.are_sound());
+    }
+
+    #[test]
     fn of_each_task_the_outcome_is_kept_or_it_counts_as_forgotten() {
         let mut outcomes = Outcomes::default();
         let count = OUTCOMES_MAX as u64 + 10;

@@ -318,3 +318,24 @@ impl Peer {
         self.surveys.open.remove(&waiter.as_u64());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_ends_that_operators_made_the_oldest_is_forgotten_first() {
+        let mut surveys = Surveys::default();
+        let by = PeerId::from_bytes([1; 32]);
+        let group = |number: usize| GroupId::from_u128(number as u128);
+        // The ids fall while time goes on, and the first one is noted once more.
+        let ids = (1..=REMEMBERED_GROUPS_MAX).rev().chain([REMEMBERED_GROUPS_MAX, 0]);
+        ids.for_each(|number| surveys.note_ended(group(number), Generation::default().next(), by));
+        let oldest = group(REMEMBERED_GROUPS_MAX - 1);
+        assert_eq!((surveys.ended_by.len(), surveys.ended_order.len()), (REMEMBERED_GROUPS_MAX, REMEMBERED_GROUPS_MAX));
+        assert!(!surveys.ended_by.contains_key(&oldest));
+        assert!(
+            surveys.ended_by.contains_key(&group(0)) && surveys.ended_by.contains_key(&group(REMEMBERED_GROUPS_MAX))
+        );
+    }
+}

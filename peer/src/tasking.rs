@@ -24,7 +24,7 @@ pub const TASKS_RUNNING_MAX: usize = 1_024;
 /// Most of them that one peer has sent: one caller leaves room for others.
 pub const TASKS_RUNNING_PER_PEER_MAX: usize = 256;
 /// When somebody who was told `Busy` may try again.
-const RETRY_AFTER: Micros = Micros::from_millis(20);
+pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
 /// Who hears nothing sends the request again after this, then after twice as long, and so on.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
 const ASK_AGAIN_MAX: Micros = Micros::from_millis(5_000);
@@ -337,18 +337,13 @@ impl Peer {
     pub fn task_ended(&mut self, now: Now, from: PeerId, ask: u64, end: TaskEnd) {
         self.now = now;
         let Some(task) = self.tasks.running.remove(&(from, ask)) else { return };
-        let message = Message::TaskEnded { ask, task, end: Box::new(end) };
-        let Message::TaskEnded { end, .. } = &message else { return };
-        let Some(receipt) = end.receipt().copied() else {
-            self.send(from, message);
-            return;
-        };
-        let is_led = self.led(receipt.group).is_some_and(|group| group.term() == receipt.term);
-        if is_led {
+        let may_be_told = end.receipt().is_none_or(|receipt| {
+            let is_led = self.led(receipt.group).is_some_and(|group| group.term() == receipt.term);
+            is_led || self.is_stable(receipt)
+        });
+        if may_be_told {
             // R6: a result leaves when it is stable, as does whatever else leaves by `send`.
-            self.send(from, message);
-        } else if self.is_stable(&receipt) {
-            self.send(from, message);
+            self.send(from, Message::TaskEnded { ask, task, end: Box::new(end) });
         }
         // Else a change of leader decides what became of it. Whoever asked asks again, and the anchor answers.
     }

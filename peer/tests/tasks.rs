@@ -7,7 +7,7 @@ use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
 };
 use driftmesh_peer::{Message, TaskRequest, TaskTo};
-use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost};
+use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, is_entries};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -195,4 +195,41 @@ fn an_id_from_ahead_of_the_clock_does_nothing_where_it_is_submitted() {
     for at in 0..3 {
         assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()), "{:?}", mesh.status(at).groups);
     }
+}
+
+#[test]
+fn an_abort_that_is_not_stable_in_time_is_not_told_as_a_commit() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 9);
+    mesh.run(200);
+    let id = new_id(&mesh, 0, object);
+    mesh.rule(Rule::Hold, is_entries);
+    let how = Submission { to: TaskTo::Anywhere, again: true, stable: false };
+    let host = mesh.host(0);
+    // It rejects at nine, and that is journalled.
+    let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 300), how).await });
+    let done = finish(&mesh, &job);
+    assert!(matches!(done, Err(TaskError::Unknown { .. })), "{done:?}");
+    mesh.release();
+    mesh.run(2_000);
+    assert!(matches!(finish(&mesh, &submits(&mesh, 1, id, true)), Err(TaskError::Rejected { .. })));
+}
+
+#[test]
+fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    let id = new_id(&mesh, 0, object);
+    let how = Submission { to: TaskTo::Peer(harness::peer_id(1)), again: true, stable: true };
+    let host = mesh.host(0);
+    let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await });
+    for _ in 0..5_000 {
+        for run in mesh.take_tasks(1) {
+            mesh.spawn(run_for_other(mesh.host(1), Arc::new(Handlers::default()), run));
+        }
+        mesh.run(1);
+    }
+    assert!(!job.is_done());
+    let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
+    assert!((3..=6).contains(&sent), "{sent} requests in 5 s");
 }

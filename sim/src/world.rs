@@ -166,11 +166,6 @@ fn true_homes(peers: &[SimPeer], object: ObjectId) -> Vec<PeerId> {
     ring.homes(object)
 }
 
-/// A message as it goes over a real network.
-pub(crate) fn encoded(envelope: &Envelope) -> Vec<u8> {
-    codec::encode(envelope).expect("messages encode")
-}
-
 impl Simulation {
     pub(crate) fn new(options: Options) -> Self {
         let options = Arc::new(options);
@@ -551,27 +546,22 @@ impl Simulation {
 
     pub(crate) fn ship(&mut self, from: usize, to: PeerId, envelope: Envelope) {
         self.messages += 1;
-        let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
-        let bytes = (as_bytes || self.trace.is_wanted()).then(|| encoded(&envelope));
-        if let Some(bytes) = &bytes {
-            self.trace.note(self.now_us(), from, "send", bytes);
-            if bytes.len() > MESSAGE_BYTES_MAX {
-                // A live network refuses it, so what it says would never be heard.
-                self.observer.wrong(format!("R24: peer {from} sends a message of {} bytes", bytes.len()));
-                return;
-            }
+        let bytes = codec::encode(&envelope).expect("messages encode");
+        self.trace.note(self.now_us(), from, "send", &bytes);
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            // A live network refuses it, so what it says would never be heard.
+            self.observer.wrong(format!("R24: peer {from} sends a message of {} bytes", bytes.len()));
+            return;
         }
         let Some(to) = self.peers.iter().position(|peer| peer.id == to) else { return };
         if self.options.drop_message == Some(self.messages) {
             return;
         }
-        if let Some(rubbish) = self.rubbish_after(&envelope) {
+        if let Some(rubbish) = self.rubbish_after(&envelope, &bytes) {
             self.deliver_later(from, to, rubbish);
         }
-        let shipped = match bytes.filter(|_| as_bytes) {
-            Some(bytes) => Shipped::Bytes(Arc::new(bytes)),
-            None => Shipped::Said(Arc::new(envelope)),
-        };
+        let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
+        let shipped = if as_bytes { Shipped::Bytes(Arc::new(bytes)) } else { Shipped::Said(Arc::new(envelope)) };
         self.deliver_later(from, to, shipped);
     }
 

@@ -14,11 +14,7 @@ impl TaskKind {
     /// The kind with this name; a longer one is cut at 64 bytes.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let mut end = name.len().min(TASK_KIND_BYTES_MAX);
-        while !name.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self(Arc::from(&name[..end]))
+        Self(Arc::from(&name[..name.floor_char_boundary(TASK_KIND_BYTES_MAX)]))
     }
 
     /// The name.

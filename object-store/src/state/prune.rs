@@ -10,9 +10,6 @@ use driftmesh_model::{GroupId, Micros, ObjectId, Timestamp};
 
 /// Versions pruned at most when an object is looked at or written: a step stays short even for a hot object.
 const PRUNED_PER_LOOK: usize = 16;
-/// One write of so many of an object looks at its oldest versions, which are seldom in a cache; it prunes up to twice as
-/// many, so that a chain that has grown gets shorter again.
-const WRITES_PER_LOOK: usize = 16;
 /// Beyond the budget a write, which adds one version, prunes so many of the same object.
 const PRUNED_PER_WRITE_OVER_BUDGET: usize = 2;
 
@@ -25,8 +22,7 @@ pub(super) fn while_written(
     stable: Timestamp,
     budget: usize,
 ) -> usize {
-    let is_due = chain.superseded().is_multiple_of(WRITES_PER_LOOK);
-    let freed = if is_due { chain.prune(horizon, 2 * WRITES_PER_LOOK) } else { 0 };
+    let freed = chain.prune(horizon, PRUNED_PER_LOOK);
     let excess = cost.saturating_sub(freed.saturating_add(budget));
     freed + chain.prune_excess(excess, stable, PRUNED_PER_WRITE_OVER_BUDGET)
 }

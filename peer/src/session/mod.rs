@@ -39,7 +39,7 @@ pub use reads::Reads;
 pub use snapshot::Snapshot;
 pub use submit::{Submission, TaskDone, new_task_id, submit};
 pub use task_error::TaskError;
-pub use task_run::{Handlers, TaskAttempts, TaskFuture, run_for_other};
+pub use task_run::{Handlers, TaskAttempts, TaskFuture, panic_text, run_for_other};
 pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
 pub use watch::{Watch, Watched};

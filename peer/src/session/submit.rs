@@ -8,14 +8,11 @@ use super::task_error::TaskError;
 use super::task_run::{Handlers, Ran, run_once};
 use crate::message::{TaskEnd, TaskRequest};
 use crate::steps::Receipt;
-use crate::tasking::{NotSubmitted, TaskStep, TaskTo};
+use crate::tasking::{NotSubmitted, RETRY_AFTER, TaskStep, TaskTo};
 use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
 use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, TaskKey, Value};
 use std::future::poll_fn;
 use std::sync::Arc;
-
-/// When somebody who found too many tasks under way may try again.
-const RETRY_AFTER: Micros = Micros::from_millis(20);
 
 /// How a task is submitted.
 #[derive(Clone, Copy, Debug)]

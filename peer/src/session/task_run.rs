@@ -8,9 +8,9 @@ use super::transact::{Done, Options, transact_aged};
 use super::tx::Tx;
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
-use crate::tasking::{TaskFound, TaskRun};
+use crate::tasking::{RETRY_AFTER, TaskFound, TaskRun};
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
-use driftmesh_model::{Micros, TaskId, Timestamp, Value, codec};
+use driftmesh_model::{TaskId, Timestamp, Value, codec};
 use driftmesh_object_store::TaskOutcome;
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest text of an error that is kept, bytes.
 const TEXT_MAX: usize = 1 << 10;
-/// When somebody who met too many open transactions may try again.
-const BUSY_RETRY_AFTER: Micros = Micros::from_millis(20);
 
 /// One attempt of a task on its way; it ends with the encoded answer.
 pub type TaskFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
@@ -121,14 +119,13 @@ impl Ran {
 
 /// A text that is not too long to be kept.
 fn cut(mut text: String) -> String {
-    if text.len() > TEXT_MAX {
-        let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
     text
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+#[must_use]
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it said nothing".to_owned())
 }
@@ -296,7 +293,7 @@ fn end_of(answer: KeptAnswer, receipt: Receipt, earlier: bool) -> TaskEnd {
 fn not_run(error: &Error) -> Ran {
     // What is none of these means that the transaction ended under the task's feet: it is as if its time were over.
     let end = if let Error::Busy(_) = error {
-        TaskEnd::Busy { retry_after: BUSY_RETRY_AFTER }
+        TaskEnd::Busy { retry_after: RETRY_AFTER }
     } else if matches!(error, Error::Leaving | Error::Superseded) {
         TaskEnd::aborted(TaskAbort::Leaving)
     } else if let Error::ClockOff { ahead_ms } = error {
