@@ -51,6 +51,7 @@ pub struct Builder {
     mdns: bool,
     zone: Option<String>,
     replicas: usize,
+    placement: bool,
     import: Option<PathBuf>,
     observer: Option<Observer>,
     /// What adds the types of tasks to those that it can run.
@@ -90,6 +91,7 @@ impl Default for Builder {
             mdns: true,
             zone: None,
             replicas: REPLICAS,
+            placement: true,
             import: None,
             observer: None,
             tasks: Vec::new(),
@@ -182,6 +184,13 @@ impl Builder {
         self
     }
 
+    /// Whether objects of this peer follow those that they are used with, and tasks are sent to what is in much use here
+    /// instead of taking it away: `true` unless set. Without it objects move only to transactions and tasks that write them.
+    pub const fn placement(mut self, placement: bool) -> Self {
+        self.placement = placement;
+        self
+    }
+
     /// Begins the new mesh with all objects of a file that [`Mesh::export`] wrote, names included, under their former
     /// ids, so that references hold. Nobody can join before. When the file is damaged, cut short or something else, the
     /// start fails and nothing is created.
@@ -254,6 +263,7 @@ impl Builder {
         let mut config = Config::new(peer_id, Incarnation::from_u64(incarnation), random_seed());
         config.founder = places.way == Way::Found;
         config.replicas = self.replicas;
+        config.placement = self.placement;
         config.domain = domain_of(self.zone.as_deref());
         let (peer, clock) = filled(Peer::new(config, clock.now()), clock, self.import).await?;
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");

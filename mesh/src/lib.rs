@@ -46,6 +46,7 @@ mod inbound;
 mod joining;
 mod mesh;
 mod notice;
+mod placement;
 mod prefetch;
 mod snapshot_file;
 mod start_error;
@@ -69,16 +70,17 @@ pub use driftmesh_peer::session::{
     Settled, TaskDone, TaskError, Watched,
 };
 pub use driftmesh_peer::{
-    Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, OWNERSHIP_EVENTS_MAX, OperatorError, Other,
-    OwnershipEvent, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, STALENESS, ScanPage, Scanned, Seen,
-    Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskKind,
-    Trail, WATCHED_MAX, WATCHERS_MAX,
+    Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, Move, MoveReason, OWNERSHIP_EVENTS_MAX, ObjectUse,
+    OperatorError, Other, OwnershipEvent, PINNED_MAX, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt,
+    STALENESS, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
+    TASKS_SUBMITTED_MAX, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]
 pub use host::LiveHost;
 pub use mesh::{Left, Mesh};
 pub use notice::Notice;
+pub use placement::Contention;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;

@@ -35,7 +35,7 @@ pub struct Submit<T> {
 
 impl<T: Task> Submit<T> {
     pub(crate) const fn new(host: LiveHost, task: T) -> Self {
-        let how = Submission { to: TaskTo::Anywhere, again: false, stable: false };
+        let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false };
         Self { host, task, id: None, deadline: DEADLINE, how }
     }
 
@@ -72,7 +72,9 @@ impl<T: Task> Submit<T> {
     /// # Errors
     /// Why the task did not take effect, or `Unknown`: then submit it again with the id that the error names.
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
-        let Self { host, task, id, deadline, how } = self;
+        let Self { host, task, id, deadline, mut how } = self;
+        // An id that the caller has is as it is.
+        how.free_anchor = id.is_none() && task.anchor().is_none();
         let name = T::NAME.to_owned();
         let body = codec::encode(&task)
             .map_err(|error| TaskError::Unencodable { name: name.clone(), reason: error.to_string() })?;
@@ -82,7 +84,8 @@ impl<T: Task> Submit<T> {
         };
         let touches = task.touches();
         let body = Value::from_slice(&body);
-        let request = TaskRequest { id, name, version: T::VERSION, body, touches, deadline };
+        let (version, key) = (T::VERSION, task.key());
+        let request = TaskRequest { id, name, version, body, touches, deadline, key, settled: false };
         let handlers = Arc::clone(&host.shared.handlers);
         let done = session::submit(host, &handlers, request, how).await?;
         let TaskDone { value, task, receipt, stable, earlier, by } = done;

@@ -72,10 +72,17 @@ pub trait Task: Serialize + DeserializeOwned + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What tasks of this type that touch the same have in common, such as a player's number: Driftmesh learns by it what they
+    /// touch and sends the next one there, and what to take for an anchor. Zero, unless given: then all tasks of this type are
+    /// learned from alike. Only for tasks that do not say what they touch.
+    fn key(&self) -> u64 {
+        0
+    }
+
     /// The object that keeps its outcome, for 10 minutes and among the last 256. It need not be changed by the task; it goes
     /// where the task runs. Choose one that the caller uses alone, such as the player, so that it does not become a place
-    /// where all tasks wait for each other. Unless given, the first object that the task touches, else one that belongs to
-    /// the peer that it is submitted at.
+    /// where all tasks wait for each other. Unless given, the first object that the task touches, else what former tasks of its
+    /// type and key touched, else one that belongs to the peer that it is submitted at.
     fn anchor(&self) -> Option<ObjectId> {
         self.touches().first().copied()
     }

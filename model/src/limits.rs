@@ -19,6 +19,8 @@ pub const TASK_KIND_BYTES_MAX: usize = 64;
 pub const TASK_BYTES_MAX: usize = 64 << 10;
 /// Longest encoded answer of a task, or reason why it was rejected, bytes: it is journalled, and kept with its anchor.
 pub const TASK_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Most objects that whoever submitted a task is told it has touched: enough to learn from.
+pub const TASK_TOLD_MAX: usize = 8;
 /// Most objects that a task can say it touches.
 pub const TASK_TOUCHES_MAX: usize = 256;
 /// Most outcomes of tasks that an object keeps (R21).

@@ -198,6 +198,12 @@ impl Peer {
             // It has come here meanwhile, out of a group that this peer leads for another; who waited for it goes on.
             return;
         }
+        if let Some(pull) = request.pull
+            && self.should_stay(object, pull, from)
+        {
+            self.outbox.stays(from, object);
+            return;
+        }
         let by = Other { timestamp: request.age, kind: request.kind.clone() };
         let expires = self.now.mono.plus(QUEUED_FOR);
         let waiter = RemoteWaiter { group, kind: request.kind, have: request.have, expires };

@@ -50,6 +50,8 @@ pub struct Config {
     pub version_bytes_max: usize,
     /// Most names in one directory bucket before it splits, at least 1. Peers need not agree on it.
     pub name_bucket_entries_max: usize,
+    /// Whether objects follow what they are used with, and tasks are sent to what is in much use (see `placing`).
+    pub placement: bool,
     /// From what it is drawn where a simulated peer takes rare branches. A live peer never takes any.
     pub rare_branches: Option<u64>,
     /// The one rule that is broken on purpose.
@@ -81,6 +83,7 @@ impl Config {
             pointer_grace: Micros::from_millis(5_000),
             version_bytes_max: 64 << 20,
             name_bucket_entries_max: NAME_BUCKET_ENTRIES_MAX,
+            placement: true,
             rare_branches: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,

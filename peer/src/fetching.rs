@@ -31,12 +31,14 @@ pub(crate) struct Fetch {
     /// Transactions that wait for a version, by snapshot.
     readers: BTreeSet<(Timestamp, TxnId)>,
     /// The group that was asked last.
-    asked: Option<GroupId>,
+    pub(crate) asked: Option<GroupId>,
     /// The age that ownership was asked with.
     pub(crate) asked_age: Option<TxnTimestamp>,
+    /// Whether it was asked for with the choice that it stays where it is.
+    asked_freely: bool,
     /// Who has the object, as its owner last said.
     pub(crate) behind: Option<Other>,
-    last_heard: Micros,
+    pub(crate) last_heard: Micros,
     pause: Micros,
     due: Micros,
 }
@@ -54,6 +56,7 @@ impl Peer {
             readers: BTreeSet::new(),
             asked: None,
             asked_age: None,
+            asked_freely: false,
             behind: None,
             last_heard: now,
             pause: PAUSE_MIN,
@@ -67,7 +70,7 @@ impl Peer {
         let Some(timestamp) = self.txns.get(id).map(|txn| txn.timestamp) else { return };
         let (created, fetch) = self.fetch_of(object);
         fetch.owners.insert(timestamp, id);
-        let former = fetch.asked_age;
+        let (former, asked_freely) = (fetch.asked_age, fetch.asked_freely);
         if created {
             self.begin_lookup(object);
             return;
@@ -78,8 +81,10 @@ impl Peer {
             Some(asked) => timestamp.is_older_than(&asked) && !self.broken(Sabotage::FetchAge),
             None => true,
         };
-        if raise {
-            if former.is_some() {
+        // Nor would it get what stays where it is for those who can go there.
+        let binds = asked_freely && self.pull_of(id).is_none();
+        if raise || binds {
+            if raise && former.is_some() {
                 self.metrics.note(RareEvent::FetchAgeRaised);
             }
             self.ask_again(object);
@@ -122,7 +127,7 @@ impl Peer {
     }
 
     /// Sends the request again to whom it went last, with what has changed.
-    fn ask_again(&mut self, object: ObjectId) {
+    pub(crate) fn ask_again(&mut self, object: ObjectId) {
         if let Some(group) = self.fetches.get(&object).and_then(|fetch| fetch.asked)
             && let Some(leader) = self.leader_of(group)
         {
@@ -219,7 +224,12 @@ impl Peer {
         let age = if keep_age { fetch.asked_age.unwrap_or(*oldest) } else { *oldest };
         fetch.asked_age = Some(age);
         let Some(kind) = self.txns.get(*txn).map(|txn| txn.kind.clone()) else { return };
-        self.outbox.own(leader, OwnRequest { object, epoch, age, kind, have });
+        let owners: Vec<TxnId> = fetch.owners.values().copied().collect();
+        let pull = self.common_pull(&owners);
+        if let Some(fetch) = self.fetches.get_mut(&object) {
+            fetch.asked_freely = pull.is_some();
+        }
+        self.outbox.own(leader, OwnRequest { object, epoch, age, kind, have, pull });
     }
 
     /// A record came that a search may follow.
@@ -435,6 +445,7 @@ impl Peer {
     /// The object is here now, from a group: whoever waited for it goes on, the oldest first.
     pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch, from: GroupId) {
         if let Some(fetch) = self.fetches.remove(&object) {
+            self.uses.note_came(object, self.now.mono);
             self.pin_for_fetcher(object, &fetch);
             for id in fetch.owners.values() {
                 // A full queue: the transaction stays parked and asks again at its deadline or wound.
@@ -453,6 +464,11 @@ impl Peer {
         }
         self.answer_parked(object);
         self.hand_overs.push_back(object);
+    }
+
+    /// How much the transactions that wait for an object would have to leave here; `None` unless all of them can go to it.
+    fn common_pull(&self, owners: &[TxnId]) -> Option<u64> {
+        owners.iter().try_fold(0, |sum: u64, id| Some(sum.saturating_add(self.pull_of(*id)?)))
     }
 
     /// R14: on arrival the object is pinned for the transaction that fetched it, over its attempts.

@@ -31,11 +31,13 @@ mod operating;
 mod outbox;
 mod ownership;
 mod peer;
+mod placing;
 mod publishing;
 mod questions;
 mod rare_branches;
 mod recent;
 mod replicating;
+mod routes;
 mod sabotage;
 mod scanning;
 mod seeking;
@@ -48,6 +50,7 @@ mod tasking;
 mod timers;
 mod told;
 mod transfer;
+mod uses;
 mod watching;
 mod windows;
 
@@ -66,16 +69,17 @@ pub use metrics::{Metrics, RareEvent};
 pub use operating::{OperatorError, Promoted};
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
+pub use placing::{Move, MoveReason, ObjectUse, PINNED_MAX, TooManyPinned};
 pub use rare_branches::RareBranch;
 pub use recent::{Recent, STALENESS};
 pub use sabotage::Sabotage;
 pub use scanning::ARRIVALS_FROM;
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
-pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TxnWrites, ValueRead};
+pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TaskTies, TxnWrites, ValueRead};
 pub use surveying::{AdoptedGrant, Held, Standing};
 pub use tasking::{
-    NotSubmitted, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskRun, TaskStep,
-    TaskTo,
+    NotSubmitted, SubmitTask, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace,
+    TaskRun, TaskStep, TaskTo,
 };
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

@@ -348,6 +348,7 @@ impl Peer {
         self.publish_due();
         self.mend_groups();
         self.drop_strays();
+        self.place();
     }
 
     /// A member asked or answered something: it is told regularly how this peer is.

@@ -124,6 +124,10 @@ pub struct OwnRequest {
     pub kind: TaskKind,
     /// The hash of a value of it that the asker has, so that it need not be sent.
     pub have: Option<Hash>,
+    /// Set if all who wait for it can go to it instead: how much else would have to come along, as [`Message::Stays`] weighs
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<u64>,
 }
 
 /// One object whose ownership was asked for and has to be waited for.
@@ -359,6 +363,17 @@ pub struct TaskRequest {
     pub touches: Vec<ObjectId>,
     /// How long it may take from now on.
     pub deadline: Micros,
+    /// What tasks of this name that touch the same have in common; zero if that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub key: u64,
+    /// It runs where it arrives, wherever its data is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a task did not take effect.
@@ -410,6 +425,9 @@ pub enum TaskEnd {
         receipt: Receipt,
         /// Whether an earlier copy of the request did it.
         earlier: bool,
+        /// What it has locked, and at which epochs the receipt's group owned that: for whoever sends the next one like it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        touched: Vec<(ObjectId, Epoch)>,
     },
     /// It did not take effect.
     Aborted {
@@ -425,6 +443,13 @@ pub enum TaskEnd {
         /// When to try again.
         retry_after: Micros,
     },
+    /// It did not run: what it wants is in much use elsewhere, and there it should run.
+    Elsewhere {
+        /// What it wants.
+        object: ObjectId,
+        /// Who owns that, as far as the peer knows.
+        at: PeerId,
+    },
 }
 
 impl TaskEnd {
@@ -438,7 +463,7 @@ impl TaskEnd {
         match self {
             Self::Done { receipt, .. } => Some(receipt),
             Self::Aborted { kept, .. } => kept.as_ref(),
-            Self::Forgotten | Self::Busy { .. } => None,
+            Self::Forgotten | Self::Busy { .. } | Self::Elsewhere { .. } => None,
         }
     }
 
@@ -448,7 +473,7 @@ impl TaskEnd {
         match self {
             Self::Done { .. } | Self::Forgotten => true,
             Self::Aborted { kept, .. } => kept.is_some(),
-            Self::Busy { .. } => false,
+            Self::Busy { .. } | Self::Elsewhere { .. } => false,
         }
     }
 
@@ -469,7 +494,11 @@ impl TaskEnd {
                 | TaskAbort::NoAnchor
                 | TaskAbort::ClockAhead { .. } => false,
             },
-            Self::Aborted { kept: Some(_), .. } | Self::Done { .. } | Self::Forgotten | Self::Busy { .. } => false,
+            Self::Aborted { kept: Some(_), .. }
+            | Self::Done { .. }
+            | Self::Forgotten
+            | Self::Busy { .. }
+            | Self::Elsewhere { .. } => false,
         }
     }
 
@@ -491,7 +520,7 @@ impl TaskEnd {
                 | TaskAbort::ClockOff { .. }
                 | TaskAbort::ClockAhead { .. } => 0,
             },
-            Self::Forgotten | Self::Busy { .. } => 0,
+            Self::Forgotten | Self::Busy { .. } | Self::Elsewhere { .. } => 0,
         }
     }
 }
@@ -651,6 +680,12 @@ pub enum Message {
     Queued {
         /// The objects.
         objects: Vec<Queued>,
+    },
+    /// The objects are owned here and in much use, and the requests for them are not queued: the tasks that want them should
+    /// come here. Only to requests that name a `pull`.
+    Stays {
+        /// The objects.
+        objects: Vec<ObjectId>,
     },
     /// Asks where objects are.
     Locate {

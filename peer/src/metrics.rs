@@ -106,11 +106,15 @@ pub enum RareEvent {
     TaskSentAgain,
     /// A task had ended before, and its anchor said how.
     TaskMetAgain,
+    /// A task ended before it had done anything, because what it wanted is in much use elsewhere.
+    SentToItsData,
+    /// A task was sent on to where it should run.
+    TaskSentOn,
 }
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 52] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -161,6 +165,8 @@ impl RareEvent {
         Self::OldCopyRefused,
         Self::TaskSentAgain,
         Self::TaskMetAgain,
+        Self::SentToItsData,
+        Self::TaskSentOn,
     ];
 }
 
@@ -173,6 +179,10 @@ pub struct Metrics {
     pub commits: u64,
     /// Commits that only read.
     pub read_only_commits: u64,
+    /// Objects that followed what they were used with.
+    pub placed: u64,
+    /// Tasks that were sent on to where their data is.
+    pub tasks_sent_on: u64,
     /// Commits that awaited no message.
     pub local_commits: u64,
     /// Attempts that ended without a commit.

@@ -29,6 +29,7 @@ struct Gathered {
     answers: BTreeMap<AnswerKey, (usize, Vec<ReadAnswer>)>,
     owns: BTreeMap<ObjectId, OwnRequest>,
     queued: Vec<Queued>,
+    stays: Vec<ObjectId>,
     locates: Vec<LocateRequest>,
     located: Vec<Located>,
     learned: Vec<Record>,
@@ -121,6 +122,10 @@ impl Outbox {
 
     pub(crate) fn queued(&mut self, to: PeerId, queued: Queued) {
         self.gathered.entry(to).or_default().queued.push(queued);
+    }
+
+    pub(crate) fn stays(&mut self, to: PeerId, object: ObjectId) {
+        self.gathered.entry(to).or_default().stays.push(object);
     }
 
     pub(crate) fn locate(&mut self, to: PeerId, request: LocateRequest) {
@@ -251,6 +256,10 @@ impl Outbox {
             }
             if !gathered.queued.is_empty() {
                 self.now(to, Message::Queued { objects: gathered.queued });
+            }
+            if !gathered.stays.is_empty() {
+                // R6: whoever hears it sends its task here, which builds on nothing that this says.
+                self.now(to, Message::Stays { objects: gathered.stays });
             }
             if !gathered.locates.is_empty() {
                 self.now(to, Message::Locate { objects: gathered.locates });

@@ -14,10 +14,12 @@ use crate::message::{Envelope, Message};
 use crate::metrics::{Metrics, RareEvent};
 use crate::outbox::{Needs, Outbox};
 use crate::ownership::Subscriptions;
+use crate::placing::Placing;
 use crate::publishing::Republish;
 use crate::rare_branches::{RareBranch, RareBranches};
 use crate::recent::RecentReads;
 use crate::replicating::Followed;
+use crate::routes::Routes;
 use crate::scanning::{Arrivals, ScanPages};
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
@@ -25,6 +27,7 @@ use crate::surveying::Surveys;
 use crate::tasking::{TaskRun, Tasks};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
+use crate::uses::Uses;
 use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
@@ -117,6 +120,9 @@ pub struct Peer {
     pub(crate) told: Told,
     pub(crate) surveys: Surveys,
     pub(crate) tasks: Tasks,
+    pub(crate) routes: Routes,
+    pub(crate) uses: Uses,
+    pub(crate) placing: Placing,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
@@ -218,6 +224,9 @@ impl Peer {
             told: Told::default(),
             surveys: Surveys::default(),
             tasks: Tasks::default(),
+            routes: Routes::default(),
+            uses: Uses::default(),
+            placing: Placing::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
             window_waits: BTreeMap::new(),
@@ -369,6 +378,7 @@ impl Peer {
             Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
             Message::Own { group, requests } => self.own_asked(from, group, requests),
             Message::Queued { objects } => self.queued(objects),
+            Message::Stays { objects } => self.stays_told(from, objects),
             Message::Locate { objects } => self.locate_asked(from, objects),
             Message::Located { answers } => self.located(from, answers),
             Message::Publish { batch, records } => self.published(from, batch, records),

@@ -34,11 +34,13 @@ pub enum RareBranch {
     SmallMessages,
     /// A search asks again before anybody could answer.
     AskAgainEarly,
+    /// A task is told to come to an object that could as well go to it.
+    StayPut,
 }
 
 impl RareBranch {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RefuseGrant,
         Self::RepeatGrant,
         Self::FullGrantWindow,
@@ -51,6 +53,7 @@ impl RareBranch {
         Self::HoldCommit,
         Self::SmallMessages,
         Self::AskAgainEarly,
+        Self::StayPut,
     ];
 }
 

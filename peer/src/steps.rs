@@ -6,8 +6,10 @@ use crate::rare_branches::RareBranch;
 use crate::recent::Recent;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
-use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TRANSACTION_OBJECTS_MAX};
-use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value};
+use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TASK_TOLD_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{
+    Epoch, GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value,
+};
 use driftmesh_object_store::{Entry, ReadAt, TaskOutcome, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,15 @@ pub struct Begin {
     pub read_only: bool,
     /// If it only reads: its snapshot may lie so far in the past. `None` for now.
     pub recent: Option<Recent>,
+    /// What it does for a task, if it does.
+    pub task: Option<TaskTies>,
+}
+
+/// How a transaction is tied to the task that it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskTies {
+    /// Its first attempt may end before it has done anything, if what it wants is in much use elsewhere: the task goes there.
+    pub may_move: bool,
 }
 
 /// The writes to be committed.
@@ -87,6 +98,8 @@ pub struct Committed {
     pub attempts: u32,
     /// Whether it was stable when it was answered: then no crash can undo it.
     pub stable: bool,
+    /// Of a task: what it locked, and at which epochs this peer's group owns that; what is used least comes first.
+    pub touched: Vec<(ObjectId, Epoch)>,
 }
 
 /// Why a step could not be taken.
@@ -189,6 +202,8 @@ impl Peer {
             awaited_message: false,
             read_only: begin.read_only,
             is_recent: begin.read_only && begin.recent.is_some(),
+            is_task: begin.task.is_some(),
+            may_move: begin.task.is_some_and(|ties| ties.may_move),
         };
         self.txns.insert(make).ok_or(StepError::Busy)
     }
@@ -652,12 +667,28 @@ impl Peer {
         if !stable {
             self.told.unstable(receipt);
         }
-        let committed = Committed { receipt, awaited_message: txn.awaited_message, attempts: txn.attempt, stable };
+        let touched = if txn.is_task { self.touched_by(id) } else { Vec::new() };
+        self.note_touched(id);
+        let Some(txn) = self.txns.get(id) else { return Err(StepError::Ended) };
+        let (awaited_message, attempts) = (txn.awaited_message, txn.attempt);
+        let committed = Committed { receipt, awaited_message, attempts, stable, touched };
         if wrote {
             self.remember_commit(id, commit);
         }
         self.remove_transaction(id);
         Ok(committed)
+    }
+
+    /// What a task's transaction has locked, as far as anybody learns it.
+    fn touched_by(&self, id: TxnId) -> Vec<(ObjectId, Epoch)> {
+        let Some(txn) = self.txns.get(id) else { return Vec::new() };
+        let locked = txn.intents.iter().filter(|(_, intent)| **intent == Intent::Checked);
+        let epoch = |object: ObjectId| self.group.owned(object).map(|stored| self.group.epoch_of(stored));
+        let mut touched: Vec<_> = locked.filter_map(|(object, _)| Some((*object, epoch(*object)?))).collect();
+        // What is used least is most its own.
+        touched.sort_by_cached_key(|(object, _)| self.uses.of(*object).heat);
+        touched.truncate(TASK_TOLD_MAX);
+        touched
     }
 
     /// Remembers who committed, in exchange for the oldest that is remembered. The transaction is about to go.
@@ -696,7 +727,7 @@ impl Peer {
     /// Begins the next attempt of a transaction whose last one failed. Call `prepare` until it is ready.
     ///
     /// # Errors
-    /// `Expired` when the deadline passed, `Ended` when the transaction is not open.
+    /// `Expired` when the deadline passed, `Ended` when the transaction is not open, `Failed` when its task should run elsewhere.
     pub fn retry(&mut self, now: Now, id: TxnId) -> Result<(), StepError> {
         match self.enter(now, id) {
             Ok(()) | Err(StepError::Failed(_)) => {}
@@ -704,6 +735,9 @@ impl Peer {
         }
         let mono = now.mono;
         let txn = self.txns.get_mut(id).ok_or(StepError::Ended)?;
+        if let Status::Failed(cause @ Cause::UsedElsewhere { .. }) = &txn.status {
+            return Err(StepError::Failed(cause.clone()));
+        }
         if let Status::Failed(cause) = &txn.status {
             txn.not_before = match cause {
                 Cause::Unavailable { .. } | Cause::ClockAhead { .. } => mono.plus(RETRY_PAUSE),
@@ -712,7 +746,8 @@ impl Peer {
                 | Cause::SnapshotTooOld { .. }
                 | Cause::CreatedLater { .. }
                 | Cause::Deposed { .. }
-                | Cause::Waited { .. } => mono,
+                | Cause::Waited { .. }
+                | Cause::UsedElsewhere { .. } => mono,
             };
             txn.status = Status::Preparing;
             txn.attempt = txn.attempt.saturating_add(1);
@@ -776,11 +811,15 @@ impl Peer {
             return;
         }
         self.metrics.aborts += 1;
+        if let Cause::Conflict { object, .. } | Cause::Wounded { object, .. } = &cause {
+            self.uses.note_contended(*object);
+        }
         let lock_also = match &cause {
             Cause::Conflict { object, .. } | Cause::Wounded { object, .. } => Some(*object),
             Cause::SnapshotTooOld { .. }
             | Cause::CreatedLater { .. }
             | Cause::Waited { .. }
+            | Cause::UsedElsewhere { .. }
             | Cause::Unavailable { .. }
             | Cause::Deposed { .. }
             | Cause::ClockAhead { .. } => None,

@@ -1,20 +1,25 @@
 //! Tasks on their way: requests from here that run elsewhere, and requests from elsewhere that run here.
 //!
-//! One hop: whoever gets a request runs it, and what it needs comes to it. It refuses to run anything (its host does, by
-//! `session`), to chase an object, and to know what became of a task: the anchor knows (R21).
+//! Two hops at most: to a good guess, and if what the task wants is in much use elsewhere, on to there, where it runs and what
+//! it needs besides comes to it. It refuses to run anything (its host does, by `session`), to chase an object, and to know
+//! what became of a task: the anchor knows (R21).
 
 use crate::message::{Message, TaskAbort, TaskEnd, TaskRequest};
 use crate::metrics::RareEvent;
+use crate::routes::Route;
 use crate::steps::{StepError, Stepped};
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
+use driftmesh_directory::Record;
 use driftmesh_model::limits::{
-    CLOCK_AHEAD_MAX, DEADLINE_MAX, TASK_ANSWER_BYTES_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX,
+    CLOCK_AHEAD_MAX, DEADLINE_MAX, TASK_ANSWER_BYTES_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOLD_MAX,
+    TASK_TOUCHES_MAX,
 };
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId, Value};
 use driftmesh_object_store::TaskSeen;
 use driftmesh_txn::Intent;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;
 
 /// Most tasks submitted here that are under way elsewhere (R24).
@@ -28,8 +33,9 @@ pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
 /// Who hears nothing sends the request again after this, then after twice as long, and so on.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
 const ASK_AGAIN_MAX: Micros = Micros::from_millis(5_000);
-/// What the anchor counts for when a peer is chosen; other objects count for one.
-const ANCHOR_WEIGHT: u64 = 2;
+/// What an object counts for when a peer is chosen, if the task says that it touches it; twice if it is the anchor. What was
+/// learned counts as often as former runs touched it, which is no more.
+const DECLARED_WEIGHT: u64 = 16;
 /// How often somebody looks whether what it was told in former groups is decided.
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(20);
 
@@ -58,18 +64,27 @@ pub enum TaskTo {
 pub enum TaskStep {
     /// Run it here. `again` if a copy of the request may run or have run elsewhere.
     RunHere {
+        /// The request; its anchor may have been chosen meanwhile.
+        task: TaskId,
         /// Whether it may.
         again: bool,
+        /// Whether it runs here wherever its data is.
+        settled: bool,
     },
     /// It has ended.
     Ended {
+        /// The request; its anchor may have been chosen meanwhile.
+        task: TaskId,
         /// Who says so.
         by: PeerId,
         /// How.
         end: TaskEnd,
     },
     /// Nobody has told how it ended, and its time is over, or the only peer that it could run at is gone.
-    Unknown,
+    Unknown {
+        /// The request; its anchor may have been chosen meanwhile.
+        task: TaskId,
+    },
     /// The only peer that it could run at is not connected. It was not sent.
     Unreachable,
 }
@@ -85,10 +100,42 @@ pub enum TaskFound {
     Forgotten,
 }
 
+/// How a task is submitted.
+#[derive(Clone, Debug)]
+pub struct SubmitTask {
+    /// What is to be done.
+    pub request: TaskRequest,
+    /// Where.
+    pub to: TaskTo,
+    /// Whether it was submitted before, wherever that was.
+    pub again: bool,
+    /// Whether the anchor may be another object, because the caller has named none and does not know the id yet.
+    pub free_anchor: bool,
+    /// Who should run it, if somebody was asked and said so; and what the task wants there.
+    pub sent_on: Option<(PeerId, ObjectId)>,
+}
+
+/// A peer that a task may be sent to, and what speaks for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskPlace {
+    /// The peer.
+    pub peer: PeerId,
+    /// The sum: the highest wins, this peer if it has as much.
+    pub score: u64,
+    /// Objects there that the task says it touches, the anchor included.
+    pub declared: usize,
+    /// Objects there that former tasks of the kind and key touched.
+    pub learned: usize,
+    /// Whether it ran the last of these.
+    pub ran_last: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Submitted {
     request: TaskRequest,
     to: TaskTo,
+    /// Who should run it, whatever is known here.
+    sent_on: Option<PeerId>,
     /// Who has the last copy of the request; nobody if it has to be sent.
     at: Option<PeerId>,
     /// Whether a copy was sent.
@@ -154,20 +201,13 @@ fn is_within_bounds(request: &TaskRequest) -> bool {
 }
 
 impl Peer {
-    /// Submits a task, on behalf of somebody who waits and then calls `poll_task`. `again` if it was submitted before,
-    /// wherever that was.
+    /// Submits a task, on behalf of somebody who waits and then calls `poll_task`.
     ///
     /// # Errors
     /// Why nothing of it is kept.
-    pub fn submit_task(
-        &mut self,
-        now: Now,
-        waiter: TxnId,
-        request: TaskRequest,
-        to: TaskTo,
-        again: bool,
-    ) -> Result<(), NotSubmitted> {
+    pub fn submit_task(&mut self, now: Now, waiter: TxnId, task: SubmitTask) -> Result<(), NotSubmitted> {
         self.now = now;
+        let SubmitTask { mut request, to, again, free_anchor, sent_on } = task;
         if is_issued_ahead(&request, now) {
             return Err(NotSubmitted::ClockAhead { receiver: now.wall });
         }
@@ -175,9 +215,16 @@ impl Peer {
             return Err(NotSubmitted::Busy);
         }
         let until = now.mono.plus(request.deadline.min(DEADLINE_MAX));
+        let is_fixed = matches!(to, TaskTo::Peer(_));
+        let free_anchor = free_anchor && !again && !is_fixed;
+        if let Some(anchor) = self.anchor_for(&request, sent_on).filter(|_| free_anchor) {
+            request.id.anchor = anchor;
+        }
+        request.settled = is_fixed || sent_on.is_some();
         let submitted = Submitted {
             request,
             to,
+            sent_on: sent_on.map(|(peer, _)| peer),
             at: None,
             is_sent: false,
             again,
@@ -192,18 +239,25 @@ impl Peer {
         Ok(())
     }
 
+    /// The anchor of a task that names none: what it wants where it is sent on, or what all like it touched.
+    fn anchor_for(&mut self, request: &TaskRequest, sent_on: Option<(PeerId, ObjectId)>) -> Option<ObjectId> {
+        let learned = || self.routes.get(&request.name, request.key).and_then(Route::most);
+        sent_on.map(|(_, object)| object).or_else(learned)
+    }
+
     /// What to do next about a task that was submitted. May be called again until it answers; `waiter` is woken. Once it
     /// has answered, the task is not waited for any more.
     pub fn poll_task(&mut self, now: Now, waiter: TxnId) -> Poll<TaskStep> {
         self.now = now;
-        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Pending };
+        let task = submitted.request.id;
         if let Some((by, end)) = submitted.ended.take() {
             self.forget_task(waiter);
-            return Poll::Ready(TaskStep::Ended { by, end });
+            return Poll::Ready(TaskStep::Ended { task, by, end });
         }
         if now.mono >= submitted.until {
             self.forget_task(waiter);
-            return Poll::Ready(TaskStep::Unknown);
+            return Poll::Ready(TaskStep::Unknown { task });
         }
         if submitted.at.is_some() && now.mono < submitted.due {
             return Poll::Pending;
@@ -213,13 +267,14 @@ impl Peer {
 
     /// Sends a task to the peer that suits it best, or says that this is that peer.
     fn send_task(&mut self, waiter: TxnId) -> Poll<TaskStep> {
-        let Some(submitted) = self.tasks.submitted.get(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        let Some(submitted) = self.tasks.submitted.get(&waiter) else { return Poll::Pending };
         let (fixed, again) = (submitted.to, submitted.again || submitted.at.is_some());
+        let (task, settled) = (submitted.request.id, submitted.request.settled);
         let chosen = match fixed {
             TaskTo::Peer(peer) if peer == self.config.peer => None,
             TaskTo::Peer(peer) if self.is_connected(&peer) => Some(peer),
             TaskTo::Peer(_) => {
-                let step = if submitted.is_sent { TaskStep::Unknown } else { TaskStep::Unreachable };
+                let step = if submitted.is_sent { TaskStep::Unknown { task } } else { TaskStep::Unreachable };
                 self.forget_task(waiter);
                 return Poll::Ready(step);
             }
@@ -227,7 +282,7 @@ impl Peer {
         };
         let Some(peer) = chosen else {
             self.forget_task(waiter);
-            return Poll::Ready(TaskStep::RunHere { again });
+            return Poll::Ready(TaskStep::RunHere { task, again, settled });
         };
         // R6: what the caller asks for may come from what it was told by a group that this peer led before.
         if !self.former_leads_are_decided(waiter) {
@@ -235,7 +290,7 @@ impl Peer {
             return Poll::Pending;
         }
         let now = self.now;
-        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Ready(TaskStep::Unknown) };
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Pending };
         if submitted.at.is_some() {
             self.metrics.note(RareEvent::TaskSentAgain);
         }
@@ -251,25 +306,86 @@ impl Peer {
         Poll::Pending
     }
 
-    /// R1: the peer that owns most of what a task touches, by records that are only hints. `None` for this one.
+    /// R1: the peer that a task is sent to, by records that are only hints. `None` for this one.
     fn place_for_task(&mut self, waiter: TxnId) -> Option<PeerId> {
         let submitted = self.tasks.submitted.get(&waiter)?;
-        let anchor = submitted.request.id.anchor;
-        let mut objects: Vec<ObjectId> = submitted.request.touches.clone();
-        objects.push(anchor);
-        objects.sort_unstable();
-        objects.dedup();
         let refused_by = submitted.refused_by.clone();
-        let mut weights: BTreeMap<PeerId, u64> = BTreeMap::new();
-        for object in objects {
-            let place = self.best_record(object).and_then(|(_, record)| self.leader_of(record.group));
-            if let Some(peer) = place.filter(|peer| !refused_by.contains(peer) && !self.is_leaving(peer)) {
-                *weights.entry(peer).or_default() += if object == anchor { ANCHOR_WEIGHT } else { 1 };
+        let may_run = |peer: &PeerId, this: &Self| {
+            *peer == this.config.peer
+                || (this.is_connected(peer) && !this.is_leaving(peer) && !refused_by.contains(peer))
+        };
+        if let Some(peer) = submitted.sent_on.filter(|peer| may_run(peer, self)) {
+            return Some(peer).filter(|peer| *peer != self.config.peer);
+        }
+        let request = submitted.request.clone();
+        let places = self.task_places(&request);
+        let best = places.into_iter().find(|place| may_run(&place.peer, self))?;
+        Some(best.peer).filter(|peer| *peer != self.config.peer)
+    }
+
+    /// The peers that a task may be sent to, the best first; none if nothing is known of what it touches. Of two that are as
+    /// good this one is the better.
+    pub fn task_places(&mut self, request: &TaskRequest) -> Vec<TaskPlace> {
+        let mut places: BTreeMap<PeerId, TaskPlace> = BTreeMap::new();
+        let mut add = |peer: PeerId, score: u64, declared: usize, learned: usize| {
+            let empty = TaskPlace { peer, score: 0, declared: 0, learned: 0, ran_last: false };
+            let place = places.entry(peer).or_insert(empty);
+            place.score += score;
+            place.declared += declared;
+            place.learned += learned;
+        };
+        let anchor = request.id.anchor;
+        if let Some(peer) = self.peer_of(anchor) {
+            add(peer, 2 * DECLARED_WEIGHT, 1, 0);
+        }
+        let declared: BTreeSet<ObjectId> = request.touches.iter().copied().filter(|object| *object != anchor).collect();
+        for peer in declared.iter().filter_map(|object| self.peer_of(*object)) {
+            add(peer, DECLARED_WEIGHT, 1, 0);
+        }
+        if declared.is_empty()
+            && let Some(route) = self.routes.get(&request.name, request.key).cloned()
+        {
+            for (object, count) in route.expected() {
+                // Where there is no record, it is likely to be where the last run has left it.
+                let peer = self.peer_of(object).unwrap_or(route.at);
+                add(peer, u64::from(count), 0, 1);
+            }
+            if let Some(place) = places.get_mut(&route.at) {
+                place.ran_last = true;
             }
         }
-        let here = weights.get(&self.config.peer).copied().unwrap_or(0);
-        let (peer, weight) = weights.into_iter().max_by_key(|(_, weight)| *weight)?;
-        (weight > here).then_some(peer)
+        let me = self.config.peer;
+        let mut places: Vec<TaskPlace> = places.into_values().collect();
+        places.sort_by_key(|place| (Reverse(place.score), place.peer != me, place.peer));
+        places
+    }
+
+    /// Who owns an object, by the best record here.
+    fn peer_of(&mut self, object: ObjectId) -> Option<PeerId> {
+        let (_, record) = self.best_record(object)?;
+        self.leader_of(record.group)
+    }
+
+    /// Learns from a task that took effect where the next one like it finds its data.
+    pub fn learn_from_task(&mut self, request: &TaskRequest, by: PeerId, end: &TaskEnd, session: Option<ObjectId>) {
+        let TaskEnd::Done { receipt, touched, .. } = end else { return };
+        if by != self.config.peer {
+            for (object, epoch) in touched.iter().take(TASK_TOLD_MAX) {
+                let record = Record { object: *object, group: receipt.group, epoch: *epoch };
+                if record.is_sound() {
+                    self.hints.learn(record);
+                }
+            }
+        }
+        if request.touches.is_empty() {
+            let touched = touched.iter().map(|(object, _)| *object).filter(|object| Some(*object) != session);
+            self.routes.learn(&request.name, request.key, touched, by);
+        }
+    }
+
+    /// What was learned of a task's anchor is wrong: there is no such object.
+    pub fn forget_route(&mut self, request: &TaskRequest) {
+        self.routes.forget(&request.name, request.key);
     }
 
     fn is_leaving(&self, peer: &PeerId) -> bool {
@@ -305,6 +421,14 @@ impl Peer {
             return;
         }
         let task = request.id;
+        if !request.settled
+            && self.config.placement
+            && let Some((object, at)) = self.better_place(&request).filter(|(_, at)| *at != from)
+        {
+            // R6: a pointer tells of a departure, which must be stable.
+            self.send(from, Message::TaskEnded { ask, task, end: Box::new(TaskEnd::Elsewhere { object, at }) });
+            return;
+        }
         if let Some(end) = self.refuse_task(from, &request) {
             // Nothing of it depends on any journal.
             self.send_now(from, Message::TaskEnded { ask, task, end: Box::new(end) });
@@ -314,6 +438,17 @@ impl Peer {
         self.tasks.running.insert((from, ask), task);
         let request = TaskRequest { deadline: request.deadline.min(DEADLINE_MAX), ..request };
         self.tasks.starts.push(TaskRun { from, ask, request });
+    }
+
+    /// Where a task should run whose anchor has left, or never was here, if nothing else of it is here.
+    fn better_place(&mut self, request: &TaskRequest) -> Option<(ObjectId, PeerId)> {
+        let anchor = request.id.anchor;
+        let is_here = |object: &ObjectId| self.group.owned(*object).is_some();
+        if is_here(&anchor) || request.touches.iter().any(is_here) {
+            return None;
+        }
+        let at = self.peer_of(anchor).filter(|at| *at != self.config.peer && !self.is_leaving(at))?;
+        Some((anchor, at))
     }
 
     /// Why a task is not run here at all.
@@ -359,6 +494,10 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
+        if let TaskEnd::Elsewhere { at, .. } = end {
+            self.send_task_on(from, waiter, at);
+            return;
+        }
         if end.is_decided() {
             submitted.ended = Some((from, end));
             self.wakes.push(waiter);
@@ -381,6 +520,21 @@ impl Peer {
         } else {
             submitted.ended = Some((from, end));
         }
+        self.wakes.push(waiter);
+    }
+
+    /// A task did not run where it was sent, because what it wants is elsewhere: it goes there, and then nowhere else.
+    fn send_task_on(&mut self, from: PeerId, waiter: TxnId, at: PeerId) {
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return };
+        if submitted.at != Some(from) || submitted.to != TaskTo::Anywhere || submitted.request.settled {
+            return;
+        }
+        submitted.at = None;
+        // R21: under the same id, whatever the anchor: a network that repeats messages may still let the first one run it.
+        submitted.sent_on = Some(at);
+        submitted.request.settled = true;
+        self.metrics.tasks_sent_on += 1;
+        self.metrics.note(RareEvent::TaskSentOn);
         self.wakes.push(waiter);
     }
 

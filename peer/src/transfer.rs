@@ -61,6 +61,7 @@ impl Peer {
         self.tell_leaving(object, to);
         self.journal(Entry::TransferOut { object, epoch, to, number, floor });
         self.metrics.left += 1;
+        self.note_move(object, to, &waiter.kind);
         let record = Record { group: to, ..self.own_record(object, epoch) };
         if !self.broken(Sabotage::Pointers) {
             self.pointers.set(record, self.now.mono);

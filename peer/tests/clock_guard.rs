@@ -146,6 +146,7 @@ fn a_peer_whose_own_clock_is_off_from_most_begins_nothing_until_it_is_right_agai
         age: None,
         read_only: false,
         recent: None,
+        task: None,
     };
     let refused = mesh.step(2, |peer, now| peer.begin(now, begin()));
     let Err(StepError::ClockOff { ahead_ms }) = refused else { panic!("{refused:?}") };

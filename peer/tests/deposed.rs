@@ -36,7 +36,7 @@ fn who_is_superseded_begins_reads_and_commits_nothing_more_and_nobody_waits_ther
     let begun = mesh.step(0, |peer, now| {
         let kind = driftmesh_peer::TaskKind::new("late");
         let (deadline, age, recent) = (Micros::from_millis(100), None, None);
-        peer.begin(now, driftmesh_peer::Begin { kind, deadline, age, read_only: true, recent })
+        peer.begin(now, driftmesh_peer::Begin { kind, deadline, age, read_only: true, recent, task: None })
     });
     assert_eq!(begun, Err(StepError::Superseded));
     assert_eq!(mesh.newest(object), Some(1));

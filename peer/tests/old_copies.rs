@@ -36,6 +36,7 @@ fn an_old_copy_is_refused_falls_silent_and_its_group_goes_on_without_it() {
         age: None,
         read_only: false,
         recent: None,
+        task: None,
     };
     assert_eq!(mesh.step(0, |peer, now| peer.begin(now, begin)), Err(StepError::Superseded));
     mesh.clear_log();

@@ -36,7 +36,16 @@ fn request(id: TaskId, millis: u64) -> TaskRequest {
     let gold: GoldRef = GoldRef::from_id(id.anchor);
     let body = Value::from_slice(&codec::encode(&gold).expect("encodes"));
     let deadline = Micros::from_millis(millis);
-    TaskRequest { id, name: "add".to_owned(), version: 1, body, touches: vec![id.anchor], deadline }
+    TaskRequest {
+        id,
+        name: "add".to_owned(),
+        version: 1,
+        body,
+        touches: vec![id.anchor],
+        deadline,
+        key: 0,
+        settled: false,
+    }
 }
 
 fn new_id(mesh: &Mesh, at: usize, anchor: ObjectId) -> TaskId {
@@ -45,7 +54,7 @@ fn new_id(mesh: &Mesh, at: usize, anchor: ObjectId) -> TaskId {
 
 fn submits(mesh: &Mesh, at: usize, id: TaskId, again: bool) -> Job<Done> {
     let host = mesh.host(at);
-    let how = Submission { to: TaskTo::Anywhere, again, stable: true };
+    let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false };
     mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await })
 }
 
@@ -167,12 +176,12 @@ fn a_copy_that_cannot_run_does_not_call_undone_what_another_may_have_done() {
     let id = new_id(&mesh, 0, object);
     let submits_unregistered = |again| {
         let (host, none) = (mesh.host(0), Arc::new(Handlers::default()));
-        let how = Submission { to: TaskTo::Anywhere, again, stable: true };
+        let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false };
         mesh.spawn(async move { submit(host, &none, request(id, 20_000), how).await })
     };
     assert!(matches!(finish(&mesh, &submits_unregistered(false)), Err(TaskError::Unregistered { .. })));
     assert!(matches!(finish(&mesh, &submits_unregistered(true)), Err(TaskError::Unknown { .. })));
-    let elsewhere = Submission { to: TaskTo::Peer(harness::peer_id(7)), again: true, stable: true };
+    let elsewhere = Submission { to: TaskTo::Peer(harness::peer_id(7)), again: true, stable: true, free_anchor: false };
     let host = mesh.host(0);
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), elsewhere).await });
     assert!(matches!(finish(&mesh, &job), Err(TaskError::Unknown { .. })));
@@ -204,7 +213,7 @@ fn an_abort_that_is_not_stable_in_time_is_not_told_as_a_commit() {
     mesh.run(200);
     let id = new_id(&mesh, 0, object);
     mesh.rule(Rule::Hold, is_entries);
-    let how = Submission { to: TaskTo::Anywhere, again: true, stable: false };
+    let how = Submission { to: TaskTo::Anywhere, again: true, stable: false, free_anchor: false };
     let host = mesh.host(0);
     // It rejects at nine, and that is journalled.
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 300), how).await });
@@ -220,7 +229,7 @@ fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
     let mesh = Mesh::new(2);
     let object = mesh.create_known(1, 1);
     let id = new_id(&mesh, 0, object);
-    let how = Submission { to: TaskTo::Peer(harness::peer_id(1)), again: true, stable: true };
+    let how = Submission { to: TaskTo::Peer(harness::peer_id(1)), again: true, stable: true, free_anchor: false };
     let host = mesh.host(0);
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await });
     for _ in 0..5_000 {

@@ -15,6 +15,7 @@ fn wounded_by(mesh: &Mesh, victim: Txn) -> Option<String> {
         | Cause::SnapshotTooOld { .. }
         | Cause::CreatedLater { .. }
         | Cause::Waited { .. }
+        | Cause::UsedElsewhere { .. }
         | Cause::Unavailable { .. }
         | Cause::ClockAhead { .. }
         | Cause::Deposed { .. } => None,

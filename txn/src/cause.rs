@@ -1,7 +1,7 @@
 //! Why an attempt of a transaction ended without a commit.
 
 use driftmesh_model::limits::TASK_KIND_BYTES_MAX;
-use driftmesh_model::{GroupId, Micros, ObjectId, Timestamp, TxnTimestamp};
+use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::Arc;
@@ -124,6 +124,13 @@ pub enum Cause {
         /// The group.
         group: GroupId,
     },
+    /// The object is in much use where it is: the work should go there, and not the object come to it.
+    UsedElsewhere {
+        /// The object.
+        object: ObjectId,
+        /// Who owns it.
+        at: PeerId,
+    },
 }
 
 impl Cause {
@@ -137,7 +144,8 @@ impl Cause {
             | Self::CreatedLater { object }
             | Self::Waited { object, .. }
             | Self::Unavailable { object }
-            | Self::ClockAhead { object, .. } => Some(*object),
+            | Self::ClockAhead { object, .. }
+            | Self::UsedElsewhere { object, .. } => Some(*object),
             Self::Deposed { .. } => None,
         }
     }
@@ -169,6 +177,9 @@ impl fmt::Display for Cause {
             ),
             Self::Deposed { group } => {
                 write!(formatter, "another peer was elected to lead group {group}, in which it ran")
+            }
+            Self::UsedElsewhere { object, at } => {
+                write!(formatter, "object {object} is in use at peer {at}, where the work should go")
             }
         }
     }

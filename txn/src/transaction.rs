@@ -89,6 +89,10 @@ pub struct Transaction {
     pub read_only: bool,
     /// Its snapshot may lie a little in the past, so that copies can answer.
     pub is_recent: bool,
+    /// It runs a task: whoever submitted it learns what it touches.
+    pub is_task: bool,
+    /// It may end instead of fetching what is in much use elsewhere: its task goes there.
+    pub may_move: bool,
 }
 
 impl Transaction {

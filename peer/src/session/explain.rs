@@ -28,7 +28,7 @@ impl<H: Host> Drop for Open<H> {
 /// `Busy`, `Leaving`, or `Deadline` when nothing conclusive was heard within `limit`, at most 60 s.
 pub async fn explain<H: Host>(host: H, object: ObjectId, limit: Micros) -> Result<Found> {
     let kind = TaskKind::new("explain");
-    let begin = Begin { kind: kind.clone(), deadline: limit, age: None, read_only: true, recent: None };
+    let begin = Begin { kind: kind.clone(), deadline: limit, age: None, read_only: true, recent: None, task: None };
     let begun = host.step(|peer, now| {
         let id = peer.begin(now, begin)?;
         peer.explain(now, id);

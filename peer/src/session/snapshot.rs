@@ -66,7 +66,8 @@ impl<H: Host> Snapshot<H> {
     }
 
     fn take_at(host: H, kind: &str, recent: Option<Recent>, told: Option<Told>) -> Result<Self> {
-        let begin = Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true, recent };
+        let begin =
+            Begin { kind: TaskKind::new(kind), deadline: DEADLINE_MAX, age: None, read_only: true, recent, task: None };
         let begun = host.step(|peer, now| {
             let id = peer.begin(now, begin)?;
             Ok((id, peer.snapshot_of(id).unwrap_or_default()))
@@ -153,6 +154,7 @@ impl<H: Host> Snapshot<H> {
                     other @ (Cause::Wounded { .. }
                     | Cause::Conflict { .. }
                     | Cause::Waited { .. }
+                    | Cause::UsedElsewhere { .. }
                     | Cause::Unavailable { .. }
                     | Cause::ClockAhead { .. }
                     | Cause::Deposed { .. }) => Error::SnapshotRead(other),

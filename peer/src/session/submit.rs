@@ -6,9 +6,9 @@ use super::fates::{Fate, Waiter, settled_within};
 use super::host::Host;
 use super::task_error::TaskError;
 use super::task_run::{Handlers, Ran, run_once};
-use crate::message::{TaskEnd, TaskRequest};
+use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
-use crate::tasking::{NotSubmitted, RETRY_AFTER, TaskStep, TaskTo};
+use crate::tasking::{NotSubmitted, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
 use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
 use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, TaskKey, Value};
 use std::future::poll_fn;
@@ -23,6 +23,8 @@ pub struct Submission {
     pub again: bool,
     /// Whether it ends only when the commit is stable.
     pub stable: bool,
+    /// Whether its anchor only stands in for one that the caller has not named, and may be another.
+    pub free_anchor: bool,
 }
 
 /// A task that took effect.
@@ -67,15 +69,15 @@ pub async fn submit<H: Host>(
     if bytes > TASK_BYTES_MAX || touches > TASK_TOUCHES_MAX || is_long {
         return Err(TaskError::TooLarge { name: request.name, bytes, touches });
     }
-    let request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };
+    let mut request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };
     let me = host.step(|peer, _| peer.id());
     let until = host.step(|_, now| now.mono).plus(request.deadline);
-    let (by, ran) = await_end(&host, handlers, &request, how).await?;
+    let (by, ran) = await_end(&host, handlers, &mut request, how).await?;
     let what = (request.name.as_str(), request.version);
     let (task, name) = (request.id, request.name.clone());
     let left = until.since(host.step(|_, now| now.mono));
     match ran.end {
-        TaskEnd::Done { answer, receipt, earlier } => {
+        TaskEnd::Done { answer, receipt, earlier, .. } => {
             let mut stable = ran.stable || by != me;
             if how.stable && !stable {
                 until_stable(host, receipt, left, &request).await?;
@@ -94,6 +96,8 @@ pub async fn submit<H: Host>(
         }
         TaskEnd::Forgotten => Err(TaskError::Forgotten { name, task }),
         TaskEnd::Busy { retry_after } => Err(TaskError::Busy { retry_after }),
+        // It was sent on already, so nobody says so any more.
+        TaskEnd::Elsewhere { .. } => Err(TaskError::Busy { retry_after: RETRY_AFTER }),
     }
 }
 
@@ -112,39 +116,82 @@ async fn until_stable<H: Host>(
     }
 }
 
-/// Waits until a task has ended, wherever it runs.
+/// Waits until a task has ended, wherever it runs. The request gets the anchor that was chosen for it.
 async fn await_end<H: Host>(
     host: &H,
     handlers: &Arc<Handlers<H>>,
-    request: &TaskRequest,
+    request: &mut TaskRequest,
     how: Submission,
+) -> Result<(PeerId, Ran), TaskError> {
+    let until = host.step(|_, now| now.mono).plus(request.deadline);
+    let named = request.id.anchor;
+    let session = Some(named).filter(|_| how.free_anchor);
+    let mut sent_on = None;
+    loop {
+        let (by, ran) = await_one(host, handlers, request, how, sent_on).await?;
+        match &ran.end {
+            // Two at most: what was sent on runs where it arrives.
+            TaskEnd::Elsewhere { object, at } if sent_on.is_none() => sent_on = Some((*at, *object)),
+            TaskEnd::Aborted { why: TaskAbort::NoAnchor, .. } if request.id.anchor != named && sent_on.is_none() => {
+                host.step(|peer, _| peer.forget_route(request));
+                request.id.anchor = named;
+            }
+            TaskEnd::Elsewhere { .. }
+            | TaskEnd::Aborted { .. }
+            | TaskEnd::Done { .. }
+            | TaskEnd::Forgotten
+            | TaskEnd::Busy { .. } => {
+                host.step(|peer, _| peer.learn_from_task(request, by, &ran.end, session));
+                return Ok((by, ran));
+            }
+        }
+        let left = until.since(host.step(|_, now| now.mono));
+        request.deadline = left.max(Micros(1));
+    }
+}
+
+/// Waits until a task has ended at the peer that suits it best, or was told by this one to go elsewhere.
+async fn await_one<H: Host>(
+    host: &H,
+    handlers: &Arc<Handlers<H>>,
+    request: &mut TaskRequest,
+    how: Submission,
+    sent_on: Option<(PeerId, ObjectId)>,
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
     let until = host.step(|_, now| now.mono).plus(request.deadline);
-    let unknown = || TaskError::Unknown { name: request.name.clone(), task: request.id };
-    let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, request.clone(), how.to, how.again)));
+    let name = request.name.clone();
+    let unknown = |task| TaskError::Unknown { name: name.clone(), task };
+    let task =
+        SubmitTask { request: request.clone(), to: how.to, again: how.again, free_anchor: how.free_anchor, sent_on };
+    let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, task)));
     match submitted {
         (_, Ok(())) => {}
         // What became of copies that were submitted before is not known.
-        (_, Err(_)) if how.again => return Err(unknown()),
+        (_, Err(_)) if how.again => return Err(unknown(request.id)),
         (_, Err(NotSubmitted::Busy)) => return Err(TaskError::Busy { retry_after: RETRY_AFTER }),
         (at, Err(NotSubmitted::ClockAhead { receiver })) => return Err(TaskError::ClockAhead { at, receiver }),
     }
     match poll_fn(|context| host.poll_step(id, context, |peer, now| peer.poll_task(now, id))).await {
         // Nothing waits for what another peer has told.
-        TaskStep::Ended { by, end } => Ok((by, Ran { end, stable: true })),
-        TaskStep::Unknown => Err(unknown()),
+        TaskStep::Ended { task, by, end } => {
+            request.id = task;
+            Ok((by, Ran { end, stable: true }))
+        }
+        TaskStep::Unknown { task } => Err(unknown(task)),
         TaskStep::Unreachable => match how.to {
             TaskTo::Peer(peer) if !how.again => Err(TaskError::Unreachable(peer)),
-            TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown()),
+            TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
         },
-        TaskStep::RunHere { again } => {
+        TaskStep::RunHere { task, again, settled } => {
+            request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
-            let request = TaskRequest { deadline: left.max(Micros(1)), ..request.clone() };
-            let ran = run_once(host, handlers, &request, again).await;
+            let here = TaskRequest { deadline: left.max(Micros(1)), settled, ..request.clone() };
+            let ran = run_once(host, handlers, &here, again).await;
+            let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });
             // This copy did not run, for a reason of its own; another one may have.
-            if again && !ran.end.is_decided() { Err(unknown()) } else { Ok((me, ran)) }
+            if again && !ran.end.is_decided() && !goes_on { Err(unknown(task)) } else { Ok((me, ran)) }
         }
     }
 }

@@ -4,15 +4,15 @@
 
 use super::error::{Error, Result};
 use super::host::Host;
-use super::transact::{Done, Options, transact_aged};
+use super::transact::{Done, ForTask, Options, transact_for};
 use super::tx::Tx;
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
-use crate::steps::Receipt;
+use crate::steps::{Receipt, TaskTies};
 use crate::tasking::{RETRY_AFTER, TaskFound, TaskRun};
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
-use driftmesh_model::{TaskId, Timestamp, Value, codec};
+use driftmesh_model::{Epoch, ObjectId, TaskId, Timestamp, Value, codec};
 use driftmesh_object_store::TaskOutcome;
-use driftmesh_txn::TaskKind;
+use driftmesh_txn::{Cause, TaskKind};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -228,6 +228,7 @@ pub(super) async fn run_once<H: Host>(
     let options = Options { deadline: request.deadline, ..Options::new(&request.name) };
     // R12: a copy that is sent again is as old as the first.
     let age = Timestamp::from_wall(request.id.key.issued);
+    let for_task = |may_move: bool| Some(ForTask { age, ties: TaskTies { may_move } });
     let (attempts, task) = (&attempts, request.id);
     let body = |tx: Tx<H>| {
         let kind = kind.clone();
@@ -239,7 +240,7 @@ pub(super) async fn run_once<H: Host>(
             keep(&tx, task, KeptAnswer::Done(answer))
         }
     };
-    let error = match transact_aged(host.clone(), options.clone(), Some(age), body).await {
+    let error = match transact_for(host.clone(), options.clone(), for_task(!request.settled), body).await {
         Ok(done) => return ran(done),
         Err(error) => error,
     };
@@ -260,7 +261,7 @@ pub(super) async fn run_once<H: Host>(
             None => keep(&tx, task, KeptAnswer::Aborted(why.clone())),
         }
     };
-    match transact_aged(host.clone(), options, Some(age), body).await {
+    match transact_for(host.clone(), options, for_task(false), body).await {
         Ok(done) => ran(done),
         Err(error) => not_run(&error),
     }
@@ -268,11 +269,11 @@ pub(super) async fn run_once<H: Host>(
 
 /// The transaction committed.
 fn ran(done: Done<Tried>) -> Ran {
-    let (receipt, stable) = (done.committed.receipt, done.committed.stable);
+    let (receipt, stable, touched) = (done.committed.receipt, done.committed.stable, done.committed.touched);
     let end = match done.value {
-        Tried::Ended(answer) => end_of(answer, receipt, false),
+        Tried::Ended(answer) => end_of(answer, receipt, false, touched),
         Tried::Before(kept) => match codec::decode(kept.bytes()) {
-            Ok(answer) => end_of(answer, receipt, true),
+            Ok(answer) => end_of(answer, receipt, true, touched),
             // Of a release that says it otherwise.
             Err(_) => TaskEnd::Forgotten,
         },
@@ -282,9 +283,9 @@ fn ran(done: Done<Tried>) -> Ran {
     Ran { end, stable }
 }
 
-fn end_of(answer: KeptAnswer, receipt: Receipt, earlier: bool) -> TaskEnd {
+fn end_of(answer: KeptAnswer, receipt: Receipt, earlier: bool, touched: Vec<(ObjectId, Epoch)>) -> TaskEnd {
     match answer {
-        KeptAnswer::Done(answer) => TaskEnd::Done { answer, receipt, earlier },
+        KeptAnswer::Done(answer) => TaskEnd::Done { answer, receipt, earlier, touched },
         KeptAnswer::Aborted(why) => TaskEnd::Aborted { why, kept: Some(receipt) },
     }
 }
@@ -292,7 +293,9 @@ fn end_of(answer: KeptAnswer, receipt: Receipt, earlier: bool) -> TaskEnd {
 /// The transaction did not commit, for a reason that is not the task's.
 fn not_run(error: &Error) -> Ran {
     // What is none of these means that the transaction ended under the task's feet: it is as if its time were over.
-    let end = if let Error::Busy(_) = error {
+    let end = if let Error::AttemptEnded { cause: Cause::UsedElsewhere { object, at }, .. } = error {
+        TaskEnd::Elsewhere { object: *object, at: *at }
+    } else if let Error::Busy(_) = error {
         TaskEnd::Busy { retry_after: RETRY_AFTER }
     } else if matches!(error, Error::Leaving | Error::Superseded) {
         TaskEnd::aborted(TaskAbort::Leaving)

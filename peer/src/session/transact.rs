@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::fates::{Fate, settled_within};
 use super::host::Host;
 use super::tx::Tx;
-use crate::steps::{Begin, Committed, StepError};
+use crate::steps::{Begin, Committed, StepError, TaskTies};
 use driftmesh_model::{Micros, Timestamp};
 use driftmesh_txn::{Cause, TaskKind};
 use std::future::poll_fn;
@@ -83,6 +83,10 @@ impl<H: Host> Open<H> {
 
     fn give_up(&mut self, error: StepError) -> Error {
         match error {
+            StepError::Failed(cause @ Cause::UsedElsewhere { .. }) => match self.tx.kind() {
+                Some(kind) => Error::AttemptEnded { kind, cause },
+                None => Error::Ended,
+            },
             StepError::Expired | StepError::Failed(_) => {
                 let id = self.tx.id();
                 let waited = self.tx.host().step(|peer, _| peer.waited_of(id).cloned());
@@ -127,14 +131,22 @@ where
     Fut: Future<Output = Result<T>>,
 {
     // A block that awaits it would hold it twice: futures are moved about by value.
-    transact_aged(host, options, None, body)
+    transact_for(host, options, None, body)
 }
 
-/// The same for what was admitted at a time, here or elsewhere (R12); `None` for now.
-pub(super) async fn transact_aged<H, T, F, Fut>(
+/// A task that a transaction runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ForTask {
+    /// When it was admitted, here or elsewhere (R12).
+    pub(super) age: Timestamp,
+    pub(super) ties: TaskTies,
+}
+
+/// The same for a task, if it is for one.
+pub(super) async fn transact_for<H, T, F, Fut>(
     host: H,
     options: Options,
-    age: Option<Timestamp>,
+    task: Option<ForTask>,
     mut body: F,
 ) -> Result<Done<T>>
 where
@@ -145,7 +157,8 @@ where
     let Options { kind, deadline, isolation, stable } = options;
     // The core forgets a transaction's kind when it commits.
     let stable = stable.then(|| kind.clone());
-    let begin = Begin { kind, deadline, age, read_only: false, recent: None };
+    let (age, task) = (task.map(|task| task.age), task.map(|task| task.ties));
+    let begin = Begin { kind, deadline, age, read_only: false, recent: None, task };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;
     let mut open = Open { tx: Tx::new(host, id, isolation), deadline, last: None, committed: false };

@@ -44,8 +44,14 @@ impl Mesh {
     }
 
     pub(crate) fn begin_as(&self, at: usize, kind: &str, millis: u64, age: Option<Timestamp>, read_only: bool) -> Txn {
-        let begin =
-            Begin { kind: TaskKind::new(kind), deadline: Micros::from_millis(millis), age, read_only, recent: None };
+        let begin = Begin {
+            kind: TaskKind::new(kind),
+            deadline: Micros::from_millis(millis),
+            age,
+            read_only,
+            recent: None,
+            task: None,
+        };
         let id = self.step(at, |peer, now| peer.begin(now, begin)).expect("neither busy nor leaving");
         Txn { at, id }
     }

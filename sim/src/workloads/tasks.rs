@@ -231,11 +231,13 @@ impl Client {
         let Ok(body) = codec::encode(&payment) else { return Came::Nothing };
         let says = self.rng.bool();
         let touches = if says { vec![payment.from.id(), payment.to.id()] } else { Vec::new() };
+        let key = payment.from.id().as_u128() as u64;
         let deadline = Micros(self.rng.u64(20_000..4_000_000));
         let body = Value::from_slice(&body);
-        let request = TaskRequest { id, name: NAME.to_owned(), version: 1, body, touches, deadline };
+        let request =
+            TaskRequest { id, name: NAME.to_owned(), version: 1, body, touches, deadline, key, settled: false };
         let to = if self.rng.u8(..3) == 0 { self.some_peer() } else { TaskTo::Anywhere };
-        let how = Submission { to, again, stable: self.rng.u8(..4) == 0 };
+        let how = Submission { to, again, stable: self.rng.u8(..4) == 0, free_anchor: false };
         let patience = if self.rng.u8(..4) == 0 { self.rng.u64(100..200_000) } else { u64::MAX >> 1 };
         let log = self.world.recorder.transaction(self.session, NAME);
         let handlers = Arc::new(handlers());

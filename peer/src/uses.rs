@@ -1,0 +1,218 @@
+//! What was used here lately, how much, and together with what: a sample of the commits, by object.
+//!
+//! It refuses to decide anything, to cost a commit that is not sampled more than a counter, and to remember for long: two
+//! windows of some seconds are all there is, so what it says is of now, and bounded.
+
+use driftmesh_model::{Micros, ObjectId};
+use std::collections::BTreeMap;
+
+/// How long a window is. What was used counts for one to two of them.
+const WINDOW: Micros = Micros::from_millis(2_000);
+/// Commits that are sampled in a window; of more, every so-manieth.
+const SAMPLES_MAX: u64 = 4_096;
+/// Objects that a window remembers (R24).
+const OBJECTS_MAX: usize = 16_384;
+/// Most objects of one commit that are looked at.
+pub(crate) const TOGETHER_MAX: usize = 8;
+
+/// How an object was used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Use {
+    /// About how many commits touched it.
+    pub(crate) heat: u64,
+    /// The same, each counted by how much the other objects were used that it touched: what would have to follow if it went.
+    pub(crate) bond: u64,
+    /// What it was used with most, if one object stands out.
+    pub(crate) with: Option<ObjectId>,
+    /// By how many commits that one stands out.
+    pub(crate) votes: u64,
+    /// Attempts that ended because of it.
+    pub(crate) contended: u64,
+    /// How often it came here, and when last, monotonic.
+    pub(crate) came: u64,
+    pub(crate) came_at: Option<Micros>,
+}
+
+impl Use {
+    /// Notes a commit that touched it, and this other one, which is the most used of those beside it.
+    fn add(&mut self, weight: u64, bond: u64, with: Option<ObjectId>) {
+        self.heat = self.heat.saturating_add(weight);
+        self.bond = self.bond.saturating_add(bond.saturating_mul(weight));
+        // The majority vote of Boyer and Moore: one candidate, and by how much it leads.
+        if self.with == with {
+            self.votes += weight;
+        } else if self.votes >= weight {
+            self.votes -= weight;
+        } else {
+            self.with = with;
+            self.votes = weight - self.votes;
+        }
+    }
+
+    fn and(self, before: Self) -> Self {
+        let (with, votes) = if self.with == before.with {
+            (self.with, self.votes + before.votes)
+        } else if self.votes >= before.votes {
+            (self.with, self.votes - before.votes)
+        } else {
+            (before.with, before.votes - self.votes)
+        };
+        Self {
+            heat: self.heat.saturating_add(before.heat),
+            bond: self.bond.saturating_add(before.bond),
+            with,
+            votes,
+            contended: self.contended + before.contended,
+            came: self.came + before.came,
+            came_at: self.came_at.max(before.came_at),
+        }
+    }
+}
+
+/// What was used in this window and the one before.
+#[derive(Clone, Debug)]
+pub(crate) struct Uses {
+    present: BTreeMap<ObjectId, Use>,
+    before: BTreeMap<ObjectId, Use>,
+    ends: Micros,
+    /// Commits of this window, every how-manieth is looked at, and how many are passed over until the next.
+    commits: u64,
+    every: u64,
+    pass_over: u64,
+}
+
+impl Default for Uses {
+    fn default() -> Self {
+        let (present, before) = (BTreeMap::new(), BTreeMap::new());
+        Self { present, before, ends: Micros(0), commits: 0, every: 1, pass_over: 0 }
+    }
+}
+
+impl Uses {
+    /// Counts a commit. If it is to be looked at: how many commits it stands for.
+    pub(crate) const fn sample(&mut self) -> Option<u64> {
+        self.commits += 1;
+        if self.pass_over > 0 {
+            self.pass_over -= 1;
+            return None;
+        }
+        self.pass_over = self.every - 1;
+        Some(self.every)
+    }
+
+    /// Begins a new window when it is time.
+    pub(crate) fn renew(&mut self, now: Micros) {
+        if now < self.ends {
+            return;
+        }
+        let is_late = now >= self.ends.plus(WINDOW);
+        self.before = std::mem::take(&mut self.present);
+        if is_late {
+            self.before.clear();
+        }
+        self.every = (self.commits / SAMPLES_MAX).max(1);
+        self.commits = 0;
+        self.ends = now.plus(WINDOW);
+    }
+
+    /// Notes that a commit touched these objects, each once.
+    pub(crate) fn note(&mut self, objects: &[ObjectId], weight: u64) {
+        let mut heats = [0; TOGETHER_MAX];
+        for (heat, object) in heats.iter_mut().zip(objects) {
+            *heat = self.heat_of(*object).saturating_add(1);
+        }
+        let all: u64 = heats.iter().fold(0, |sum, heat| sum.saturating_add(*heat));
+        for (number, object) in objects.iter().take(TOGETHER_MAX).enumerate() {
+            let others = objects.iter().take(TOGETHER_MAX).enumerate().filter(|(other, _)| *other != number);
+            let with = others.max_by_key(|(other, _)| heats[*other]).map(|(_, object)| *object);
+            let bond = all.saturating_sub(heats[number]);
+            if let Some(used) = self.entry(*object) {
+                used.add(weight, bond, with);
+            }
+        }
+    }
+
+    /// Notes that an attempt ended because of an object.
+    pub(crate) fn note_contended(&mut self, object: ObjectId) {
+        if let Some(used) = self.entry(object) {
+            used.contended += 1;
+        }
+    }
+
+    /// Notes that an object came here because somebody wanted it.
+    pub(crate) fn note_came(&mut self, object: ObjectId, now: Micros) {
+        if let Some(used) = self.entry(object) {
+            used.came += 1;
+            used.came_at = Some(now);
+        }
+    }
+
+    fn entry(&mut self, object: ObjectId) -> Option<&mut Use> {
+        if self.present.len() >= OBJECTS_MAX && !self.present.contains_key(&object) {
+            return None;
+        }
+        Some(self.present.entry(object).or_default())
+    }
+
+    fn heat_of(&self, object: ObjectId) -> u64 {
+        let heat = |window: &BTreeMap<ObjectId, Use>| window.get(&object).map_or(0, |used| used.heat);
+        heat(&self.present).saturating_add(heat(&self.before))
+    }
+
+    /// How an object was used.
+    pub(crate) fn of(&self, object: ObjectId) -> Use {
+        let of = |window: &BTreeMap<ObjectId, Use>| window.get(&object).copied().unwrap_or_default();
+        of(&self.present).and(of(&self.before))
+    }
+
+    /// All that was used in this window, from an object on.
+    pub(crate) fn from(&self, first: ObjectId) -> impl Iterator<Item = ObjectId> {
+        self.present.range(first..).map(|(object, _)| *object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u128) -> ObjectId {
+        ObjectId::from_u128(number)
+    }
+
+    #[test]
+    fn what_is_used_together_with_much_is_bound_more() {
+        let mut uses = Uses::default();
+        uses.renew(Micros(1));
+        (10..20).for_each(|player| uses.note(&[id(1), id(player)], 1));
+        uses.note(&[id(2), id(30)], 1);
+        assert_eq!((uses.of(id(1)).heat, uses.of(id(2)).heat), (10, 1));
+        assert!(uses.of(id(1)).bond > uses.of(id(2)).bond);
+        assert!(uses.of(id(19)).bond > uses.of(id(30)).bond, "a crowd holds more than one");
+        assert_eq!(uses.of(id(15)).with, Some(id(1)));
+    }
+
+    #[test]
+    fn what_is_not_used_any_more_is_forgotten_after_two_windows() {
+        let mut uses = Uses::default();
+        uses.renew(Micros(1));
+        uses.note(&[id(1)], 5);
+        uses.renew(Micros(2).plus(WINDOW));
+        assert_eq!(uses.of(id(1)).heat, 5);
+        uses.renew(Micros(3).plus(WINDOW).plus(WINDOW));
+        assert_eq!(uses.of(id(1)), Use::default());
+    }
+
+    #[test]
+    fn many_commits_are_sampled_and_still_count_as_many() {
+        let mut uses = Uses::default();
+        uses.renew(Micros(1));
+        (0..10 * SAMPLES_MAX).for_each(|_| {
+            uses.sample();
+        });
+        uses.renew(Micros(1).plus(WINDOW));
+        let sampled: Vec<u64> = (0..100 * SAMPLES_MAX).filter_map(|_| uses.sample()).collect();
+        assert!(sampled.len() as u64 <= 11 * SAMPLES_MAX);
+        let of = sampled.iter().sum::<u64>().abs_diff(100 * SAMPLES_MAX);
+        assert!(of <= 10, "{of}");
+    }
+}

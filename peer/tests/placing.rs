@@ -1,0 +1,159 @@
+//! Tasks go to what is in much use, and objects follow what they are used with.
+
+mod harness;
+
+use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
+use driftmesh_peer::session::{
+    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
+};
+use driftmesh_peer::{Message, MoveReason, TaskRequest, TaskTo};
+use harness::{Flight, Gold, Job, Mesh, SeatHost};
+use std::sync::Arc;
+
+type Done = Result<TaskDone<Value>, TaskError>;
+
+/// Adds one to each of these objects.
+fn handlers() -> Arc<Handlers<SeatHost>> {
+    let mut handlers = Handlers::default();
+    handlers.add("add", 1, |body: &Value| {
+        let objects: Vec<Ref<Gold>> = codec::decode(body.bytes()).map_err(|error| error.to_string())?;
+        let objects: Arc<[Ref<Gold>]> = objects.into();
+        Ok(Box::new(move |tx| {
+            let objects = Arc::clone(&objects);
+            let attempt: TaskFuture = Box::pin(async move {
+                for object in objects.iter() {
+                    tx.get_mut(*object).await?.amount += 1;
+                }
+                Ok(Value::from_slice(&codec::encode(&()).map_err(Error::rejected)?))
+            });
+            attempt
+        }))
+    });
+    Arc::new(handlers)
+}
+
+/// Submits a task at a peer that says nothing of what it touches.
+fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> {
+    let refs: Vec<Ref<Gold>> = objects.iter().map(|object| Ref::from_id(*object)).collect();
+    let body = Value::from_slice(&codec::encode(&refs).expect("encodes"));
+    let session = mesh.create_known(at, 0);
+    let id: TaskId = new_task_id(&mesh.host(at), session);
+    let (name, deadline) = ("add".to_owned(), Micros::from_millis(20_000));
+    let request = TaskRequest { id, name, version: 1, body, touches: Vec::new(), deadline, key, settled: false };
+    let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: true };
+    let host = mesh.host(at);
+    mesh.spawn(async move { submit(host, &handlers(), request, how).await })
+}
+
+fn run_at(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> usize {
+    let job = submits(mesh, at, objects, key);
+    for _ in 0..20_000 {
+        if let Some(done) = job.take() {
+            let done = done.expect("it took effect");
+            return (0..mesh.len()).find(|at| harness::peer_id(*at) == done.by).expect("a peer");
+        }
+        for at in mesh.alive() {
+            for run in mesh.take_tasks(at) {
+                mesh.spawn(run_for_other(mesh.host(at), handlers(), run));
+            }
+        }
+        mesh.run(1);
+    }
+    panic!("the task does not end");
+}
+
+/// Lets a peer use objects together so often.
+fn use_together(mesh: &Mesh, at: usize, objects: &[ObjectId], times: usize) {
+    for _ in 0..times {
+        let writes: Vec<_> = objects.iter().map(|object| (*object, Some(harness::small(1)))).collect();
+        mesh.put_values(at, &writes);
+    }
+}
+
+fn is_submit(flight: &Flight) -> bool {
+    matches!(flight.message(), Message::Submit { .. })
+}
+
+#[test]
+fn a_task_goes_to_what_is_in_use_and_takes_along_what_is_not() {
+    let mesh = Mesh::new(3);
+    let (market, player) = (mesh.create_known(1, 1), mesh.create_known(0, 1));
+    let others: Vec<ObjectId> = (0..3).map(|_| mesh.create_known(1, 1)).collect();
+    mesh.run(3_000);
+    others.iter().for_each(|other| use_together(&mesh, 1, &[market, *other], 3));
+    use_together(&mesh, 0, &[player], 1);
+    assert_eq!(run_at(&mesh, 0, &[player, market], 7), 1);
+    assert_eq!((mesh.owner_of(market), mesh.owner_of(player)), (1, 1));
+    // The next one with the same key goes there at once.
+    mesh.clear_log();
+    assert_eq!(run_at(&mesh, 0, &[player, market], 7), 1);
+    assert_eq!(mesh.sent(is_submit).len(), 1);
+    assert!(mesh.sent(|flight| matches!(flight.message(), Message::Own { .. })).is_empty());
+    assert_eq!(mesh.newest(player), Some(3));
+}
+
+#[test]
+fn what_is_not_in_use_comes_to_the_task() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    mesh.run(6_000);
+    assert_eq!(run_at(&mesh, 0, &[object], 7), 0);
+    assert_eq!(mesh.owner_of(object), 0);
+}
+
+#[test]
+fn a_task_is_sent_on_once_and_then_runs_where_it_is() {
+    let mesh = Mesh::new(3);
+    let objects: Vec<ObjectId> = (0..3).map(|at| mesh.create_known(at, 1)).collect();
+    mesh.run(3_000);
+    for at in 0..3 {
+        use_together(&mesh, at, &[objects[at]], 50);
+    }
+    let by = run_at(&mesh, 0, &[objects[1], objects[2]], 7);
+    assert_eq!(by, 1, "the first that it wants");
+    assert_eq!((mesh.owner_of(objects[1]), mesh.owner_of(objects[2])), (1, 1));
+    assert_eq!(objects.iter().map(|object| mesh.newest(*object).unwrap()).sum::<u64>(), 5);
+}
+
+#[test]
+fn a_transaction_gets_what_it_wants_however_much_it_is_used() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    use_together(&mesh, 1, &[object], 50);
+    mesh.add(0, object, 1);
+    assert_eq!((mesh.owner_of(object), mesh.newest(object)), (0, Some(2)));
+    let left = mesh.look(1, |peer| peer.moves().cloned().collect::<Vec<_>>());
+    assert!(left.iter().any(|one| one.object == object && matches!(one.reason, MoveReason::WantedBy(_))), "{left:?}");
+}
+
+#[test]
+fn an_object_follows_what_it_is_used_with_unless_it_is_pinned() {
+    for is_pinned in [false, true] {
+        let mesh = Mesh::new(2);
+        let (cell, player) = (mesh.create_known(0, 1), mesh.create_known(0, 1));
+        mesh.run(3_000);
+        use_together(&mesh, 0, &[cell, player], 20);
+        if is_pinned {
+            mesh.step(0, |peer, _| peer.pin(player)).expect("room");
+        }
+        mesh.add(1, cell, 1);
+        assert_eq!((mesh.owner_of(cell), mesh.owner_of(player)), (1, 0));
+        mesh.run(1_000);
+        assert_eq!(mesh.owner_of(player), usize::from(!is_pinned));
+        let left = mesh.look(0, |peer| peer.moves().cloned().collect::<Vec<_>>());
+        let followed = left.iter().any(|one| one.object == player && one.reason == MoveReason::UsedWith(cell));
+        assert_eq!(followed, !is_pinned, "{left:?}");
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_listed() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(0, 1);
+    for _ in 0..3 {
+        mesh.add(1, object, 1);
+        mesh.add(0, object, 1);
+    }
+    let (_, bouncing) = mesh.look(0, |peer| peer.most_contended(4));
+    assert_eq!(bouncing.first().map(|used| (used.object, used.came)), Some((object, 3)));
+}
