@@ -498,6 +498,36 @@ impl Peer {
         Ok(Some(()))
     }
 
+    /// Takes the locks of objects that are changed whatever they are, and gives their newest values: of those that the attempt
+    /// has read, only if nothing is newer than that. May be called again until it answers.
+    pub fn lock_newest(&mut self, now: Now, id: TxnId, objects: &[ObjectId]) -> Stepped<Vec<Option<Value>>> {
+        stepped(self.try_lock_newest(now, id, objects))
+    }
+
+    fn try_lock_newest(
+        &mut self,
+        now: Now,
+        id: TxnId,
+        objects: &[ObjectId],
+    ) -> Result<Option<Vec<Option<Value>>>, StepError> {
+        self.enter(now, id)?;
+        if !self.take_locks(id, objects)? {
+            return Ok(None);
+        }
+        let mut newest = Vec::with_capacity(objects.len());
+        for object in objects {
+            let Some(txn) = self.txns.get_mut(id) else { return Err(StepError::Ended) };
+            if txn.reads.get(object).is_some() {
+                self.check_newest(id, *object)?;
+            } else {
+                // Nothing of it was seen, so nothing of it can have changed. The lock keeps it as it is.
+                txn.intents.insert(*object, Intent::Checked);
+            }
+            newest.push(self.group.owned(*object).and_then(|stored| stored.chain.newest().value.clone()));
+        }
+        Ok(Some(newest))
+    }
+
     /// Compares a locked object with the snapshot, moving the snapshot forward if need be and possible.
     fn check_newest(&mut self, id: TxnId, object: ObjectId) -> Result<(), StepError> {
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;

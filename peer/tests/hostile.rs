@@ -104,7 +104,7 @@ fn one_of_each(mesh: &Mesh, object: ObjectId) -> Vec<Message> {
         Wire::ReadAnswers { snapshot: now, group: theirs, answers: vec![WireAnswer { object, epoch, seen }] },
         Wire::Own {
             group: theirs,
-            requests: vec![WireOwn { object, epoch, age: age(now), kind: "k".to_owned(), have: None }],
+            requests: vec![WireOwn { object, epoch, age: age(now), kind: "k".to_owned(), have: None, pull: Some(1) }],
         },
         Wire::Queued { objects: vec![WireQueued { object, behind: Some((age(now), "other".to_owned())) }] },
         Wire::Locate { objects: vec![WireLocate { object, round: 1 }] },
@@ -253,7 +253,14 @@ fn absurd_epochs_mislead_nobody_for_long() {
                 Wire::Read { snapshot: now, objects: vec![WireRead { object, epoch }] },
                 Wire::Own {
                     group,
-                    requests: vec![WireOwn { object: NOWHERE, epoch, age: age(now), kind: String::new(), have: None }],
+                    requests: vec![WireOwn {
+                        object: NOWHERE,
+                        epoch,
+                        age: age(now),
+                        kind: String::new(),
+                        have: None,
+                        pull: None,
+                    }],
                 },
                 Wire::Located { answers: vec![located(Some(absurd)), located(Some(highest)), located(None)] },
                 Wire::Publish { batch: u64::MAX, records: vec![absurd, highest] },
@@ -574,7 +581,7 @@ struct Picks {
 }
 
 fn picks() -> impl Strategy<Value = Picks> {
-    (0..4_usize, (0..4_usize, 0..4_usize), 0..7_usize, 0..8_usize, 0..17_usize, 0..6_usize).prop_map(
+    (0..4_usize, (0..4_usize, 0..4_usize), 0..7_usize, 0..8_usize, 0..19_usize, 0..6_usize).prop_map(
         |(object, group, time, number, variant, flavour)| Picks { object, group, time, number, variant, flavour },
     )
 }
@@ -622,10 +629,14 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
         let touches = vec![object; 80 * picks.flavour];
         let task = request.id;
         let request = TaskRequest { deadline, name, touches, ..request };
-        return if picks.variant == 15 {
-            Message::Submit { ask: number, request: Box::new(request) }
-        } else {
-            Message::TaskEnded { ask: number, task, end: Box::new(TaskEnd::Busy { retry_after: Micros(number) }) }
+        let key = number;
+        let request = TaskRequest { key, settled: picks.flavour > 2, ..request };
+        let told = |end| Message::TaskEnded { ask: number, task, end: Box::new(end) };
+        return match picks.variant {
+            15 => Message::Submit { ask: number, request: Box::new(request) },
+            16 => told(TaskEnd::Busy { retry_after: Micros(number) }),
+            17 => told(TaskEnd::Elsewhere { object, at: peer_id(picks.flavour) }),
+            _ => Message::Stays { objects: vec![object; 1 + picks.flavour] },
         };
     }
     let wire = match picks.variant {
@@ -652,6 +663,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
                 age: age(time),
                 kind: "x".repeat(30 * picks.flavour),
                 have: (picks.flavour == 3).then(|| small(number).hash()),
+                pull: (picks.flavour > 3).then_some(number),
             }],
         },
         4 => Wire::Queued { objects: vec![WireQueued { object, behind: Some((age(time), String::new())) }] },

@@ -3,6 +3,7 @@
 //! Generic over a [`Host`], so the live mesh and the simulator run the same closures, retries and decoding. It
 //! refuses to hold the core across an await: every access is one step.
 
+mod adding;
 mod error;
 mod explain;
 mod fate_stream;

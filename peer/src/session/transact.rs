@@ -197,6 +197,10 @@ where
 async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Attempt<Done<T>>> {
     let tx = &open.tx;
     let id = tx.id();
+    let result = match result {
+        Ok(value) => tx.settle_changes().await.map(|()| value),
+        Err(error) => Err(error),
+    };
     let value = match result {
         Ok(value) => value,
         Err(error) => {

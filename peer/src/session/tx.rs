@@ -1,5 +1,6 @@
 //! The handle that a closure works with: typed reads and writes inside one attempt of a transaction.
 
+use super::adding::Changes;
 use super::error::{Error, Result};
 use super::host::Host;
 use super::mutable::Mutable;
@@ -31,6 +32,7 @@ struct Inner<H> {
     attempt: u32,
     isolation: Isolation,
     writes: WriteSet,
+    changes: Changes,
     ended: AtomicBool,
 }
 
@@ -73,8 +75,8 @@ impl<H: Host> Tx<H> {
     }
 
     fn of_attempt(host: H, id: TxnId, isolation: Isolation, attempt: u32) -> Self {
-        let writes = WriteSet::default();
-        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, ended: AtomicBool::new(false) }) }
+        let (writes, changes, ended) = (WriteSet::default(), Changes::default(), AtomicBool::new(false));
+        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, changes, ended }) }
     }
 
     /// The attempt after this one.
@@ -107,7 +109,20 @@ impl<H: Host> Tx<H> {
         self.inner.ended.store(true, Ordering::Release);
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(super) fn changes(&self) -> &Changes {
+        &self.inner.changes
+    }
+
+    /// What the transaction has made of an object, if it has written it.
+    pub(super) fn pending(&self, object: ObjectId) -> Result<Option<Option<Value>>> {
+        Ok(self.inner.writes.pending(object)?.map(|pending| pending.value))
+    }
+
+    pub(super) fn note_write(&self, object: ObjectId, value: Option<Value>) -> Result<()> {
+        self.inner.writes.write(object, value, false)
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.inner.ended.load(Ordering::Acquire) { Err(Error::Ended) } else { Ok(()) }
     }
 
@@ -125,7 +140,7 @@ impl<H: Host> Tx<H> {
         }
     }
 
-    async fn step<T>(&self, mut step: impl FnMut(&mut Peer, Now) -> Stepped<T>) -> Result<T> {
+    pub(super) async fn step<T>(&self, mut step: impl FnMut(&mut Peer, Now) -> Stepped<T>) -> Result<T> {
         self.check_open()?;
         let inner = &self.inner;
         poll_fn(|context| inner.host.poll_step(inner.id, context, |peer, now| step(peer, now)))
@@ -139,6 +154,7 @@ impl<H: Host> Tx<H> {
     /// `Dangling` or `ObjectLost`, a wrong type, or the end of the attempt.
     pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
         let object = reference.id();
+        self.settle_changes_of(object).await?;
         if let Some(pending) = self.inner.writes.pending(object)? {
             let value = pending.value.ok_or(Error::Dangling { object })?;
             return decode_shared(object, &value);
@@ -147,7 +163,7 @@ impl<H: Host> Tx<H> {
         decode_shared(object, &value.ok_or_else(|| self.missing(object))?)
     }
 
-    fn missing(&self, object: ObjectId) -> Error {
+    pub(super) fn missing(&self, object: ObjectId) -> Error {
         Error::missing(&self.inner.host, object)
     }
 
@@ -180,6 +196,9 @@ impl<H: Host> Tx<H> {
     /// one round together.
     pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
         let id = self.inner.id;
+        for object in objects {
+            self.settle_changes_of(*object).await?;
+        }
         // What this transaction created, the core does not know yet.
         let mut unwritten = Vec::with_capacity(objects.len());
         for object in objects {
@@ -210,6 +229,7 @@ impl<H: Host> Tx<H> {
     /// The end of the attempt.
     pub async fn exists<T: Object>(&self, reference: Ref<T>) -> Result<bool> {
         let object = reference.id();
+        self.settle_changes_of(object).await?;
         if let Some(pending) = self.inner.writes.pending(object)? {
             return Ok(pending.value.is_some());
         }
@@ -222,6 +242,7 @@ impl<H: Host> Tx<H> {
     /// `Dangling` or `ObjectLost`, a wrong type, `GuardHeld`, or the end of the attempt.
     pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
         let object = reference.id();
+        self.settle_changes_of(object).await?;
         // The core is never entered while something waits for a write set, so this order of locks is safe.
         let lent = match self.inner.writes.lend(object, || self.read_at_hand(object))? {
             Some(lent) => lent,
@@ -242,7 +263,7 @@ impl<H: Host> Tx<H> {
         Ok(read.map(|read| read.value))
     }
 
-    async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
+    pub(super) async fn lock_and_read(&self, object: ObjectId) -> Result<Option<Value>> {
         let id = self.inner.id;
         Ok(self.step(|peer, now| peer.lock_and_read(now, id, object)).await?.value)
     }
@@ -311,6 +332,7 @@ impl<H: Host> Tx<H> {
 
     async fn write<T: Object>(&self, reference: Ref<T>, value: Option<&T>) -> Result<()> {
         let object = reference.id();
+        self.settle_changes_of(object).await?;
         let before = match self.inner.writes.pending(object)? {
             Some(pending) => pending.value,
             None => self.lock_and_read(object).await?,

@@ -126,6 +126,7 @@ pub(crate) struct WireOwn {
     pub(crate) age: TxnTimestamp,
     pub(crate) kind: String,
     pub(crate) have: Option<Hash>,
+    pub(crate) pull: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -237,7 +238,7 @@ pub(crate) fn read(object: ObjectId, snapshot: Timestamp) -> Message {
 
 /// A request for one object, to be sent to a group.
 pub(crate) fn own(group: GroupId, object: ObjectId, age: TxnTimestamp) -> Message {
-    let request = WireOwn { object, epoch: Epoch::ZERO, age, kind: "forged".to_owned(), have: None };
+    let request = WireOwn { object, epoch: Epoch::ZERO, age, kind: "forged".to_owned(), have: None, pull: None };
     Wire::Own { group, requests: vec![request] }.message()
 }
 
