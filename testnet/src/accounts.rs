@@ -4,7 +4,7 @@
 //! It refuses to talk to peers, and to believe a fate: what counts is what is there.
 
 use crate::fates::Fate;
-use crate::ledger::{Account, Entry, Ledger, Named};
+use crate::ledger::{ANYBODY, Account, Entry, Ledger, Named};
 use crate::places::index;
 use crate::world::{GOLD_AT_FIRST, ITEMS_AT_FIRST, mark};
 use driftmesh::ObjectId;
@@ -78,19 +78,45 @@ struct Judge<'a> {
     verdict: Verdict,
     ledger: &'a Ledger,
     world: &'a [ObjectId],
+    first: First<'a>,
     expected: Vec<Account>,
     /// The trades that may or may not be in each player.
     candidates: BTreeMap<u32, Vec<Candidate>>,
+    /// Those that may or may not be in any player.
+    of_anybody: Vec<Candidate>,
     /// Trades in doubt that are there, with the players who know them.
     present: BTreeMap<u64, Vec<u32>>,
     /// Trades that should be there and are not.
     missing: BTreeSet<u64>,
 }
 
+/// Gold and items of the players at first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum First<'a> {
+    /// The same of each.
+    Alike,
+    /// Of each in turn.
+    Each(&'a [(u64, u64)]),
+}
+
+impl First<'_> {
+    fn of(&self, number: u32) -> (u64, u64) {
+        match self {
+            Self::Alike => (GOLD_AT_FIRST, ITEMS_AT_FIRST),
+            Self::Each(accounts) => accounts.get(index(number)).copied().unwrap_or_default(),
+        }
+    }
+}
+
 /// Compares. `ends` are the players that the audit met.
-pub(crate) fn judge(ledger: &mut Ledger, world: &[ObjectId], ends: &BTreeMap<ObjectId, PlayerEnd>) -> Verdict {
+pub(crate) fn judge(
+    ledger: &mut Ledger,
+    world: &[ObjectId],
+    first: First<'_>,
+    ends: &BTreeMap<ObjectId, PlayerEnd>,
+) -> Verdict {
     let shared = ledger.shared_receipts();
-    let mut judge = Judge::new(ledger, world);
+    let mut judge = Judge::new(ledger, world, first);
     judge.count_fates();
     judge.fault(shared, |count| format!("{count} receipts belong to more than one commit"));
     let unexplained = judge.explain_players(ends);
@@ -115,9 +141,13 @@ pub(crate) fn judge_by_counts(ledger: &Ledger, world: &[ObjectId], ends: &BTreeM
 }
 
 impl<'a> Judge<'a> {
-    fn new(ledger: &'a Ledger, world: &'a [ObjectId]) -> Self {
+    fn new(ledger: &'a Ledger, world: &'a [ObjectId], first: First<'a>) -> Self {
         let mut candidates: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();
+        let mut of_anybody = Vec::new();
         let mut doubt = |trade: &Named, doubt| {
+            if trade.seller == ANYBODY && doubt == Doubt::Open {
+                of_anybody.push(Candidate { id: trade.id, doubt });
+            }
             for player in trade.players() {
                 candidates.entry(player).or_default().push(Candidate { id: trade.id, doubt });
             }
@@ -133,7 +163,7 @@ impl<'a> Judge<'a> {
         }
         let expected = ledger.stable_accounts();
         let (present, missing) = (BTreeMap::new(), BTreeSet::new());
-        Self { verdict: Verdict::default(), ledger, world, expected, candidates, present, missing }
+        Self { verdict: Verdict::default(), ledger, world, first, expected, candidates, of_anybody, present, missing }
     }
 
     fn fault(&mut self, count: u64, told: impl FnOnce(u64) -> String) {
@@ -184,16 +214,18 @@ impl<'a> Judge<'a> {
     /// that can be.
     fn explanation(&self, player: u32, beyond: Beyond) -> Option<Vec<u64>> {
         let candidates = self.candidates.get(&player).map_or(&[][..], Vec::as_slice);
-        let open: Vec<u64> = candidates.iter().filter(|one| one.doubt == Doubt::Open).map(|one| one.id).collect();
-        let all = || candidates.iter().map(|one| one.id).collect::<Vec<_>>();
+        let of_others = self.of_anybody.iter().filter(|one| candidates.iter().all(|own| own.id != one.id));
+        let candidates = || candidates.iter().chain(of_others.clone());
+        let open: Vec<u64> = candidates().filter(|one| one.doubt == Doubt::Open).map(|one| one.id).collect();
+        let all = || candidates().map(|one| one.id).collect::<Vec<_>>();
         subset(&open, beyond).or_else(|| subset(&all(), beyond))
     }
 
     /// The effects of a trade whose outcome was not answered are unknown, so this is for players without such.
     fn check_belongings(&mut self, number: u32, expected: &Account, end: &PlayerEnd) {
         let should = |first: u64, gained: i64| first.checked_add_signed(gained);
-        let gold = should(GOLD_AT_FIRST, expected.gold);
-        let items = should(ITEMS_AT_FIRST, expected.items);
+        let (gold, items) = self.first.of(number);
+        let (gold, items) = (should(gold, expected.gold), should(items, expected.items));
         if (gold, items) != (Some(end.gold), Some(end.items)) {
             let player = self.world[index(number)];
             self.fault(1, |_| {
@@ -257,6 +289,10 @@ impl<'a> Judge<'a> {
 
     fn finish(mut self) -> Verdict {
         let open: BTreeMap<u64, &Named> = self.ledger.open().iter().map(|trade| (trade.id, trade)).collect();
+        let mut named: BTreeMap<u64, &Named> = open.clone();
+        named.extend(self.ledger.told_aborted().iter().map(|trade| (trade.id, trade)));
+        let in_doubt = self.ledger.entries().filter(|(_, _, fate)| *fate != Fate::Stable);
+        named.extend(in_doubt.map(|(_, entry, _)| (entry.trade.id, &entry.trade)));
         let denied: BTreeMap<u64, Doubt> =
             self.candidates.values().flatten().map(|candidate| (candidate.id, candidate.doubt)).collect();
         let mut halves = 0;
@@ -265,7 +301,7 @@ impl<'a> Judge<'a> {
                 Some(Doubt::Denied) => self.verdict.lost_but_present += 1,
                 Some(Doubt::Open) | None => self.verdict.unanswered_committed += u64::from(open.contains_key(id)),
             }
-            halves += u64::from(players.len() != 2);
+            halves += u64::from(!named.get(id).is_some_and(|trade| trade.is_in(players.len())));
         }
         self.fault(halves, |count| format!("{count} trades are in one of their two players only"));
         self.verdict.lost_untold += self.missing.len() as u64;
@@ -342,7 +378,7 @@ mod tests {
     }
 
     fn judged(ledger: &mut Ledger, ends: &BTreeMap<ObjectId, PlayerEnd>) -> Verdict {
-        judge(ledger, &world(), ends)
+        judge(ledger, &world(), First::Alike, ends)
     }
 
     fn zeros(verdict: &Verdict) -> [u64; 4] {

@@ -51,6 +51,11 @@ impl Answers {
         }
     }
 
+    /// Writes answers to acts.
+    pub(crate) fn tell_acts(&self, body: &[u8]) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(Kind::Acts, body);
+    }
+
     /// Writes the answer to an order, after all that was added before.
     pub(crate) fn tell(&self, answer: &Answer) {
         let body = serde_json::to_vec(answer);

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     WrongHolder,
     /// An object is of no type of this world, or does not decode.
     UnknownType,
+    /// What a workload demands of each snapshot does not hold.
+    Invariant,
 }
 
 /// What a count came to.
@@ -157,7 +159,8 @@ impl Tally {
 }
 
 impl Findings {
-    fn fault(&mut self, fault: Fault, times: u64, told: impl FnOnce() -> String) {
+    /// Notes faults of one kind, with an example.
+    pub(crate) fn fault(&mut self, fault: Fault, times: u64, told: impl FnOnce() -> String) {
         let count = self.faults.entry(fault).or_default();
         if *count < EXAMPLES_MAX as u64 {
             self.told.push(told());
@@ -165,13 +168,15 @@ impl Findings {
         *count += times;
     }
 
-    fn total(&mut self, fault: Fault, what: &str, found: u64, created: u64) {
+    /// Notes a total that is not what was created.
+    pub(crate) fn total(&mut self, fault: Fault, what: &str, found: u64, created: u64) {
         if found != created {
             self.fault(fault, 1, || format!("{found} {what} were found, {created} were created"));
         }
     }
 
-    fn tell_counts(&mut self) {
+    /// Tells how many there were of each kind with more than the examples.
+    pub(crate) fn tell_counts(&mut self) {
         for (fault, count) in &self.faults {
             if *count > EXAMPLES_MAX as u64 {
                 self.told.push(format!("{count} faults of kind {fault:?} in all"));

@@ -6,6 +6,8 @@
 use crate::audit::{Findings, Tally};
 use crate::net::{Machine, Network, RuntimeThere};
 use crate::peers::{Meeting, Peers};
+use crate::workloads::plan::Plan;
+use crate::workloads::tally::{Count, Scene};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
 use driftmesh::{Mesh, ObjectId, PeerId, Seen, Snapshot, Value};
@@ -24,6 +26,30 @@ pub(crate) struct Auditor {
     mesh: Mesh,
     /// Of its machine, where the peers are in a network.
     _runtime: Option<RuntimeThere>,
+}
+
+/// What was created, which is all that the auditor knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Created {
+    /// The world that bots trade in.
+    Trade(Totals),
+    /// The world of a workload.
+    Parts(Plan),
+}
+
+impl Default for Created {
+    fn default() -> Self {
+        Self::Trade(Totals::default())
+    }
+}
+
+/// What an audit came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Audited {
+    /// The count.
+    pub(crate) findings: Findings,
+    /// Of a workload, everything that was seen.
+    pub(crate) scene: Scene,
 }
 
 /// What keeps a count from being whole.
@@ -55,31 +81,36 @@ impl Auditor {
     }
 
     /// Counts the whole world once, at one snapshot. When something is always on its way, it tells so with what it found.
-    pub(crate) async fn audit(&self, created: Totals) -> Result<Findings> {
+    pub(crate) async fn audit(&self, created: &Created) -> Result<Audited> {
         let mut snapshots = 1;
         loop {
             // Also before the first: by then every peer has told its clock.
             tokio::time::sleep(PAUSE).await;
-            let (tally, gaps) = self.count().await?;
+            let (mut audited, gaps) = match created {
+                Created::Trade(totals) => {
+                    let mut tally = Tally::default();
+                    let gaps = self.read_all(|owner, object, value| tally.meet(owner, object, value)).await?;
+                    (Audited { findings: tally.judge(*totals), scene: Scene::default() }, gaps)
+                }
+                Created::Parts(plan) => {
+                    let mut count = Count::default();
+                    let gaps = self.read_all(|owner, object, value| count.meet(owner, object, value)).await?;
+                    let (findings, scene) = count.judge(plan);
+                    (Audited { findings, scene }, gaps)
+                }
+            };
             if gaps != Gaps::default() && snapshots < SNAPSHOTS_MAX {
                 snapshots += 1;
                 continue;
             }
-            let mut findings = tally.judge(created);
             if gaps != Gaps::default() {
-                findings.told.push(format!(
+                audited.findings.told.push(format!(
                     "after {snapshots} snapshots {} objects were still on their way, and the versions of {} were gone",
                     gaps.in_transit, gaps.versions_gone
                 ));
             }
-            return Ok(findings);
+            return Ok(audited);
         }
-    }
-
-    async fn count(&self) -> Result<(Tally, Gaps)> {
-        let mut tally = Tally::default();
-        let gaps = self.read_all(|owner, object, value| tally.meet(owner, object, value)).await?;
-        Ok((tally, gaps))
     }
 
     /// Shows all objects that are there at one snapshot, each with the name of its owner.

@@ -222,12 +222,14 @@ fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &Unbo
     while let Ok(Some(kind)) = frames::read(&mut output, &mut body) {
         match kind {
             Kind::Trades => exchange.take_answers(number, &body),
+            Kind::Acts => exchange.take_acts(number, &body),
             Kind::Control => match serde_json::from_slice(&body) {
                 Ok(Answer::Status(status)) => exchange.take_status(number, status),
                 Ok(Answer::TradeFailed { id, bot, error, aborted }) => {
                     exchange.take_error(number, id, bot, error, aborted);
                 }
                 Ok(Answer::Called { id, told }) => exchange.take_call(number, id, told),
+                Ok(Answer::Looked { seen }) => exchange.take_look(number, seen),
                 // Nobody waits for it only while the run is ending.
                 other => drop(answers.send(other.map_err(Into::into))),
             },

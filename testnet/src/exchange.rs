@@ -7,11 +7,13 @@ use crate::bots::Bots;
 use crate::call_desk::CallDesk;
 use crate::latency::Latencies;
 use crate::ledger::{Ledger, Named};
-use crate::protocol::{PeerStatus, Told};
-use crate::records::{Said, TradeAnswer};
+use crate::protocol::{Order, PeerStatus, Told};
+use crate::records::{Commit, Said, TradeAnswer};
 use crate::recovery::Recovered;
 use crate::seats::{Life, Outgoing, Row, Seat, Traded};
-use crate::way_in::WayIn;
+use crate::way_in::{WayIn, frame_of};
+use crate::workloads::desk::Desk;
+use crate::workloads::records::{self, ActAnswer, Said as ActSaid};
 use anyhow::{Context, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +25,9 @@ const STATUS_EVERY: Duration = Duration::from_millis(200);
 const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Errors that are told in full.
 const ERRORS_TOLD_MAX: usize = 5;
+/// How often the whole world of a workload is looked at, and how long a look may take.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The exchange. Shared by the tasks that listen to the processes.
 #[derive(Debug)]
@@ -39,6 +44,9 @@ struct Inner {
     /// What is sent once the lock is released.
     outgoing: Vec<Outgoing>,
     bots: Bots,
+    /// Who acts in the workloads beside trades; nobody where bots trade.
+    acts: Desk,
+    looks: Looks,
     ledger: Ledger,
     /// Whether bots give orders.
     is_open: bool,
@@ -70,6 +78,22 @@ pub(crate) struct Trouble {
     pub(crate) error: Option<anyhow::Error>,
 }
 
+/// Looks at the whole world of a workload while its players act.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Looks {
+    /// Those that saw everything.
+    pub(crate) done: u64,
+    /// Those that did not, because of faults for the most part.
+    pub(crate) failed: u64,
+    /// What was wrong.
+    pub(crate) faults: Vec<String>,
+    /// How many had something wrong.
+    pub(crate) faulty: u64,
+    /// At which peer one is going on, and since when.
+    pending: Option<(usize, Instant)>,
+    last: Option<Instant>,
+}
+
 /// What all trades came to.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
@@ -89,6 +113,8 @@ pub(crate) struct Work {
     pub(crate) peers: Vec<(PeerStatus, PeerStatus, Life)>,
     /// What each kill came to.
     pub(crate) recovered: Vec<Recovered>,
+    /// The looks at the whole world of a workload.
+    pub(crate) looks: Looks,
 }
 
 impl Exchange {
@@ -99,6 +125,8 @@ impl Exchange {
             seats: Vec::new(),
             outgoing: Vec::new(),
             bots: Bots::new(&[], 1.0, 0),
+            acts: Desk::default(),
+            looks: Looks::default(),
             ledger: Ledger::default(),
             is_open: false,
             prolonged: now,
@@ -137,6 +165,19 @@ impl Exchange {
             inner.ledger = Ledger::new(shares.iter().sum());
             inner.is_open = true;
             inner.seats.iter_mut().for_each(|seat| seat.life = Life::Live);
+            inner.begun = Instant::now();
+            (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
+            inner.wake_idle()
+        })
+    }
+
+    /// Lets the players of a workload begin; the ledger has so many accounts.
+    pub(crate) fn open_acts(&self, acts: Desk, accounts: usize) -> Result<()> {
+        self.work_with(|inner| {
+            inner.acts = acts;
+            inner.ledger = Ledger::new(accounts);
+            inner.is_open = true;
+            inner.seats.iter_mut().for_each(Seat::begin_acts);
             inner.begun = Instant::now();
             (inner.last_commit, inner.last_row, inner.last_change) = (inner.begun, inner.begun, inner.begun);
             inner.wake_idle()
@@ -189,6 +230,35 @@ impl Exchange {
         });
     }
 
+    /// Takes the answers to acts that a peer has sent.
+    pub(crate) fn take_acts(&self, number: usize, body: &[u8]) {
+        self.or_trouble(number, |inner| {
+            let mut free = Vec::new();
+            for answer in records::decode::<ActAnswer>(body)? {
+                free.extend(inner.take_act(number, answer)?);
+            }
+            inner.give_acts(free)
+        });
+    }
+
+    /// Takes what a look at the whole world saw, or why it did not see everything.
+    pub(crate) fn take_look(&self, number: usize, seen: Result<Vec<String>, String>) {
+        let mut inner = self.lock();
+        let looks = &mut inner.looks;
+        if looks.pending.take_if(|(peer, _)| *peer == number).is_none() {
+            return;
+        }
+        match seen {
+            Ok(faults) => {
+                looks.done += 1;
+                looks.faulty += u64::from(!faults.is_empty());
+                let room = ERRORS_TOLD_MAX.saturating_sub(looks.faults.len());
+                looks.faults.extend(faults.into_iter().take(room));
+            }
+            Err(_) => looks.failed += 1,
+        }
+    }
+
     /// Takes what came of a call on lists or registers.
     pub(crate) fn take_call(&self, number: usize, id: u64, told: Told) {
         self.or_trouble(number, |_| self.desk.take(number, id, told));
@@ -220,6 +290,9 @@ impl Exchange {
             inner.desert(number);
             for trade in inner.bots.buried(number) {
                 inner.ledger.unanswered(trade);
+            }
+            if inner.looks.pending.take_if(|(peer, _)| *peer == number).is_some() {
+                inner.looks.failed += 1;
             }
             inner.wake_idle()
         });
@@ -264,6 +337,7 @@ impl Exchange {
             inner.changed(number, Life::Live);
             let live = inner.live();
             inner.bots.welcome(number, &live);
+            inner.acts.welcome(number, &live);
             inner.wake_idle()
         });
     }
@@ -276,7 +350,9 @@ impl Exchange {
                 inner.ask_statuses(inner.statuses_asked)?;
             }
             let idle = std::mem::take(&mut inner.idle);
-            inner.give_orders(idle)
+            inner.give_orders(idle)?;
+            inner.look()?;
+            inner.give_acts((0..inner.acts.len()).collect())
         })
     }
 
@@ -332,10 +408,18 @@ impl Exchange {
         })
     }
 
-    /// How many orders are under way at live peers.
+    /// How many orders are under way at live peers, and acts that have no certain answer yet.
     pub(crate) fn under_way(&self) -> usize {
         let inner = self.lock();
-        inner.live().into_iter().map(|number| inner.bots.under_way(number)).sum()
+        inner.acts.under_way() + inner.live().into_iter().map(|number| inner.bots.under_way(number)).sum::<usize>()
+    }
+
+    /// Nobody asks any more for acts that have no certain answer: what became of them is not known.
+    pub(crate) fn give_up_acts(&self) {
+        let mut inner = self.lock();
+        for act in inner.acts.give_up() {
+            inner.ledger.unanswered(act);
+        }
     }
 
     /// What each peer did since the last call.
@@ -377,6 +461,7 @@ impl Exchange {
             until_stable: inner.until_stable.clone(),
             elapsed: inner.last_commit - inner.begun,
             recovered: inner.bots.recovery().0.results(),
+            looks: inner.looks.clone(),
             ..Work::default()
         };
         for seat in &inner.seats {
@@ -421,6 +506,83 @@ impl Inner {
     fn desert(&mut self, number: usize) {
         let live = self.live();
         self.bots.desert(number, &live);
+        self.acts.desert(number, &live, Instant::now());
+    }
+
+    /// Takes the answer to one act; returns the client that it frees.
+    fn take_act(&mut self, number: usize, answer: ActAnswer) -> Result<Option<usize>> {
+        let client = usize::try_from(answer.client)?;
+        let Some(order) = self.acts.answered(client, answer.id, number) else {
+            if !self.acts.knows(answer.id) {
+                anyhow::bail!("an answer to act {}, which was never ordered", answer.id);
+            }
+            // It was asked for elsewhere meanwhile, and what is said there counts.
+            return Ok(None);
+        };
+        let now = Instant::now();
+        match answer.said {
+            // An earlier copy's commit may still be undone: whoever asks again is told what is stable.
+            ActSaid::Done { stable: false, earlier: true, .. } | ActSaid::Unknown => self.acts.ask_again(order, now),
+            ActSaid::Done { receipt, stable, earlier, deed } => {
+                let effect = self.acts.effect(&order, &deed);
+                let (gold, sold, nanos) = (effect.gold, effect.sold, answer.nanos);
+                let commit = Commit { receipt, nanos, gold, sold, awaited_message: false, stable };
+                let at = u32::try_from((now - self.begun).as_micros() / 100).unwrap_or(u32::MAX);
+                self.last_commit = now;
+                if earlier {
+                    self.ledger.certain(effect.trade, &commit, at);
+                } else {
+                    self.ledger.committed(number, effect.trade, &commit, at);
+                }
+                self.seats[number].count(&commit);
+            }
+            ActSaid::Rejected { .. } => {
+                let named = self.acts.named(&order);
+                self.ledger.aborted(named);
+            }
+            ActSaid::Failed { error } => {
+                self.error_count += 1;
+                if self.errors.len() < ERRORS_TOLD_MAX {
+                    self.errors.push(error);
+                }
+                let named = self.acts.named(&order);
+                self.ledger.unanswered(named);
+            }
+        }
+        Ok(Some(client))
+    }
+
+    /// Lets clients that are free give their next acts.
+    fn give_acts(&mut self, clients: Vec<usize>) -> Result<()> {
+        let now = Instant::now();
+        for client in clients {
+            if let Some((peer, order)) = self.acts.order(client, self.is_open, now) {
+                self.seats[peer].add_act(order);
+            }
+        }
+        for seat in &mut self.seats {
+            self.outgoing.extend(seat.act_frame()?);
+        }
+        Ok(())
+    }
+
+    /// Has the whole world of a workload looked at by a live peer, now and then.
+    fn look(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.looks.pending.take_if(|(_, since)| now - *since >= LOOK_LIMIT).is_some() {
+            self.looks.failed += 1;
+        }
+        let is_due = self.looks.last.is_none_or(|last| now - last >= LOOK_EVERY);
+        if self.acts.len() == 0 || !self.is_open || !is_due || self.looks.pending.is_some() {
+            return Ok(());
+        }
+        let live = self.live();
+        let turn = usize::try_from(self.looks.done + self.looks.failed)? % live.len().max(1);
+        let Some(peer) = live.get(turn) else { return Ok(()) };
+        self.looks.pending = Some((*peer, now));
+        self.looks.last = Some(now);
+        self.outgoing.push((self.seats[*peer].way_in(), frame_of(&Order::Look)?));
+        Ok(())
     }
 
     /// Takes one answer; returns the bot that it frees.
@@ -475,7 +637,8 @@ impl Inner {
 
     fn wake_idle(&mut self) -> Result<()> {
         self.idle.clear();
-        self.give_orders((0..self.bots.len()).collect())
+        self.give_orders((0..self.bots.len()).collect())?;
+        self.give_acts((0..self.acts.len()).collect())
     }
 
     /// Asks the live peers that have not told their status since then.

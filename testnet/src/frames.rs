@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Control,
     /// Records of trades, one after the other.
     Trades,
+    /// Acts of a workload.
+    Acts,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
         match self {
             Self::Control => 0,
             Self::Trades => 1,
+            Self::Acts => 2,
         }
     }
 }
@@ -58,6 +61,7 @@ fn parse(header: [u8; HEADER]) -> io::Result<(usize, Kind)> {
     let kind = match kind {
         0 => Kind::Control,
         1 => Kind::Trades,
+        2 => Kind::Acts,
         _ => return Err(io::Error::new(ErrorKind::InvalidData, "a frame of no known kind")),
     };
     if length > BODY_MAX {

@@ -15,21 +15,35 @@ use std::collections::BTreeMap;
 /// Commits that are kept one by one, about 40 bytes each. Beyond, those that are stable are added up.
 const ENTRIES_MAX: usize = 4_000_000;
 
-/// Both players of a trade.
+/// Instead of a second player: there is none.
+pub(crate) const NOBODY: u32 = u32::MAX;
+/// Instead of a second player: it may have been anybody, or nobody.
+pub(crate) const ANYBODY: u32 = u32::MAX - 1;
+
+/// The players of a trade, or of what else is in the ledger: one or two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Named {
     /// The trade's number.
     pub(crate) id: u64,
-    /// Who pays.
+    /// Who pays, or acts alone.
     pub(crate) buyer: u32,
-    /// Who has an item to sell.
+    /// Who has an item to sell; or [`NOBODY`] or [`ANYBODY`].
     pub(crate) seller: u32,
 }
 
 impl Named {
-    /// Both.
-    pub(crate) const fn players(&self) -> [u32; 2] {
-        [self.buyer, self.seller]
+    /// Those who are known.
+    pub(crate) fn players(&self) -> impl Iterator<Item = u32> + use<> {
+        [self.buyer, self.seller].into_iter().filter(|player| *player < ANYBODY)
+    }
+
+    /// Whether a trade that took effect is in so many players.
+    pub(crate) const fn is_in(&self, players: usize) -> bool {
+        match self.seller {
+            NOBODY => players == 1,
+            ANYBODY => players == 1 || players == 2,
+            _ => players == 2,
+        }
     }
 }
 
@@ -95,6 +109,8 @@ pub(crate) struct Ledger {
     /// Of stable commits that are not kept one by one any more.
     settled: Vec<Account>,
     entries: usize,
+    /// Commits that were told stable by whoever was asked again: their receipts are of no single commit.
+    certain: Vec<Entry>,
     /// Trades whose orders got no answer, or one that says nothing of the outcome.
     open: Vec<Named>,
     /// Trades that were told to have had no effect.
@@ -146,12 +162,21 @@ impl Ledger {
             lost: None,
             seen: 0,
         });
-        journal.peer = peer;
+        if !commit.stable {
+            // What is stable another peer may have done.
+            journal.peer = peer;
+        }
         journal.sorted &= journal.entries.last().is_none_or(|last| last.lsn < receipt.lsn);
         journal.lost = None;
         let Commit { gold, sold, stable: told_stable, .. } = *commit;
         journal.entries.push(Entry { trade, lsn: receipt.lsn, at, gold, sold, told_stable });
         self.entries += 1;
+    }
+
+    /// Notes a commit that is told stable under a receipt that is not its own.
+    pub(crate) fn certain(&mut self, trade: Named, commit: &Commit, at: u32) {
+        let Commit { gold, sold, receipt, .. } = *commit;
+        self.certain.push(Entry { trade, lsn: receipt.lsn, at, gold, sold, told_stable: true });
     }
 
     /// Notes a trade of whose outcome nothing was said.
@@ -244,10 +269,11 @@ impl Ledger {
 
     /// All commits that are kept one by one: which peer answered, what, and what became of it.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &Entry, Fate)> {
-        self.journals.values().flat_map(|journal| {
+        let kept = self.journals.values().flat_map(|journal| {
             let fate = |(place, entry)| (journal.peer, entry, journal.fate(place));
             journal.entries.iter().enumerate().map(fate)
-        })
+        });
+        kept.chain(self.certain.iter().map(|entry| (0, entry, Fate::Stable)))
     }
 
     /// Trades whose orders got no answer, or one that says nothing of the outcome.

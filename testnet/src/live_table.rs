@@ -1,7 +1,7 @@
 //! The table that is shown while the bots trade: one row a peer, one for all.
 
 use crate::numbers::{grouped, per_second, ratio, rounded};
-use crate::seats::{Life, Row};
+use crate::seats::{Life, Row, Told};
 use std::time::Duration;
 
 /// The lines of the table for one second.
@@ -17,7 +17,7 @@ pub(crate) fn lines(second: u64, seconds: u64, peers: &[Row]) -> Vec<String> {
         "transfers/s"
     )];
     let mut all =
-        Row { life: Life::Live, owned: 0, traded: Default::default(), arrived: 0, elapsed: Duration::from_secs(0) };
+        Row { life: Life::Live, owned: 0, traded: Default::default(), told: None, arrived: 0, elapsed: Duration::ZERO };
     for (number, peer) in peers.iter().enumerate() {
         let name = format!("peer {number}");
         lines.push(match peer.life {
@@ -27,6 +27,10 @@ pub(crate) fn lines(second: u64, seconds: u64, peers: &[Row]) -> Vec<String> {
             Life::Dead => format!("{name:>9}  killed"),
         });
         all.traded.add(&peer.traded);
+        if let Some(told) = peer.told {
+            let before = all.told.unwrap_or(Told { commits: 0, local: 0 });
+            all.told = Some(Told { commits: before.commits + told.commits, local: before.local + told.local });
+        }
         all.owned += peer.owned;
         all.arrived += peer.arrived;
         all.elapsed = all.elapsed.max(peer.elapsed);
@@ -37,6 +41,7 @@ pub(crate) fn lines(second: u64, seconds: u64, peers: &[Row]) -> Vec<String> {
 
 fn row(name: &str, peer: &Row) -> String {
     let traded = &peer.traded;
+    let told = peer.told.unwrap_or(Told { commits: traded.commits, local: traded.local_commits });
     let micros = u64::try_from(peer.elapsed.as_micros()).unwrap_or(u64::MAX);
     format!(
         "{name:>9}  {:>8}  {:>9}  {:>8.1}  {:>9}  {:>5.1} %  {:>11}",
@@ -44,7 +49,7 @@ fn row(name: &str, peer: &Row) -> String {
         rounded(per_second(traded.commits, micros)),
         traded.latencies.at_quantile_us(0.5),
         rounded(traded.latencies.at_quantile_us(0.99)),
-        100.0 * ratio(traded.local_commits, traded.commits),
+        100.0 * ratio(told.local, told.commits),
         rounded(per_second(peer.arrived, micros)),
     )
 }
@@ -64,8 +69,8 @@ mod tests {
         (0..950).for_each(|_| traded.latencies.record(Duration::from_micros(20)));
         (0..50).for_each(|_| traded.latencies.record(Duration::from_millis(3)));
         let elapsed = Duration::from_secs(1);
-        let peer = Row { life: Life::Live, owned: 6_000, traded, arrived: 30, elapsed };
-        let dead = Row { life: Life::Dead, owned: 0, traded: Traded::default(), arrived: 0, elapsed };
+        let peer = Row { life: Life::Live, owned: 6_000, traded, told: None, arrived: 30, elapsed };
+        let dead = Row { life: Life::Dead, owned: 0, traded: Traded::default(), told: None, arrived: 0, elapsed };
         let lines = lines(3, 20, &[peer.clone(), dead, peer]);
         assert_eq!(lines.len(), 5);
         assert_eq!(words(&lines[1]), "peer 0 6,000 1,000 20.0 3,000 95.0 % 30");

@@ -48,11 +48,12 @@ mod simulate;
 mod testnet;
 mod trade;
 mod way_in;
+mod workloads;
 mod world;
 
 use anyhow::Result;
 use clap::Parser;
-use options::{Bench, Command, Options, RunOptions};
+use options::{Command, Options, RunOptions};
 use report::Report;
 use std::process::ExitCode;
 use testnet::Ended;
@@ -71,18 +72,7 @@ fn main() -> ExitCode {
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Sabotage(wanted)) => sabotage::run(&wanted),
         Some(Command::Check(options)) => check::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
-        Some(Command::Bench { what: Bench::Local { json } }) => {
-            bench::local::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
-        }
-        Some(Command::Bench { what: Bench::Failover(failover) }) => {
-            bench::failover::run(&failover).map(|is_good| ExitCode::from(u8::from(!is_good)))
-        }
-        Some(Command::Bench { what: Bench::Replication { json } }) => {
-            bench::replication::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
-        }
-        Some(Command::Bench { what: Bench::Remote { json } }) => {
-            bench::remote::run(json.as_deref()).map(|()| ExitCode::SUCCESS)
-        }
+        Some(Command::Bench(options)) => bench::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
     };
     code.unwrap_or_else(|error| {
         output::error_line(&format!("error: {error:#}"));
@@ -123,6 +113,9 @@ fn tell(report: &Report) -> ExitCode {
     output::line(&report.work_line());
     output::line(&report.directory_line());
     if let Some(line) = report.faults_line() {
+        output::line(&line);
+    }
+    if let Some(line) = report.workload_line() {
         output::line(&line);
     }
     output::line(&report.audit_line());

@@ -135,6 +135,7 @@ pub(crate) fn run() -> Result<()> {
         let taken = match kind {
             Kind::Control => obey(&zone, serde_json::from_slice(&body)?).map(|answer| answers.tell(&answer)),
             Kind::Trades => TradeOrder::read_all(&body).map(|orders| trade_all(&zone, orders, &sender, &answers)),
+            Kind::Acts => Err(anyhow::anyhow!("a zone server knows trades only")),
         };
         taken.unwrap_or_else(|error| answers.tell(&Answer::Failed { error: format!("{error:#}") }));
     }
@@ -166,7 +167,20 @@ fn obey(zone: &Shared, order: Order) -> Result<Answer> {
         Order::CreateLists { .. } | Order::LearnLists { .. } | Order::Search { .. } | Order::Call { .. } => {
             bail!("a zone server keeps no histories")
         }
-        Order::CreateMarks { .. } | Order::Beat | Order::Gap | Order::LearnMarks { .. } | Order::Mark => {
+        Order::CreateParts { .. } | Order::FillPlaces { .. } | Order::LearnParts { .. } | Order::Look => {
+            bail!("a zone server knows trades only")
+        }
+        Order::CreateMarks { .. }
+        | Order::Beat
+        | Order::Gap
+        | Order::LearnMarks { .. }
+        | Order::Mark
+        | Order::BeginWork { .. }
+        | Order::Travel { .. }
+        | Order::WorkDone
+        | Order::EndWork
+        | Order::CreateCounter
+        | Order::Read { .. } => {
             bail!("a zone server takes no part in benchmarks")
         }
     })

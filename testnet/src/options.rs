@@ -2,6 +2,7 @@
 
 use crate::dump_files::DumpFolder;
 use crate::faults::Fault;
+use crate::workloads::Workload;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use driftmesh_sim::DUMP_PEERS_MIN;
@@ -49,12 +50,8 @@ pub(crate) enum Command {
     Sabotage(SabotageOptions),
     /// Checks histories that `--dump` wrote; exit code 1 on a violation.
     Check(CheckOptions),
-    /// Measures.
-    Bench {
-        /// What to measure.
-        #[command(subcommand)]
-        what: Bench,
-    },
+    /// Measures: one thing after the other, each beside what it is compared with.
+    Bench(BenchOptions),
     /// One peer of a testnet, started and spoken to by the testnet itself.
     #[command(name = crate::children::PEER_PROCESS, hide = true)]
     PeerProcess,
@@ -72,39 +69,67 @@ pub(crate) struct CheckOptions {
 }
 
 /// What can be measured.
-#[derive(Subcommand, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub(crate) enum Bench {
     /// Transfers between accounts inside one peer, beside a plain mutex around a map.
-    Local {
-        /// Also writes the figures to this file, as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Local,
     /// How long the objects of a peer are out of reach after it was killed, and after it was frozen.
-    Failover(FailoverOptions),
+    Failover,
     /// What followers cost those who commit, how long a commit takes to be stable, and its CPU time.
-    Replication {
-        /// Also writes the figures to this file, as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Replication,
     /// Reads and ownership of objects elsewhere, in bare round trips of the same connection.
-    Remote {
-        /// Also writes the figures to this file, as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Remote,
+    /// Whether the objects of players who meet come together by themselves, and how soon again when a crowd goes elsewhere.
+    Locality,
+    /// Tasks of many submitters at many peers on one object, beside as many submitters at its owner.
+    Hotspot,
+    /// What it costs to move objects, and what that leaves of the throughput.
+    Handover,
+    /// A task that runs at another peer, in bare round trips of the same connection.
+    Tasks,
+    /// Trades per second at different localities.
+    Trades,
 }
 
-/// The options of the benchmark of failovers.
+/// The options of benchmarks.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct FailoverOptions {
-    /// How many objects the peer owns that fails.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=PLAYERS_MAX))]
-    pub(crate) objects: u64,
-    /// Also writes the figures to this file, as JSON.
+pub(crate) struct BenchOptions {
+    /// What to measure, one after the other.
+    #[arg(required = true, value_enum, value_name = "NAME")]
+    pub(crate) names: Vec<Bench>,
+    /// Also writes the figures to this file, as JSON: one object for each name.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Of `failover`: how many objects the peer owns that fails.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=PLAYERS_MAX))]
+    pub(crate) objects: u64,
+    /// Those of `locality`.
+    #[command(flatten)]
+    pub(crate) locality: LocalityOptions,
+}
+
+/// The options of the benchmark of locality.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of locality")]
+pub(crate) struct LocalityOptions {
+    /// How long it is measured; half-way a crowd goes to another region.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(12..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Regions.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1_000))]
+    pub(crate) regions: u64,
+    /// Cells of each region.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) cells: u64,
+    /// Players.
+    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(200..=100_000))]
+    pub(crate) players: u64,
+    /// Commands per second of all players together.
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub(crate) rate: u64,
+    /// What places and commands are drawn from; drawn by chance unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }
 
 /// What holds the game world.
@@ -127,10 +152,14 @@ pub(crate) struct RunOptions {
     /// How long the bots trade.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) seconds: u64,
-    /// How many players the world has; each has 100 gold and 2 items at first.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
-    pub(crate) players: u64,
-    /// The probability that a partner is a neighbour: a player at the same peer.
+    /// What the players do.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Workload::Trade)]
+    pub(crate) workload: Workload,
+    /// How many players the world has: 10,000 unless given, who have 100 gold and 2 items each at first; of other
+    /// workloads than trade 1,000, who have what these need.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
+    pub(crate) players: Option<u64>,
+    /// Of trades: the probability that a partner is a neighbour, a player at the same peer.
     #[arg(long, default_value_t = 0.95, value_parser = probability)]
     pub(crate) locality: f64,
     /// What the bots' choices are drawn from; drawn by chance unless given.
@@ -175,10 +204,13 @@ pub(crate) struct ChaosOptions {
     /// How long the bots trade.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) seconds: u64,
-    /// How many players the world has; each has 100 gold and 2 items at first.
+    /// What the players do.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Workload::Trade)]
+    pub(crate) workload: Workload,
+    /// How many players the world has; each of a world of trades has 100 gold and 2 items at first.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
     pub(crate) players: u64,
-    /// The probability that a partner is a neighbour: a player at the same peer.
+    /// Of trades: the probability that a partner is a neighbour, a player at the same peer.
     #[arg(long, default_value_t = 0.95, value_parser = probability)]
     pub(crate) locality: f64,
     /// What the bots' choices, the faults and the lost packets are drawn from; drawn by chance unless given.
@@ -207,7 +239,8 @@ impl ChaosOptions {
         RunOptions {
             peers: self.peers,
             seconds: self.seconds,
-            players: self.players,
+            workload: self.workload,
+            players: Some(self.players),
             locality: self.locality,
             seed: self.seed,
             json: self.json.clone(),
@@ -258,6 +291,11 @@ pub(crate) struct SabotageOptions {
 }
 
 impl RunOptions {
+    /// How many players there are.
+    pub(crate) fn players(&self) -> u64 {
+        self.players.unwrap_or_else(|| self.workload.players())
+    }
+
     /// How many peers are killed.
     pub(crate) fn kills(&self) -> u64 {
         let others_go_on = self.peers >= KILL_PEERS && self.replicas >= KILL_REPLICAS && self.seconds >= KILL_SECONDS;
@@ -293,8 +331,11 @@ impl RunOptions {
         if self.pause > 0 && cfg!(not(unix)) {
             bail!("--pause {}: this system cannot stop processes", self.pause);
         }
-        if self.players < 2 * self.peers {
-            bail!("--players {} --peers {}: each peer needs two players at least", self.players, self.peers);
+        if self.players() < 2 * self.peers {
+            bail!("--players {} --peers {}: each peer needs two players at least", self.players(), self.peers);
+        }
+        if self.workload != Workload::Trade && self.mode == Mode::Naive {
+            bail!("--workload {} --mode naive: zone servers know trades only", self.workload.name());
         }
         if let Some(folder) = &self.dump {
             check_dump_peers(self.peers)?;
@@ -376,6 +417,7 @@ mod tests {
         let refused = |arguments: &[&str]| parsed(arguments).unwrap().run.check().unwrap_err().to_string();
         assert!(refused(&["--dump", "d", "--peers", "2"]).contains("3 peers at least"));
         assert!(refused(&["--dump", "d", "--mode", "naive"]).contains("zone servers promise nothing"));
+        assert!(refused(&["--workload", "crowd", "--mode", "naive"]).contains("zone servers know trades only"));
         let sim = |arguments: &[&str]| match parsed(arguments).unwrap().command {
             Some(Command::Sim(sim)) => sim.check().is_ok(),
             _ => false,
@@ -392,7 +434,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_main_job() {
         let run = parsed(&[]).unwrap().run;
-        assert_eq!((run.peers, run.seconds, run.players, run.kills(), run.pause), (5, 20, 10_000, 1, 0));
+        assert_eq!((run.peers, run.seconds, run.players(), run.kills(), run.pause), (5, 20, 10_000, 1, 0));
         assert_eq!(run.locality, 0.95);
         assert!(run.check().is_ok());
     }

@@ -5,12 +5,17 @@
 
 use crate::answers::{Answers, ORPHANED};
 use crate::bench::cpu_time;
+use crate::bench::work::{Bump, Counter, Worker};
 use crate::executor::Executor;
 use crate::frames::{self, Kind};
 use crate::lists::{Call, Lists};
 use crate::marks::Marks;
 use crate::protocol::{Answer, Order, PeerStatus, Settled, pack, unpack, unpack_receipt};
 use crate::records::TradeOrder;
+use crate::workloads::look::look;
+use crate::workloads::performer::Performer;
+use crate::workloads::plan::{Made, Plan};
+use crate::workloads::{parts, records, tasks};
 use crate::{fates, world};
 use anyhow::{Context, Result, bail};
 use driftmesh::{Builder, Mesh, Notice, ObjectId};
@@ -35,9 +40,24 @@ pub(crate) fn run() -> Result<()> {
         let answers = Arc::new(Answers::on_standard_output()?);
         let executor = Arc::default();
         let (sender, mut orders) = unbounded_channel();
-        let input = Input { orders: sender, executor: Arc::clone(&executor), answers: Arc::clone(&answers) };
+        let performer = Arc::default();
+        let input = Input {
+            orders: sender,
+            executor: Arc::clone(&executor),
+            performer: Arc::clone(&performer),
+            answers: Arc::clone(&answers),
+        };
         std::thread::spawn(move || input.read());
-        let mut process = Process { answers, mesh: None, executor, marks: Marks::default(), lists: Lists::default() };
+        let mut process = Process {
+            answers,
+            mesh: None,
+            executor,
+            performer,
+            marks: Marks::default(),
+            lists: Lists::default(),
+            parts: Arc::default(),
+            worker: None,
+        };
         while let Some(order) = orders.recv().await {
             if let Err(error) = process.obey(order).await {
                 process.answers.tell(&Answer::Failed { error: format!("{error:#}") });
@@ -53,6 +73,7 @@ pub(crate) fn run() -> Result<()> {
 struct Input {
     orders: UnboundedSender<Order>,
     executor: Arc<OnceLock<Mutex<Executor>>>,
+    performer: Arc<OnceLock<Performer>>,
     answers: Arc<Answers>,
 }
 
@@ -78,6 +99,9 @@ impl Input {
                 let trades = TradeOrder::read_all(body)?;
                 executor.lock().unwrap_or_else(PoisonError::into_inner).begin(trades);
             }
+            Kind::Acts => {
+                self.performer.get().context("the peer is not started yet")?.begin(records::decode(body)?);
+            }
         }
         Ok(())
     }
@@ -88,8 +112,13 @@ struct Process {
     answers: Arc<Answers>,
     mesh: Option<Mesh>,
     executor: Arc<OnceLock<Mutex<Executor>>>,
+    performer: Arc<OnceLock<Performer>>,
     marks: Marks,
     lists: Lists,
+    /// The world of a workload.
+    parts: Arc<(Plan, Made)>,
+    /// What works in a benchmark.
+    worker: Option<Worker>,
 }
 
 impl Process {
@@ -154,6 +183,45 @@ impl Process {
                 self.marks.mark(self.mesh()?, &self.answers);
                 Answer::Ready
             }
+            Order::CreateParts { parts } => {
+                Answer::Created { players: pack(&parts::create(self.mesh()?, &parts).await?) }
+            }
+            Order::FillPlaces { places } => {
+                parts::fill(self.mesh()?, &places).await?;
+                Answer::Ready
+            }
+            Order::LearnParts { plan, made } => {
+                self.parts = Arc::new((plan, Made::unpacked(&made)?));
+                Answer::Ready
+            }
+            Order::Look => {
+                let (mesh, parts, answers) = (self.mesh()?.clone(), Arc::clone(&self.parts), Arc::clone(&self.answers));
+                tokio::spawn(async move {
+                    let seen = look(&mesh, &parts.0, &parts.1).await;
+                    answers.tell(&Answer::Looked { seen });
+                });
+                // It is answered when it has ended.
+                return Ok(());
+            }
+            Order::BeginWork { work } => {
+                self.worker = Some(Worker::begin(self.mesh()?, work)?);
+                Answer::Ready
+            }
+            Order::Travel { heroes, places } => {
+                self.worker.as_ref().context("no work has begun")?.travel(&unpack(&heroes)?, &unpack(&places)?);
+                Answer::Ready
+            }
+            Order::CreateCounter => {
+                let created = self.mesh()?.transact(|tx| async move { tx.create(&Counter::default()) }).await;
+                Answer::Created { players: pack(&[created.context("cannot create a counter")?.id()]) }
+            }
+            Order::Read { object } => {
+                let snapshot = self.mesh()?.snapshot().context("cannot take a snapshot")?;
+                snapshot.value(object).await.context("cannot read an object")?;
+                Answer::Ready
+            }
+            Order::WorkDone => Answer::Worked(self.worker.as_ref().context("no work has begun")?.done()),
+            Order::EndWork => Answer::Worked(self.worker.take().context("no work has begun")?.end().await),
         };
         self.answers.tell(&answer);
         Ok(())
@@ -164,7 +232,9 @@ impl Process {
             [] => builder.new_mesh(),
             addresses => addresses.iter().fold(builder, |builder, address| builder.join(address)),
         };
-        let mesh = builder.start().await.context("cannot start the peer")?;
+        let mesh = tasks::register(builder).register::<Bump>().start().await.context("cannot start the peer")?;
+        // Nobody else starts it: an order comes after the one before.
+        let _ = self.performer.set(Performer::new(mesh.clone(), Arc::clone(&self.answers)));
         let address = mesh.addresses().into_iter().next().context("the peer listens nowhere")?;
         let peer = mesh.peer_id().to_string();
         self.mesh = Some(mesh);
@@ -235,6 +305,8 @@ fn status(mesh: &Mesh) -> PeerStatus {
         connected: mesh.peers().len() as u64,
         not_whole: status.may_not_stop_because,
         arrived: metrics.arrived,
+        commits: metrics.commits + metrics.read_only_commits,
+        local_commits: metrics.local_commits,
         aborts: metrics.aborts,
         frames_sent: status.transport.frames_sent,
         bytes_sent: status.transport.bytes_sent,

@@ -8,6 +8,8 @@ use crate::fates::Fate;
 use crate::ledger::{Ledger, Question};
 use crate::net::{self, Machine, Network};
 use crate::protocol::{Answer, Order, Settled, pack_receipt, unpack};
+use crate::workloads::parts::Part;
+use crate::workloads::plan::{Made, Plan};
 use crate::world::share;
 use anyhow::{Context, Result};
 use driftmesh::transport::RefuseReason;
@@ -77,6 +79,8 @@ pub(crate) struct Peers {
     pub(crate) world: Vec<ObjectId>,
     /// All lists and registers, packed, if there are any.
     lists: Option<(String, String)>,
+    /// The world of a workload, if there is one.
+    parts: Option<(Plan, Made)>,
 }
 
 /// What people call a peer.
@@ -102,6 +106,7 @@ impl Peers {
             shares: Vec::new(),
             world: Vec::new(),
             lists: None,
+            parts: None,
         }
     }
 
@@ -200,6 +205,7 @@ impl Peers {
         self.start_peer(number, place).await?;
         self.see_others(&[number], others).await?;
         self.tell_world(&[number]).await?;
+        self.tell_parts(&[number]).await?;
         self.tell_lists(&[number]).await
     }
 
@@ -222,6 +228,57 @@ impl Peers {
         let all: Vec<usize> = (0..count).collect();
         self.tell_world(&all).await?;
         Ok(sizes)
+    }
+
+    /// Creates the world of a workload, each part at a peer by chance, and tells all peers of it. Where each player is at
+    /// first, by the places' numbers.
+    pub(crate) async fn create_parts(&mut self, plan: Plan, rng: &mut Rng) -> Result<(Made, Vec<Option<usize>>)> {
+        let (created, at) = self.create_at_random(plan.places(), rng).await?;
+        let mut made = plan.take_places(created);
+        let (places, heroes): (Vec<_>, Vec<_>) = plan.heroes(&made, rng).into_iter().unzip();
+        (made.heroes, _) = self.create_at_random(heroes, rng).await?;
+        let count = self.children.len();
+        let mut filled = vec![Vec::new(); count];
+        for (place, peer) in plan.filled(&made, &places).into_iter().zip(at) {
+            filled[peer].push(place);
+        }
+        for (child, places) in self.children.iter().zip(filled) {
+            child.order(&Order::FillPlaces { places }).await?;
+        }
+        let ready = |answer: &Answer| matches!(answer, Answer::Ready).then_some(());
+        for child in &mut self.children {
+            child.take(ORDER_LIMIT, ready).await?;
+        }
+        self.world = made.heroes.iter().chain(&made.stalls).copied().collect();
+        self.parts = Some((plan, made.clone()));
+        let all: Vec<usize> = (0..count).collect();
+        self.tell_parts(&all).await?;
+        Ok((made, places))
+    }
+
+    /// The objects that were created, in the order of their parts, and at which peer each was.
+    async fn create_at_random(&mut self, parts: Vec<Part>, rng: &mut Rng) -> Result<(Vec<ObjectId>, Vec<usize>)> {
+        let count = self.children.len();
+        let at: Vec<usize> = parts.iter().map(|_| rng.usize(..count.max(1))).collect();
+        for (number, child) in self.children.iter().enumerate() {
+            let here = parts.iter().zip(&at).filter(|(_, peer)| **peer == number).map(|(part, _)| *part);
+            child.order(&Order::CreateParts { parts: here.collect() }).await?;
+        }
+        let mut created = Vec::with_capacity(count);
+        for child in &mut self.children {
+            let packed =
+                |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
+            created.push(unpack(&child.take(ORDER_LIMIT, packed).await?)?.into_iter());
+        }
+        let objects = at.iter().map(|peer| created[*peer].next().context("a part was not created"));
+        Ok((objects.collect::<Result<_>>()?, at))
+    }
+
+    async fn tell_parts(&mut self, peers: &[usize]) -> Result<()> {
+        let Some((plan, made)) = &self.parts else { return Ok(()) };
+        let order = Order::LearnParts { plan: plan.clone(), made: made.packed() };
+        self.all(peers, &order, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
+        Ok(())
     }
 
     async fn tell_world(&mut self, peers: &[usize]) -> Result<()> {

@@ -2,7 +2,10 @@
 //!
 //! It refuses to carry game objects or audit results: those go through the mesh.
 
+use crate::bench::work::{Work, Worked};
 use crate::fates::Fate;
+use crate::workloads::parts::{Filled, Part};
+use crate::workloads::plan::Plan;
 use anyhow::{Context, Result, bail};
 use driftmesh::{ObjectId, Receipt};
 use driftmesh_model::codec;
@@ -105,6 +108,48 @@ pub(crate) enum Order {
     },
     /// Mark them; each transaction is told.
     Mark,
+    /// Make parts of a workload's world.
+    CreateParts {
+        /// Which.
+        parts: Vec<Part>,
+    },
+    /// Tell places of such a world who is there.
+    FillPlaces {
+        /// Which, and who.
+        places: Vec<Filled>,
+    },
+    /// Know the whole world of a workload.
+    LearnParts {
+        /// What it was made of.
+        plan: Plan,
+        /// The objects; [`crate::workloads::plan::Made::packed`] writes them.
+        made: [String; 4],
+    },
+    /// Look at the whole of it at one snapshot, while other orders are taken.
+    Look,
+    /// Begin the work of a benchmark, until [`Order::EndWork`].
+    BeginWork {
+        /// Which.
+        work: Work,
+    },
+    /// Send players elsewhere in that work.
+    Travel {
+        /// Which players, packed.
+        heroes: String,
+        /// The place where each goes.
+        places: String,
+    },
+    /// Tell what that work has come to since the last such order.
+    WorkDone,
+    /// Create a counter, in a benchmark.
+    CreateCounter,
+    /// Read an object, so that the peer knows where it is.
+    Read {
+        /// Which.
+        object: ObjectId,
+    },
+    /// End that work, and tell what it came to.
+    EndWork,
 }
 
 /// What a call does.
@@ -221,6 +266,13 @@ pub(crate) enum Answer {
         /// How many.
         count: u64,
     },
+    /// A look at the whole world has ended.
+    Looked {
+        /// What was wrong; or why not everything was seen.
+        seen: Result<Vec<String>, String>,
+    },
+    /// What the work of a benchmark came to.
+    Worked(Worked),
     /// An order failed. The process ends.
     Failed {
         /// Why.
@@ -240,6 +292,10 @@ pub(crate) struct PeerStatus {
     pub(crate) not_whole: Option<String>,
     /// Objects that came here.
     pub(crate) arrived: u64,
+    /// Transactions that committed.
+    pub(crate) commits: u64,
+    /// Those of them that awaited no message.
+    pub(crate) local_commits: u64,
     /// Attempts of transactions that ended without a commit.
     pub(crate) aborts: u64,
     /// Frames sent to other peers.

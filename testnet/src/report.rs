@@ -5,6 +5,7 @@
 
 use crate::accounts::Verdict;
 use crate::audit::Findings;
+use crate::auditor::Created;
 use crate::call_desk::Counts;
 use crate::carry_out::Course;
 use crate::exchange::Work;
@@ -15,7 +16,7 @@ use crate::options::{Mode, RunOptions};
 use crate::protocol::PeerStatus;
 use crate::recovery::Recovered;
 use crate::seats::Life;
-use crate::world::Totals;
+use crate::workloads::Workload;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +46,8 @@ const NO_TIME: &str = "the groups were not whole in time, or the run is too shor
 pub(crate) struct Report {
     /// What held the game world.
     pub(crate) mode: &'static str,
+    /// What the players did.
+    pub(crate) workload: Workload,
     /// Peer processes.
     pub(crate) peers: u64,
     /// For how long the bots were to trade.
@@ -154,6 +157,14 @@ pub(crate) struct Report {
     pub(crate) register_commits: u64,
     /// Commits of both that were answered, and told lost later.
     pub(crate) calls_lost: u64,
+    /// Looks at the whole world of a workload at one snapshot, while its players acted, that saw everything.
+    pub(crate) looks: u64,
+    /// Those that did not.
+    pub(crate) looks_failed: u64,
+    /// Those of the first that found something wrong.
+    pub(crate) looks_faulty: u64,
+    /// What a workload's own invariant is about, as the audit found it.
+    pub(crate) invariants: BTreeMap<&'static str, u64>,
     /// Packets of a network of its own that were delivered, late ones included.
     pub(crate) packets_delivered: u64,
     /// That were dropped because of a fault.
@@ -181,6 +192,12 @@ pub(crate) struct Outcome {
     pub(crate) traffic: Option<Traffic>,
     /// The final state.
     pub(crate) audit: Findings,
+    /// What was created.
+    pub(crate) created: Created,
+    /// What a workload's own invariant is about.
+    pub(crate) invariants: BTreeMap<&'static str, u64>,
+    /// Lives of bosses that are over: each made an item.
+    pub(crate) lives: u64,
     /// The ledger against it.
     pub(crate) verdict: Verdict,
     /// The longest time between the answer of a lost commit and the death of its peer.
@@ -192,15 +209,21 @@ pub(crate) struct Outcome {
 impl Report {
     /// Sums up a run.
     pub(crate) fn new(options: &RunOptions, outcome: Outcome) -> Self {
-        let Outcome { seed, live, work, course, calls, traffic, audit, verdict, lost_window, troubles } = outcome;
-        let mut report = Self { seed, peers: options.peers, ..Self::default() };
+        let Outcome { seed, live, work, course, calls, traffic, audit, verdict, lost_window, troubles, .. } = outcome;
+        let mut report = Self {
+            seed,
+            peers: options.peers,
+            workload: options.workload,
+            invariants: outcome.invariants,
+            ..Self::default()
+        };
         report.mode = match (options.mode, traffic) {
             (Mode::Mesh, Some(_)) => CHAOS,
             (Mode::Mesh, None) => "mesh",
             (Mode::Naive, _) => "naive",
         };
         report.seconds = options.seconds;
-        report.players = options.players;
+        report.players = options.players();
         report.locality = options.locality;
         report.replicas = options.replicas.into();
         report.add_work(&work);
@@ -211,14 +234,21 @@ impl Report {
         report.calls_lost = calls.lost as u64;
         report.add_traffic(traffic.unwrap_or_default());
         report.add_verdict(&verdict);
-        let created = Totals::of_players(options.players);
-        (report.gold_expected, report.gold_found) = (created.gold, audit.gold);
-        (report.items_expected, report.items_found) = (created.items, audit.items);
+        let (gold, items) = match &outcome.created {
+            Created::Trade(totals) => (totals.gold, totals.items),
+            Created::Parts(plan) => (plan.gold(), plan.items() + outcome.lives),
+        };
+        (report.gold_expected, report.gold_found) = (gold, audit.gold);
+        (report.items_expected, report.items_found) = (items, audit.items);
+        report.looks = work.looks.done;
+        report.looks_failed = work.looks.failed;
+        report.looks_faulty = work.looks.faulty;
         report.duplicates = audit.duplicates;
         report.invalid = report.reasons();
         report.invalid.extend(report.too_few_faults(&course));
         report.invalid.extend(course.troubles);
         report.invalid.extend(troubles);
+        report.invalid.extend(work.looks.faults.iter().map(|fault| format!("a look while players acted: {fault}")));
         report.invalid.extend(work.errors.iter().map(|error| format!("a trade failed: {error}")));
         report.invalid.extend(audit.told.iter().map(|fault| format!("the audit failed: {fault}")));
         report.invalid.extend(verdict.told.iter().map(|fault| format!("the ledger differs: {fault}")));
@@ -235,6 +265,13 @@ impl Report {
         self.commit_p999_us = traded.latencies.at_quantile_us(0.999);
         self.commit_max_us = traded.latencies.longest_us();
         self.local_share = ratio(traded.local_commits, traded.commits);
+        if self.workload != Workload::Trade {
+            // What a task waited for only the peer knows that ran it.
+            let gained = |part: fn(&PeerStatus) -> u64| {
+                work.peers.iter().map(|(first, last, _)| part(last).saturating_sub(part(first))).sum::<u64>()
+            };
+            self.local_share = ratio(gained(|status| status.local_commits), gained(|status| status.commits));
+        }
         self.acked_before_stable_share = ratio(traded.unstable_commits, traded.commits);
         self.stable_p50_ms = work.until_stable.at_quantile_us(0.5) / 1_000.0;
         self.stable_p99_ms = work.until_stable.at_quantile_us(0.99) / 1_000.0;
@@ -318,18 +355,24 @@ impl Report {
                 reasons.push(reason);
             }
         };
+        let trades = self.workload == Workload::Trade;
         check(self.commits >= COMMITS_MIN, format!("{} commits, at least {COMMITS_MIN} are needed", self.commits));
         check(
-            self.mode == CHAOS || self.locality < LOCALITY_OF_LOCAL_SHARE || self.local_share >= LOCAL_SHARE_MIN,
+            !trades
+                || self.mode == CHAOS
+                || self.locality < LOCALITY_OF_LOCAL_SHARE
+                || self.local_share >= LOCAL_SHARE_MIN,
             format!("the local share is {:.3}, at least {LOCAL_SHARE_MIN} is needed", self.local_share),
         );
         // One peer has nobody to exchange objects with.
         check(
-            self.peers == 1 || self.transfers >= TRANSFERS_MIN,
+            !trades || self.peers == 1 || self.transfers >= TRANSFERS_MIN,
             format!("{} transfers, at least {TRANSFERS_MIN} are needed", self.transfers),
         );
         let faults = self.faults();
         let (min, max) = match faults {
+            // Where objects go is not the orchestrator's to say: tasks go to them, or they follow who uses them.
+            _ if !trades => (0.0, 1.0),
             0 => owned_share_limits(self.peers),
             _ => (0.0, owned_share_limits(self.live()).1.max(OWNED_SHARE_MAX_AFTER_FAULTS)),
         };
@@ -344,6 +387,8 @@ impl Report {
         check(self.errors == 0, format!("{} trades failed with an error that is no deadline", self.errors));
         check(
             faults == 0
+                // A task that ran elsewhere is stable when it is told.
+                || !trades
                 || self.peers == 1
                 || self.replicas == 0
                 || self.acked_before_stable_share >= ACKED_BEFORE_STABLE_MIN,
@@ -354,10 +399,15 @@ impl Report {
             ),
         );
         check(
-            self.kills == 0 || self.recovery_99_ms.is_some(),
+            !trades || self.kills == 0 || self.recovery_99_ms.is_some(),
             "of the players of a killed peer that bots tried, less than 99 % were served again".to_owned(),
         );
+        check(
+            trades || self.looks > 0,
+            format!("no look at the whole world saw everything while the players acted; {} did not", self.looks_failed),
+        );
         let zeros = [
+            (self.looks_faulty, "looks at the whole world found something wrong"),
             (self.lost_untold, "commits were lost and nobody was told"),
             (self.lost_but_present, "trades were told lost or aborted, and are there"),
             (self.unknown, "commits have no known fate"),
@@ -430,6 +480,24 @@ impl Report {
             grouped(self.items_expected),
             grouped(self.duplicates)
         )
+    }
+
+    /// The line about a workload's own invariant; `None` for trades.
+    pub(crate) fn workload_line(&self) -> Option<String> {
+        let figures = self.invariants.iter().map(|(what, count)| format!("{what} {}", grouped(*count)));
+        let figures = figures.collect::<Vec<_>>().join(", ");
+        (self.workload != Workload::Trade).then(|| {
+            format!(
+                "{}: {}{}{} looks at one snapshot each while the players acted, {} of them found something wrong; {} did not see \
+                 everything",
+                self.workload.name(),
+                figures,
+                if figures.is_empty() { "" } else { "; " },
+                self.looks,
+                self.looks_faulty,
+                self.looks_failed,
+            )
+        })
     }
 
     /// The line about how objects were found.
@@ -587,7 +655,8 @@ mod tests {
         let options = RunOptions {
             peers: 1,
             seconds: 1,
-            players: 2,
+            workload: Workload::Trade,
+            players: Some(2),
             locality: 0.95,
             seed: None,
             json: None,

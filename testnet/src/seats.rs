@@ -7,6 +7,7 @@ use crate::latency::Latencies;
 use crate::protocol::{Order, PeerStatus};
 use crate::records::{Commit, TradeOrder};
 use crate::way_in::{WayIn, frame_of};
+use crate::workloads::records::{self, ActOrder};
 use anyhow::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,15 @@ impl Traded {
     }
 }
 
+/// What a peer says of its commits in some time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// All.
+    pub(crate) commits: u64,
+    /// Those that awaited no message.
+    pub(crate) local: u64,
+}
+
 /// What the table shows of a peer for one second.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -66,6 +76,8 @@ pub(crate) struct Row {
     pub(crate) owned: u64,
     /// What came of the trades there.
     pub(crate) traded: Traded,
+    /// What the peer says itself of its commits, where only it knows what was local.
+    pub(crate) told: Option<Told>,
     /// Objects that came there.
     pub(crate) arrived: u64,
     /// How long the second was.
@@ -83,6 +95,11 @@ pub(crate) struct Seat {
     first: Option<PeerStatus>,
     /// Records of orders to be sent.
     orders: Vec<u8>,
+    /// Acts to be submitted there.
+    acts: Vec<ActOrder>,
+    /// Whether what was local is what the peer says: of tasks nobody else knows.
+    asks_what_is_local: bool,
+    commits_before: (u64, u64),
     this_second: Traded,
     /// Of the seconds before.
     before: Traded,
@@ -98,6 +115,9 @@ impl Seat {
             status: None,
             first: None,
             orders: Vec::new(),
+            acts: Vec::new(),
+            asks_what_is_local: false,
+            commits_before: (0, 0),
             this_second: Traded::default(),
             before: Traded::default(),
             arrived_before: 0,
@@ -123,6 +143,28 @@ impl Seat {
         let mut frame = Vec::with_capacity(self.orders.len() + 8);
         frames::append(&mut frame, Kind::Trades, &self.orders)?;
         self.orders.clear();
+        Ok(Some((Arc::clone(&self.way_in), frame)))
+    }
+
+    /// The players of a workload begin there.
+    pub(crate) const fn begin_acts(&mut self) {
+        self.life = Life::Live;
+        self.asks_what_is_local = true;
+    }
+
+    /// Adds an act to those that [`Seat::act_frame`] takes.
+    pub(crate) fn add_act(&mut self, order: ActOrder) {
+        self.acts.push(order);
+    }
+
+    /// Takes the acts that were added as a frame, as [`Seat::frame`] does.
+    pub(crate) fn act_frame(&mut self) -> Result<Option<Outgoing>> {
+        if self.acts.is_empty() {
+            return Ok(None);
+        }
+        let body = records::encode(&std::mem::take(&mut self.acts))?;
+        let mut frame = Vec::with_capacity(body.len() + 8);
+        frames::append(&mut frame, Kind::Acts, &body)?;
         Ok(Some((Arc::clone(&self.way_in), frame)))
     }
 
@@ -172,6 +214,11 @@ impl Seat {
         let (first, last) = self.first_and_last();
         let before = std::mem::replace(&mut self.arrived_before, last.arrived).max(first.arrived);
         let owned = if self.life == Life::Dead { 0 } else { last.owned };
-        Row { life: self.life, owned, traded, arrived: last.arrived.saturating_sub(before), elapsed }
+        let (commits, local) = std::mem::replace(&mut self.commits_before, (last.commits, last.local_commits));
+        let told = self.asks_what_is_local.then_some(Told {
+            commits: last.commits.saturating_sub(commits.max(first.commits)),
+            local: last.local_commits.saturating_sub(local.max(first.local_commits)),
+        });
+        Row { life: self.life, owned, traded, told, arrived: last.arrived.saturating_sub(before), elapsed }
     }
 }

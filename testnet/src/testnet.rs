@@ -3,9 +3,9 @@
 //!
 //! It refuses to leave a peer process behind when it returns.
 
-use crate::accounts;
+use crate::accounts::{self, First};
 use crate::audit::Findings;
-use crate::auditor::Auditor;
+use crate::auditor::{Audited, Auditor, Created};
 use crate::call_desk::Counts;
 use crate::carry_out::{Course, Rules, carry_out};
 use crate::check;
@@ -23,6 +23,9 @@ use crate::output::{self, Redrawn};
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Settled, pack};
 use crate::report::{Outcome, Report};
+use crate::workloads::Workload;
+use crate::workloads::desk::Desk;
+use crate::workloads::plan::{Made, Plan};
 use crate::world::Totals;
 use anyhow::{Context, Result, bail};
 use driftmesh::ObjectId;
@@ -32,6 +35,8 @@ use std::time::{Duration, Instant};
 
 /// How long trades may take to end after the last order: transactions that run out of time are part of the work.
 const WORK_LIMIT: Duration = Duration::from_secs(30);
+/// How long acts that have no certain answer are asked for again after the last order.
+const ASKING_LIMIT: Duration = Duration::from_secs(20);
 /// How long the groups may take to become whole after the last fault.
 const WHOLE_LIMIT: Duration = Duration::from_secs(30);
 /// How often the exchange is given a push.
@@ -89,23 +94,17 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
     let count = usize::try_from(options.peers).context("too many peers")?;
     peers.start(count).await?;
     output::line(&format!("{count} peers see each other; seed {}", peers.meeting.seed));
-    let shares = peers.create_world(options.players).await?;
+    let world = create_world(peers, options).await?;
     let mut dumping = match options.dump.as_deref() {
         Some(folder) => Some(Dumping::create(DumpFolder::open(folder)?, peers).await?),
         None => None,
     };
-    let totals = Totals::of_players(options.players);
-    output::line(&format!(
-        "world: {} players, {} items, {} gold",
-        grouped(totals.players),
-        grouped(totals.items),
-        grouped(totals.gold)
-    ));
+    output::line(&world.line());
     if let Some(note) = options.note_on_kills().filter(|_| peers.network().is_none()) {
         output::line(note);
     }
     let mut troubles = Vec::new();
-    let course = work(peers, options, &shares, dumping.as_mut()).await?;
+    let course = work(peers, options, &world, dumping.as_mut()).await?;
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
     let mut calls = Counts::default();
@@ -116,12 +115,13 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         }
     }
     troubles.append(&mut peers.contradictions().await?);
-    let audit = match options.mode {
-        Mode::Mesh => audit(peers, totals, &mut troubles).await?,
-        Mode::Naive => {
+    let created = world.created(options);
+    let Audited { findings: audit, scene } = match (options.mode, &created) {
+        (Mode::Naive, Created::Trade(totals)) => {
             peers.settle().await?;
-            naive::audit(&peers.meeting.mesh, totals)?
+            Audited { findings: naive::audit(&peers.meeting.mesh, *totals)?, ..Audited::default() }
         }
+        (Mode::Mesh | Mode::Naive, _) => audit(peers, &created, &mut troubles).await?,
     };
     troubles.append(&mut search_for_missing(peers, options.mode, &audit).await?);
     troubles.append(&mut peers.faults());
@@ -131,7 +131,12 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         seed: peers.meeting.seed,
         live: peers.names(&exchange.live()),
         verdict: exchange.ledger(|ledger| match options.mode {
-            Mode::Mesh => accounts::judge(ledger, &peers.world, &audit.players),
+            Mode::Mesh => match &world {
+                World::Shares(_) => accounts::judge(ledger, &peers.world, First::Alike, &audit.players),
+                World::Parts { plan, .. } => {
+                    accounts::judge(ledger, &peers.world, First::Each(&plan.accounts()), &audit.players)
+                }
+            },
             Mode::Naive => accounts::judge_by_counts(ledger, &peers.world, &audit.players),
         }),
         lost_window: exchange.ledger(|ledger| course.lost_window(ledger, begun)),
@@ -140,23 +145,81 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         calls,
         traffic: peers.network().map(Network::traffic),
         audit,
+        created,
+        invariants: scene.figures(),
+        lives: scene.lives(),
         troubles,
     };
     Ok(Report::new(options, outcome))
+}
+
+/// The world that was created.
+enum World {
+    /// That of trades: how many players at each peer.
+    Shares(Vec<usize>),
+    /// That of another workload.
+    Parts { plan: Plan, made: Made },
+}
+
+async fn create_world(peers: &mut Peers, options: &RunOptions) -> Result<World> {
+    if options.workload == Workload::Trade {
+        return Ok(World::Shares(peers.create_world(options.players()).await?));
+    }
+    let plan = Plan::of(options.workload, options.players());
+    let mut rng = Rng::with_seed(peers.meeting.seed);
+    let (made, _) = peers.create_parts(plan.clone(), &mut rng).await?;
+    Ok(World::Parts { plan, made })
+}
+
+impl World {
+    fn created(&self, options: &RunOptions) -> Created {
+        match self {
+            Self::Shares(_) => Created::Trade(Totals::of_players(options.players())),
+            Self::Parts { plan, .. } => Created::Parts(plan.clone()),
+        }
+    }
+
+    fn line(&self) -> String {
+        match self {
+            Self::Shares(shares) => {
+                let totals = Totals::of_players(shares.iter().sum::<usize>() as u64);
+                let [players, items, gold] = [totals.players, totals.items, totals.gold].map(grouped);
+                format!("world: {players} players, {items} items, {gold} gold")
+            }
+            Self::Parts { plan, .. } => {
+                let numbers = [plan.heroes, plan.cells, plan.bosses, plan.stalls, plan.items(), plan.gold()];
+                let [heroes, cells, bosses, stalls, items, gold] = numbers.map(grouped);
+                format!(
+                    "world: {heroes} players, {cells} places, {bosses} bosses, {stalls} stalls, {items} items, {gold} gold"
+                )
+            }
+        }
+    }
+
+    /// Lets the bots, or the players of a workload, begin.
+    fn open(&self, peers: &Peers, options: &RunOptions, seed: u64) -> Result<()> {
+        match self {
+            Self::Shares(shares) => peers.exchange.open(shares, options.locality, seed),
+            Self::Parts { plan, made } => {
+                let desk = Desk::new(options.workload, made.clone(), usize::try_from(options.peers)?, seed);
+                peers.exchange.open_acts(desk, plan.accounts().len())
+            }
+        }
+    }
 }
 
 /// Lets the bots trade while the plan of faults is carried out; ends when both have ended and all trades are answered.
 async fn work(
     peers: &mut Peers,
     options: &RunOptions,
-    shares: &[usize],
+    world: &World,
     mut dumping: Option<&mut Dumping>,
 ) -> Result<Course> {
     let exchange = Arc::clone(&peers.exchange);
     tell_statuses(&exchange).await?;
     let run = Duration::from_secs(options.seconds);
     let mut rng = Rng::with_seed(peers.meeting.seed);
-    exchange.open(shares, options.locality, rng.u64(..))?;
+    world.open(peers, options, rng.u64(..))?;
     if let Some(dumping) = &mut dumping {
         dumping.begin(peers, run);
     }
@@ -210,6 +273,11 @@ async fn show(exchange: &Exchange, seconds: u64) -> Result<()> {
 async fn all_answered(exchange: &Exchange) -> Result<()> {
     let begun = Instant::now();
     while exchange.under_way() > 0 {
+        // What has no certain answer is asked for again.
+        exchange.tick()?;
+        if begun.elapsed() > ASKING_LIMIT {
+            exchange.give_up_acts();
+        }
         if begun.elapsed() > WORK_LIMIT {
             bail!("{} trades were not answered within {} s", exchange.under_way(), WORK_LIMIT.as_secs());
         }
@@ -248,7 +316,7 @@ pub(crate) async fn become_whole(exchange: &Exchange, troubles: &mut Vec<String>
 
 /// Has the world counted while nothing moves. A count is repeated only when objects changed their owner meanwhile, never
 /// because of what was found.
-async fn audit(peers: &mut Peers, created: Totals, troubles: &mut Vec<String>) -> Result<Findings> {
+async fn audit(peers: &mut Peers, created: &Created, troubles: &mut Vec<String>) -> Result<Audited> {
     let before = peers.settle().await?;
     troubles.extend(before.iter().filter_map(unsettled));
     let auditor = Auditor::join(peers).await?;
@@ -261,8 +329,8 @@ async fn audit_in_peace(
     peers: &mut Peers,
     auditor: &Auditor,
     mut before: Vec<Settled>,
-    created: Totals,
-) -> Result<Findings> {
+    created: &Created,
+) -> Result<Audited> {
     for _ in 0..AUDITS_MAX {
         let findings = auditor.audit(created).await?;
         let after = peers.settle().await?;

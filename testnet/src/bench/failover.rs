@@ -8,16 +8,14 @@
 
 use crate::auditor::{Auditor, Gaps};
 use crate::marks::Mark;
-use crate::options::FailoverOptions;
+use crate::output;
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Answer, Order, pack, unpack};
 use crate::testnet::become_whole;
-use crate::{json_file, output};
 use anyhow::{Context, Result, anyhow, bail};
 use driftmesh::{Object, decode_object};
 use driftmesh_model::stored_header;
 use serde::Serialize;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Peers beside the one that fails: one more than its followers, so that its group can become whole again.
@@ -65,11 +63,6 @@ pub(crate) struct Figures {
     pub(crate) invalid: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    failover: &'a Figures,
-}
-
 /// What happens to the peer that owns the objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
@@ -87,30 +80,23 @@ struct Part {
     invalid: Vec<String>,
 }
 
-/// Measures, prints, and writes the report. Returns whether it counts.
-pub(crate) fn run(options: &FailoverOptions) -> Result<bool> {
-    crate::options::check_writable(options.json.as_deref())?;
+/// Measures and prints, with so many objects at the peer that fails.
+pub(crate) fn run(objects: u64) -> Result<Figures> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut figures =
-        Figures { objects: options.objects, peers: OTHERS as u64 + 1, replicas: REPLICAS.into(), ..Figures::default() };
-    let killed = runtime.block_on(part(options.objects, Fault::Kill))?;
+    let mut figures = Figures { objects, peers: OTHERS as u64 + 1, replicas: REPLICAS.into(), ..Figures::default() };
+    let killed = runtime.block_on(part(objects, Fault::Kill))?;
     (figures.first_ms, figures.p99_ms) = (killed.first.map(millis), killed.most.map(millis));
     (figures.gap_before_ms, figures.gap_after_ms) = (millis(killed.gap_before), millis(killed.gap_after));
     figures.invalid.extend(killed.invalid.iter().map(|why| format!("after the kill: {why}")));
     if cfg!(unix) {
-        let frozen = runtime.block_on(part(options.objects, Fault::Freeze))?;
+        let frozen = runtime.block_on(part(objects, Fault::Freeze))?;
         (figures.frozen_first_ms, figures.frozen_p99_ms) = (frozen.first.map(millis), frozen.most.map(millis));
         (figures.frozen_gap_before_ms, figures.frozen_gap_after_ms) =
             (millis(frozen.gap_before), millis(frozen.gap_after));
         figures.invalid.extend(frozen.invalid.iter().map(|why| format!("after the freeze: {why}")));
     }
     tell(&figures);
-    write(options.json.as_deref(), &figures)?;
-    Ok(figures.invalid.is_empty())
-}
-
-fn write(json: Option<&Path>, figures: &Figures) -> Result<()> {
-    json_file::write(json, &Report { failover: figures })
+    Ok(figures)
 }
 
 fn tell(figures: &Figures) {
@@ -129,9 +115,6 @@ fn tell(figures: &Figures) {
     if cfg!(unix) {
         let (before, after) = (figures.frozen_gap_before_ms, figures.frozen_gap_after_ms);
         row("frozen", figures.frozen_first_ms, figures.frozen_p99_ms, before, after);
-    }
-    for reason in &figures.invalid {
-        output::line(&format!("INVALID: {reason}"));
     }
 }
 
@@ -242,6 +225,8 @@ async fn take_over(peers: &mut Peers, others: &[usize], objects: u64, begun: Ins
                     | Answer::TradeFailed { .. }
                     | Answer::ListsCreated { .. }
                     | Answer::Called { .. }
+                    | Answer::Looked { .. }
+                    | Answer::Worked(_)
                     | Answer::Settled(_)) => bail!("{} gave an unexpected answer: {answer:?}", number_of(*other)),
                 }
             }

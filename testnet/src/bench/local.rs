@@ -7,13 +7,11 @@ use super::baseline::Baseline;
 use super::cpu_time;
 use super::zipf::Choice;
 use crate::latency::Latencies;
-use crate::options::check_writable;
-use crate::{json_file, numbers, output};
+use crate::{numbers, output};
 use anyhow::{Context, Result, bail};
 use driftmesh::{Mesh, Object, Ref};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Accounts on each side.
@@ -88,11 +86,6 @@ pub(crate) struct Figures {
     pub(crate) longest_core_hold_us: u64,
 }
 
-#[derive(Serialize)]
-struct Report {
-    local: Figures,
-}
-
 /// One side's transfers per second of CPU.
 struct Medians {
     ours: f64,
@@ -106,14 +99,13 @@ struct Sides {
     baseline: Baseline,
 }
 
-/// Measures, prints, and writes the report.
-pub(crate) fn run(json: Option<&Path>) -> Result<()> {
-    check_writable(json)?;
+/// Measures and prints.
+pub(crate) fn run() -> Result<Figures> {
     // The transactions run on this thread, in a closed loop; the peer's own tasks on another.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let figures = runtime.block_on(measure())?;
     tell(&figures);
-    json_file::write(json, &Report { local: figures })
+    Ok(figures)
 }
 
 async fn measure() -> Result<Figures> {

@@ -1,9 +1,86 @@
-//! Benchmarks: each runs what it compares with in the same process, so that the machine cancels out.
+//! Benchmarks: each runs what it compares with in the same run, so that the machine cancels out.
+//!
+//! Several go into one report, each under its name. It refuses to run anything whose report could not be written.
 
 mod baseline;
 pub(crate) mod cpu_time;
-pub(crate) mod failover;
-pub(crate) mod local;
-pub(crate) mod remote;
-pub(crate) mod replication;
+mod failover;
+mod handover;
+mod hotspot;
+mod local;
+mod locality;
+mod remote;
+mod replication;
+mod tasks;
+mod trades;
+pub(crate) mod work;
 mod zipf;
+
+use crate::options::{Bench, BenchOptions, check_writable};
+use crate::{json_file, output};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Figures, and whether they count.
+struct Measured {
+    figures: Value,
+    /// Why they do not count.
+    invalid: Vec<String>,
+    /// What missed its bar: that is told, and is no error.
+    missed: Vec<String>,
+}
+
+impl Measured {
+    fn new<T: Serialize>(figures: &T, invalid: &[String], missed: &[String]) -> Result<Self> {
+        Ok(Self { figures: serde_json::to_value(figures)?, invalid: invalid.to_vec(), missed: missed.to_vec() })
+    }
+}
+
+/// Measures one thing after the other, and writes the report after each. Returns whether all figures count.
+pub(crate) fn run(options: &BenchOptions) -> Result<bool> {
+    check_writable(options.json.as_deref())?;
+    let mut report: Map<String, Value> = Map::new();
+    let mut is_good = true;
+    for bench in &options.names {
+        let (name, Measured { figures, invalid, missed }) = measure(*bench, options)?;
+        missed.iter().for_each(|what| output::line(&format!("MISSED: {name}: {what}")));
+        invalid.iter().for_each(|why| output::line(&format!("INVALID: {name}: {why}")));
+        is_good &= invalid.is_empty();
+        report.insert(name.to_owned(), figures);
+        json_file::write(options.json.as_deref(), &report)?;
+    }
+    Ok(is_good)
+}
+
+fn measure(bench: Bench, options: &BenchOptions) -> Result<(&'static str, Measured)> {
+    Ok(match bench {
+        Bench::Local => ("local", Measured::new(&local::run()?, &[], &[])?),
+        Bench::Remote => ("remote", Measured::new(&remote::run()?, &[], &[])?),
+        Bench::Replication => ("replication", Measured::new(&replication::run()?, &[], &[])?),
+        Bench::Failover => {
+            let figures = failover::run(options.objects)?;
+            ("failover", Measured::new(&figures, &figures.invalid, &[])?)
+        }
+        Bench::Locality => {
+            let figures = locality::run(&options.locality)?;
+            ("locality", Measured::new(&figures, &figures.invalid, &figures.missed)?)
+        }
+        Bench::Hotspot => {
+            let figures = hotspot::run()?;
+            ("hotspot", Measured::new(&figures, &figures.invalid, &figures.missed)?)
+        }
+        Bench::Handover => {
+            let figures = handover::run()?;
+            ("handover", Measured::new(&figures, &figures.invalid, &figures.missed)?)
+        }
+        Bench::Tasks => {
+            let figures = tasks::run()?;
+            ("tasks", Measured::new(&figures, &figures.invalid, &figures.missed)?)
+        }
+        Bench::Trades => {
+            let figures = trades::run()?;
+            ("trades", Measured::new(&figures, &figures.invalid, &[])?)
+        }
+    })
+}

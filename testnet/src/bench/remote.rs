@@ -6,13 +6,11 @@
 //! object is not where it should be.
 
 use crate::latency::Latencies;
-use crate::options::check_writable;
-use crate::{json_file, output};
+use crate::output;
 use anyhow::{Context, Result, bail};
 use driftmesh::{Mesh, Object, Ref};
 use driftmesh_directory::HomeRing;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Peers; more than an object has homes, so that the asker need not be one.
@@ -59,27 +57,21 @@ pub(crate) struct Figures {
     pub(crate) lookup_cold_p99_us: f64,
 }
 
-#[derive(Serialize)]
-struct Report {
-    remote: Figures,
-}
-
 /// A peer with a runtime of its own, so that two peers never share a thread.
 struct Seat {
     mesh: Mesh,
     runtime: tokio::runtime::Runtime,
 }
 
-/// Measures, prints, and writes the report.
-pub(crate) fn run(json: Option<&Path>) -> Result<()> {
-    check_writable(json)?;
+/// Measures and prints.
+pub(crate) fn run() -> Result<Figures> {
     let seats = start()?;
     let figures = measure(&seats)?;
     tell(&figures);
     for seat in seats {
         seat.runtime.block_on(seat.mesh.shutdown());
     }
-    json_file::write(json, &Report { remote: figures })
+    Ok(figures)
 }
 
 fn start() -> Result<Vec<Seat>> {

@@ -8,13 +8,13 @@
 
 use super::local::Account;
 use crate::latency::Latencies;
-use crate::options::{Mode, RunOptions, check_writable};
+use crate::options::{Mode, RunOptions};
 use crate::testnet::Ended;
-use crate::{json_file, output, testnet};
+use crate::workloads::Workload;
+use crate::{output, testnet};
 use anyhow::{Context, Result, bail};
 use driftmesh::{Fate, Mesh, Ref};
 use serde::Serialize;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Peers of each mesh.
@@ -73,11 +73,6 @@ pub(crate) struct Figures {
     pub(crate) cpu_us_per_stable_commit: f64,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    replication: &'a Figures,
-}
-
 /// A mesh of which one peer works. Each peer has a runtime of its own.
 struct World {
     peers: Vec<(Mesh, tokio::runtime::Runtime)>,
@@ -92,14 +87,13 @@ struct Measured {
     round_trips: Latencies,
 }
 
-/// Measures, prints, and writes the report.
-pub(crate) fn run(json: Option<&Path>) -> Result<()> {
-    check_writable(json)?;
+/// Measures and prints.
+pub(crate) fn run() -> Result<Figures> {
     let mut figures = Figures::default();
     measure_latencies(&mut figures)?;
     figures.cpu_us_per_stable_commit = cpu_time()?;
     tell(&figures);
-    json_file::write(json, &Report { replication: &figures })
+    Ok(figures)
 }
 
 fn measure_latencies(figures: &mut Figures) -> Result<()> {
@@ -274,7 +268,8 @@ fn cpu_time() -> Result<f64> {
     let options = RunOptions {
         peers: PEERS as u64,
         seconds: CPU_SECONDS,
-        players: CPU_PLAYERS,
+        workload: Workload::Trade,
+        players: Some(CPU_PLAYERS),
         locality: 1.0,
         seed: None,
         json: None,
