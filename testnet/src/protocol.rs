@@ -146,6 +146,7 @@ pub(crate) enum Order {
     /// Read an object, so that the peer knows where it is.
     Read {
         /// Which.
+        #[serde(with = "id_text")]
         object: ObjectId,
     },
     /// End that work, and tell what it came to.
@@ -350,6 +351,36 @@ pub(crate) fn unpack(packed: &str) -> Result<Vec<ObjectId>> {
     }
     let id = |at: usize| packed[at..at + DIGITS].parse().context("an object id is not hexadecimal");
     (0..packed.len()).step_by(DIGITS).map(id).collect()
+}
+
+/// Ids as text, in JSON.
+pub(crate) mod id_text {
+    use driftmesh::ObjectId;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(object: &ObjectId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(object)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The same where there may be none.
+pub(crate) mod maybe_id_text {
+    use driftmesh::ObjectId;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    #[expect(clippy::ref_option, reason = "serde asks like that")]
+    pub(crate) fn serialize<S: Serializer>(object: &Option<ObjectId>, serializer: S) -> Result<S::Ok, S::Error> {
+        object.map(|object| object.to_string()).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ObjectId>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+    }
 }
 
 /// Writes a receipt as the hexadecimal digits of its encoding.
