@@ -199,7 +199,7 @@ impl Peer {
             return;
         }
         if let Some(pull) = request.pull
-            && self.should_stay(object, pull, from)
+            && self.should_stay(object, pull, (from, group))
         {
             self.outbox.stays(from, object);
             return;

@@ -25,7 +25,7 @@ const BYTES_MAX: usize = 1 << 18;
 /// Commits with the same other object that make one follow it.
 const FOLLOW_VOTES_MIN: u64 = 3;
 /// A peer that owns so much more than the average takes nothing on its own account: in quarters of the average.
-const OVERLOADED_QUARTERS: u64 = 5;
+const OVERLOADED_QUARTERS: u64 = 6;
 /// However small the average is, so many more are no overload.
 const OVERLOADED_MORE: u64 = 64;
 /// Moves that are remembered (R24).
@@ -143,22 +143,25 @@ impl Peer {
             *place = object;
             count += 1;
         }
-        self.uses.note(&touched[..count], weight);
+        let touched = &touched[..count];
+        self.uses.note(touched, weight);
+        let group = &self.group;
+        self.uses.join(touched.iter().copied().filter(|object| group.owned(*object).is_some()));
     }
 
-    /// What would have to leave here if a transaction went elsewhere: how much its locked objects are used with others. `None`
-    /// if it cannot go.
+    /// What would have to leave here sooner or later if a transaction went elsewhere: what is used together with what it has
+    /// locked. `None` if it cannot go.
     pub(crate) fn pull_of(&self, id: TxnId) -> Option<u64> {
         let txn = self.txns.get(id).filter(|txn| txn.may_move && txn.attempt == 1)?;
         if self.is_overloaded() {
             return Some(0);
         }
         let held = txn.intents.iter().filter(|(_, intent)| matches!(intent, Intent::Held | Intent::Checked));
-        Some(held.fold(0, |sum: u64, (object, _)| sum.saturating_add(self.uses.of(*object).bond)))
+        Some(held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0))
     }
 
-    /// Whether a task that wants an object should come to it, rather than the object to the task.
-    pub(crate) fn should_stay(&mut self, object: ObjectId, pull: u64, from: PeerId) -> bool {
+    /// Whether a task that wants an object should come to it, rather than the object to the task: the larger crowd stays.
+    pub(crate) fn should_stay(&mut self, object: ObjectId, pull: u64, (from, group): (PeerId, GroupId)) -> bool {
         if !self.config.placement || self.draining {
             return false;
         }
@@ -170,9 +173,9 @@ impl Peer {
         if self.is_overloaded() && less_there {
             return false;
         }
-        let used = self.uses.of(object);
-        let is_fresh = used.came_at.is_some_and(|came| self.now.mono.since(came) < STAY_MIN);
-        is_fresh || used.bond.max(used.heat) > pull
+        // Of two that are as large always the same one stays.
+        let crowd = self.uses.crowd_of(object);
+        crowd > 0 && (crowd, self.group.id()) > (pull, group)
     }
 
     /// Whether this peer owns much more than others.

@@ -3,7 +3,7 @@
 //! It refuses to decide anything, to cost a commit that is not sampled more than a counter, and to remember for long: two
 //! windows of some seconds are all there is, so what it says is of now, and bounded.
 
-use driftmesh_model::{Micros, ObjectId};
+use driftmesh_model::{LookupMap, Micros, ObjectId};
 use std::collections::BTreeMap;
 
 /// How long a window is. What was used counts for one to two of them.
@@ -20,8 +20,6 @@ pub(crate) const TOGETHER_MAX: usize = 8;
 pub(crate) struct Use {
     /// About how many commits touched it.
     pub(crate) heat: u64,
-    /// The same, each counted by how much the other objects were used that it touched: what would have to follow if it went.
-    pub(crate) bond: u64,
     /// What it was used with most, if one object stands out.
     pub(crate) with: Option<ObjectId>,
     /// By how many commits that one stands out.
@@ -35,9 +33,8 @@ pub(crate) struct Use {
 
 impl Use {
     /// Notes a commit that touched it, and this other one, which is the most used of those beside it.
-    fn add(&mut self, weight: u64, bond: u64, with: Option<ObjectId>) {
+    fn add(&mut self, weight: u64, with: Option<ObjectId>) {
         self.heat = self.heat.saturating_add(weight);
-        self.bond = self.bond.saturating_add(bond.saturating_mul(weight));
         // The majority vote of Boyer and Moore: one candidate, and by how much it leads.
         if self.with == with {
             self.votes += weight;
@@ -59,7 +56,6 @@ impl Use {
         };
         Self {
             heat: self.heat.saturating_add(before.heat),
-            bond: self.bond.saturating_add(before.bond),
             with,
             votes,
             contended: self.contended + before.contended,
@@ -69,11 +65,72 @@ impl Use {
     }
 }
 
+/// What was used together, also by way of others: a forest of disjoint sets (Galler and Fischer), with union by size and paths
+/// that are halved on the way.
+#[derive(Clone, Debug, Default)]
+struct Crowds {
+    index: LookupMap<ObjectId, usize>,
+    /// Of each object the one above it, and for the uppermost how many there are.
+    above: Vec<usize>,
+    size: Vec<u64>,
+}
+
+impl Crowds {
+    fn top(&mut self, mut at: usize) -> usize {
+        while self.above[at] != at {
+            self.above[at] = self.above[self.above[at]];
+            at = self.above[at];
+        }
+        at
+    }
+
+    fn index_of(&mut self, object: ObjectId) -> Option<usize> {
+        if let Some(index) = self.index.get(&object) {
+            return Some(*index);
+        }
+        let index = self.above.len();
+        if index >= OBJECTS_MAX {
+            return None;
+        }
+        self.index.insert(object, index);
+        self.above.push(index);
+        self.size.push(1);
+        Some(index)
+    }
+
+    fn join(&mut self, objects: impl Iterator<Item = ObjectId>) {
+        let mut former: Option<usize> = None;
+        for object in objects {
+            let Some(index) = self.index_of(object) else { return };
+            let top = self.top(index);
+            former = Some(match former {
+                Some(other) if other != top => {
+                    let (large, small) = if self.size[other] >= self.size[top] { (other, top) } else { (top, other) };
+                    self.above[small] = large;
+                    self.size[large] += self.size[small];
+                    large
+                }
+                Some(_) | None => top,
+            });
+        }
+    }
+
+    fn size_of(&self, object: ObjectId) -> u64 {
+        let Some(mut at) = self.index.get(&object).copied() else { return 0 };
+        while self.above[at] != at {
+            at = self.above[at];
+        }
+        self.size[at]
+    }
+}
+
 /// What was used in this window and the one before.
 #[derive(Clone, Debug)]
 pub(crate) struct Uses {
     present: BTreeMap<ObjectId, Use>,
     before: BTreeMap<ObjectId, Use>,
+    crowds: Crowds,
+    crowds_before: Crowds,
     ends: Micros,
     /// Commits of this window, every how-manieth is looked at, and how many are passed over until the next.
     commits: u64,
@@ -84,7 +141,8 @@ pub(crate) struct Uses {
 impl Default for Uses {
     fn default() -> Self {
         let (present, before) = (BTreeMap::new(), BTreeMap::new());
-        Self { present, before, ends: Micros(0), commits: 0, every: 1, pass_over: 0 }
+        let (crowds, crowds_before) = (Crowds::default(), Crowds::default());
+        Self { present, before, crowds, crowds_before, ends: Micros(0), commits: 0, every: 1, pass_over: 0 }
     }
 }
 
@@ -107,8 +165,10 @@ impl Uses {
         }
         let is_late = now >= self.ends.plus(WINDOW);
         self.before = std::mem::take(&mut self.present);
+        self.crowds_before = std::mem::take(&mut self.crowds);
         if is_late {
             self.before.clear();
+            self.crowds_before = Crowds::default();
         }
         self.every = (self.commits / SAMPLES_MAX).max(1);
         self.commits = 0;
@@ -121,15 +181,23 @@ impl Uses {
         for (heat, object) in heats.iter_mut().zip(objects) {
             *heat = self.heat_of(*object).saturating_add(1);
         }
-        let all: u64 = heats.iter().fold(0, |sum, heat| sum.saturating_add(*heat));
         for (number, object) in objects.iter().take(TOGETHER_MAX).enumerate() {
             let others = objects.iter().take(TOGETHER_MAX).enumerate().filter(|(other, _)| *other != number);
             let with = others.max_by_key(|(other, _)| heats[*other]).map(|(_, object)| *object);
-            let bond = all.saturating_sub(heats[number]);
             if let Some(used) = self.entry(*object) {
-                used.add(weight, bond, with);
+                used.add(weight, with);
             }
         }
+    }
+
+    /// Notes that these objects, which are here, were used together.
+    pub(crate) fn join(&mut self, objects: impl Iterator<Item = ObjectId>) {
+        self.crowds.join(objects);
+    }
+
+    /// How many objects here were used together with this one, also by way of others: they would have to follow it.
+    pub(crate) fn crowd_of(&self, object: ObjectId) -> u64 {
+        self.crowds.size_of(object).max(self.crowds_before.size_of(object))
     }
 
     /// Notes that an attempt ended because of an object.
@@ -180,15 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_together_with_much_is_bound_more() {
+    fn a_crowd_is_all_that_is_used_together_also_by_way_of_others() {
         let mut uses = Uses::default();
         uses.renew(Micros(1));
-        (10..20).for_each(|player| uses.note(&[id(1), id(player)], 1));
-        uses.note(&[id(2), id(30)], 1);
-        assert_eq!((uses.of(id(1)).heat, uses.of(id(2)).heat), (10, 1));
-        assert!(uses.of(id(1)).bond > uses.of(id(2)).bond);
-        assert!(uses.of(id(19)).bond > uses.of(id(30)).bond, "a crowd holds more than one");
+        (10..20).for_each(|player| {
+            uses.note(&[id(1), id(player)], 1);
+            uses.join([id(1), id(player)].into_iter());
+        });
+        uses.join([id(2), id(30)].into_iter());
+        assert_eq!((uses.of(id(1)).heat, uses.of(id(15)).heat), (10, 1));
         assert_eq!(uses.of(id(15)).with, Some(id(1)));
+        assert_eq!((uses.crowd_of(id(1)), uses.crowd_of(id(19)), uses.crowd_of(id(30)), uses.crowd_of(id(7))), (11, 11, 2, 0));
+        uses.join([id(19), id(30)].into_iter());
+        assert_eq!((uses.crowd_of(id(2)), uses.crowd_of(id(1))), (13, 13));
+        uses.renew(Micros(2).plus(WINDOW));
+        assert_eq!(uses.crowd_of(id(2)), 13);
+        uses.renew(Micros(3).plus(WINDOW).plus(WINDOW));
+        assert_eq!(uses.crowd_of(id(2)), 0);
     }
 
     #[test]
