@@ -9,8 +9,11 @@ use harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, lar
 
 /// How often a peer has adopted an object.
 fn adoptions(mesh: &Mesh, at: usize, object: ObjectId) -> usize {
-    let adopted = |entry: &&Entry| matches!(entry, Entry::TransferIn { object: id, .. } if *id == object);
-    mesh.journal(at).iter().filter(adopted).count()
+    let adopted = |entry: &Entry| match entry {
+        Entry::TransferIn { arrivals, .. } => arrivals.iter().filter(|arrival| arrival.object == object).count(),
+        _ => 0,
+    };
+    mesh.journal(at).iter().map(adopted).sum()
 }
 
 /// Whether all grants are settled everywhere.
@@ -314,10 +317,9 @@ fn a_request_parked_for_an_object_that_does_not_come_is_answered_with_where_to_a
 fn adopted_amounts(mesh: &Mesh, at: usize, object: ObjectId) -> Vec<Option<u64>> {
     let mut amounts = Vec::new();
     for entry in mesh.journal(at) {
-        if let Entry::TransferIn { object: id, versions, .. } = entry
-            && id == object
-        {
-            amounts.extend(versions.iter().map(|version| version.value.as_ref().map(amount)));
+        if let Entry::TransferIn { arrivals, .. } = entry {
+            let versions = arrivals.iter().filter(|arrival| arrival.object == object).flat_map(|one| &one.versions);
+            amounts.extend(versions.map(|version| version.value.as_ref().map(amount)));
         }
     }
     amounts
