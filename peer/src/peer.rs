@@ -75,7 +75,8 @@ pub struct Peer {
     pub(crate) txns: Transactions,
     /// Empty, but with room: the next transaction need not ask for some.
     pub(crate) spare_intents: SmallMap<ObjectId, Intent>,
-    pub(crate) fetches: BTreeMap<ObjectId, Fetch>,
+    /// Boxed: they are large, and come and go.
+    pub(crate) fetches: BTreeMap<ObjectId, Box<Fetch>>,
     /// Requests for objects that are on their way here, by object.
     pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
     pub(crate) hints: Records,
@@ -546,6 +547,10 @@ impl Peer {
             {
                 best = Some((source, record));
             }
+        }
+        if best.is_none() {
+            // Whoever follows a group knows what it owns, or owned a moment ago.
+            best = self.groups().find_map(of).map(|record| (Source::Hint, record));
         }
         best
     }

@@ -219,7 +219,7 @@ impl Peer {
         self.adopt(from, &mut arriving);
     }
 
-    fn one_granted(&mut self, from: PeerId, grant: Grant, arriving: &mut Arriving) {
+    fn one_granted(&mut self, from: PeerId, mut grant: Grant, arriving: &mut Arriving) {
         let Some(group) = self.led(grant.to) else {
             if let Some(record) = self.record_of_ended(grant.to) {
                 self.send_now(from, Message::Groups { records: vec![record] });
@@ -262,7 +262,7 @@ impl Peer {
             }
             return;
         }
-        let Some(versions) = self.whole_versions(&grant) else {
+        let Some(versions) = self.whole_versions(grant.object, std::mem::take(&mut grant.versions)) else {
             self.metrics.note(RareEvent::ValuesMissing);
             let reply = GrantReply::NeedsValues;
             self.answer_grant(from, way, GrantAnswer { number: grant.number, reply }, Lsn::ZERO);
@@ -288,22 +288,22 @@ impl Peer {
 
     /// The versions of a grant with every hash replaced by the value it names, if all are at hand. The journal gets
     /// whole values: the group's followers have no cache.
-    fn whole_versions(&mut self, grant: &Grant) -> Option<Vec<Version>> {
-        let mut versions = Vec::with_capacity(grant.versions.len());
-        for version in &grant.versions {
-            let value = match &version.value {
+    fn whole_versions(&mut self, object: ObjectId, granted: Vec<GrantedVersion>) -> Option<Vec<Version>> {
+        let mut versions = Vec::with_capacity(granted.len());
+        for GrantedVersion { commit, value } in granted {
+            let value = match value {
                 GrantedValue::Deleted => None,
-                GrantedValue::Whole(value) => Some(value.clone()),
+                GrantedValue::Whole(value) => Some(value),
                 GrantedValue::Hash(_) if self.rarely(RareBranch::MissingValues) => return None,
                 GrantedValue::Hash(hash) => {
-                    let (_, copy) = self.copies.get(grant.object)?;
-                    if copy.hash() != *hash {
+                    let (_, copy) = self.copies.get(object)?;
+                    if copy.hash() != hash {
                         return None;
                     }
                     Some(copy.clone())
                 }
             };
-            versions.push(Version { commit: version.commit, value });
+            versions.push(Version { commit, value });
         }
         Some(versions)
     }

@@ -310,8 +310,7 @@ impl State {
     /// Grants are answered; and their sender has settled those below `unsettled_from`.
     fn fold_arrivals(&mut self, lsn: Lsn, from: GroupId, unsettled_from: u64, arrivals: &[Arrival]) -> Kept {
         for Arrival { object, epoch, versions, outcomes, low_water, .. } in arrivals {
-            let chain = Chain::from_versions(versions.clone(), *low_water)
-                .expect("grants are checked before they are journalled");
+            let chain = Chain::from_slice(versions, *low_water).expect("grants are checked before they are journalled");
             let outcomes = outcomes.clone();
             self.install(Stored { object: *object, epoch: *epoch, changed: lsn, chain, outcomes });
         }
