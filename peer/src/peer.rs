@@ -484,7 +484,7 @@ impl Peer {
         if self.outbox.is_empty() {
             return;
         }
-        let held = self.outbox.flush(&self.needs_of_all(), self.group.id());
+        let held = self.outbox.flush(&self.needs_of_all(), self.group.id(), self.config.peer);
         self.note_held(held);
     }
 
