@@ -67,9 +67,13 @@ impl HomeRing {
         self.keys.contains_key(peer)
     }
 
-    /// The homes of an object, nearest first.
+    /// The homes of an object. Those of several peers that are nearest to it, nearest first.
     #[must_use]
     pub fn homes(&self, object: ObjectId) -> Vec<PeerId> {
+        if self.keys.len() <= REPLICAS_OF_RECORDS {
+            // Every peer is a home of everything.
+            return self.keys.keys().copied().collect();
+        }
         let target = key_of_object(object);
         let mut nearest: Vec<(Key, PeerId)> = Vec::with_capacity(REPLICAS_OF_RECORDS + 1);
         for (peer, key) in &self.keys {

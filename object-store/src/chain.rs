@@ -66,9 +66,25 @@ impl Chain {
         }
         let mut older = VecDeque::from(versions);
         let newest = older.pop_back()?;
+        Some(Self::with(newest, older, low_water))
+    }
+
+    /// As [`Chain::from_versions`], of versions that stay where they are.
+    #[must_use]
+    pub fn from_slice(versions: &[Version], low_water: Timestamp) -> Option<Self> {
+        if !Self::are_sound(versions, low_water) {
+            return None;
+        }
+        let (newest, older) = versions.split_last()?;
+        Some(Self::with(newest.clone(), older.iter().cloned().collect(), low_water))
+    }
+
+    fn with(newest: Version, older: VecDeque<Version>, low_water: Timestamp) -> Self {
+        // Most objects travel with one version: no memory is kept for others.
+        let older = if older.is_empty() { VecDeque::new() } else { older };
         let mut chain = Self { newest, older, oldest_until: Timestamp::MAX, low_water };
         chain.renew_oldest();
-        Some(chain)
+        chain
     }
 
     fn renew_oldest(&mut self) {
@@ -315,6 +331,8 @@ mod tests {
         assert!(Chain::from_versions(vec![], at(0)).is_none());
         assert!(Chain::from_versions(vec![version(5)], at(6)).is_none());
         let whole: Vec<_> = chain().versions().cloned().collect();
+        assert_eq!(Chain::from_slice(&whole, at(0)), Some(chain()));
         assert_eq!(Chain::from_versions(whole, at(0)), Some(chain()));
+        assert!(Chain::from_slice(&[version(2), version(1)], at(0)).is_none());
     }
 }

@@ -1,8 +1,14 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
 use crate::{LogEntry, Membership, Outcomes, TaskOutcome, Version};
+use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Most objects that one entry moves (R24): as many grants as can be unsettled at once.
+pub const TRANSFERS_MAX: usize = GRANT_WINDOW as usize;
 
 /// One write of a commit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -11,6 +17,52 @@ pub struct Write {
     pub object: ObjectId,
     /// Its new value; `None` deletes it.
     pub value: Option<Value>,
+}
+
+/// One object of those that leave by an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Departure {
+    /// The object.
+    pub object: ObjectId,
+    /// The epoch it will have at the destination.
+    pub epoch: Epoch,
+}
+
+/// One object of those that arrive by an entry, with its whole chain: the group's followers have no cache to look hashes
+/// up in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The object.
+    pub object: ObjectId,
+    /// Its epoch here.
+    pub epoch: Epoch,
+    /// The grant's number (R20).
+    pub number: u64,
+    /// Its versions, oldest first.
+    pub versions: Vec<Version>,
+    /// What became of tasks whose anchor it is (R21).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Box<Outcomes>>,
+    /// Snapshots below this cannot be answered (R17).
+    pub low_water: Timestamp,
+    /// The sender's floor: commits here lie above it (R16).
+    pub floor: Timestamp,
+}
+
+impl Arrival {
+    /// The commit timestamp of its newest version, or zero.
+    #[must_use]
+    pub fn newest_commit(&self) -> Timestamp {
+        self.versions.last().map_or(Timestamp::ZERO, |version| version.commit)
+    }
+
+    /// About how much it weighs in an entry, bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        const FIXED: usize = 96;
+        let outcomes = self.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
+        FIXED + self.versions.iter().map(Version::cost).sum::<usize>() + outcomes
+    }
 }
 
 /// One journal entry. A prefix of a journal is a transaction-consistent state, because a commit is one entry.
@@ -31,47 +83,36 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcome: Option<Box<TaskOutcome>>,
     },
-    /// An object leaves: nobody commits to it until the destination adopts it (R19).
+    /// Objects leave for one group, as many as one step hands out to it: nobody commits to them until the destination
+    /// adopts them (R19).
     TransferOut {
-        /// The object.
-        object: ObjectId,
-        /// The epoch it will have at the destination.
-        epoch: Epoch,
         /// The destination.
         to: GroupId,
-        /// The grant's number towards that group (R20).
-        number: u64,
-        /// The leader's clock at this entry: at or above all that the group ever answered for the object (R16).
+        /// The number of the first one's grant towards that group (R20). The others have the numbers that follow.
+        first: u64,
+        /// The leader's clock at this entry: at or above all that the group ever answered for the objects (R16).
         floor: Timestamp,
+        /// The objects, each once.
+        #[serde(deserialize_with = "transfers")]
+        departures: Vec<Departure>,
     },
-    /// An object arrives, with its whole chain: the group's followers have no cache to look hashes up in.
+    /// Objects arrive from one group, those that one message brings.
     TransferIn {
-        /// The object.
-        object: ObjectId,
-        /// Its epoch here.
-        epoch: Epoch,
-        /// Where it came from.
+        /// Where they came from.
         from: GroupId,
-        /// The grant's number (R20).
-        number: u64,
-        /// Its versions, oldest first.
-        versions: Vec<Version>,
-        /// What became of tasks whose anchor it is (R21).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        outcomes: Option<Box<Outcomes>>,
-        /// Snapshots below this cannot be answered (R17).
-        low_water: Timestamp,
-        /// The sender's floor: commits here lie above it (R16).
-        floor: Timestamp,
         /// The sender has settled all its grants below this number: refusals of them need not be remembered.
         unsettled_from: u64,
+        /// The objects, each once, in the order of the grants' numbers.
+        #[serde(deserialize_with = "transfers")]
+        arrivals: Vec<Arrival>,
     },
-    /// The destination has the object: what was kept of it in transit is dropped.
+    /// The destination has these objects: what was kept of them in transit is dropped.
     Handed {
         /// The destination.
         to: GroupId,
-        /// The grant's number.
-        number: u64,
+        /// The numbers of the grants, climbing.
+        #[serde(deserialize_with = "transfers")]
+        numbers: Vec<u64>,
     },
     /// A grant was refused, for ever; its sender takes the object back (R19).
     Refused {
@@ -100,28 +141,54 @@ pub enum Entry {
     Retired,
 }
 
+/// R25: a list of what moves that no sound leader would have made is refused while it is read.
+fn transfers<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Transfers(PhantomData))
+}
+
+struct Transfers<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Transfers<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "at most {TRANSFERS_MAX} transfers")
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+        // What a length claims takes no memory beyond that of a few.
+        let mut all = Vec::with_capacity(sequence.size_hint().unwrap_or(0).min(64));
+        while let Some(one) = sequence.next_element()? {
+            if all.len() == TRANSFERS_MAX {
+                return Err(de::Error::custom("too many transfers in one entry"));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+}
+
 impl Entry {
     /// About how much the entry weighs, bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
         const FIXED: usize = 96;
         const MEMBER: usize = 64;
+        const DEPARTURE: usize = 48;
+        const NUMBER: usize = 9;
         match self {
             Self::Commit { writes, outcome, .. } => {
                 let written = writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
                 FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost())
             }
-            Self::TransferIn { versions, outcomes, .. } => {
-                let outcomes = outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
-                FIXED + versions.iter().map(Version::cost).sum::<usize>() + outcomes
-            }
+            Self::TransferOut { departures, .. } => FIXED + DEPARTURE * departures.len(),
+            Self::TransferIn { arrivals, .. } => FIXED + arrivals.iter().map(Arrival::cost).sum::<usize>(),
+            Self::Handed { numbers, .. } => FIXED + NUMBER * numbers.len(),
             Self::Members(membership) => {
                 let incoming = membership.incoming.as_ref().map_or(0, |incoming| incoming.len());
                 FIXED + MEMBER * (membership.voters.len() + incoming + membership.learners.len())
             }
             Self::TermStart { .. }
-            | Self::TransferOut { .. }
-            | Self::Handed { .. }
             | Self::Refused { .. }
             | Self::TakenBack { .. }
             | Self::Window { .. }
@@ -135,7 +202,10 @@ impl Entry {
         match self {
             Self::Commit { commit, .. } => *commit,
             Self::TransferOut { floor, .. } => *floor,
-            Self::TransferIn { floor, .. } => self.newest_commit().max(*floor),
+            Self::TransferIn { arrivals, .. } => {
+                let highest = arrivals.iter().map(|arrival| arrival.newest_commit().max(arrival.floor));
+                highest.max().unwrap_or(Timestamp::ZERO)
+            }
             Self::Window { until } => *until,
             Self::TermStart { .. }
             | Self::Handed { .. }
@@ -151,7 +221,9 @@ impl Entry {
     pub fn newest_commit(&self) -> Timestamp {
         match self {
             Self::Commit { commit, .. } => *commit,
-            Self::TransferIn { versions, .. } => versions.last().map_or(Timestamp::ZERO, |version| version.commit),
+            Self::TransferIn { arrivals, .. } => {
+                arrivals.iter().map(Arrival::newest_commit).max().unwrap_or(Timestamp::ZERO)
+            }
             Self::TermStart { .. }
             | Self::TransferOut { .. }
             | Self::Handed { .. }

@@ -18,7 +18,7 @@ pub use consensus::{
     Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Promises,
     Settings,
 };
-pub use entry::{Entry, Write};
+pub use entry::{Arrival, Departure, Entry, TRANSFERS_MAX, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};

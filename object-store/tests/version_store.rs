@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId, Term, Timestamp, Value};
-use driftmesh_object_store::{Chain, Entry, ReadAt, State, Version, Write};
+use driftmesh_object_store::{Arrival, Chain, Departure, Entry, ReadAt, State, Version, Write};
 use proptest::prelude::*;
 
 const OBJECTS: u8 = 5;
@@ -160,7 +160,8 @@ impl Run {
         let floor = at(self.time);
         truth.epoch = truth.epoch.next();
         truth.place = Place::OnTheWay(grant, floor);
-        let entry = Entry::TransferOut { object: object(number), epoch: truth.epoch, to: FAR, number: grant, floor };
+        let departures = vec![Departure { object: object(number), epoch: truth.epoch }];
+        let entry = Entry::TransferOut { to: FAR, first: grant, floor, departures };
         self.append(entry, model);
     }
 
@@ -170,7 +171,7 @@ impl Run {
         let Place::OnTheWay(grant, _) = truth.place else { return };
         let entry = if has_arrived {
             truth.place = Place::Away;
-            Entry::Handed { to: FAR, number: grant }
+            Entry::Handed { to: FAR, numbers: vec![grant] }
         } else {
             // R19: one epoch above the refused one.
             (truth.place, truth.epoch) = (Place::Here, truth.epoch.next());
@@ -198,18 +199,17 @@ impl Run {
         truth.place = Place::Here;
         truth.arrived_with = low_water;
         model.answered += 1;
-        let entry = Entry::TransferIn {
+        let arrival = Arrival {
             object: object(number),
             epoch: truth.epoch,
-            from: FAR,
             number: model.answered,
             versions,
             outcomes: None,
             low_water,
             floor: at(self.time),
-            unsettled_from: model.answered,
         };
-        self.append(entry, model);
+        let unsettled_from = model.answered;
+        self.append(Entry::TransferIn { from: FAR, unsettled_from, arrivals: vec![arrival] }, model);
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {

@@ -179,6 +179,7 @@ impl Peer {
                 self.answer_own(from, group, request);
             }
         }
+        self.depart();
     }
 
     fn answer_own(&mut self, from: PeerId, group: GroupId, request: OwnRequest) {
@@ -249,6 +250,7 @@ impl Peer {
                 Parked::Own(group, request) => self.answer_own(parked.from, group, request),
             }
         }
+        self.depart();
     }
 
     pub(crate) fn parked_due(&mut self, object: ObjectId) {

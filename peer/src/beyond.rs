@@ -5,7 +5,7 @@ use crate::Peer;
 use crate::surveying::{AdoptedGrant, Answers};
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, Generation, GroupId, Lsn, ObjectId};
-use driftmesh_object_store::{Entry, GrantLog, GrantSeen, Group, Write};
+use driftmesh_object_store::{Departure, Entry, GrantLog, GrantSeen, Group, Write};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most objects that an error names.
@@ -235,7 +235,8 @@ impl Peer {
                     Some(grant) => (grant.object, grant.epoch),
                     None => self.never_was(id),
                 };
-                if self.journal_of(id, Entry::TransferOut { object, epoch, to, number: next, floor }).is_none() {
+                let departures = vec![Departure { object, epoch }];
+                if self.journal_of(id, Entry::TransferOut { to, first: next, floor, departures }).is_none() {
                     return;
                 }
                 self.grant_is_due(id, to, next, self.now.mono);

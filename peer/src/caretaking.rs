@@ -9,9 +9,7 @@ use crate::Peer;
 use crate::metrics::RareEvent;
 use crate::timers::Timer;
 use driftmesh_directory::Record;
-use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, Hash, Micros, ObjectId, PeerId};
-use driftmesh_object_store::Entry;
 
 /// Slots of owned objects that one slice looks at, and the pause between slices.
 const SLOTS_PER_SLICE: usize = 256;
@@ -82,7 +80,7 @@ impl Peer {
         self.windows.remove(&id);
         self.stop_closing(id);
         self.outbox.forget_group(id);
-        self.grants_due.retain(|(from, _, _), _| *from != id);
+        self.grants_due.forget_from(id);
     }
 
     pub(crate) fn caretake_due(&mut self, id: GroupId) {
@@ -107,6 +105,7 @@ impl Peer {
             for object in slice {
                 all_left &= self.hand_out(id, object, to, None);
             }
+            self.depart();
             if all_left {
                 pause = PAUSE;
                 if let Some(caretaking) = self.caretaking.get_mut(&id) {
@@ -130,31 +129,12 @@ impl Peer {
         self.trusted_groups().into_iter().find(|group| *group != id && self.takes_objects(*group))
     }
 
-    /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way.
+    /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way, as soon
+    /// as `depart` follows.
     pub(crate) fn hand_out_to_asker(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
         if let Some(caretaking) = self.caretaking.get_mut(&id) {
             caretaking.asked_at = self.now.mono;
         }
         self.hand_out(id, object, to, have)
-    }
-
-    /// Begins to transfer an object of a group that this peer leads for another. Returns whether it did, or the object
-    /// is not there any more.
-    fn hand_out(&mut self, id: GroupId, object: ObjectId, to: GroupId, have: Option<Hash>) -> bool {
-        // R19: a founder that has not heard yet that it was deposed asks for its former group.
-        if to == id || !self.has_pointer_room(object) {
-            return false;
-        }
-        let floor = self.clock.now(self.now.wall);
-        let Some(group) = self.led_mut(id) else { return true };
-        let Some(epoch) = group.owned(object).map(|stored| group.epoch_of(stored).next()) else { return true };
-        let Some(number) = group.next_grant(to).filter(|_| group.consensus().is_confirmed()) else { return false };
-        group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
-        let record = Record { object, group: to, epoch };
-        self.journal_of(id, Entry::TransferOut { object, epoch, to, number, floor });
-        self.metrics.handed_out += 1;
-        self.pointers.set(record, self.now.mono);
-        self.send_grant(id, to, number, have);
-        true
     }
 }

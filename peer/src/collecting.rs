@@ -84,9 +84,9 @@ impl Peer {
         self.use_pointer_room();
     }
 
-    /// Whether an object may leave: each departure needs a pointer (R3, R24).
-    pub(crate) fn has_pointer_room(&self, object: ObjectId) -> bool {
-        self.pointers.len() < self.config.pointers_max || self.pointers.get(object).is_some()
+    /// Whether an object may leave after so many others: each departure needs a pointer (R3, R24).
+    pub(crate) fn has_pointer_room(&self, object: ObjectId, others: usize) -> bool {
+        self.pointers.len() + others < self.config.pointers_max || self.pointers.get(object).is_some()
     }
 
     /// An object waits before it leaves, until there is room for its pointer.

@@ -50,7 +50,7 @@ impl Peer {
         let now = self.now.mono;
         self.lookups += u64::from(created);
         let number = self.lookups;
-        let fetch = self.fetches.entry(object).or_insert_with(|| Fetch {
+        let begun = || Fetch {
             lookup: Lookup::new(object, best, number),
             owners: BTreeMap::new(),
             readers: BTreeSet::new(),
@@ -61,7 +61,8 @@ impl Peer {
             last_heard: now,
             pause: PAUSE_MIN,
             due: now,
-        });
+        };
+        let fetch = self.fetches.entry(object).or_insert_with(|| Box::new(begun()));
         (created, fetch)
     }
 
@@ -458,7 +459,10 @@ impl Peer {
                 }
             }
             for id in fetch.owners.values() {
-                self.wakes.push(*id);
+                // Much that one transaction waits for arrives in one step.
+                if self.wakes.last() != Some(id) {
+                    self.wakes.push(*id);
+                }
             }
             self.tell_the_path(object, fetch.lookup.path(), self.group.id(), epoch, Some(from));
         }

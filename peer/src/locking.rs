@@ -118,13 +118,18 @@ impl Peer {
 
     /// Gives released objects to whoever waits for them, until nothing moves any more.
     pub(crate) fn settle_hand_overs(&mut self) {
-        while let Some(object) = self.hand_overs.pop_front() {
-            self.hand_over(object);
+        loop {
+            while let Some(object) = self.hand_overs.pop_front() {
+                self.hand_over(object);
+            }
+            if !self.depart() {
+                return;
+            }
         }
     }
 
     fn hand_over(&mut self, object: ObjectId) {
-        if self.group.owned(object).is_none() {
+        if self.group.owned(object).is_none() || self.departing.contains(object) {
             return;
         }
         let txns = &self.txns;

@@ -27,11 +27,22 @@ impl Envelope {
     #[must_use]
     pub fn about_bytes(&self) -> usize {
         const SMALL: usize = 192;
+        /// A record, with the names of its fields.
+        const RECORD: usize = 80;
         if let Message::Submit { request, .. } = &self.message {
             return SMALL + request.body.len() + 32 * request.touches.len();
         }
         if let Message::Feed { news, .. } = &self.message {
             return SMALL + news.iter().map(News::about_bytes).sum::<usize>();
+        }
+        if let Message::Grants { grants, .. } = &self.message {
+            return SMALL + grants.iter().map(Grant::about_bytes).sum::<usize>();
+        }
+        if let Message::Own { requests, .. } = &self.message {
+            return SMALL + 2 * RECORD * requests.len();
+        }
+        if let Message::Publish { records, .. } | Message::Learned { records } = &self.message {
+            return SMALL + RECORD * records.len();
         }
         let Message::Group { message: GroupMessage::Consensus(message), .. } = &self.message else { return SMALL };
         let Body::Append { batch, .. } = &message.body else { return SMALL };
@@ -238,6 +249,18 @@ pub struct Grant {
     pub low_water: Timestamp,
     /// The sender answered nothing above this (R16).
     pub floor: Timestamp,
+}
+
+impl Grant {
+    /// About how many bytes it takes when encoded.
+    fn about_bytes(&self) -> usize {
+        const FIXED: usize = 192;
+        let version = |version: &GrantedVersion| match &version.value {
+            GrantedValue::Whole(value) => 64 + value.len(),
+            GrantedValue::Deleted | GrantedValue::Hash(_) => 96,
+        };
+        FIXED + self.versions.iter().map(version).sum::<usize>()
+    }
 }
 
 /// What a receiver says to a grant.

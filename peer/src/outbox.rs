@@ -77,6 +77,8 @@ pub(crate) struct Outbox {
     held: BTreeMap<(GroupId, Lsn), Vec<Held>>,
     held_count: usize,
     ready: Vec<(PeerId, Message)>,
+    /// For this peer itself, as a home: records by the group that they are of, with the position that they depend on.
+    own_records: BTreeMap<GroupId, (Lsn, Vec<Record>)>,
     /// Each thing that could share a message leaves in its own.
     small: bool,
 }
@@ -138,6 +140,13 @@ impl Outbox {
 
     pub(crate) fn learned(&mut self, to: PeerId, record: Record) {
         self.gathered.entry(to).or_default().learned.push(record);
+    }
+
+    /// Adds a record for this peer as a home, which depends on `needs` of its group's journal.
+    pub(crate) fn own_record(&mut self, record: Record, needs: Lsn) {
+        let (latest, records) = self.own_records.entry(record.group).or_default();
+        *latest = needs.max(*latest);
+        records.push(record);
     }
 
     /// Adds a grant, which depends on `needs` of the granting group's journal; zero for what is stable. Returns how many
@@ -219,6 +228,7 @@ impl Outbox {
             gathered.located.clear();
             gathered.queued.clear();
         }
+        self.own_records.remove(&group);
         for held in self.held.values_mut() {
             held.retain(|held| held.others.iter().all(|(other, _)| *other != group));
         }
@@ -239,13 +249,19 @@ impl Outbox {
 
     /// Whether there is nothing to take.
     pub(crate) fn is_empty(&self) -> bool {
-        self.gathered.is_empty() && self.ready.is_empty()
+        self.gathered.is_empty() && self.ready.is_empty() && self.own_records.is_empty()
     }
 
     /// Turns what was gathered into messages. `needs` is what says of this peer's groups depend on, `own` the group
-    /// that asks for ownership. Returns how many have to wait.
-    pub(crate) fn flush(&mut self, needs: &Needs, own: GroupId) -> usize {
+    /// that asks for ownership, `me` this peer. Returns how many have to wait.
+    pub(crate) fn flush(&mut self, needs: &Needs, own: GroupId, me: PeerId) -> usize {
         let mut held = 0;
+        for (group, (lsn, records)) in std::mem::take(&mut self.own_records) {
+            for records in records.chunks(if self.small { 1 } else { RECORDS_MAX }) {
+                let message = Message::Publish { batch: 0, records: records.to_vec() };
+                held += usize::from(self.when_stable(needs_of(group, lsn), me, message));
+            }
+        }
         for (to, gathered) in std::mem::take(&mut self.gathered) {
             // Requests tell nothing of what is here.
             for (snapshot, objects) in gathered.reads {

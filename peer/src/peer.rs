@@ -4,9 +4,11 @@ use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::closing::Closing;
 use crate::collecting::Stalled;
+use crate::departing::Departing;
 use crate::fates::Fates;
 use crate::feeding::Feeding;
 use crate::fetching::Fetch;
+use crate::grants_due::GrantsDue;
 use crate::groups::Groups;
 use crate::membership::{Gone, Member};
 use crate::mending::Mending;
@@ -76,7 +78,8 @@ pub struct Peer {
     pub(crate) txns: Transactions,
     /// Empty, but with room: the next transaction need not ask for some.
     pub(crate) spare_intents: SmallMap<ObjectId, Intent>,
-    pub(crate) fetches: BTreeMap<ObjectId, Fetch>,
+    /// Boxed: they are large, and come and go.
+    pub(crate) fetches: BTreeMap<ObjectId, Box<Fetch>>,
     /// Requests for objects that are on their way here, by object.
     pub(crate) parked: BTreeMap<ObjectId, Vec<crate::answering::ParkedRequest>>,
     pub(crate) hints: Records,
@@ -134,7 +137,9 @@ pub struct Peer {
     /// What was counted with groups that this peer does not lead any more.
     pub(crate) moves_base: u64,
     /// When each unsettled grant of a group to another one is due to be sent again.
-    pub(crate) grants_due: BTreeMap<(GroupId, GroupId, u64), Micros>,
+    pub(crate) grants_due: GrantsDue,
+    /// What leaves in the present step.
+    pub(crate) departing: Departing,
     pub(crate) drain_from: usize,
     /// How often this peer began to leave.
     pub(crate) drains: u64,
@@ -232,7 +237,8 @@ impl Peer {
             window_waits: BTreeMap::new(),
             foundings: 0,
             moves_base: 0,
-            grants_due: BTreeMap::new(),
+            grants_due: GrantsDue::default(),
+            departing: Departing::default(),
             drain_from: 0,
             drains: 0,
             heartbeats: 0,
@@ -412,7 +418,7 @@ impl Peer {
             Timer::Heartbeat => self.heartbeat_due(),
             Timer::Publish => self.publish_due(),
             Timer::Fetch(object) => self.fetch_due(object),
-            Timer::Grant(from, to, number) => self.grant_due(from, to, number),
+            Timer::Grants(from, to) => self.grants_due(from, to),
             Timer::HandOver(object) => self.hand_overs.push_back(object),
             Timer::Deadline(txn) => self.deadline_due(txn),
             Timer::Wake(txn) => self.wakes.push(txn),
@@ -488,7 +494,7 @@ impl Peer {
         if self.outbox.is_empty() {
             return;
         }
-        let held = self.outbox.flush(&self.needs_of_all(), self.group.id());
+        let held = self.outbox.flush(&self.needs_of_all(), self.group.id(), self.config.peer);
         self.note_held(held);
     }
 
@@ -551,6 +557,10 @@ impl Peer {
             {
                 best = Some((source, record));
             }
+        }
+        if best.is_none() {
+            // Whoever follows a group knows what it owns, or owned a moment ago.
+            best = self.groups().find_map(of).map(|record| (Source::Hint, record));
         }
         best
     }

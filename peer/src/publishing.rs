@@ -46,11 +46,11 @@ impl Peer {
     fn learn_as_home(&mut self, record: Record) {
         // Of the own group alone: what waits for a group is dropped when that is led by somebody else, and nobody repeats
         // this.
-        let needs = self.needs_of(self.group.id(), self.group.tail());
-        if needs.is_empty() {
+        let tail = self.group.tail();
+        if tail <= self.group.watermark() {
             self.homes.learn(record);
         } else {
-            self.send_when(needs, self.config.peer, Message::Publish { batch: 0, records: vec![record] });
+            self.outbox.own_record(record, tail);
         }
     }
 

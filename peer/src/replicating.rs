@@ -368,7 +368,7 @@ impl Peer {
         self.outbox.forget_group(former_id);
         self.windows.remove(&former_id);
         self.stop_closing(former_id);
-        self.grants_due.retain(|(from, _, _), _| *from != former_id);
+        self.grants_due.forget_from(former_id);
         self.recent_commits.clear();
         self.drain_from = 0;
         let founded = self.found_group();

@@ -138,7 +138,9 @@ fn received_from(group: &Group, from: GroupId) -> GrantLog {
     let mut log = known.unwrap_or_default();
     for (_, entry) in group.entries_from(group.applied().next()) {
         match entry {
-            Entry::TransferIn { from: sender, number, .. } if *sender == from => log.record(*number, false),
+            Entry::TransferIn { from: sender, arrivals, .. } if *sender == from => {
+                arrivals.iter().for_each(|arrival| log.record(arrival.number, false));
+            }
             Entry::Refused { from: sender, number, .. } if *sender == from => log.record(*number, true),
             Entry::TransferIn { .. }
             | Entry::Refused { .. }

@@ -12,8 +12,8 @@ pub(crate) enum Timer {
     Publish,
     /// A fetch heard nothing for a while.
     Fetch(ObjectId),
-    /// A grant of one group to another was not answered for a while.
-    Grant(GroupId, GroupId, u64),
+    /// A grant of one group to another may not have been answered for a while.
+    Grants(GroupId, GroupId),
     /// The pin of an object may have ended, or a transfer may go on.
     HandOver(ObjectId),
     /// Somebody waits for, or in, a transaction: end it at its deadline.

@@ -7,10 +7,10 @@ use crate::surveying::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
-use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
-use driftmesh_object_store::{Chain, Entry, GrantSeen, Group, Outcomes, Version};
+use driftmesh_object_store::{Arrival, Chain, Entry, GrantSeen, Group, InTransit, Outcomes, TRANSFERS_MAX, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
+use std::collections::BTreeSet;
 
 /// A grant that is not answered is sent again after this.
 const REPEAT_GRANT_AFTER: Micros = Micros::from_millis(300);
@@ -21,127 +21,132 @@ const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
 /// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
 const DRAIN_SLOTS: usize = 256;
 const DRAIN_PAUSE: Micros = Micros::from_millis(10);
+/// Grants of one group to another that one step sends again.
+const REPEATED_AT_ONCE: usize = 256;
+/// What arrives by one entry weighs about so much, bytes: a batch of entries is not held up by one that is large.
+const ARRIVALS_BYTES: usize = 64 << 10;
+
+/// The groups of a grant: the sender's, the receiver's.
+type Way = (GroupId, GroupId);
+
+/// What one message brings from one group, to arrive by one entry.
+#[derive(Default)]
+struct Arriving {
+    /// The group, and below which number it has settled all its grants, as it said with each of these.
+    sender: Option<(GroupId, u64)>,
+    arrivals: Vec<Arrival>,
+    objects: BTreeSet<ObjectId>,
+    cost: usize,
+}
+
+impl Arriving {
+    /// Whether this one belongs to another entry than those before it. What comes twice is judged after them.
+    fn must_end_before(&self, grant: &Grant) -> bool {
+        let Some(last) = self.arrivals.last() else { return false };
+        let follows = self.sender.is_some_and(|(from, _)| from == grant.from) && last.number < grant.number;
+        let is_full = self.cost >= ARRIVALS_BYTES || self.arrivals.len() >= TRANSFERS_MAX;
+        !follows || is_full || self.objects.contains(&grant.object)
+    }
+
+    fn add(&mut self, from: GroupId, unsettled_from: u64, arrival: Arrival) {
+        let (_, settled) = self.sender.get_or_insert((from, unsettled_from));
+        *settled = unsettled_from.min(*settled);
+        self.objects.insert(arrival.object);
+        self.cost += arrival.cost();
+        self.arrivals.push(arrival);
+    }
+}
+
+/// The message for an object in transit, what its values weigh in it, and whether a value was spared.
+fn granted(
+    (from, to): Way,
+    (number, unsettled_from): (u64, u64),
+    transit: &InTransit,
+    have: Option<Hash>,
+) -> (Grant, usize, bool) {
+    let (mut spared, mut bytes) = (false, 0);
+    let version = |version: &Version| {
+        let value = match &version.value {
+            None => GrantedValue::Deleted,
+            Some(value) if have.is_some() && value.len() >= 256 && have == Some(value.hash()) => {
+                spared = true;
+                GrantedValue::Hash(value.hash())
+            }
+            Some(value) => {
+                bytes += value.len();
+                GrantedValue::Whole(value.clone())
+            }
+        };
+        GrantedVersion { commit: version.commit, value }
+    };
+    let versions = transit.chain.versions().map(version).collect();
+    let grant = Grant {
+        from,
+        to,
+        number,
+        unsettled_from,
+        object: transit.object,
+        epoch: transit.epoch,
+        versions,
+        outcomes: transit.outcomes.clone(),
+        low_water: transit.chain.low_water(),
+        floor: transit.floor,
+    };
+    bytes += grant.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
+    (grant, bytes, spared)
+}
 
 impl Peer {
     /// A grant is to be sent at a time.
     pub(crate) fn grant_is_due(&mut self, from: GroupId, to: GroupId, number: u64, at: Micros) {
-        self.grants_due.insert((from, to, number), at);
-        self.timers.set(at, Timer::Grant(from, to, number));
-    }
-
-    /// Step 2 of a transfer: journals that the object leaves, and sends it when that is stable.
-    pub(crate) fn transfer_out(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) {
-        let to = waiter.group;
-        let is_full = self.rarely(RareBranch::FullGrantWindow);
-        let Some(number) = self.group.next_grant(to).filter(|_| !is_full) else {
-            // The grant window towards that group is full: go on when it has answered (R24).
-            self.timers.set(waiter.expires, Timer::HandOver(object));
-            self.locks.queue_remote(object, age, waiter);
-            self.stalled.entry(to).or_default().push(object);
-            return;
-        };
-        if !self.has_pointer_room(object) || self.rarely(RareBranch::FullPointers) {
-            // R3: a pointer is never dropped early to make room; the object leaves when one may go.
-            self.metrics.note(RareEvent::PointersFull);
-            // R14: who waits behind it goes on when it has given up.
-            self.timers.set(waiter.expires, Timer::HandOver(object));
-            self.locks.queue_remote(object, age, waiter);
-            self.stall_for_pointer(object);
-            return;
-        }
-        self.group.prune_object(object, CHAIN_TRANSFER_BYTES_MAX);
-        let Some(stored) = self.group.owned(object) else { return };
-        let epoch = self.group.epoch_of(stored).next();
-        // R16: the floor is at or above all that this group ever answered for the object.
-        let floor = if self.broken(Sabotage::SnapshotClock) {
-            stored.chain.newest().commit
-        } else {
-            self.clock.now(self.now.wall)
-        };
-        self.tell_leaving(object, to);
-        self.journal(Entry::TransferOut { object, epoch, to, number, floor });
-        self.metrics.left += 1;
-        self.note_move(object, to, &waiter.kind);
-        let record = Record { group: to, ..self.own_record(object, epoch) };
-        if !self.broken(Sabotage::Pointers) {
-            self.pointers.set(record, self.now.mono);
-        }
-        self.send_grant(self.group.id(), to, number, waiter.have);
-        self.redirect_waiters(object, record);
-    }
-
-    /// The object has left: those who waited for it here wait for it there.
-    fn redirect_waiters(&mut self, object: ObjectId, record: Record) {
-        let waiters = self.locks.clear(object);
-        for (_, id) in waiters.local {
-            if let Some(txn) = self.txns.get_mut(id) {
-                txn.awaited_message = true;
-            }
-            self.want_ownership(object, id);
-        }
-        for (_, waiter) in waiters.remote {
-            if waiter.group != record.group
-                && let Some(leader) = self.leader_of(waiter.group)
-            {
-                self.say_where(leader, object);
-            }
+        if let Some(at) = self.grants_due.set((from, to), number, at) {
+            self.timers.set(at, Timer::Grants(from, to));
         }
     }
 
-    /// Sends a grant, with hashes for what the receiver said it has.
-    pub(crate) fn send_grant(&mut self, from: GroupId, to: GroupId, number: u64, have: Option<Hash>) {
-        let again = if self.rarely(RareBranch::RepeatGrant) { REPEAT_GRANT_EARLY } else { REPEAT_GRANT_AFTER };
-        self.grant_is_due(from, to, number, self.now.mono.plus(again));
+    /// Sends grants, with hashes for what the receiver said it has.
+    pub(crate) fn send_grants(&mut self, (from, to): Way, grants: &[(u64, Option<Hash>)]) {
+        for (number, _) in grants {
+            let again = if self.rarely(RareBranch::RepeatGrant) { REPEAT_GRANT_EARLY } else { REPEAT_GRANT_AFTER };
+            self.grant_is_due(from, to, *number, self.now.mono.plus(again));
+        }
+        let is_guarded = !self.broken(Sabotage::BarrierGrants);
         let leader = self.leader_of(to);
-        let Some(group) = self.led(from) else { return };
-        let (Some(leader), Some(transit)) = (leader, group.unsettled(to, number)) else { return };
-        let (mut spared, mut bytes) = (false, 0);
-        let mut granted = |version: &Version| {
-            let value = match &version.value {
-                None => GrantedValue::Deleted,
-                Some(value) if have.is_some() && value.len() >= 256 && have == Some(value.hash()) => {
-                    spared = true;
-                    GrantedValue::Hash(value.hash())
-                }
-                Some(value) => {
-                    bytes += value.len();
-                    GrantedValue::Whole(value.clone())
-                }
-            };
-            GrantedVersion { commit: version.commit, value }
-        };
-        let grant = Grant {
-            from,
-            to,
-            number,
-            unsettled_from: group.unsettled_from(to),
-            object: transit.object,
-            epoch: transit.epoch,
-            versions: transit.chain.versions().map(&mut granted).collect(),
-            outcomes: transit.outcomes.clone(),
-            low_water: transit.chain.low_water(),
-            floor: transit.floor,
-        };
-        bytes += grant.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());
+        let (own, followed) = (&self.group, &self.followed);
+        let group = if own.id() == from { Some(own) } else { followed.get(&from).map(|followed| &followed.group) };
+        let (Some(leader), Some(group)) = (leader, group.filter(|group| group.is_leading())) else { return };
         // R6: leaves when it is stable that the object has left, and what `unsettled_from` says: the receiver forgets by it
         // what it refused.
-        let (tail, generation) = (group.tail(), group.generation());
-        let needs = if self.broken(Sabotage::BarrierGrants) { Lsn::ZERO } else { self.unless_stable(from, tail) };
-        if spared {
+        let is_stable = group.tail() <= group.watermark();
+        let needs = if is_guarded && !is_stable { group.tail() } else { Lsn::ZERO };
+        let unsettled_from = group.unsettled_from(to);
+        let (mut held, mut spared) = (0, 0);
+        for (number, have) in grants {
+            let Some(transit) = group.unsettled(to, *number) else { continue };
+            let (grant, bytes, is_spared) = granted((from, to), (*number, unsettled_from), transit, *have);
+            spared += u64::from(is_spared);
+            held += self.outbox.grant(leader, (group.generation(), needs), bytes, grant);
+        }
+        for _ in 0..spared {
             self.metrics.note(RareEvent::ValueSpared);
         }
-        let held = self.outbox.grant(leader, (generation, needs), bytes, grant);
         self.note_held(held);
     }
 
-    /// Step 4: until acknowledged, the grant is repeated to whoever leads the destination.
-    pub(crate) fn grant_due(&mut self, from: GroupId, to: GroupId, number: u64) {
-        if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
-            self.grants_due.remove(&(from, to, number));
-            return;
+    /// Step 4: until acknowledged, grants are repeated to whoever leads the destination.
+    pub(crate) fn grants_due(&mut self, from: GroupId, to: GroupId) {
+        for number in self.grants_due.take((from, to), self.now.mono, REPEATED_AT_ONCE) {
+            self.grant_due(from, to, number);
         }
-        // A timer that a later sending has overtaken.
-        if self.grants_due.get(&(from, to, number)).is_some_and(|due| self.now.mono < *due) {
+        if let Some(at) = self.grants_due.next((from, to)) {
+            // What is left of those that are due now comes in a step of its own.
+            self.timers.set(at.max(self.now.mono.plus(Micros(1))), Timer::Grants(from, to));
+        }
+    }
+
+    fn grant_due(&mut self, from: GroupId, to: GroupId, number: u64) {
+        if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
+            self.grants_due.remove((from, to), number);
             return;
         }
         if self.groups.ended(to).is_some() {
@@ -153,7 +158,7 @@ impl Peer {
             return;
         }
         self.metrics.note(RareEvent::RepeatedGrant);
-        self.send_grant(from, to, number, None);
+        self.send_grants((from, to), &[(number, None)]);
     }
 
     /// The leader of a group is reachable again, or another one: what it has not answered is repeated.
@@ -192,24 +197,29 @@ impl Peer {
             None => GrantSeen::New,
         };
         match seen {
-            GrantSeen::Adopted => self.handed(from, to, number),
+            GrantSeen::Adopted => self.handed((from, to), vec![number]),
             GrantSeen::New | GrantSeen::Refused | GrantSeen::BeyondWindow => self.take_back(from, to, number),
         }
-        self.grants_due.remove(&(from, to, number));
+        self.grants_due.remove((from, to), number);
     }
 
     /// Step 3 of a transfer, at the destination.
     pub(crate) fn granted(&mut self, from: PeerId, generation: Generation, grants: Vec<Grant>) {
+        let mut arriving = Arriving::default();
         for grant in grants {
             // R19: what is over gives nothing any more: the object is where the next generation has it, or was settled before
             // the group ended, or is said to be lost.
             if !self.is_over(grant.from, generation) {
-                self.one_granted(from, grant);
+                if arriving.must_end_before(&grant) {
+                    self.adopt(from, &mut arriving);
+                }
+                self.one_granted(from, grant, &mut arriving);
             }
         }
+        self.adopt(from, &mut arriving);
     }
 
-    fn one_granted(&mut self, from: PeerId, grant: Grant) {
+    fn one_granted(&mut self, from: PeerId, mut grant: Grant, arriving: &mut Arriving) {
         let Some(group) = self.led(grant.to) else {
             if let Some(record) = self.record_of_ended(grant.to) {
                 self.send_now(from, Message::Groups { records: vec![record] });
@@ -229,6 +239,7 @@ impl Peer {
             return;
         }
         let is_own = grant.to == self.group.id();
+        let way = (grant.from, grant.to);
         // R20: a number is answered once; a late duplicate gets the same answer again.
         let seen = group.grant_seen(grant.from, grant.number);
         // Which entry answered it is not remembered; the whole journal is stable soon.
@@ -239,7 +250,7 @@ impl Peer {
             GrantSeen::Adopted | GrantSeen::Refused => {
                 self.metrics.note(RareEvent::LateDuplicateGrant);
                 let reply = if seen == GrantSeen::Adopted { GrantReply::Adopted } else { GrantReply::Refused };
-                self.answer_grant(from, &grant, reply, tail);
+                self.answer_grant(from, way, GrantAnswer { number: grant.number, reply }, tail);
                 return;
             }
             GrantSeen::BeyondWindow => return,
@@ -247,77 +258,84 @@ impl Peer {
         if !is_own {
             // Nothing runs on a group that is led in place of its founder: it takes nothing in.
             if is_confirmed {
-                self.refuse(from, &grant);
+                self.refuse(from, &grant, arriving);
             }
             return;
         }
-        let Some(versions) = self.whole_versions(&grant) else {
+        let Some(versions) = self.whole_versions(grant.object, std::mem::take(&mut grant.versions)) else {
             self.metrics.note(RareEvent::ValuesMissing);
-            self.answer_grant(from, &grant, GrantReply::NeedsValues, Lsn::ZERO);
+            let reply = GrantReply::NeedsValues;
+            self.answer_grant(from, way, GrantAnswer { number: grant.number, reply }, Lsn::ZERO);
             return;
         };
         // R25: a time or an epoch at the end of its range would stop this peer's own from climbing.
         let in_range = grant.floor < Timestamp::SOUND_MAX && grant.epoch.as_u64() < u64::MAX / 2;
+        let newest = versions.last().map(|version| version.commit);
         let sound = in_range
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
             && grant.outcomes.as_deref().is_none_or(Outcomes::are_sound)
-            && Chain::from_versions(versions.clone(), grant.low_water)
-                .is_some_and(|chain| chain.newest().commit <= grant.floor || self.broken(Sabotage::SnapshotClock));
+            && Chain::are_sound(&versions, grant.low_water)
+            && (newest.is_some_and(|newest| newest <= grant.floor) || self.broken(Sabotage::SnapshotClock));
         if self.draining || !sound || self.rarely(RareBranch::RefuseGrant) {
             self.metrics.malformed += u64::from(!sound);
-            self.refuse(from, &grant);
+            self.refuse(from, &grant, arriving);
             return;
         }
-        self.adopt(from, &grant, versions);
+        let Grant { number, object, epoch, outcomes, low_water, floor, .. } = grant;
+        let arrival = Arrival { object, epoch, number, versions, outcomes, low_water, floor };
+        arriving.add(grant.from, grant.unsettled_from, arrival);
     }
 
     /// The versions of a grant with every hash replaced by the value it names, if all are at hand. The journal gets
     /// whole values: the group's followers have no cache.
-    fn whole_versions(&mut self, grant: &Grant) -> Option<Vec<Version>> {
-        let mut versions = Vec::with_capacity(grant.versions.len());
-        for version in &grant.versions {
-            let value = match &version.value {
+    fn whole_versions(&mut self, object: ObjectId, granted: Vec<GrantedVersion>) -> Option<Vec<Version>> {
+        let mut versions = Vec::with_capacity(granted.len());
+        for GrantedVersion { commit, value } in granted {
+            let value = match value {
                 GrantedValue::Deleted => None,
-                GrantedValue::Whole(value) => Some(value.clone()),
+                GrantedValue::Whole(value) => Some(value),
                 GrantedValue::Hash(_) if self.rarely(RareBranch::MissingValues) => return None,
                 GrantedValue::Hash(hash) => {
-                    let (_, copy) = self.copies.get(grant.object)?;
-                    if copy.hash() != *hash {
+                    let (_, copy) = self.copies.get(object)?;
+                    if copy.hash() != hash {
                         return None;
                     }
                     Some(copy.clone())
                 }
             };
-            versions.push(Version { commit: version.commit, value });
+            versions.push(Version { commit, value });
         }
         Some(versions)
     }
 
-    fn adopt(&mut self, from: PeerId, grant: &Grant, versions: Vec<Version>) {
+    /// Journals what has arrived, and answers.
+    fn adopt(&mut self, peer: PeerId, arriving: &mut Arriving) {
+        let Arriving { sender, arrivals, .. } = std::mem::take(arriving);
+        let Some((from, unsettled_from)) = sender else { return };
         // R16: commits here lie above the floor. A grant is never refused for its time (R18).
         let follow = if self.broken(Sabotage::SnapshotClock) {
-            versions.last().map_or(Timestamp::ZERO, |version| version.commit)
+            arrivals.iter().map(Arrival::newest_commit).max()
         } else {
-            grant.floor
+            arrivals.iter().map(|arrival| arrival.floor).max()
         };
-        self.clock.raise_above(follow);
-        let lsn = self.journal(Entry::TransferIn {
-            object: grant.object,
-            epoch: grant.epoch,
-            from: grant.from,
-            number: grant.number,
-            unsettled_from: grant.unsettled_from,
-            versions,
-            outcomes: grant.outcomes.clone(),
-            low_water: grant.low_water,
-            floor: grant.floor,
-        });
-        self.metrics.arrived += 1;
-        let (number, object, epoch) = (grant.number, grant.object, grant.epoch);
-        self.remember_adopted(grant.from, AdoptedGrant { to: grant.to, number, object, epoch });
-        self.answer_grant(from, grant, GrantReply::Adopted, lsn);
-        let record = self.own_record(grant.object, epoch.of_generation(self.group.generation()));
-        self.settled_here(record, grant.from);
+        self.clock.raise_above(follow.unwrap_or_default());
+        let to = self.group.id();
+        let of = |arrival: &Arrival| AdoptedGrant {
+            to,
+            number: arrival.number,
+            object: arrival.object,
+            epoch: arrival.epoch,
+        };
+        let adopted: Vec<AdoptedGrant> = arrivals.iter().map(of).collect();
+        let lsn = self.journal(Entry::TransferIn { from, unsettled_from, arrivals });
+        self.metrics.arrived += adopted.len() as u64;
+        for grant in adopted {
+            self.remember_adopted(from, grant);
+            let answer = GrantAnswer { number: grant.number, reply: GrantReply::Adopted };
+            self.answer_grant(peer, (from, to), answer, lsn);
+            let record = self.own_record(grant.object, grant.epoch.of_generation(self.group.generation()));
+            self.settled_here(record, from);
+        }
     }
 
     /// The object is owned here at this record's epoch, and came from a group: older claims go, homes are told, waiters
@@ -332,21 +350,23 @@ impl Peer {
     }
 
     /// R19: what cannot be taken is refused, for ever and by a journal entry; then its sender takes it back.
-    fn refuse(&mut self, from: PeerId, grant: &Grant) {
+    fn refuse(&mut self, from: PeerId, grant: &Grant, arriving: &mut Arriving) {
+        // Entries are in the order of the grants.
+        self.adopt(from, arriving);
         self.metrics.note(RareEvent::GrantRefused);
         let (sender, number, unsettled_from) = (grant.from, grant.number, grant.unsettled_from);
         if let Some(lsn) = self.journal_of(grant.to, Entry::Refused { from: sender, number, unsettled_from }) {
-            self.answer_grant(from, grant, GrantReply::Refused, lsn);
+            let answer = GrantAnswer { number, reply: GrantReply::Refused };
+            self.answer_grant(from, (sender, grant.to), answer, lsn);
         }
     }
 
-    fn answer_grant(&mut self, to: PeerId, grant: &Grant, reply: GrantReply, lsn: Lsn) {
+    fn answer_grant(&mut self, peer: PeerId, (from, to): Way, answer: GrantAnswer, lsn: Lsn) {
         // R6: leaves when the entry that it speaks of is stable.
         let early = self.broken(Sabotage::BarrierAnswers);
-        let needs = if early { Lsn::ZERO } else { self.unless_stable(grant.to, lsn) };
-        let answer = GrantAnswer { number: grant.number, reply };
-        let generation = self.led(grant.to).map(Group::generation).unwrap_or_default();
-        self.outbox.grant_answer(to, (grant.from, grant.to), (generation, needs), answer);
+        let needs = if early { Lsn::ZERO } else { self.unless_stable(to, lsn) };
+        let generation = self.led(to).map(Group::generation).unwrap_or_default();
+        self.outbox.grant_answer(peer, (from, to), (generation, needs), answer);
     }
 
     /// What the destination has answered.
@@ -360,25 +380,27 @@ impl Peer {
             // What it took is not with the next generation unless that says so, nor what remains of it unless it is told.
             return;
         }
+        let mut adopted = Vec::with_capacity(answers.len());
         for GrantAnswer { number, reply } in answers {
-            self.grant_answered(from, to, number, reply);
-        }
-    }
-
-    /// The destination has answered. Whoever says so: an answer leaves only when the entry that gave it is stable.
-    fn grant_answered(&mut self, from: GroupId, to: GroupId, number: u64, reply: GrantReply) {
-        if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
-            return;
-        }
-        match reply {
-            GrantReply::Adopted => self.handed(from, to, number),
-            GrantReply::Refused => self.take_back(from, to, number),
-            GrantReply::NeedsValues => {
-                self.send_grant(from, to, number, None);
-                return;
+            // Whoever says so: an answer leaves only when the entry that gave it is stable.
+            if self.led(from).is_none_or(|group| group.unsettled(to, number).is_none()) {
+                continue;
+            }
+            match reply {
+                GrantReply::Adopted => {
+                    self.grants_due.remove((from, to), number);
+                    adopted.push(number);
+                }
+                GrantReply::Refused => {
+                    // Its number may be among those before it, if whoever answers is faulty.
+                    self.handed((from, to), std::mem::take(&mut adopted));
+                    self.take_back(from, to, number);
+                    self.grants_due.remove((from, to), number);
+                }
+                GrantReply::NeedsValues => self.send_grants((from, to), &[(number, None)]),
             }
         }
-        self.grants_due.remove(&(from, to, number));
+        self.handed((from, to), adopted);
         if self.draining && self.group.owned_count() + self.group.in_transit_count() == 0 {
             // So that a goodbye right after this leaves nobody waiting for what this group might own.
             self.send_heartbeats(true);
@@ -386,13 +408,26 @@ impl Peer {
         self.use_grant_room(to);
     }
 
-    /// The destination has the object.
-    fn handed(&mut self, from: GroupId, to: GroupId, number: u64) {
-        let Some(transit) = self.led(from).and_then(|group| group.unsettled(to, number)) else { return };
-        let (object, newest) = (transit.object, transit.chain.newest().clone());
-        self.journal_of(from, Entry::Handed { to, number });
-        if let Some(value) = &newest.value {
-            self.copies.keep(object, newest.commit, value, self.broken(Sabotage::Hint));
+    /// The destination has the objects of these grants.
+    fn handed(&mut self, (from, to): Way, mut numbers: Vec<u64>) {
+        let Some(group) = self.led(from) else { return };
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.retain(|number| group.unsettled(to, *number).is_some());
+        if numbers.is_empty() {
+            return;
+        }
+        let even_small = self.broken(Sabotage::Hint);
+        let group =
+            if from == self.group.id() { Some(&self.group) } else { self.followed.get(&from).map(|it| &it.group) };
+        for transit in numbers.iter().filter_map(|number| group?.unsettled(to, *number)) {
+            let newest = transit.chain.newest();
+            if let Some(value) = &newest.value {
+                self.copies.keep(transit.object, newest.commit, value, even_small);
+            }
+        }
+        for numbers in numbers.chunks(TRANSFERS_MAX) {
+            self.journal_of(from, Entry::Handed { to, numbers: numbers.to_vec() });
         }
     }
 

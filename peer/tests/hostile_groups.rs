@@ -3,7 +3,7 @@
 mod harness;
 
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, PeerId, Term, Timestamp, codec};
-use driftmesh_object_store::{Batch, Body, Entry, GroupMessage, MemberId, Membership, Write};
+use driftmesh_object_store::{Batch, Body, Departure, Entry, GroupMessage, MemberId, Membership, Write};
 use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message};
 use harness::wire::{Wire, WireGrant, WireValue, WireVersion};
 use harness::{Flight, Mesh, is_grant_answer, small};
@@ -107,13 +107,15 @@ fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
     let write = |number: u128| Write { object: driftmesh_model::ObjectId::from_u128(number), value: Some(small(1)) };
     let floor = Timestamp::from_u64(5);
     let object = driftmesh_model::ObjectId::from_u128(1);
-    let to = GroupId::from_u128(2);
+    let (to, epoch) = (GroupId::from_u128(2), driftmesh_model::Epoch::from_u64(2));
     for bad in [
         Entry::TermStart { term },
         Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)], outcome: None },
         Entry::Commit { commit: Timestamp::from_u64(9), writes: vec![write(1), write(1)], outcome: None },
-        Entry::TransferOut { object, epoch: driftmesh_model::Epoch::from_u64(2), to, number: 1, floor },
-        Entry::Handed { to, number: 1 },
+        Entry::TransferOut { to, first: 1, floor, departures: vec![Departure { object, epoch }] },
+        Entry::TransferOut { to, first: 1, floor, departures: Vec::new() },
+        Entry::TransferIn { from: to, unsettled_from: 1, arrivals: Vec::new() },
+        Entry::Handed { to, numbers: vec![1] },
         Entry::TakenBack { to, number: u64::MAX },
         Entry::Refused { from: to, number: 0, unsettled_from: 0 },
         Entry::Refused { from: to, number: u64::MAX, unsettled_from: u64::MAX },

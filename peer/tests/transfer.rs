@@ -9,8 +9,11 @@ use harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, lar
 
 /// How often a peer has adopted an object.
 fn adoptions(mesh: &Mesh, at: usize, object: ObjectId) -> usize {
-    let adopted = |entry: &&Entry| matches!(entry, Entry::TransferIn { object: id, .. } if *id == object);
-    mesh.journal(at).iter().filter(adopted).count()
+    let adopted = |entry: &Entry| match entry {
+        Entry::TransferIn { arrivals, .. } => arrivals.iter().filter(|arrival| arrival.object == object).count(),
+        _ => 0,
+    };
+    mesh.journal(at).iter().map(adopted).sum()
 }
 
 /// Whether all grants are settled everywhere.
@@ -87,6 +90,50 @@ fn what_one_step_grants_leaves_in_one_message_when_the_last_departure_is_stable_
     mesh.intend_wait(txn, &objects).unwrap();
     mesh.run(10);
     assert_eq!((gathered(&mesh), mesh.sent(is_grant_answer).len()), (vec![5], 1));
+    // And each of it is one entry.
+    mesh.run(100);
+    assert_eq!((moved(&mesh, 0), moved(&mesh, 3)), ([vec![5], vec![], vec![5]], [vec![], vec![5], vec![]]));
+}
+
+/// How many objects each entry moves by which they leave, arrive, and have arrived elsewhere.
+fn moved(mesh: &Mesh, at: usize) -> [Vec<usize>; 3] {
+    let mut moved = [Vec::new(), Vec::new(), Vec::new()];
+    for entry in mesh.journal(at) {
+        if let Entry::TransferOut { departures, .. } = &entry {
+            moved[0].push(departures.len());
+        }
+        if let Entry::TransferIn { arrivals, .. } = &entry {
+            moved[1].push(arrivals.len());
+        }
+        if let Entry::Handed { numbers, .. } = &entry {
+            moved[2].push(numbers.len());
+        }
+    }
+    moved
+}
+
+#[test]
+fn a_message_of_grants_may_bring_the_same_twice_and_one_that_is_refused() {
+    let mesh = Mesh::new(2);
+    let objects: Vec<ObjectId> = (0..3).map(|amount| mesh.create_known(0, amount)).collect();
+    let txn = mesh.begin_for(1, "all", 10_000);
+    assert!(mesh.intend(txn, &objects).is_pending());
+    for _ in 0..10 {
+        mesh.deliver(|flight| !is_grant(flight));
+    }
+    let mut flight = mesh.intercept(is_grant).remove(0);
+    let Message::Grants { grants, .. } = &mut flight.envelope.message else { panic!("these are grants") };
+    let [first, second, third] = [0, 1, 2].map(|index| grants[index].clone());
+    // The second number comes with the first one's object: a faulty peer says so.
+    let mut bad = first.clone();
+    bad.number = second.number;
+    *grants = vec![first.clone(), first, bad, third.clone(), third];
+    mesh.hand(flight);
+    mesh.settle();
+    let adopted = [objects[0], objects[1], objects[2]].map(|object| adoptions(&mesh, 1, object));
+    assert_eq!((adopted, moved(&mesh, 1)[1].clone()), ([1, 0, 1], vec![1, 1]));
+    assert_eq!((mesh.rare(1, RareEvent::GrantRefused), mesh.rare(1, RareEvent::LateDuplicateGrant)), (1, 2));
+    assert!(nothing_in_transit(&mesh));
 }
 
 #[test]
@@ -314,10 +361,9 @@ fn a_request_parked_for_an_object_that_does_not_come_is_answered_with_where_to_a
 fn adopted_amounts(mesh: &Mesh, at: usize, object: ObjectId) -> Vec<Option<u64>> {
     let mut amounts = Vec::new();
     for entry in mesh.journal(at) {
-        if let Entry::TransferIn { object: id, versions, .. } = entry
-            && id == object
-        {
-            amounts.extend(versions.iter().map(|version| version.value.as_ref().map(amount)));
+        if let Entry::TransferIn { arrivals, .. } = entry {
+            let versions = arrivals.iter().filter(|arrival| arrival.object == object).flat_map(|one| &one.versions);
+            amounts.extend(versions.map(|version| version.value.as_ref().map(amount)));
         }
     }
     amounts

@@ -8,7 +8,7 @@
 use crate::pointer_check::Departures;
 use crate::trace::Trace;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, Micros, ObjectId, Term, Timestamp, codec};
-use driftmesh_object_store::{Entry, Fate, Group, MemberId, State};
+use driftmesh_object_store::{Arrival, Departure, Entry, Fate, Group, MemberId, State};
 use driftmesh_peer::Receipt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -214,18 +214,14 @@ impl Observer {
     /// Whether what an entry follows from in another group's journal has been judged.
     fn follows(&self, group: GroupId, entry: &Entry) -> bool {
         match entry {
-            Entry::TransferIn { object, epoch, from, number, .. } => {
-                let expected = Place::OnTheWay { from: *from, to: group, number: *number, epoch: *epoch };
-                self.places.get(object) == Some(&expected)
-            }
-            Entry::Handed { to, number } => {
+            Entry::TransferIn { from, arrivals, .. } => arrivals.iter().all(|arrival| {
+                let expected = on_the_way(*from, group, arrival);
+                self.places.get(&arrival.object) == Some(&expected)
+            }),
+            Entry::Handed { to, numbers } => !numbers.iter().any(|number| {
                 let object = self.on_the_way.get(&(group, *to, *number));
-                let is_there = |object| {
-                    matches!(self.places.get(object), Some(Place::OnTheWay { from, to: there, number: sent, .. })
-                        if *from == group && there == to && sent == number)
-                };
-                !object.is_some_and(is_there)
-            }
+                object.is_some_and(|object| self.is_on_the_way(*object, group, *to, *number))
+            }),
             Entry::TakenBack { to, number } => self.refused.contains(&(group, *to, *number)) || self.is_retired(*to),
             Entry::TermStart { .. }
             | Entry::Window { .. }
@@ -326,36 +322,23 @@ impl Observer {
                     self.written(group, write.object, *commit);
                 }
             }
-            Entry::TransferOut { object, epoch, to, number, .. } => {
-                match self.places.get(object) {
-                    Some(Place::At(at, held)) if *at == group && held.next() == *epoch => {}
-                    other => {
-                        let text = format!("group {group} sent object {object} at epoch {epoch}, but it is {other:?}");
-                        self.wrong(text);
+            Entry::TransferOut { to, first, departures, .. } => {
+                for (departure, number) in departures.iter().zip(*first..) {
+                    self.left(group, (*to, number), departure);
+                }
+            }
+            Entry::TransferIn { from, arrivals, .. } => {
+                for arrival in arrivals {
+                    self.arrived(group, *from, arrival);
+                }
+            }
+            Entry::Handed { to, numbers } => {
+                for number in numbers {
+                    if let Some(object) = self.on_the_way.remove(&(group, *to, *number))
+                        && self.is_on_the_way(object, group, *to, *number)
+                    {
+                        self.wrong(format!("group {group} dropped object {object} before {to} adopted it"));
                     }
-                }
-                let place = Place::OnTheWay { from: group, to: *to, number: *number, epoch: *epoch };
-                self.places.insert(*object, place);
-                self.on_the_way.insert((group, *to, *number), *object);
-                self.departures.left(group, *object, *epoch, self.restarts);
-            }
-            Entry::TransferIn { object, epoch, from, number, .. } => {
-                let expected = Place::OnTheWay { from: *from, to: group, number: *number, epoch: *epoch };
-                if self.places.get(object) != Some(&expected) {
-                    let place = self.places.get(object);
-                    let text = format!("group {group} adopted object {object} at epoch {epoch}, but it is {place:?}");
-                    self.wrong(text);
-                }
-                self.transfers += 1;
-                self.departures.arrived(group, *object);
-                self.places.insert(*object, Place::At(group, *epoch));
-            }
-            Entry::Handed { to, number } => {
-                if let Some(object) = self.on_the_way.remove(&(group, *to, *number))
-                    && matches!(self.places.get(&object), Some(Place::OnTheWay { from, to: there, number: sent, .. })
-                        if *from == group && there == to && sent == number)
-                {
-                    self.wrong(format!("group {group} dropped object {object} before {to} adopted it"));
                 }
             }
             Entry::Refused { from, number, unsettled_from: _ } => {
@@ -364,6 +347,37 @@ impl Observer {
             Entry::TakenBack { to, number } => self.taken_back(group, *to, *number),
             Entry::Retired => self.retired(group),
         }
+    }
+
+    fn is_on_the_way(&self, object: ObjectId, group: GroupId, to: GroupId, number: u64) -> bool {
+        matches!(self.places.get(&object), Some(Place::OnTheWay { from, to: there, number: sent, .. })
+            if *from == group && *there == to && *sent == number)
+    }
+
+    fn left(&mut self, group: GroupId, (to, number): (GroupId, u64), departure: &Departure) {
+        let Departure { object, epoch } = *departure;
+        match self.places.get(&object) {
+            Some(Place::At(at, held)) if *at == group && held.next() == epoch => {}
+            other => {
+                let text = format!("group {group} sent object {object} at epoch {epoch}, but it is {other:?}");
+                self.wrong(text);
+            }
+        }
+        self.places.insert(object, Place::OnTheWay { from: group, to, number, epoch });
+        self.on_the_way.insert((group, to, number), object);
+        self.departures.left(group, object, epoch, self.restarts);
+    }
+
+    fn arrived(&mut self, group: GroupId, from: GroupId, arrival: &Arrival) {
+        let (object, epoch) = (arrival.object, arrival.epoch);
+        if self.places.get(&object) != Some(&on_the_way(from, group, arrival)) {
+            let place = self.places.get(&object);
+            let text = format!("group {group} adopted object {object} at epoch {epoch}, but it is {place:?}");
+            self.wrong(text);
+        }
+        self.transfers += 1;
+        self.departures.arrived(group, object);
+        self.places.insert(object, Place::At(group, epoch));
     }
 
     fn written(&mut self, group: GroupId, object: ObjectId, commit: Timestamp) {
@@ -492,6 +506,11 @@ fn noted(group: &Group, journal: &Journal, lsn: Lsn) -> Option<(Term, Entry)> {
         return Some((term, Entry::TermStart { term }));
     }
     journal.unstable.get(&(lsn, term)).map(|entry| (term, entry.clone()))
+}
+
+/// Where an object must be that arrives.
+const fn on_the_way(from: GroupId, to: GroupId, arrival: &Arrival) -> Place {
+    Place::OnTheWay { from, to, number: arrival.number, epoch: arrival.epoch }
 }
 
 fn opening(entry: &Entry, is_own: bool) -> Option<Opening> {

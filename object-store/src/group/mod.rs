@@ -278,7 +278,9 @@ impl Group {
 
     fn note_undone(&mut self, entry: &Entry) {
         match entry {
-            Entry::TransferOut { object, epoch, to, .. } => self.undone.push((*object, *to, *epoch)),
+            Entry::TransferOut { to, departures, .. } => {
+                self.undone.extend(departures.iter().map(|departure| (departure.object, *to, departure.epoch)));
+            }
             Entry::TakenBack { to, number } => {
                 let transit = self.state.unsettled(*to, *number);
                 self.undone.extend(transit.map(|transit| (transit.object, self.id, transit.epoch.next())));

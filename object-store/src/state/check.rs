@@ -3,7 +3,7 @@
 //! It refuses to judge who wrote an entry and whether it was wise: it is enough that `apply` is sound with it.
 
 use super::State;
-use crate::{Chain, Entry, GrantSeen, Outcomes, TaskOutcome, Write};
+use crate::{Arrival, Chain, Departure, Entry, GrantSeen, Outcomes, TRANSFERS_MAX, TaskOutcome, Write};
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
 
@@ -22,6 +22,15 @@ pub enum BadEntry {
     /// A commit writes each object once.
     #[error("object {0} is written twice by one commit")]
     WrittenTwice(ObjectId),
+    /// An entry moves each object once.
+    #[error("object {0} is moved twice by one entry")]
+    MovedTwice(ObjectId),
+    /// An entry moves something, and no more than one step could (R24).
+    #[error("{0} objects cannot be moved by one entry")]
+    Transfers(usize),
+    /// The grants of an entry are in the order of their numbers, each once.
+    #[error("the grants from or to group {0} are not in order")]
+    GrantOrder(GroupId),
     /// Nobody commits to what is in transit (R19).
     #[error("object {0} is in transit")]
     InTransit(ObjectId),
@@ -78,25 +87,17 @@ impl State {
                 self.check_commit(*commit, writes)?;
                 outcome.as_ref().map_or(Ok(()), |outcome| self.check_outcome(outcome, writes))
             }
-            Entry::TransferOut { object, epoch, to, number, floor } => {
-                let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
-                // A group that was founded anew leaves out the epochs of its former generations (R2).
-                let climbs = *epoch > stored.epoch && epoch.as_u64() < NUMBER_MAX;
-                ensure(climbs, BadEntry::Epoch { object: *object, epoch: *epoch })?;
-                ensure(self.next_grant(*to) == Some(*number), BadEntry::GrantNumber(*to, *number))?;
-                ensure(*floor >= stored.chain.newest().commit, BadEntry::Floor(*object))
+            Entry::TransferOut { to, first, floor, departures } => {
+                self.check_departures((*to, *first), *floor, departures)
             }
-            Entry::TransferIn { object, epoch, from, number, versions, outcomes, low_water, floor, unsettled_from } => {
-                ensure(!self.retired, BadEntry::Retired)?;
-                self.check_answer(*from, *number, *unsettled_from)?;
-                ensure(self.owned(*object).is_none(), BadEntry::OwnedAlready(*object))?;
-                ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
-                ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
-                ensure(outcomes.as_deref().is_none_or(Outcomes::are_sound), BadEntry::Outcomes(*object))?;
-                ensure(*floor >= entry.newest_commit(), BadEntry::Floor(*object))
+            Entry::TransferIn { from, unsettled_from, arrivals } => {
+                self.check_arrivals(*from, *unsettled_from, arrivals)
             }
-            Entry::Handed { to, number } => {
-                ensure(self.unsettled(*to, *number).is_some(), BadEntry::GrantUnknown(*to, *number))
+            Entry::Handed { to, numbers } => {
+                ensure(!numbers.is_empty() && numbers.len() <= TRANSFERS_MAX, BadEntry::Transfers(numbers.len()))?;
+                ensure(numbers.is_sorted_by(|left, right| left < right), BadEntry::GrantOrder(*to))?;
+                let unknown = numbers.iter().find(|number| self.unsettled(*to, **number).is_none());
+                unknown.map_or(Ok(()), |number| Err(BadEntry::GrantUnknown(*to, *number)))
             }
             Entry::Refused { from, number, unsettled_from } => self.check_answer(*from, *number, *unsettled_from),
             Entry::TakenBack { to, number } => {
@@ -108,11 +109,53 @@ impl State {
         }
     }
 
+    fn check_departures(
+        &self,
+        (to, first): (GroupId, u64),
+        floor: Timestamp,
+        departures: &[Departure],
+    ) -> Result<(), BadEntry> {
+        ensure(!departures.is_empty() && departures.len() <= TRANSFERS_MAX, BadEntry::Transfers(departures.len()))?;
+        ensure(self.next_grant(to) == Some(first), BadEntry::GrantNumber(to, first))?;
+        let last = first.saturating_add(departures.len() as u64 - 1);
+        ensure(departures.len() <= self.grant_room(to), BadEntry::GrantNumber(to, last))?;
+        if let Some(object) = named_twice(departures.iter().map(|departure| departure.object)) {
+            return Err(BadEntry::MovedTwice(object));
+        }
+        for Departure { object, epoch } in departures {
+            let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
+            // A group that was founded anew leaves out the epochs of its former generations (R2).
+            let climbs = *epoch > stored.epoch && epoch.as_u64() < NUMBER_MAX;
+            ensure(climbs, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+            ensure(floor >= stored.chain.newest().commit, BadEntry::Floor(*object))?;
+        }
+        Ok(())
+    }
+
+    fn check_arrivals(&self, from: GroupId, unsettled_from: u64, arrivals: &[Arrival]) -> Result<(), BadEntry> {
+        ensure(!self.retired, BadEntry::Retired)?;
+        ensure(!arrivals.is_empty() && arrivals.len() <= TRANSFERS_MAX, BadEntry::Transfers(arrivals.len()))?;
+        ensure(arrivals.is_sorted_by(|left, right| left.number < right.number), BadEntry::GrantOrder(from))?;
+        if let Some(object) = named_twice(arrivals.iter().map(|arrival| arrival.object)) {
+            return Err(BadEntry::MovedTwice(object));
+        }
+        for arrival in arrivals {
+            let Arrival { object, epoch, number, versions, outcomes, low_water, floor } = arrival;
+            self.check_answer(from, *number, unsettled_from)?;
+            ensure(self.owned(*object).is_none(), BadEntry::OwnedAlready(*object))?;
+            ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
+            ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
+            ensure(outcomes.as_deref().is_none_or(Outcomes::are_sound), BadEntry::Outcomes(*object))?;
+            ensure(*floor >= arrival.newest_commit(), BadEntry::Floor(*object))?;
+        }
+        Ok(())
+    }
+
     fn check_commit(&self, commit: Timestamp, writes: &[Write]) -> Result<(), BadEntry> {
         ensure(!self.retired, BadEntry::Retired)?;
         // Undo and pruning rely on it, and so does R16.
         ensure(commit > self.marks.commit, BadEntry::CommitNotAbove(commit))?;
-        if let Some(object) = written_twice(writes) {
+        if let Some(object) = named_twice(writes.iter().map(|write| write.object)) {
             return Err(BadEntry::WrittenTwice(object));
         }
         let in_transit = |write: &&Write| self.owned(write.object).is_none() && self.in_transit(write.object).is_some();
@@ -137,12 +180,12 @@ fn ensure(holds: bool, error: BadEntry) -> Result<(), BadEntry> {
     if holds { Ok(()) } else { Err(error) }
 }
 
-/// An object that is written more than once. Most commits write one object, or are in order.
-fn written_twice(writes: &[Write]) -> Option<ObjectId> {
-    if writes.is_sorted_by(|left, right| left.object < right.object) {
+/// An object that is named more than once. Most entries name one, or all in order.
+fn named_twice(named: impl Iterator<Item = ObjectId> + Clone) -> Option<ObjectId> {
+    if named.clone().is_sorted_by(|left, right| left < right) {
         return None;
     }
-    let mut objects: Vec<_> = writes.iter().map(|write| write.object).collect();
+    let mut objects: Vec<_> = named.collect();
     objects.sort_unstable();
     objects.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }

@@ -22,13 +22,13 @@ pub use check::BadEntry;
 pub use install::BadSlice;
 pub use slice::Slice;
 
-use crate::{Chain, Entry, Fate, GrantLog, Outcomes, TaskOutcome, TermTable, Version, Write};
+use crate::{Arrival, Chain, Departure, Entry, Fate, GrantLog, Outcomes, TaskOutcome, TermTable, Version, Write};
 use copy::Copying;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
 use install::Installing;
 use objects::Objects;
 use std::collections::{BTreeMap, VecDeque};
-use undo::{Kept, Unstable};
+use undo::{Handed, Kept, Left, Unstable};
 
 /// An object whose master is here.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -200,39 +200,28 @@ impl State {
                 }
                 kept
             }
-            Entry::TransferOut { object, epoch, to, number, floor } => {
-                let stored = self.remove(*object).expect("only what is owned is transferred");
-                let kept = Kept::left(keep, (stored.epoch, stored.changed), self.transit_index.get(object).copied());
-                let (object, epoch, floor) = (*object, *epoch, *floor);
-                let Stored { chain, outcomes, .. } = stored;
-                let transit = InTransit { object, epoch, changed: lsn, chain, outcomes, floor };
-                self.insert_transit((*to, *number), transit, true);
-                self.sent.insert(*to, *number);
-                kept
+            Entry::TransferOut { to, first, floor, departures } => {
+                self.fold_departures(lsn, (*to, *first), *floor, departures, keep)
             }
-            Entry::TransferIn {
-                object,
-                epoch,
-                from,
-                number,
-                versions,
-                outcomes,
-                low_water,
-                floor: _,
-                unsettled_from,
-            } => {
-                let chain = Chain::from_versions(versions.clone(), *low_water)
-                    .expect("grants are checked before they are journalled");
-                let outcomes = outcomes.clone();
-                self.install(Stored { object: *object, epoch: *epoch, changed: lsn, chain, outcomes });
-                self.fold_answer(*from, *number, false, *unsettled_from)
+            Entry::TransferIn { from, unsettled_from, arrivals } => {
+                self.fold_arrivals(lsn, *from, *unsettled_from, arrivals)
             }
-            Entry::Handed { to, number } => {
-                let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { return Kept::Nothing };
-                self.count_move(transit.object);
-                Kept::handed(keep, transit, indexed)
+            Entry::Handed { to, numbers } => {
+                let mut handed = Vec::with_capacity(if keep { numbers.len() } else { 0 });
+                for number in numbers {
+                    let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { continue };
+                    self.count_move(transit.object);
+                    if keep {
+                        handed.push(Handed { number: *number, transit, indexed });
+                    }
+                }
+                Kept::Handed(handed)
             }
-            Entry::Refused { from, number, unsettled_from } => self.fold_answer(*from, *number, true, *unsettled_from),
+            Entry::Refused { from, number, unsettled_from } => {
+                let log = self.received.entry(*from).or_default();
+                log.record(*number, true);
+                Kept::Settled(log.settle_below(*unsettled_from))
+            }
             Entry::TakenBack { to, number } => {
                 let Some((transit, indexed)) = self.remove_transit((*to, *number)) else { return Kept::Nothing };
                 let InTransit { object, epoch, changed, chain, outcomes, floor } = transit;
@@ -292,10 +281,41 @@ impl State {
         stored.outcomes.get_or_insert_default().add(outcome.task.key, commit, &outcome.answer);
     }
 
-    /// A grant is answered; and its sender has settled those below `unsettled_from`.
-    fn fold_answer(&mut self, from: GroupId, number: u64, refused: bool, unsettled_from: u64) -> Kept {
+    fn fold_departures(
+        &mut self,
+        lsn: Lsn,
+        (to, first): GrantKey,
+        floor: Timestamp,
+        departures: &[Departure],
+        keep: bool,
+    ) -> Kept {
+        let mut kept = Vec::with_capacity(if keep { departures.len() } else { 0 });
+        for (number, Departure { object, epoch }) in (first..).zip(departures) {
+            let stored = self.remove(*object).expect("only what is owned is transferred");
+            if keep {
+                kept.push(Left {
+                    epoch: stored.epoch,
+                    changed: stored.changed,
+                    former: self.transit_index.get(object).copied(),
+                });
+            }
+            let Stored { chain, outcomes, .. } = stored;
+            let transit = InTransit { object: *object, epoch: *epoch, changed: lsn, chain, outcomes, floor };
+            self.insert_transit((to, number), transit, true);
+            self.sent.insert(to, number);
+        }
+        Kept::Left(kept)
+    }
+
+    /// Grants are answered; and their sender has settled those below `unsettled_from`.
+    fn fold_arrivals(&mut self, lsn: Lsn, from: GroupId, unsettled_from: u64, arrivals: &[Arrival]) -> Kept {
+        for Arrival { object, epoch, versions, outcomes, low_water, .. } in arrivals {
+            let chain = Chain::from_slice(versions, *low_water).expect("grants are checked before they are journalled");
+            let outcomes = outcomes.clone();
+            self.install(Stored { object: *object, epoch: *epoch, changed: lsn, chain, outcomes });
+        }
         let log = self.received.entry(from).or_default();
-        log.record(number, refused);
+        arrivals.iter().for_each(|arrival| log.record(arrival.number, false));
         Kept::Settled(log.settle_below(unsettled_from))
     }
 

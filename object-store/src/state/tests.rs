@@ -3,8 +3,8 @@
 mod random;
 
 use super::*;
-use crate::{GrantSeen, NotClimbing};
-use driftmesh_model::Value;
+use crate::{GrantSeen, NotClimbing, TRANSFERS_MAX};
+use driftmesh_model::{Value, codec};
 
 /// A state that stands for a group of one: everything is stable at once.
 struct Alone {
@@ -32,9 +32,18 @@ impl Alone {
     fn transfer_out(&mut self, object: ObjectId, to: GroupId) -> u64 {
         let number = self.state.next_grant(to).unwrap();
         let epoch = self.state.owned(object).unwrap().epoch.next();
-        self.append(Entry::TransferOut { object, epoch, to, number, floor: at(100) });
+        self.append(out(object, epoch, (to, number), at(100)));
         number
     }
+}
+
+/// One object leaves.
+fn out(object: ObjectId, epoch: Epoch, (to, first): (GroupId, u64), floor: Timestamp) -> Entry {
+    Entry::TransferOut { to, first, floor, departures: vec![Departure { object, epoch }] }
+}
+
+fn handed(to: GroupId, number: u64) -> Entry {
+    Entry::Handed { to, numbers: vec![number] }
 }
 
 fn at(time: u64) -> Timestamp {
@@ -65,7 +74,7 @@ fn an_object_in_transit_is_owned_by_nobody_until_it_is_settled() {
     assert_eq!(alone.state.owned(object).unwrap().epoch, Epoch::from_u64(3));
     let number = alone.transfer_out(object, to);
     assert_eq!(number, 2);
-    alone.append(Entry::Handed { to, number });
+    alone.append(handed(to, number));
     assert!(alone.state.owned(object).is_none() && alone.state.in_transit(object).is_none());
     assert_eq!(alone.state.unsettled_from(to), 3);
 }
@@ -77,21 +86,11 @@ fn a_late_answer_to_a_former_grant_does_not_hide_the_present_one() {
     alone.commit(10, object);
     let versions: Vec<_> = alone.state.owned(object).unwrap().chain.versions().cloned().collect();
     let number = alone.transfer_out(object, first);
-    let (epoch, low_water, floor, unsettled_from) = (Epoch::from_u64(3), at(0), at(100), 1);
-    let from = first;
-    alone.append(Entry::TransferIn {
-        object,
-        epoch,
-        from,
-        number: 1,
-        versions,
-        outcomes: None,
-        low_water,
-        floor,
-        unsettled_from,
-    });
+    let (epoch, low_water, floor) = (Epoch::from_u64(3), at(0), at(100));
+    let arrivals = vec![Arrival { object, epoch, number: 1, versions, outcomes: None, low_water, floor }];
+    alone.append(Entry::TransferIn { from: first, unsettled_from: 1, arrivals });
     alone.transfer_out(object, second);
-    alone.append(Entry::Handed { to: first, number });
+    alone.append(handed(first, number));
     assert_eq!(alone.state.in_transit(object).unwrap().0, second);
 }
 
@@ -147,7 +146,7 @@ fn no_way_of_pruning_takes_what_an_undo_needs() {
         alone.state.prune(8);
         alone.state.prune_object(object, 0);
     }
-    let leaving = Entry::TransferOut { object, epoch: Epoch::from_u64(2), to, number: 1, floor: at(50) };
+    let leaving = out(object, Epoch::from_u64(2), (to, 1), at(50));
     alone.state.apply(alone.state.applied().next(), &leaving);
     alone.state.prune_in_transit(to, 1, 0);
     assert_eq!(alone.state.in_transit(object).unwrap().1.chain.superseded(), 3);
@@ -208,16 +207,13 @@ fn entries_that_make_no_sense_are_refused() {
     assert_eq!(check(Entry::Commit { commit: at(11), writes: twice, outcome: None }), Err(BadEntry::WrittenTwice(one)));
     assert_eq!(check(commit(u64::MAX, one)), Err(BadEntry::Timestamp(Timestamp::MAX)));
     assert_eq!(check(Entry::TermStart { term: Term::from_u64(1) }), Err(BadEntry::TermNotAbove(Term::from_u64(1))));
-    let out = |object, epoch, number, floor| {
-        let epoch = Epoch::from_u64(epoch);
-        check(Entry::TransferOut { object, epoch, to, number, floor: at(floor) })
-    };
+    let out = |object, epoch, number, floor| check(out(object, Epoch::from_u64(epoch), (to, number), at(floor)));
     assert_eq!(out(object(9), 2, 1, 50), Err(BadEntry::NotOwned(object(9))));
     assert_eq!(out(one, 1, 1, 50), Err(BadEntry::Epoch { object: one, epoch: Epoch::from_u64(1) }));
     assert_eq!(out(one, 1 << 32, 1, 50), Ok(()), "a new generation leaves epochs out");
     assert_eq!(out(one, 2, 2, 50), Err(BadEntry::GrantNumber(to, 2)));
     assert_eq!(out(one, 2, 1, 9), Err(BadEntry::Floor(one)));
-    assert_eq!(check(Entry::Handed { to, number: 1 }), Err(BadEntry::GrantUnknown(to, 1)));
+    assert_eq!(check(handed(to, 1)), Err(BadEntry::GrantUnknown(to, 1)));
     assert_eq!(check(Entry::TakenBack { to, number: 1 }), Err(BadEntry::GrantUnknown(to, 1)));
     alone.transfer_out(one, to);
     assert_eq!(alone.state.check(&commit(11, one)), Err(BadEntry::InTransit(one)));
@@ -230,7 +226,8 @@ fn grants_that_make_no_sense_are_refused() {
     let version = |time| Version { commit: at(time), value: None };
     let grant = |object, number, versions, unsettled_from| {
         let (epoch, low_water, floor) = (Epoch::from_u64(2), at(2), at(20));
-        Entry::TransferIn { object, epoch, from, number, versions, outcomes: None, low_water, floor, unsettled_from }
+        let arrivals = vec![Arrival { object, epoch, number, versions, outcomes: None, low_water, floor }];
+        Entry::TransferIn { from, unsettled_from, arrivals }
     };
     let check = |alone: &Alone, entry| alone.state.check(&entry);
     assert_eq!(check(&alone, grant(object(9), 1, vec![version(5)], 1)), Err(BadEntry::OwnedAlready(object(9))));
@@ -297,4 +294,91 @@ fn slices_that_do_not_fit_are_refused() {
     assert_eq!(install(&far), BadSlice::Range(0));
     let beyond = NotClimbing { term: Term::from_u64(9), start: Lsn::from_u64(99) };
     assert_eq!(install(&|slices| slices[0].terms.push((beyond.term, beyond.start))), BadSlice::Terms(beyond));
+}
+
+#[test]
+fn one_entry_moves_many_objects_each_once_and_no_more_than_grants_can_be_unsettled() {
+    let (mut alone, to) = (Alone::new(), group(2));
+    for id in 1..=3 {
+        alone.commit(10 + u64::try_from(id).unwrap(), object(id));
+    }
+    let epoch = Epoch::from_u64(2);
+    let out = |objects: &[u128]| {
+        let departures = objects.iter().map(|id| Departure { object: object(*id), epoch }).collect();
+        Entry::TransferOut { to, first: 1, floor: at(50), departures }
+    };
+    assert_eq!(alone.state.check(&out(&[])), Err(BadEntry::Transfers(0)));
+    assert_eq!(alone.state.check(&out(&[3, 1, 3])), Err(BadEntry::MovedTwice(object(3))));
+    assert_eq!(alone.state.check(&out(&[3, 9])), Err(BadEntry::NotOwned(object(9))));
+    let many: Vec<u128> = (1..=TRANSFERS_MAX as u128 + 1).collect();
+    assert_eq!(alone.state.check(&out(&many)), Err(BadEntry::Transfers(TRANSFERS_MAX + 1)));
+    alone.append(out(&[3, 1, 2]));
+    for (number, id) in [(1, 3), (2, 1), (3, 2)] {
+        assert_eq!(alone.state.unsettled(to, number).unwrap().object, object(id));
+    }
+    let handed = |numbers: &[u64]| Entry::Handed { to, numbers: numbers.to_vec() };
+    assert_eq!(alone.state.check(&handed(&[])), Err(BadEntry::Transfers(0)));
+    for numbers in [[2, 1], [2, 2]] {
+        assert_eq!(alone.state.check(&handed(&numbers)), Err(BadEntry::GrantOrder(to)));
+    }
+    assert_eq!(alone.state.check(&handed(&[1, 4])), Err(BadEntry::GrantUnknown(to, 4)));
+    alone.append(handed(&[1, 3]));
+    assert_eq!(alone.state.unsettled_to(to).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_departure_of_more_objects_than_the_grant_window_has_room_for_is_refused() {
+    let (mut alone, to) = (Alone::new(), group(2));
+    let count = TRANSFERS_MAX as u64;
+    for id in 1..=count + 2 {
+        alone.commit(10 + id, object(id.into()));
+    }
+    let out = |first: u64, objects: std::ops::RangeInclusive<u64>| {
+        let departures = objects.map(|id| Departure { object: object(id.into()), epoch: Epoch::from_u64(2) }).collect();
+        Entry::TransferOut { to, first, floor: at(5_000), departures }
+    };
+    alone.append(out(1, 1..=count - 1));
+    assert_eq!(alone.state.check(&out(count, count..=count + 1)), Err(BadEntry::GrantNumber(to, count + 1)));
+    alone.append(out(count, count..=count));
+    assert_eq!(alone.state.check(&out(count + 1, count + 1..=count + 1)), Err(BadEntry::GrantNumber(to, count + 1)));
+}
+
+#[test]
+fn arrivals_of_one_entry_are_in_order_and_each_once() {
+    let (mut alone, from) = (Alone::new(), group(2));
+    let arrival = |id: u128, number| Arrival {
+        object: object(id),
+        epoch: Epoch::from_u64(2),
+        number,
+        versions: vec![Version { commit: at(5), value: None }],
+        outcomes: None,
+        low_water: at(5),
+        floor: at(20),
+    };
+    let entry = |arrivals| Entry::TransferIn { from, unsettled_from: 1, arrivals };
+    let check = |alone: &Alone, arrivals| alone.state.check(&entry(arrivals));
+    assert_eq!(check(&alone, vec![]), Err(BadEntry::Transfers(0)));
+    assert_eq!(check(&alone, vec![arrival(1, 1), arrival(1, 2)]), Err(BadEntry::MovedTwice(object(1))));
+    for numbers in [[2, 1], [2, 2]] {
+        let arrivals = vec![arrival(1, numbers[0]), arrival(2, numbers[1])];
+        assert_eq!(check(&alone, arrivals), Err(BadEntry::GrantOrder(from)));
+    }
+    alone.append(entry(vec![arrival(2, 1), arrival(1, 3)]));
+    assert_eq!(check(&alone, vec![arrival(4, 2), arrival(5, 3)]), Err(BadEntry::GrantAnswered(from, 3)));
+    let seen: Vec<_> = (1..=4).map(|number| alone.state.grant_seen(from, number)).collect();
+    assert_eq!(seen, [GrantSeen::Adopted, GrantSeen::New, GrantSeen::Adopted, GrantSeen::New]);
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused_while_they_are_read() {
+    let to = group(2);
+    let handed = |count: usize| Entry::Handed { to, numbers: (1..=count as u64).collect() };
+    let longest = codec::encode(&handed(TRANSFERS_MAX)).unwrap();
+    assert_eq!(codec::decode::<Entry>(&longest), Ok(handed(TRANSFERS_MAX)));
+    assert!(codec::decode::<Entry>(&codec::encode(&handed(TRANSFERS_MAX + 1)).unwrap()).is_err());
+    let departures =
+        |count: u64| (0..count).map(|id| Departure { object: object(id.into()), epoch: Epoch::from_u64(2) });
+    let out = |count| Entry::TransferOut { to, first: 1, floor: at(9), departures: departures(count).collect() };
+    assert!(codec::decode::<Entry>(&codec::encode(&out(TRANSFERS_MAX as u64)).unwrap()).is_ok());
+    assert!(codec::decode::<Entry>(&codec::encode(&out(TRANSFERS_MAX as u64 + 1)).unwrap()).is_err());
 }

@@ -4,7 +4,7 @@
 //! chains (`prune`), and nothing is kept of what is stable. Outcomes of tasks that an unstable one displaced stay forgotten.
 
 use super::{GrantKey, InTransit, Marks, State, Stored};
-use crate::{Entry, TaskOutcome, Write};
+use crate::{Departure, Entry, TaskOutcome, Write};
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId, Timestamp};
 
 /// An entry that was applied and may be undone.
@@ -28,8 +28,9 @@ pub(super) enum Kept {
     Settled(Vec<u64>),
     /// The end of the window before this one.
     Window(Timestamp),
-    Left(Box<Left>),
-    Handed(Box<Handed>),
+    /// In the order of the departures.
+    Left(Vec<Left>),
+    Handed(Vec<Handed>),
     TakenBack(Box<TakenBack>),
 }
 
@@ -37,19 +38,20 @@ pub(super) enum Kept {
 #[derive(Clone, Debug)]
 pub(super) struct Left {
     /// Its epoch.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     /// The entry that had changed it.
-    changed: Lsn,
+    pub(super) changed: Lsn,
     /// A former grant of it that is not settled.
-    former: Option<GrantKey>,
+    pub(super) former: Option<GrantKey>,
 }
 
 /// A grant that was adopted.
 #[derive(Clone, Debug)]
 pub(super) struct Handed {
-    transit: InTransit,
+    pub(super) number: u64,
+    pub(super) transit: InTransit,
     /// Whether it was the last grant of its object.
-    indexed: bool,
+    pub(super) indexed: bool,
 }
 
 /// What is not in an object's chain of a grant that was refused.
@@ -73,14 +75,6 @@ impl Kept {
         } else {
             *self = Self::Written(former);
         }
-    }
-
-    pub(super) fn left(keep: bool, (epoch, changed): (Epoch, Lsn), former: Option<GrantKey>) -> Self {
-        if keep { Self::Left(Box::new(Left { epoch, changed, former })) } else { Self::Nothing }
-    }
-
-    pub(super) fn handed(keep: bool, transit: InTransit, indexed: bool) -> Self {
-        if keep { Self::Handed(Box::new(Handed { transit, indexed })) } else { Self::Nothing }
     }
 
     pub(super) fn taken_back(keep: bool, object: ObjectId, changed: Lsn, floor: Timestamp, indexed: bool) -> Self {
@@ -137,31 +131,22 @@ impl State {
                 }
                 self.unfold_commit(writes, &kept);
             }
-            Entry::TransferOut { object, epoch: _, to, number, floor: _ } => {
-                let Some((transit, _)) = self.remove_transit((*to, *number)) else { return };
-                if let Kept::Left(left) = kept {
-                    self.index_transit(*object, left.former);
-                    let (epoch, changed) = (left.epoch, left.changed);
-                    let InTransit { chain, outcomes, .. } = transit;
-                    self.install(Stored { object: *object, epoch, changed, chain, outcomes });
+            Entry::TransferOut { to, first, departures, .. } => self.unfold_departures(*to, *first, departures, kept),
+            Entry::TransferIn { from, arrivals, .. } => {
+                for arrival in arrivals.iter().rev() {
+                    self.remove(arrival.object);
+                    self.count_move(arrival.object);
                 }
-                // Numbers are given one by one.
-                match number.saturating_sub(1) {
-                    0 => self.sent.remove(to),
-                    former => self.sent.insert(*to, former),
-                };
+                let numbers = arrivals.iter().rev().map(|arrival| arrival.number);
+                self.unfold_answers(*from, numbers, kept);
             }
-            Entry::TransferIn { object, from, number, .. } => {
-                self.remove(*object);
-                self.count_move(*object);
-                self.unfold_answer(*from, *number, kept);
-            }
-            Entry::Refused { from, number, .. } => self.unfold_answer(*from, *number, kept),
-            Entry::Handed { to, number } => {
+            Entry::Refused { from, number, .. } => self.unfold_answers(*from, std::iter::once(*number), kept),
+            Entry::Handed { to, .. } => {
                 if let Kept::Handed(handed) = kept {
-                    let Handed { transit, indexed } = *handed;
-                    self.count_move(transit.object);
-                    self.insert_transit((*to, *number), transit, indexed);
+                    for Handed { number, transit, indexed } in handed.into_iter().rev() {
+                        self.count_move(transit.object);
+                        self.insert_transit((*to, number), transit, indexed);
+                    }
                 }
             }
             Entry::TakenBack { to, number } => {
@@ -212,9 +197,28 @@ impl State {
         }
     }
 
-    fn unfold_answer(&mut self, from: GroupId, number: u64, kept: Kept) {
+    fn unfold_departures(&mut self, to: GroupId, first: u64, departures: &[Departure], kept: Kept) {
+        if let Kept::Left(left) = kept {
+            for ((index, departure), left) in departures.iter().enumerate().zip(left).rev() {
+                let Some((transit, _)) = self.remove_transit((to, first.saturating_add(index as u64))) else {
+                    continue;
+                };
+                self.index_transit(departure.object, left.former);
+                let Left { epoch, changed, .. } = left;
+                let InTransit { object, chain, outcomes, .. } = transit;
+                self.install(Stored { object, epoch, changed, chain, outcomes });
+            }
+        }
+        // Numbers are given one by one.
+        match first.saturating_sub(1) {
+            0 => self.sent.remove(&to),
+            former => self.sent.insert(to, former),
+        };
+    }
+
+    fn unfold_answers(&mut self, from: GroupId, numbers: impl Iterator<Item = u64>, kept: Kept) {
         let Some(log) = self.received.get_mut(&from) else { return };
-        log.forget(number);
+        numbers.for_each(|number| log.forget(number));
         if let Kept::Settled(refused) = kept {
             log.unsettle(refused);
         }

@@ -3,11 +3,12 @@
 //!
 //! The reference is always a fold of the journal from its first entry, without undo, copies and pruning.
 
-use crate::{Entry, GrantSeen, MemberId, Membership, Slice, State, TaskOutcome, Version, Write};
+use crate::{Arrival, Departure, Entry, GrantSeen, MemberId, Membership, Slice, State, TaskOutcome, Version, Write};
 use driftmesh_model::{
     Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
 };
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// One thing that happens to a group's state.
 #[derive(Clone, Debug)]
@@ -29,11 +30,11 @@ enum Step {
 #[derive(Clone, Debug)]
 enum Wish {
     Commit(Vec<(u8, Option<u8>)>),
-    TransferOut(u8, u8),
-    /// An object, a sender, how far beyond the next number, and when its versions were committed, back from now.
-    TransferIn(u8, u8, u8, Vec<u8>),
+    TransferOut(Vec<u8>, u8),
+    /// Objects, each with how far beyond the next number and when its versions were committed, back from now; a sender.
+    TransferIn(Vec<(u8, u8, Vec<u8>)>, u8),
     Refused(u8, u8),
-    Handed(u8),
+    Handed(Vec<u8>),
     TakenBack(u8),
     TermStart,
     Window(u16),
@@ -58,13 +59,14 @@ fn value(number: u8) -> Value {
 fn wishes() -> impl Strategy<Value = Wish> {
     let write = (any::<u8>(), proptest::option::weighted(0.9, any::<u8>()));
     let times = proptest::collection::vec(1..40_u8, 1..4);
+    let few = || proptest::collection::vec(any::<u8>(), 1..4);
     prop_oneof![
         8 => proptest::collection::vec(write, 1..4).prop_map(Wish::Commit),
-        4 => (any::<u8>(), any::<u8>()).prop_map(|(object, to)| Wish::TransferOut(object, to)),
-        4 => (any::<u8>(), any::<u8>(), 0..5_u8, times)
-            .prop_map(|(object, from, ahead, times)| Wish::TransferIn(object, from, ahead, times)),
+        4 => (few(), any::<u8>()).prop_map(|(objects, to)| Wish::TransferOut(objects, to)),
+        4 => (proptest::collection::vec((any::<u8>(), 0..5_u8, times), 1..4), any::<u8>())
+            .prop_map(|(objects, from)| Wish::TransferIn(objects, from)),
         1 => (any::<u8>(), 0..5_u8).prop_map(|(from, ahead)| Wish::Refused(from, ahead)),
-        2 => any::<u8>().prop_map(Wish::Handed),
+        2 => few().prop_map(Wish::Handed),
         2 => any::<u8>().prop_map(Wish::TakenBack),
         1 => Just(Wish::TermStart),
         1 => any::<u16>().prop_map(Wish::Window),
@@ -166,42 +168,39 @@ impl Run {
                 let outcome = task.map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
                 Entry::Commit { commit: at(self.time), writes, outcome }
             }
-            Wish::TransferOut(number, to) => {
-                let (object, to) = (object(*number), group(*to));
-                let epoch = state.owned(object)?.epoch.next();
-                Entry::TransferOut { object, epoch, to, number: state.next_grant(to)?, floor: at(self.time) }
-            }
-            Wish::TransferIn(wished, from, ahead, times) => {
-                let (object, from) = (object(*wished), group(*from));
-                let is_absent = state.owned(object).is_none();
-                let number = is_absent.then(|| number(from, *ahead))?;
-                let mut commits: Vec<_> = times.iter().map(|back| self.time - u64::from(*back)).collect();
-                commits.sort_unstable();
-                commits.dedup();
-                let version = |commit: &u64| Version { commit: at(*commit), value: Some(value(*wished)) };
-                let versions: Vec<_> = commits.iter().map(version).collect();
-                let (low_water, floor) = (versions[0].commit, at(self.time));
-                let epoch = state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch.next());
-                let unsettled_from = number.saturating_sub(3);
-                Entry::TransferIn {
-                    object,
-                    epoch,
-                    from,
-                    number,
-                    versions,
-                    outcomes: None,
-                    low_water,
-                    floor,
-                    unsettled_from,
+            Wish::TransferOut(numbers, to) => {
+                let to = group(*to);
+                let mut departures: Vec<Departure> = Vec::new();
+                for object in numbers.iter().map(|number| object(*number)) {
+                    let is_new = departures.iter().all(|departure| departure.object != object);
+                    let stored = state.owned(object).filter(|_| is_new);
+                    departures.extend(stored.map(|stored| Departure { object, epoch: stored.epoch.next() }));
                 }
+                let first = state.next_grant(to).filter(|_| !departures.is_empty())?;
+                Entry::TransferOut { to, first, floor: at(self.time), departures }
+            }
+            Wish::TransferIn(wished, from) => {
+                let from = group(*from);
+                let mut arrivals: Vec<Arrival> = Vec::new();
+                for (wished, ahead, times) in wished {
+                    let number = number(from, *ahead);
+                    let is_new = |arrival: &Arrival| arrival.object != object(*wished) && arrival.number < number;
+                    if state.owned(object(*wished)).is_none() && arrivals.iter().all(is_new) {
+                        arrivals.push(self.arrival(*wished, number, times));
+                    }
+                }
+                let unsettled_from = arrivals.first()?.number.saturating_sub(3);
+                Entry::TransferIn { from, unsettled_from, arrivals }
             }
             Wish::Refused(from, ahead) => {
                 let (from, number) = (group(*from), number(group(*from), *ahead));
                 Entry::Refused { from, number, unsettled_from: number.saturating_sub(2) }
             }
-            Wish::Handed(number) => {
-                let (to, number, _) = unsettled(*number)?;
-                Entry::Handed { to, number }
+            Wish::Handed(wished) => {
+                let (to, _, _) = unsettled(wished[0])?;
+                let grants = wished.iter().filter_map(|number| unsettled(*number)).filter(|(its, ..)| *its == to);
+                let numbers: BTreeSet<u64> = grants.map(|(_, number, _)| number).collect();
+                Entry::Handed { to, numbers: numbers.into_iter().collect() }
             }
             Wish::TakenBack(number) => {
                 let (to, number, object) = unsettled(*number)?;
@@ -214,6 +213,18 @@ impl Run {
                 Entry::Members(Membership::alone(me))
             }
         })
+    }
+
+    fn arrival(&self, wished: u8, number: u64, times: &[u8]) -> Arrival {
+        let object = object(wished);
+        let mut commits: Vec<_> = times.iter().map(|back| self.time - u64::from(*back)).collect();
+        commits.sort_unstable();
+        commits.dedup();
+        let version = |commit: &u64| Version { commit: at(*commit), value: Some(value(wished)) };
+        let versions: Vec<_> = commits.iter().map(version).collect();
+        let (low_water, floor) = (versions[0].commit, at(self.time));
+        let epoch = self.state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch.next());
+        Arrival { object, epoch, number, versions, outcomes: None, low_water, floor }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -413,25 +424,26 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
     let task = (objects(), number(), number()).prop_map(task);
     let outcome = task.prop_map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
     let outcome = proptest::option::of(outcome);
+    let departure = (objects(), epoch()).prop_map(|(object, epoch)| Departure { object, epoch });
+    let arrival = (objects(), epoch(), number(), versions, time(), time()).prop_map(
+        |(object, epoch, number, versions, low_water, floor)| Arrival {
+            object,
+            epoch,
+            number,
+            versions,
+            outcomes: None,
+            low_water,
+            floor,
+        },
+    );
     prop_oneof![
         number().prop_map(|term| Entry::TermStart { term: Term::from_u64(term) }),
         (time(), writes, outcome).prop_map(|(commit, writes, outcome)| Entry::Commit { commit, writes, outcome }),
-        (objects(), epoch(), groups(), number(), time())
-            .prop_map(|(object, epoch, to, number, floor)| Entry::TransferOut { object, epoch, to, number, floor }),
-        (objects(), epoch(), groups(), number(), versions, time(), time(), number()).prop_map(
-            |(object, epoch, from, number, versions, low_water, floor, unsettled_from)| Entry::TransferIn {
-                object,
-                epoch,
-                from,
-                number,
-                versions,
-                outcomes: None,
-                low_water,
-                floor,
-                unsettled_from
-            }
-        ),
-        (groups(), number()).prop_map(|(to, number)| Entry::Handed { to, number }),
+        (groups(), number(), time(), proptest::collection::vec(departure, 0..4))
+            .prop_map(|(to, first, floor, departures)| Entry::TransferOut { to, first, floor, departures }),
+        (groups(), number(), proptest::collection::vec(arrival, 0..4))
+            .prop_map(|(from, unsettled_from, arrivals)| Entry::TransferIn { from, unsettled_from, arrivals }),
+        (groups(), proptest::collection::vec(number(), 0..4)).prop_map(|(to, numbers)| Entry::Handed { to, numbers }),
         (groups(), number(), number()).prop_map(|(from, number, unsettled_from)| Entry::Refused {
             from,
             number,
