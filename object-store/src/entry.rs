@@ -1,6 +1,6 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
-use crate::{LogEntry, Membership, Outcomes, TaskOutcome, Version};
+use crate::{LogEntry, Membership, Outcomes, ScheduleChange, TaskOutcome, Version};
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub enum Entry {
         /// If it ended a task: what became of that, for its anchor to keep (R21).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcome: Option<Box<TaskOutcome>>,
+        /// What it changes of schedules, one after the other. Those of an object that it deletes end by that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        schedules: Vec<ScheduleChange>,
     },
     /// An object leaves: nobody commits to it until the destination adopts it (R19).
     TransferOut {
@@ -56,7 +59,7 @@ pub enum Entry {
         number: u64,
         /// Its versions, oldest first.
         versions: Vec<Version>,
-        /// What became of tasks whose anchor it is (R21).
+        /// What became of tasks whose anchor it is (R21), and its schedules.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcomes: Option<Box<Outcomes>>,
         /// Snapshots below this cannot be answered (R17).
@@ -107,9 +110,10 @@ impl Entry {
         const FIXED: usize = 96;
         const MEMBER: usize = 64;
         match self {
-            Self::Commit { writes, outcome, .. } => {
+            Self::Commit { writes, outcome, schedules, .. } => {
                 let written = writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
-                FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost())
+                let schedules = schedules.iter().map(ScheduleChange::cost).sum::<usize>();
+                FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost()) + schedules
             }
             Self::TransferIn { versions, outcomes, .. } => {
                 let outcomes = outcomes.as_ref().map_or(0, |outcomes| outcomes.cost());

@@ -269,7 +269,7 @@ impl Peer {
     /// versions lie before every snapshot, so nobody comes too early for them.
     pub(crate) fn create_directory(&mut self) {
         let commit = Timestamp::ZERO.next();
-        self.journal(Entry::Commit { commit, writes: crate::session::genesis(), outcome: None });
+        self.journal(Entry::Commit { commit, writes: crate::session::genesis(), outcome: None, schedules: Vec::new() });
         for bucket in crate::session::NameBucket::of_genesis() {
             self.publish(bucket);
         }
@@ -286,7 +286,7 @@ impl Peer {
         }
         let commit = self.clock.tick(now.wall);
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
-        self.journal(Entry::Commit { commit, writes, outcome: None });
+        self.journal(Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() });
         objects.into_iter().for_each(|object| self.publish(object));
         true
     }

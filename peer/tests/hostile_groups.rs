@@ -110,8 +110,13 @@ fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
     let to = GroupId::from_u128(2);
     for bad in [
         Entry::TermStart { term },
-        Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)], outcome: None },
-        Entry::Commit { commit: Timestamp::from_u64(9), writes: vec![write(1), write(1)], outcome: None },
+        Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)], outcome: None, schedules: Vec::new() },
+        Entry::Commit {
+            commit: Timestamp::from_u64(9),
+            writes: vec![write(1), write(1)],
+            outcome: None,
+            schedules: Vec::new(),
+        },
         Entry::TransferOut { object, epoch: driftmesh_model::Epoch::from_u64(2), to, number: 1, floor },
         Entry::Handed { to, number: 1 },
         Entry::TakenBack { to, number: u64::MAX },
