@@ -19,10 +19,11 @@ use crate::rare_branches::{RareBranch, RareBranches};
 use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::scanning::{Arrivals, ScanPages};
+use crate::scheduling::Scheduling;
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
 use crate::surveying::Surveys;
-use crate::tasking::{TaskRun, Tasks};
+use crate::tasking::{Run, Tasks};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
 use crate::watching::Watching;
@@ -46,8 +47,8 @@ pub struct Commands {
     pub wakes: Vec<TxnId>,
     /// Questions to the routing of the mesh; who is found and admitted appears by `joined`.
     pub seeks: Vec<Seek>,
-    /// Tasks of other peers to be run here.
-    pub tasks: Vec<TaskRun>,
+    /// Tasks of other peers, and what is due of schedules, to be run here.
+    pub tasks: Vec<Run>,
 }
 
 /// A recent commit, remembered so that a conflict can name it.
@@ -117,6 +118,7 @@ pub struct Peer {
     pub(crate) told: Told,
     pub(crate) surveys: Surveys,
     pub(crate) tasks: Tasks,
+    pub(crate) scheduling: Scheduling,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
@@ -218,6 +220,7 @@ impl Peer {
             told: Told::default(),
             surveys: Surveys::default(),
             tasks: Tasks::default(),
+            scheduling: Scheduling::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
             window_waits: BTreeMap::new(),
@@ -416,6 +419,7 @@ impl Peer {
             Timer::EarlyReads => self.early_reads_due(),
             Timer::Close => self.close_due(),
             Timer::Subscriptions => self.subscriptions_due(),
+            Timer::Schedules => self.schedules_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }
@@ -435,6 +439,7 @@ impl Peer {
             && self.wakes.is_empty()
             && self.seeks.is_empty()
             && self.tasks.starts.is_empty()
+            && !self.schedules_have_changed()
             && self.dirty.is_empty();
         !quiet || self.own_group_has_to_say()
     }
@@ -445,6 +450,9 @@ impl Peer {
         self.flush();
         self.hear_own();
         self.replicate();
+        if self.schedules_have_changed() {
+            self.look_at_schedules();
+        }
         let mut sends = self.outbox.take(self.clock.last(), self.config.peer);
         if self.is_superseded {
             // R9: it does not count any more, and who has not heard of that must not be misled.
@@ -579,6 +587,7 @@ impl Peer {
             && self.republish.is_idle()
             && self.txns.is_empty()
             && self.tasks.is_idle()
+            && self.schedules_are_quiet()
     }
 }
 
