@@ -78,11 +78,12 @@ fn handlers() -> Handlers<SimHost> {
             attempt
         }))
     });
-    debug_assert!(is_new, "it is the only one");
+    debug_assert!(is_new, "names differ");
+    super::schedules::add_handlers(&mut handlers);
     handlers
 }
 
-/// Lets a peer run the payments of others.
+/// Lets a peer run the payments of others, and what is due of schedules.
 pub(crate) fn runs_tasks(host: &SimHost) {
     let handlers = Arc::new(handlers());
     host.run_tasks_by(move |host, run| Some(Box::pin(run_here(host, Arc::clone(&handlers), run))));
