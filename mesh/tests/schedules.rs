@@ -106,13 +106,9 @@ async fn a_schedule_goes_on_elsewhere_when_its_peer_is_gone() {
         mesh.wait_for_peers(2).await;
     }
     let bell = bell(&second).await;
-    let each = Schedule::every(Duration::from_millis(50)).catch_up(CatchUp::Each { max: limits::SCHEDULE_CATCH_UP_MAX });
-    second
-        .task("plan")
-        .stable()
-        .run(|tx| async move { tx.schedule(bell, &Ring { bell }, each).await })
-        .await
-        .unwrap();
+    let each =
+        Schedule::every(Duration::from_millis(50)).catch_up(CatchUp::Each { max: limits::SCHEDULE_CATCH_UP_MAX });
+    second.task("plan").stable().run(|tx| async move { tx.schedule(bell, &Ring { bell }, each).await }).await.unwrap();
     let before = until_rung(&second, bell, 5).await.len();
     // The copies must be whole before their leader dies.
     while !second.status().may_stop {

@@ -82,7 +82,7 @@ pub struct WaitingSchedule {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ScheduleWaits {
     /// This peer does not know the type of its task, or another version of it.
-    #[error("this peer cannot run it: {0:?}")]
+    #[error("this peer does not know such tasks, or another version of them: {0:?}")]
     NotHere(TaskAbort),
     /// Its task, which runs once, panicked here: it waits for another peer.
     #[error("it panicked here, and waits for another peer")]

@@ -7,7 +7,7 @@ use driftmesh_peer::session::{
     Error, First, Handlers, Isolation, Options, Plan, Scheduled, TaskFuture, run_here, transact,
 };
 use driftmesh_peer::{CatchUp, ScheduleWaits, Work};
-use harness::{GoldRef, Mesh, SeatHost, is_entries, Rule, peer_id};
+use harness::{GoldRef, Mesh, Rule, SeatHost, is_entries, peer_id};
 use std::sync::Arc;
 
 /// What tasks do: `add` adds as many to their object as they stand for, `reject` and `panic` do what they say.
@@ -60,8 +60,9 @@ fn schedule(mesh: &Mesh, at: usize, object: ObjectId, name: &str, plan: Plan) ->
 
 fn listed(mesh: &Mesh, at: usize, object: ObjectId) -> Vec<Scheduled> {
     let host = mesh.host(at);
-    let job = mesh
-        .spawn(async move { transact(host, Options::new("list"), |tx| async move { tx.schedules(object).await }).await });
+    let job = mesh.spawn(async move {
+        transact(host, Options::new("list"), |tx| async move { tx.schedules(object).await }).await
+    });
     mesh.finish(&job, 5_000).unwrap().value
 }
 
@@ -144,9 +145,9 @@ fn the_objects_of_a_dead_peer_that_are_due_are_handed_out_first() {
     mesh.run(20);
     mesh.kill(0);
     let due: Vec<ObjectId> = objects.iter().rev().take(3).copied().collect();
-    let ran = |mesh: &Mesh| due.iter().all(|object| mesh.newest(*object) == Some(1));
+    let has_run = |object: &ObjectId| mesh.owners_of(*object).len() == 1 && mesh.newest(*object) == Some(1);
     let mut waited = 0;
-    while !ran(&mesh) {
+    while !due.iter().all(has_run) {
         run_at(&mesh, &[1, 2], 5);
         waited += 5;
         assert!(waited < 5_000, "{waited} ms");

@@ -4,7 +4,7 @@ use super::jobs::Jobs;
 use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::{Entry, Group};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Status, Run};
+use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Run, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
