@@ -10,7 +10,7 @@ use crate::joining::Joining;
 use crate::transport::{SendError, Transport};
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TxnId, codec};
 use driftmesh_peer::session::{self, Handlers, Host, Options, Wakers};
-use driftmesh_peer::{Envelope, Peer, Seek, TaskRun};
+use driftmesh_peer::{Envelope, Peer, Run, Seek};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -43,7 +43,7 @@ struct Effects {
     sends: Vec<(PeerId, Envelope)>,
     wakers: Vec<Waker>,
     seeks: Vec<Seek>,
-    tasks: Vec<TaskRun>,
+    tasks: Vec<Run>,
     wants_earlier_timer: bool,
 }
 
@@ -204,7 +204,7 @@ impl Shared {
         host.run_tasks_by(move |_, run| {
             let shared = weak.upgrade()?;
             let handlers = Arc::clone(&shared.handlers);
-            Some(Box::pin(session::run_for_other(LiveHost { shared }, handlers, run)))
+            Some(Box::pin(session::run_here(LiveHost { shared }, handlers, run)))
         });
         shared
     }
@@ -349,12 +349,12 @@ impl Shared {
         }
     }
 
-    /// Runs a task of another peer, beside everything else.
-    fn start_task(&self, live: &Live, run: TaskRun) {
-        // A peer that ends runs nothing more: whoever sent the task hears of its end, and asks elsewhere.
+    /// Runs a task of another peer, or what is due of a schedule, beside everything else.
+    fn start_task(&self, live: &Live, run: Run) {
+        // A peer that ends runs nothing more: others go on with it.
         let Some(shared) = self.this.upgrade() else { return };
         let handlers = Arc::clone(&self.handlers);
-        live.runtime.spawn(session::run_for_other(LiveHost { shared }, handlers, run));
+        live.runtime.spawn(session::run_here(LiveHost { shared }, handlers, run));
     }
 
     fn send(&self, live: &Live, to: PeerId, envelope: &Envelope) {

@@ -48,6 +48,8 @@ mod mesh;
 mod notice;
 mod placement;
 mod prefetch;
+mod schedule;
+mod schedule_view;
 mod snapshot_file;
 mod start_error;
 mod status;
@@ -62,18 +64,19 @@ pub use blocking::BlockingMesh;
 pub use bridge::{BRIDGE_IN_FLIGHT, BRIDGE_IN_FLIGHT_MAX, Bridge, BridgeBusy, BridgeEvent, Ticket};
 pub use builder::Builder;
 pub use driftmesh_model::{
-    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, ParseTaskIdError, PeerId, Ref, TaskId, TaskKey,
-    Term, Timestamp, Value, decode_object, limits,
+    GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, ParseScheduleIdError, ParseTaskIdError, PeerId,
+    Ref, ScheduleId, TaskId, TaskKey, Term, Timestamp, Value, decode_object, limits,
 };
 pub use driftmesh_peer::session::{
     Done, Error, FATES_MAX, Fate, FatesFull, Loss, Mutable, NameBucket, NameError, NameNews, NamePage, Outcome, Result,
-    Settled, TaskDone, TaskError, Watched,
+    ScheduleRefused, Settled, TaskDone, TaskError, Watched,
 };
 pub use driftmesh_peer::{
-    Arrival, Beyond, Cause, Committed, Found, MemberStatus, Metrics, Move, MoveReason, OWNERSHIP_EVENTS_MAX, ObjectUse,
+    Arrival, Beyond, CatchUp, Cause, Committed, Found, MemberStatus, Metrics, Move, MoveReason, OWNERSHIP_EVENTS_MAX, ObjectUse,
     OperatorError, Other, OwnershipEvent, PINNED_MAX, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt,
-    STALENESS, ScanPage, Scanned, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
-    TASKS_SUBMITTED_MAX, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX,
+    SCHEDULES_RUNNING_MAX, STALENESS, ScanPage, Scanned, ScheduleCounts, ScheduleWaits, Seen, Source, Status, Step, StepError,
+    TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail,
+    WATCHED_MAX, WATCHERS_MAX, WaitingSchedule,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]
@@ -82,6 +85,8 @@ pub use mesh::{Left, Mesh};
 pub use notice::Notice;
 pub use placement::Contention;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
+pub use schedule::{Occurrence, Owner, Schedule, Scheduled, Scheduling};
+pub use schedule_view::{SchedulesView, WaitingView};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
 pub use status::{GroupView, MemberView, MeshStatus, ReadsView, ReplicationView, TransportView};

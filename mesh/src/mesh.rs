@@ -5,8 +5,8 @@ use crate::status::{MeshStatus, ReplicationView, Surroundings, TransportView};
 use crate::submit::Submit;
 use crate::transactions::Transactions;
 use crate::{
-    Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Ownership, Promoted, Reads, Receipt, Result,
-    Snapshot, StartError, Task, TaskId, Tx, Watch,
+    Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Owner, Ownership, Promoted, Reads, Receipt,
+    Result, Scheduled, Snapshot, StartError, Task, TaskId, Tx, Watch,
 };
 use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId, Ref};
 use driftmesh_peer::Found;
@@ -103,6 +103,17 @@ impl Mesh {
     /// Only for a task without an anchor, when the object that stands in for it cannot be created.
     pub async fn task_id<T: Task>(&self, task: &T) -> Result<TaskId> {
         crate::submit::task_id(&self.host, task).await
+    }
+
+    /// The schedules of an object, in a transaction of its own: the object is locked for that, and so comes here.
+    ///
+    /// # Errors
+    /// As [`Mesh::transact`]; `Dangling` or `ObjectLost`.
+    pub async fn schedules(&self, owner: impl Owner) -> Result<Vec<Scheduled>> {
+        let object = owner.object();
+        let options = Options::new("list schedules");
+        let listed = session::transact(self.host.clone(), options, |tx| async move { tx.schedules(object).await });
+        Ok(listed.await?.value)
     }
 
     /// As [`Mesh::transact`], but ends only when the commit is stable: held by enough peers to survive the crash of this

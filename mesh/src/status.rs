@@ -1,5 +1,6 @@
 //! What a peer says of itself and its mesh: for operators, tools and `driftmesh status`.
 
+use crate::schedule_view::SchedulesView;
 use crate::transport::{TransportCounters, to_libp2p};
 use driftmesh_model::PeerId;
 use driftmesh_peer::{GroupStatus, MemberStatus, Metrics, Status};
@@ -229,6 +230,8 @@ pub struct MeshStatus {
     pub tasks_submitted: usize,
     /// Tasks of other peers that run here.
     pub tasks_running: usize,
+    /// Schedules of the objects that this peer owns.
+    pub schedules: SchedulesView,
     /// The journal's last position.
     pub journal_tail: u64,
     /// Positions of the journal that are not stable yet.
@@ -297,6 +300,7 @@ pub(crate) struct Surroundings {
 
 impl MeshStatus {
     pub(crate) fn new(core: Status, around: Surroundings) -> Self {
+        let schedules = SchedulesView::from(&core);
         let may_not_stop_because = (!core.may_stop).then(|| hindrance(&core));
         Self {
             mesh: around.mesh,
@@ -313,6 +317,7 @@ impl MeshStatus {
             transactions: core.transactions,
             tasks_submitted: core.tasks_submitted,
             tasks_running: core.tasks_running,
+            schedules,
             journal_tail: core.journal_tail,
             journal_lag: core.journal_lag,
             version_bytes: core.version_bytes,

@@ -11,6 +11,7 @@ pub mod limits;
 mod lookup_map;
 mod object;
 mod position;
+mod schedule_id;
 mod small_map;
 mod task_id;
 mod time;
@@ -21,6 +22,7 @@ pub use id::{GenesisId, GroupId, Incarnation, ObjectId, ParseIdError, PeerId, Tx
 pub use lookup_map::LookupMap;
 pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_object, is_stored_as, stored_header};
 pub use position::{Epoch, Generation, Lsn, Term};
+pub use schedule_id::{ParseScheduleIdError, ScheduleId};
 pub use small_map::SmallMap;
 pub use task_id::{ParseTaskIdError, TaskId, TaskKey};
 pub use time::{Micros, Now, Timestamp, TxnTimestamp};

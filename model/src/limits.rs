@@ -30,6 +30,21 @@ pub const OUTCOMES_BYTES_MAX: usize = 64 << 10;
 /// How long they are kept, as long as there is room (R21).
 pub const OUTCOME_KEEP: Micros = Micros::from_millis(600_000);
 
+/// Most schedules of one object: they travel with it, and each run journals its own.
+pub const SCHEDULES_MAX: usize = 16;
+/// Longest encoded task of a schedule, bytes.
+pub const SCHEDULE_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of tasks in all schedules of one object together.
+pub const SCHEDULES_BYTES_MAX: usize = 32 << 10;
+/// Shortest period of a schedule: each run is a commit that is copied to the followers.
+pub const SCHEDULE_PERIOD_MIN: Micros = Micros::from_millis(10);
+/// Longest period or delay of a schedule: ten years.
+pub const SCHEDULE_AHEAD_MAX: Micros = Micros::from_millis(10 * 366 * 86_400_000);
+/// Most missed occurrences that a schedule makes up for one by one.
+pub const SCHEDULE_CATCH_UP_MAX: u32 = 1_000;
+/// A schedule whose task panicked at so many peers is parked (R26).
+pub const SCHEDULE_PANICS_MAX: usize = 2;
+
 /// Longest name, bytes of UTF-8 (R23).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Directory buckets that each mesh begins with; the number is part of where a name is kept (R23).
@@ -63,3 +78,4 @@ const _: () = assert!(NAME_BUCKET_BYTES_MAX + NAME_BYTES_MAX < OBJECT_BYTES_MAX 
 const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
 const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);
 const _: () = assert!(TASK_ANSWER_BYTES_MAX <= OUTCOMES_BYTES_MAX);
+const _: () = assert!(SCHEDULE_BYTES_MAX <= SCHEDULES_BYTES_MAX && SCHEDULE_BYTES_MAX <= TASK_BYTES_MAX);

@@ -1,6 +1,6 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
-use crate::{LogEntry, Membership, Outcomes, TaskOutcome, Version};
+use crate::{LogEntry, Membership, Outcomes, ScheduleChange, TaskOutcome, Version};
 use driftmesh_model::limits::GRANT_WINDOW;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -82,6 +82,9 @@ pub enum Entry {
         /// If it ended a task: what became of that, for its anchor to keep (R21).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcome: Option<Box<TaskOutcome>>,
+        /// What it changes of schedules, one after the other. Those of an object that it deletes end by that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        schedules: Vec<ScheduleChange>,
     },
     /// Objects leave for one group, as many as one step hands out to it: nobody commits to them until the destination
     /// adopts them (R19).
@@ -177,9 +180,10 @@ impl Entry {
         const DEPARTURE: usize = 48;
         const NUMBER: usize = 9;
         match self {
-            Self::Commit { writes, outcome, .. } => {
+            Self::Commit { writes, outcome, schedules, .. } => {
                 let written = writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
-                FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost())
+                let schedules = schedules.iter().map(ScheduleChange::cost).sum::<usize>();
+                FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost()) + schedules
             }
             Self::TransferOut { departures, .. } => FIXED + DEPARTURE * departures.len(),
             Self::TransferIn { arrivals, .. } => FIXED + arrivals.iter().map(Arrival::cost).sum::<usize>(),

@@ -10,6 +10,7 @@ mod entry;
 mod grant_log;
 mod group;
 mod outcomes;
+mod schedules;
 mod state;
 mod term_table;
 
@@ -22,5 +23,6 @@ pub use entry::{Arrival, Departure, Entry, TRANSFERS_MAX, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};
-pub use state::{BadEntry, BadSlice, InTransit, Slice, State, Stored};
+pub use schedules::{CatchUp, Planned, Progress, Schedule, ScheduleChange, ScheduleStep, Schedules, Work};
+pub use state::{BadEntry, BadSlice, Due, InTransit, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

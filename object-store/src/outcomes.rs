@@ -1,8 +1,11 @@
-//! What became of tasks, kept with the object that is their anchor (R21): bounded, and honest about what is forgotten.
+//! What an object keeps of tasks: what became of those whose anchor it is (R21), and its schedules.
 //!
+//! Both are in one box, so that whatever carries an object carries both. Outcomes are bounded, and honest about what is
+//! forgotten.
 //! Of each task that ever ended at its anchor the outcome is kept, or it was issued at or before `forgotten`. So whoever
 //! finds nothing knows whether it never ran, without trusting any clock. It refuses to look into answers.
 
+use crate::Schedules;
 use driftmesh_model::limits::{OUTCOME_KEEP, OUTCOMES_BYTES_MAX, OUTCOMES_MAX, TASK_ANSWER_BYTES_MAX};
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Timestamp, Value};
 use serde::{Deserialize, Serialize};
@@ -55,15 +58,27 @@ pub enum TaskSeen<'a> {
     Forgotten,
 }
 
-/// The outcomes that an object keeps, by their keys.
+/// The outcomes that an object keeps, by their keys, and its schedules.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Outcomes {
     kept: Vec<Kept>,
     /// When the latest of the forgotten tasks was issued.
     forgotten: Micros,
+    #[serde(default, skip_serializing_if = "Schedules::is_empty")]
+    schedules: Schedules,
 }
 
 impl Outcomes {
+    /// The schedules of the object.
+    #[must_use]
+    pub const fn schedules(&self) -> &Schedules {
+        &self.schedules
+    }
+
+    pub(crate) const fn schedules_mut(&mut self) -> &mut Schedules {
+        &mut self.schedules
+    }
+
     /// What is known of a task.
     #[must_use]
     pub fn look_up(&self, key: TaskKey) -> TaskSeen<'_> {
@@ -100,7 +115,7 @@ impl Outcomes {
 
     /// Forgets what ended before a time.
     pub(crate) fn forget_before(&mut self, time: Micros) {
-        let Self { kept, forgotten } = self;
+        let Self { kept, forgotten, schedules: _ } = self;
         kept.retain(|kept| {
             let is_needed = kept.commit.wall() >= time;
             if !is_needed {
@@ -120,7 +135,7 @@ impl Outcomes {
     /// About how much they weigh, bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        OVERHEAD * (self.kept.len() + 1) + self.bytes()
+        OVERHEAD * (self.kept.len() + 1) + self.bytes() + self.schedules.cost()
     }
 
     /// How many are kept.
@@ -154,6 +169,7 @@ impl Outcomes {
             && kept.is_sorted_by(|left, right| left.key < right.key)
             && kept.iter().all(is_sound)
             && self.forgotten < Timestamp::SOUND_MAX.wall()
+            && self.schedules.are_sound()
     }
 
     /// Whether both say the same, as far as both remember.
@@ -163,6 +179,9 @@ impl Outcomes {
     pub(crate) fn same(ours: Option<&Self>, theirs: Option<&Self>) -> Result<(), String> {
         let none = Self::default();
         let (ours, theirs) = (ours.unwrap_or(&none), theirs.unwrap_or(&none));
+        if ours.schedules != theirs.schedules {
+            return Err(format!("{:?} here, {:?} there", ours.schedules, theirs.schedules));
+        }
         let mark = ours.forgotten.max(theirs.forgotten);
         let of = |outcomes: &Self| outcomes.iter().filter(|kept| kept.key.issued > mark).cloned().collect::<Vec<_>>();
         let (ours, theirs) = (of(ours), of(theirs));
@@ -243,7 +262,10 @@ mod tests {
     #[test]
     fn what_no_sound_peer_says_is_not_sound() {
         let kept = |issued, bytes| Kept { key: key(issued), commit: at(1), answer: answer(bytes) };
-        let sound = |kept: Vec<Kept>, forgotten| Outcomes { kept, forgotten: Micros(forgotten) }.are_sound();
+        let sound = |kept: Vec<Kept>, forgotten| {
+            let schedules = Schedules::default();
+            Outcomes { kept, forgotten: Micros(forgotten), schedules }.are_sound()
+        };
         assert!(sound(vec![kept(1, 1), kept(2, 1)], 0));
         assert!(!sound(vec![kept(2, 1), kept(1, 1)], 0), "out of order");
         assert!(!sound(vec![kept(1, 1), kept(1, 1)], 0), "twice");

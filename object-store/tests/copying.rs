@@ -15,7 +15,10 @@ fn member(number: usize) -> MemberId {
 
 fn write(group: &mut Group, object: u128) {
     let writes = vec![Write { object: ObjectId::from_u128(object), value: Some(Value::from_slice(&[7; 1_000])) }];
-    group.append(Micros(0), Entry::Commit { commit: Timestamp::from_wall(Micros(1)), writes, outcome: None });
+    group.append(
+        Micros(0),
+        Entry::Commit { commit: Timestamp::from_wall(Micros(1)), writes, outcome: None, schedules: Vec::new() },
+    );
 }
 
 /// How many milliseconds a new member takes to catch up. `links` says what becomes of the messages that leave in one

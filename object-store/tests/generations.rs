@@ -67,7 +67,8 @@ impl World {
         self.commits += 1;
         let writes = vec![Write { object: ObjectId::from_u128(object), value: Some(Value::from_slice(b"value")) }];
         let commit = Timestamp::from_wall(Micros(self.commits));
-        let lsn = self.groups[at].append(Micros(self.now), Entry::Commit { commit, writes, outcome: None });
+        let lsn = self.groups[at]
+            .append(Micros(self.now), Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() });
         (self.groups[at].term(), lsn)
     }
 

@@ -150,7 +150,7 @@ impl Run {
             writes.push(Write { object: object(*number), value: version.value.clone() });
             truth.versions.push(version);
         }
-        self.append(Entry::Commit { commit, writes, outcome: None }, model);
+        self.append(Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() }, model);
     }
 
     fn send(&mut self, number: u8) {

@@ -256,7 +256,10 @@ impl Peer {
     fn never_was(&mut self, id: GroupId) -> (ObjectId, Epoch) {
         let object = self.new_object_id();
         let commit = self.clock.tick(self.now.wall);
-        self.journal_of(id, Entry::Commit { commit, writes: vec![Write { object, value: None }], outcome: None });
+        self.journal_of(
+            id,
+            Entry::Commit { commit, writes: vec![Write { object, value: None }], outcome: None, schedules: Vec::new() },
+        );
         let epoch = self.led(id).and_then(|group| group.owned(object)).map_or(Epoch::ZERO, |stored| stored.epoch);
         (object, epoch.next())
     }

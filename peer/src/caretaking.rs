@@ -19,6 +19,8 @@ const TRY_AGAIN_AFTER: Micros = Micros::from_millis(10);
 /// The background begins when nobody has asked for so long: first come those who want something, and what is moved here
 /// would have to be moved again to them.
 const BEGIN_AFTER: Micros = Micros::from_millis(50);
+/// Most objects with something due that are handed out before the others at a time.
+const DUE_PER_SLICE: usize = 64;
 /// It waits no longer than this, however much is asked for.
 const WAIT_MAX: Micros = Micros::from_millis(3_000);
 
@@ -96,9 +98,12 @@ impl Peer {
                 self.tell_all_about(&record);
                 return;
             }
+        } else if self.hand_out_due(id, founder) {
+            pause = PAUSE;
         } else if is_busy {
             pause = BEGIN_AFTER;
         } else if let Some(to) = self.caretaking_target(id, founder) {
+            let Some(group) = self.led(id) else { return };
             let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
             let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
             let mut all_left = true;
@@ -114,6 +119,25 @@ impl Peer {
             }
         }
         self.timers.set(self.now.mono.plus(pause), Timer::Caretake(id));
+    }
+
+    /// Nothing runs here of the schedules of such a group: what is due goes first, and waits for nobody. Returns whether
+    /// anything went.
+    fn hand_out_due(&mut self, id: GroupId, founder: Option<PeerId>) -> bool {
+        let Some(group) = self.led(id) else { return false };
+        let due = group.due_after(None).take_while(|due| due.0 <= self.now.wall).take(DUE_PER_SLICE);
+        let due: Vec<ObjectId> = due.map(|(_, object, _)| object).collect();
+        if due.is_empty() {
+            return false;
+        }
+        let Some(to) = self.caretaking_target(id, founder) else { return false };
+        let mut any = false;
+        for object in due {
+            let is_here = self.led(id).is_some_and(|group| group.owned(object).is_some());
+            any |= is_here && self.hand_out(id, object, to, None);
+        }
+        self.depart();
+        any
     }
 
     /// Where objects go that nobody asks for.

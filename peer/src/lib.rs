@@ -42,6 +42,7 @@ mod replicating;
 mod routes;
 mod sabotage;
 mod scanning;
+mod scheduling;
 mod seeking;
 pub mod session;
 mod status;
@@ -60,6 +61,7 @@ pub use beyond::Beyond;
 pub use config::{Config, REPLICAS, REPLICAS_MAX};
 pub use driftmesh_directory::{Source, Step, Trail};
 pub use driftmesh_object_store::Settings;
+pub use driftmesh_object_store::{CatchUp, Work};
 pub use driftmesh_txn::{Cause, Other, TaskKind};
 pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
@@ -76,12 +78,16 @@ pub use rare_branches::RareBranch;
 pub use recent::{Recent, STALENESS};
 pub use sabotage::Sabotage;
 pub use scanning::ARRIVALS_FROM;
+pub use scheduling::{
+    FOLLOW_UPS_WAITING_MAX, OccurrenceKey, SCHEDULES_NAMED_MAX, SCHEDULES_PUT_OFF_MAX, SCHEDULES_RUNNING_MAX,
+    ScheduleCounts, ScheduleEnd, ScheduleRun, ScheduleWaits, WaitingSchedule,
+};
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TaskTies, TxnWrites, ValueRead};
 pub use surveying::{AdoptedGrant, Held, Standing};
 pub use tasking::{
-    NotSubmitted, SubmitTask, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace,
+    NotSubmitted, Run, SubmitTask, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace,
     TaskRun, TaskStep, TaskTo,
 };
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

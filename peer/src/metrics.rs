@@ -231,6 +231,10 @@ pub struct Metrics {
     pub tasks_refused: u64,
     /// Tasks that their anchors did not remember any more, so that they were not run.
     pub tasks_forgotten: u64,
+    /// Runs of schedules that took effect.
+    pub schedule_runs: u64,
+    /// Runs of schedules that were rejected, failed or panicked.
+    pub schedule_failures: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
     /// How often each rare event happened.

@@ -23,10 +23,11 @@ use crate::recent::RecentReads;
 use crate::replicating::Followed;
 use crate::routes::Routes;
 use crate::scanning::{Arrivals, ScanPages};
+use crate::scheduling::Scheduling;
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
 use crate::surveying::Surveys;
-use crate::tasking::{TaskRun, Tasks};
+use crate::tasking::{Run, Tasks};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
 use crate::uses::Uses;
@@ -51,8 +52,8 @@ pub struct Commands {
     pub wakes: Vec<TxnId>,
     /// Questions to the routing of the mesh; who is found and admitted appears by `joined`.
     pub seeks: Vec<Seek>,
-    /// Tasks of other peers to be run here.
-    pub tasks: Vec<TaskRun>,
+    /// Tasks of other peers, and what is due of schedules, to be run here.
+    pub tasks: Vec<Run>,
 }
 
 /// A recent commit, remembered so that a conflict can name it.
@@ -126,6 +127,7 @@ pub struct Peer {
     pub(crate) routes: Routes,
     pub(crate) uses: Uses,
     pub(crate) placing: Placing,
+    pub(crate) scheduling: Scheduling,
     /// Transactions whose commit waits until less is unstable (R10).
     pub(crate) held_commits: BTreeSet<TxnId>,
     /// Fixed snapshots that have read from this peer's own group.
@@ -232,6 +234,7 @@ impl Peer {
             routes: Routes::default(),
             uses: Uses::default(),
             placing: Placing::default(),
+            scheduling: Scheduling::default(),
             held_commits: BTreeSet::new(),
             snapshots_here: BTreeSet::new(),
             window_waits: BTreeMap::new(),
@@ -284,7 +287,7 @@ impl Peer {
     /// versions lie before every snapshot, so nobody comes too early for them.
     pub(crate) fn create_directory(&mut self) {
         let commit = Timestamp::ZERO.next();
-        self.journal(Entry::Commit { commit, writes: crate::session::genesis(), outcome: None });
+        self.journal(Entry::Commit { commit, writes: crate::session::genesis(), outcome: None, schedules: Vec::new() });
         for bucket in crate::session::NameBucket::of_genesis() {
             self.publish(bucket);
         }
@@ -301,7 +304,7 @@ impl Peer {
         }
         let commit = self.clock.tick(now.wall);
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
-        self.journal(Entry::Commit { commit, writes, outcome: None });
+        self.journal(Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() });
         objects.into_iter().for_each(|object| self.publish(object));
         true
     }
@@ -432,6 +435,7 @@ impl Peer {
             Timer::EarlyReads => self.early_reads_due(),
             Timer::Close => self.close_due(),
             Timer::Subscriptions => self.subscriptions_due(),
+            Timer::Schedules => self.schedules_due(),
             // The end of the step hears it.
             Timer::Loopback => {}
         }
@@ -451,6 +455,7 @@ impl Peer {
             && self.wakes.is_empty()
             && self.seeks.is_empty()
             && self.tasks.starts.is_empty()
+            && !self.schedules_have_changed()
             && self.dirty.is_empty();
         !quiet || self.own_group_has_to_say()
     }
@@ -461,6 +466,9 @@ impl Peer {
         self.flush();
         self.hear_own();
         self.replicate();
+        if self.schedules_have_changed() {
+            self.look_at_schedules();
+        }
         let mut sends = self.outbox.take(self.clock.last(), self.config.peer);
         if self.is_superseded {
             // R9: it does not count any more, and who has not heard of that must not be misled.
@@ -599,6 +607,7 @@ impl Peer {
             && self.republish.is_idle()
             && self.txns.is_empty()
             && self.tasks.is_idle()
+            && self.schedules_are_quiet()
     }
 }
 

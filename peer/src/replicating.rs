@@ -240,6 +240,7 @@ impl Peer {
             self.wake_stable(watermark);
             self.wakes.extend(std::mem::take(&mut self.held_commits));
             self.retired_at_last();
+            self.more_is_stable();
         }
     }
 

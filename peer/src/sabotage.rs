@@ -79,6 +79,8 @@ pub enum Sabotage {
     Once,
     /// R21: an anchor is not asked whether a task has ended before.
     Tasks,
+    /// R21: what is due of a schedule takes effect in one commit, and the schedule moves on in the next.
+    Schedules,
     /// R23: a fresh peer that answers a ballot forgets what it promised and accepted before.
     OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
@@ -91,7 +93,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -129,6 +131,7 @@ impl Sabotage {
         Self::OneOwner,
         Self::Once,
         Self::Tasks,
+        Self::Schedules,
         Self::OneGenesis,
         Self::Names,
         Self::Bounds,
@@ -162,7 +165,7 @@ impl Sabotage {
             Self::ClockGuard | Self::ClockWatch => "R18",
             Self::OneOwner => "R19",
             Self::Once => "R20",
-            Self::Tasks => "R21",
+            Self::Tasks | Self::Schedules => "R21",
             Self::OneGenesis | Self::Names => "R23",
             Self::Bounds => "R24",
             Self::Wire => "R25",

@@ -1,6 +1,6 @@
 //! What a peer says of itself: for operators and tools.
 
-use crate::Peer;
+use crate::{Peer, ScheduleCounts, WaitingSchedule};
 use driftmesh_model::{GroupId, Now, PeerId};
 use driftmesh_object_store::{Group, MemberId};
 
@@ -77,6 +77,10 @@ pub struct Status {
     pub tasks_submitted: usize,
     /// Tasks of other peers that run here.
     pub tasks_running: usize,
+    /// Schedules of this peer's objects.
+    pub schedules: ScheduleCounts,
+    /// Those that do not run, 16 at most, and why.
+    pub schedules_waiting: Vec<WaitingSchedule>,
     /// The journal's last position.
     pub journal_tail: u64,
     /// Positions that are not stable yet.
@@ -162,6 +166,8 @@ impl Peer {
             transactions: self.txns.len(),
             tasks_submitted: self.tasks.counts().0,
             tasks_running: self.tasks.counts().1,
+            schedules: self.schedule_counts(now),
+            schedules_waiting: self.waiting_schedules(),
             journal_tail: self.group.tail().as_u64(),
             journal_lag: self.group.tail().as_u64() - self.group.watermark().as_u64(),
             version_bytes: self.group.superseded_cost(),

@@ -10,7 +10,7 @@ use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TASK_TOLD_MAX, TRANSACTION_
 use driftmesh_model::{
     Epoch, GroupId, Lsn, Micros, Now, ObjectId, SmallMap, Term, Timestamp, TxnId, TxnTimestamp, Value,
 };
-use driftmesh_object_store::{Entry, ReadAt, TaskOutcome, Write};
+use driftmesh_object_store::{Entry, ReadAt, ScheduleChange, TaskOutcome, Write};
 use driftmesh_txn::{Cause, Holder, Intent, Other, Read, RemoteRead, Status, TaskKind, Transaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -55,11 +55,13 @@ pub struct TxnWrites {
     pub created: Vec<ObjectId>,
     /// What becomes of a task with this commit. Its anchor is locked by the transaction (R21).
     pub outcome: Option<Box<TaskOutcome>>,
+    /// What it changes of schedules, of objects that it locks or creates.
+    pub schedules: Vec<ScheduleChange>,
 }
 
 impl TxnWrites {
     const fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.outcome.is_none()
+        self.writes.is_empty() && self.outcome.is_none() && self.schedules.is_empty()
     }
 }
 
@@ -663,7 +665,7 @@ impl Peer {
 
     fn commit_now(&mut self, id: TxnId, txn_writes: TxnWrites) -> Result<Committed, StepError> {
         let wrote = !txn_writes.is_empty();
-        let TxnWrites { writes, created, outcome } = txn_writes;
+        let TxnWrites { writes, created, outcome, schedules } = txn_writes;
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.read_only && wrote {
             return Err(StepError::ReadOnly);
@@ -675,15 +677,17 @@ impl Peer {
             return Err(StepError::NotIntended(anchor));
         }
         // R5: everything written is locked here, and so belongs to the one group that this peer leads.
-        let uncovered = |write: &&Write| {
-            txn.intents.get(&write.object) != Some(&Intent::Checked) && created.binary_search(&write.object).is_err()
+        let uncovered = |object: &ObjectId| {
+            txn.intents.get(object) != Some(&Intent::Checked) && created.binary_search(object).is_err()
         };
+        let changed = writes.iter().map(|write| write.object);
         if !self.broken(Sabotage::CommitPoint)
-            && let Some(write) = writes.iter().find(uncovered)
+            && let Some(object) = changed.chain(schedules.iter().map(|change| change.object)).find(uncovered)
         {
-            return Err(StepError::NotIntended(write.object));
+            return Err(StepError::NotIntended(object));
         }
-        let commit = if wrote { self.journal_commit(writes, &created, outcome) } else { txn.snapshot };
+        let all = TxnWrites { writes, created, outcome, schedules };
+        let commit = if wrote { self.journal_commit(all) } else { txn.snapshot };
         let journal_tail = self.group.tail();
         let txn = self.txns.get(id).ok_or(StepError::Ended)?;
         if txn.deadline_watched {
@@ -732,22 +736,18 @@ impl Peer {
         self.recent_commits.push_back(RecentCommit { commit, timestamp: txn.timestamp, kind });
     }
 
-    fn journal_commit(
-        &mut self,
-        writes: Vec<Write>,
-        created: &[ObjectId],
-        outcome: Option<Box<TaskOutcome>>,
-    ) -> Timestamp {
+    fn journal_commit(&mut self, all: TxnWrites) -> Timestamp {
+        let TxnWrites { writes, created, outcome, schedules } = all;
         let commit = self.clock.tick(self.now.wall);
         let written = writes.len();
         if self.members.is_empty() && self.txns.len() == 1 {
             // Nobody here or elsewhere reads at an older snapshot: what is superseded goes while it is at hand.
             self.group.set_prune_below(commit, self.config.version_bytes_max);
         }
-        self.tell_written(&writes, created);
-        self.journal(Entry::Commit { commit, writes, outcome });
+        self.tell_written(&writes, &created);
+        self.journal(Entry::Commit { commit, writes, outcome, schedules });
         for object in created {
-            self.publish(*object);
+            self.publish(object);
         }
         self.metrics.commits += 1;
         self.prune_versions(written);

@@ -7,6 +7,7 @@
 use crate::message::{Message, TaskAbort, TaskEnd, TaskRequest};
 use crate::metrics::RareEvent;
 use crate::routes::Route;
+use crate::scheduling::ScheduleRun;
 use crate::steps::{StepError, Stepped};
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -38,6 +39,15 @@ const ASK_AGAIN_MAX: Micros = Micros::from_millis(5_000);
 const DECLARED_WEIGHT: u64 = 16;
 /// How often somebody looks whether what it was told in former groups is decided.
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(20);
+
+/// What a host is to run beside everything else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Run {
+    /// A task of another peer.
+    Task(TaskRun),
+    /// An occurrence of a schedule.
+    Schedule(ScheduleRun),
+}
 
 /// A task that runs here for another peer: a host runs it, and says how it ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,7 +167,7 @@ pub(crate) struct Tasks {
     submitted: BTreeMap<TxnId, Submitted>,
     /// By who sent them, and their numbers there.
     running: BTreeMap<(PeerId, u64), TaskId>,
-    pub(crate) starts: Vec<TaskRun>,
+    pub(crate) starts: Vec<Run>,
 }
 
 impl Tasks {
@@ -437,7 +447,7 @@ impl Peer {
         self.metrics.tasks_for_others += 1;
         self.tasks.running.insert((from, ask), task);
         let request = TaskRequest { deadline: request.deadline.min(DEADLINE_MAX), ..request };
-        self.tasks.starts.push(TaskRun { from, ask, request });
+        self.tasks.starts.push(Run::Task(TaskRun { from, ask, request }));
     }
 
     /// Where a task should run whose anchor has left, or never was here, if nothing else of it is here.

@@ -40,6 +40,8 @@ pub(crate) enum Timer {
     Close,
     /// Subscriptions of this peer are kept up.
     Subscriptions,
+    /// Schedules of objects here may be due.
+    Schedules,
     /// This peer has said more to itself than one step may hear.
     Loopback,
 }

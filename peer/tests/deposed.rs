@@ -154,8 +154,12 @@ fn deposed_after_a_commit(mesh: &Mesh, survives: bool) -> Receipt {
 /// Creates something, or "not yet".
 fn try_create(mesh: &Mesh, txn: Txn) -> Stepped<Committed> {
     let object = mesh.step(txn.at, |peer, _| peer.new_object_id());
-    let mut writes =
-        TxnWrites { writes: vec![Write { object, value: Some(small(1)) }], created: vec![object], outcome: None };
+    let mut writes = TxnWrites {
+        writes: vec![Write { object, value: Some(small(1)) }],
+        created: vec![object],
+        outcome: None,
+        schedules: Vec::new(),
+    };
     mesh.step(txn.at, |peer, now| peer.commit(now, txn.id, &mut writes))
 }
 

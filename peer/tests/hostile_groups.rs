@@ -110,8 +110,13 @@ fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
     let (to, epoch) = (GroupId::from_u128(2), driftmesh_model::Epoch::from_u64(2));
     for bad in [
         Entry::TermStart { term },
-        Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)], outcome: None },
-        Entry::Commit { commit: Timestamp::from_u64(9), writes: vec![write(1), write(1)], outcome: None },
+        Entry::Commit { commit: Timestamp::MAX, writes: vec![write(1)], outcome: None, schedules: Vec::new() },
+        Entry::Commit {
+            commit: Timestamp::from_u64(9),
+            writes: vec![write(1), write(1)],
+            outcome: None,
+            schedules: Vec::new(),
+        },
         Entry::TransferOut { to, first: 1, floor, departures: vec![Departure { object, epoch }] },
         Entry::TransferOut { to, first: 1, floor, departures: Vec::new() },
         Entry::TransferIn { from: to, unsettled_from: 1, arrivals: Vec::new() },

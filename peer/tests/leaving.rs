@@ -14,8 +14,12 @@ fn what_an_open_transaction_creates_while_its_peer_leaves_is_handed_over() {
     mesh.step(0, |peer, now| peer.drain(now));
     mesh.run(1_000);
     let object = mesh.step(0, |peer, _| peer.new_object_id());
-    let mut writes =
-        TxnWrites { writes: vec![Write { object, value: Some(small(1)) }], created: vec![object], outcome: None };
+    let mut writes = TxnWrites {
+        writes: vec![Write { object, value: Some(small(1)) }],
+        created: vec![object],
+        outcome: None,
+        schedules: Vec::new(),
+    };
     ready(mesh.step(0, |peer, now| peer.commit(now, txn.id, &mut writes))).unwrap();
     mesh.run(10_000);
     assert!(mesh.look(0, Peer::is_drained));

@@ -4,7 +4,7 @@ mod harness;
 
 use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
 use driftmesh_peer::session::{
-    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
+    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, MoveReason, TaskRequest, TaskTo};
 use harness::{Flight, Gold, Job, Mesh, SeatHost};
@@ -54,7 +54,7 @@ fn run_at(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> usize {
         }
         for at in mesh.alive() {
             for run in mesh.take_tasks(at) {
-                mesh.spawn(run_for_other(mesh.host(at), handlers(), run));
+                mesh.spawn(run_here(mesh.host(at), handlers(), run));
             }
         }
         mesh.run(1);

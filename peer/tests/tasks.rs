@@ -4,7 +4,7 @@ mod harness;
 
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
 use driftmesh_peer::session::{
-    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
+    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, TaskRequest, TaskTo};
 use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, is_entries};
@@ -62,7 +62,7 @@ fn submits(mesh: &Mesh, at: usize, id: TaskId, again: bool) -> Job<Done> {
 fn run_tasks(mesh: &Mesh) {
     for at in mesh.alive() {
         for run in mesh.take_tasks(at) {
-            mesh.spawn(run_for_other(mesh.host(at), handlers(), run));
+            mesh.spawn(run_here(mesh.host(at), handlers(), run));
         }
     }
 }
@@ -234,7 +234,7 @@ fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await });
     for _ in 0..5_000 {
         for run in mesh.take_tasks(1) {
-            mesh.spawn(run_for_other(mesh.host(1), Arc::new(Handlers::default()), run));
+            mesh.spawn(run_here(mesh.host(1), Arc::new(Handlers::default()), run));
         }
         mesh.run(1);
     }

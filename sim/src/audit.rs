@@ -50,7 +50,8 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
         wrong.extend(name_audit::audit(&values, &world.names.log, happened, &name_watches));
         check_homes(simulation, &owned, &mut wrong);
     }
-    let mut end = End { values: &values, fates: &fates, wrong: Vec::new() };
+    let lost = !simulation.lost_groups.is_empty();
+    let mut end = End { values: &values, fates: &fates, lost, wrong: Vec::new() };
     world.grounds.judge(&mut end);
     wrong.extend(end.wrong.into_iter().take(REPORTED_MAX));
     replicas_differ(simulation, &mut wrong);
@@ -223,6 +224,7 @@ fn is_uncounted(value: &Value) -> bool {
     decode_object::<Sign>(value).is_ok()
         || workloads::token_of(value).is_some()
         || workloads::is_account(value)
+        || workloads::is_tower(value)
         || decode_object::<NameBucket>(value).is_ok()
         || decode_object::<Series>(value).is_ok()
         || decode_object::<Register>(value).is_ok()

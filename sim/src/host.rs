@@ -5,7 +5,7 @@ use crate::requests::{Request, Requests};
 use crate::wall_clock::WallClock;
 use driftmesh_model::{Now, PeerId, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Peer, Receipt, TaskRun};
+use driftmesh_peer::{Commands, Peer, Receipt, Run};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +69,7 @@ struct Inner {
 }
 
 /// Makes the job that runs a task of another peer, or nothing if there is nobody to run it.
-type TaskRunner = Arc<dyn Fn(SimHost, TaskRun) -> Option<Job> + Send + Sync>;
+type TaskRunner = Arc<dyn Fn(SimHost, Run) -> Option<Job> + Send + Sync>;
 
 /// One simulated peer's host. Clones share the peer.
 #[derive(Clone)]
@@ -106,12 +106,12 @@ impl SimHost {
     }
 
     /// From now on tasks of other peers are run here by what this makes.
-    pub fn run_tasks_by(&self, runner: impl Fn(Self, TaskRun) -> Option<Job> + Send + Sync + 'static) {
+    pub fn run_tasks_by(&self, runner: impl Fn(Self, Run) -> Option<Job> + Send + Sync + 'static) {
         *self.inner.runner.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(runner));
     }
 
     /// The job that runs a task of another peer.
-    pub(crate) fn job_of(&self, run: TaskRun) -> Option<Job> {
+    pub(crate) fn job_of(&self, run: Run) -> Option<Job> {
         let runner = self.inner.runner.lock().unwrap_or_else(PoisonError::into_inner).clone();
         runner?(self.clone(), run)
     }

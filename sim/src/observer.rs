@@ -314,7 +314,7 @@ impl Observer {
         }
         match entry {
             Entry::TermStart { .. } | Entry::Window { .. } | Entry::Members(_) => {}
-            Entry::Commit { commit, writes, outcome: _ } => {
+            Entry::Commit { commit, writes, outcome: _, schedules: _ } => {
                 if *commit > latest {
                     self.wrong(format!("group {group} committed at {commit}, far ahead of its own clock"));
                 }

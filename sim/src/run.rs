@@ -247,8 +247,10 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
             return false;
         }
         look_at = simulation.now_us() + LOOK_EVERY_US;
-        simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| peer.host.look(|peer| peer.is_quiet()))
-            && simulation.all_whole()
+        simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| {
+            // Schedules of the workloads end by themselves.
+            peer.host.look(|peer| peer.is_quiet() && peer.group().scheduled_count() == 0)
+        }) && simulation.all_whole()
             // Whoever comes back as the judges look is not yet told where everything is.
             && !simulation.expects_somebody()
     };

@@ -3,9 +3,12 @@
 //! It refuses to judge who wrote an entry and whether it was wise: it is enough that `apply` is sound with it.
 
 use super::State;
-use crate::{Arrival, Chain, Departure, Entry, GrantSeen, Outcomes, TRANSFERS_MAX, TaskOutcome, Write};
+use crate::{
+    Arrival, Chain, Departure, Entry, GrantSeen, Outcomes, ScheduleChange, Schedules, TRANSFERS_MAX, TaskOutcome, Write,
+};
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Epochs and other counters beyond are no sound peer's: they could stop climbing.
 pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -63,6 +66,9 @@ pub enum BadEntry {
     /// Outcomes of tasks are kept by owned objects, within bounds (R21).
     #[error("object {0} cannot keep such outcomes of tasks")]
     Outcomes(ObjectId),
+    /// Schedules belong to owned objects, within bounds.
+    #[error("object {0} cannot have such schedules")]
+    Schedules(ObjectId),
     /// A floor lies at or above all versions of its object (R16).
     #[error("the floor of object {0} lies below its newest version")]
     Floor(ObjectId),
@@ -83,9 +89,10 @@ impl State {
         ensure(entry.highest_timestamp() < Timestamp::SOUND_MAX, BadEntry::Timestamp(entry.highest_timestamp()))?;
         match entry {
             Entry::TermStart { term } => ensure(*term > self.term(), BadEntry::TermNotAbove(*term)),
-            Entry::Commit { commit, writes, outcome } => {
+            Entry::Commit { commit, writes, outcome, schedules } => {
                 self.check_commit(*commit, writes)?;
-                outcome.as_ref().map_or(Ok(()), |outcome| self.check_outcome(outcome, writes))
+                outcome.as_ref().map_or(Ok(()), |outcome| self.check_outcome(outcome, writes))?;
+                self.check_schedules(schedules, writes)
             }
             Entry::TransferOut { to, first, floor, departures } => {
                 self.check_departures((*to, *first), *floor, departures)
@@ -168,6 +175,23 @@ impl State {
         let in_range = outcome.task.key.issued < Timestamp::SOUND_MAX.wall();
         let is_sound = is_here && in_range && outcome.answer.len() <= TASK_ANSWER_BYTES_MAX;
         ensure(is_sound, BadEntry::Outcomes(anchor))
+    }
+
+    fn check_schedules(&self, changes: &[ScheduleChange], writes: &[Write]) -> Result<(), BadEntry> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let written: BTreeSet<ObjectId> = writes.iter().map(|write| write.object).collect();
+        let mut after: BTreeMap<ObjectId, Schedules> = BTreeMap::new();
+        for change in changes {
+            let object = change.object;
+            let is_here = self.owned(object).is_some() || written.contains(&object);
+            ensure(is_here && change.is_sound(), BadEntry::Schedules(object))?;
+            let after = after.entry(object).or_insert_with(|| self.schedules(object).cloned().unwrap_or_default());
+            after.apply(&change.step);
+            ensure(after.fit(), BadEntry::Schedules(object))?;
+        }
+        Ok(())
     }
 
     fn check_answer(&self, from: GroupId, number: u64, unsettled_from: u64) -> Result<(), BadEntry> {

@@ -35,6 +35,9 @@ impl State {
             same_chain(&format!("object {object}"), &stored.chain, &theirs.chain)?;
             same_outcomes(object, stored.outcomes.as_deref(), theirs.outcomes.as_deref())?;
         }
+        if !self.scheduled.same(&other.scheduled) {
+            return Err(format!("what is scheduled: {:?} here, {:?} there", self.scheduled, other.scheduled));
+        }
         Ok(())
     }
 

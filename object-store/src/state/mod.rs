@@ -13,6 +13,7 @@ mod grants;
 mod install;
 mod objects;
 mod prune;
+mod scheduled;
 mod slice;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod undo;
 
 pub use check::BadEntry;
 pub use install::BadSlice;
+pub use scheduled::Due;
 pub use slice::Slice;
 
 use crate::{Arrival, Chain, Departure, Entry, Fate, GrantLog, Outcomes, TaskOutcome, TermTable, Version, Write};
@@ -27,6 +29,7 @@ use copy::Copying;
 use driftmesh_model::{Epoch, GroupId, LookupMap, Lsn, ObjectId, Term, Timestamp};
 use install::Installing;
 use objects::Objects;
+use scheduled::{FormerSchedules, Scheduled};
 use std::collections::{BTreeMap, VecDeque};
 use undo::{Handed, Kept, Left, Unstable};
 
@@ -41,7 +44,7 @@ pub struct Stored {
     pub changed: Lsn,
     /// Its versions.
     pub chain: Chain,
-    /// What became of tasks whose anchor it is (R21). Nearly all objects are nobody's.
+    /// What became of tasks whose anchor it is (R21), and its schedules. Nearly all objects have none.
     pub outcomes: Option<Box<Outcomes>>,
 }
 
@@ -96,6 +99,8 @@ pub struct State {
     prune_budget: usize,
     /// Whether any object ever kept outcomes of tasks here: then pruning looks for old ones.
     has_outcomes: bool,
+    /// Which schedules of owned objects are due when.
+    scheduled: Scheduled,
     /// The slot that pruning looks at next.
     prune_hand: usize,
     /// How many objects have come and gone, by a part of their id. Each member counts by itself.
@@ -145,6 +150,7 @@ impl State {
             prune_below: Timestamp::ZERO,
             prune_budget: usize::MAX,
             has_outcomes: false,
+            scheduled: Scheduled::default(),
             prune_hand: 0,
             moves: vec![0; MOVE_COUNTERS],
             copy: None,
@@ -158,8 +164,8 @@ impl State {
     /// On an entry that `check` would have refused.
     pub fn apply(&mut self, lsn: Lsn, entry: &Entry) {
         self.mark(lsn, entry);
-        let kept = self.fold(lsn, entry, true);
-        self.unstable.push_back(Unstable { lsn, marks: self.marks, kept });
+        let (kept, schedules) = self.fold(lsn, entry, true);
+        self.unstable.push_back(Unstable { lsn, marks: self.marks, kept, schedules });
     }
 
     /// Applies the next entry, which is stable already, as all before it are: nothing is kept to undo it.
@@ -187,13 +193,19 @@ impl State {
     }
 
     /// Changes the state by an entry. Returns what else than the entry is needed to undo it, if that shall be kept.
-    fn fold(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> Kept {
+    fn fold(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> (Kept, FormerSchedules) {
+        let kept = self.fold_objects(lsn, entry, keep);
+        let Entry::Commit { writes, schedules, .. } = entry else { return (kept, None) };
+        (kept, self.fold_schedules(schedules, writes, keep))
+    }
+
+    fn fold_objects(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> Kept {
         match entry {
             Entry::TermStart { term } => {
                 self.terms.push(*term, lsn).expect("terms climb");
                 Kept::Nothing
             }
-            Entry::Commit { commit, writes, outcome } => {
+            Entry::Commit { commit, writes, outcome, schedules: _ } => {
                 let kept = self.fold_commit(lsn, *commit, writes, keep);
                 if let Some(outcome) = outcome {
                     self.fold_outcome(*commit, outcome);
@@ -333,6 +345,7 @@ impl State {
     fn install(&mut self, stored: Stored) {
         self.count_move(stored.object);
         self.has_outcomes |= stored.outcomes.is_some();
+        let object = stored.object;
         self.superseded_cost += stored.chain.superseded_cost();
         let (slot, former) = self.objects.insert(stored);
         if let Some(copy) = &mut self.copy {
@@ -340,6 +353,9 @@ impl State {
         }
         if let Some((former, replaced)) = former {
             self.vacated(former, &replaced);
+        }
+        if let Some(stored) = self.objects.get(object) {
+            self.scheduled.add(stored);
         }
     }
 
@@ -355,6 +371,7 @@ impl State {
             copy.object_changes(slot, Some(stored));
         }
         self.superseded_cost -= stored.chain.superseded_cost();
+        self.scheduled.remove(stored);
     }
 
     /// The position of the last entry applied.

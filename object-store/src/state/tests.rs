@@ -60,7 +60,7 @@ fn group(id: u128) -> GroupId {
 
 fn commit(time: u64, object: ObjectId) -> Entry {
     let writes = vec![Write { object, value: Some(Value::from_slice(&time.to_be_bytes())) }];
-    Entry::Commit { commit: at(time), writes, outcome: None }
+    Entry::Commit { commit: at(time), writes, outcome: None, schedules: Vec::new() }
 }
 
 #[test]
@@ -204,7 +204,10 @@ fn entries_that_make_no_sense_are_refused() {
     let check = |entry: Entry| alone.state.check(&entry);
     assert_eq!(check(commit(10, one)), Err(BadEntry::CommitNotAbove(at(10))));
     let twice = vec![write(one), write(object(5)), write(one)];
-    assert_eq!(check(Entry::Commit { commit: at(11), writes: twice, outcome: None }), Err(BadEntry::WrittenTwice(one)));
+    assert_eq!(
+        check(Entry::Commit { commit: at(11), writes: twice, outcome: None, schedules: Vec::new() }),
+        Err(BadEntry::WrittenTwice(one))
+    );
     assert_eq!(check(commit(u64::MAX, one)), Err(BadEntry::Timestamp(Timestamp::MAX)));
     assert_eq!(check(Entry::TermStart { term: Term::from_u64(1) }), Err(BadEntry::TermNotAbove(Term::from_u64(1))));
     let out = |object, epoch, number, floor| check(out(object, Epoch::from_u64(epoch), (to, number), at(floor)));

@@ -3,6 +3,7 @@
 //! It refuses to keep more than an entry itself does not say: versions that an unstable commit superseded stay in their
 //! chains (`prune`), and nothing is kept of what is stable. Outcomes of tasks that an unstable one displaced stay forgotten.
 
+use super::scheduled::FormerSchedules;
 use super::{GrantKey, InTransit, Marks, State, Stored};
 use crate::{Departure, Entry, TaskOutcome, Write};
 use driftmesh_model::{Epoch, GroupId, Lsn, ObjectId, Timestamp};
@@ -14,6 +15,8 @@ pub(super) struct Unstable {
     /// The marks after it.
     pub(super) marks: Marks,
     pub(super) kept: Kept,
+    /// What the schedules were that it changed.
+    pub(super) schedules: FormerSchedules,
 }
 
 /// What is needed to undo an entry beside the entry and the state. Small, because each commit has one.
@@ -114,9 +117,10 @@ impl State {
     /// When the entry is not the last one, or is stable.
     pub fn undo(&mut self, lsn: Lsn, entry: &Entry) {
         let last = self.unstable.pop_back().filter(|last| last.lsn == lsn);
-        let kept = last.expect("only the last entry is undone, if not stable").kept;
+        let Unstable { kept, schedules, .. } = last.expect("only the last entry is undone, if not stable");
         self.marks = self.unstable.back().map_or(self.stable_marks, |last| last.marks);
         self.applied = Lsn::from_u64(lsn.as_u64().saturating_sub(1));
+        self.unfold_schedules(schedules);
         self.unfold(entry, kept);
     }
 
@@ -125,7 +129,7 @@ impl State {
             Entry::TermStart { .. } => {
                 self.terms.pop();
             }
-            Entry::Commit { commit, writes, outcome } => {
+            Entry::Commit { commit, writes, outcome, schedules: _ } => {
                 if let Some(outcome) = outcome {
                     self.unfold_outcome(*commit, outcome);
                 }

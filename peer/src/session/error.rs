@@ -2,6 +2,7 @@
 
 use super::host::Host;
 use super::names::NameError;
+use super::schedules::ScheduleRefused;
 use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::{Receipt, StepError};
 use crate::watching::{WATCHED_MAX, WATCHERS_MAX};
@@ -170,6 +171,14 @@ pub enum Error {
         /// The bucket.
         bucket: ObjectId,
     },
+    /// A schedule cannot be made.
+    #[error("object {object} cannot have such a schedule: {why}")]
+    Schedule {
+        /// The object.
+        object: ObjectId,
+        /// What to change.
+        why: ScheduleRefused,
+    },
     /// The transaction had committed, and a crash or a change of leader undid it before it was stable: run it again if it
     /// is still wanted.
     #[error("`{kind}` had committed, but was lost before it was stable: its group goes on without it")]
@@ -258,6 +267,7 @@ impl Error {
             | Self::NameTaken { .. }
             | Self::IllegalName(_)
             | Self::BucketMissing { .. }
+            | Self::Schedule { .. }
             | Self::Lost { .. }
             | Self::NotStable { .. }
             | Self::PeerUnreachable(_) => None,
@@ -295,6 +305,7 @@ impl Error {
             | Self::NameTaken { .. }
             | Self::IllegalName(_)
             | Self::BucketMissing { .. }
+            | Self::Schedule { .. }
             | Self::PeerUnreachable(_) => Outcome::Aborted,
         }
     }

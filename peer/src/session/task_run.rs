@@ -4,11 +4,12 @@
 
 use super::error::{Error, Result};
 use super::host::Host;
+use super::schedule_run::run_scheduled;
 use super::transact::{Done, ForTask, Options, transact_for};
 use super::tx::Tx;
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::{Receipt, TaskTies};
-use crate::tasking::{RETRY_AFTER, TaskFound, TaskRun};
+use crate::tasking::{RETRY_AFTER, Run, TaskFound, TaskRun};
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Epoch, ObjectId, TaskId, Timestamp, Value, codec};
 use driftmesh_object_store::TaskOutcome;
@@ -76,12 +77,18 @@ impl<H: Host> Handlers<H> {
         self.by_name.get(name).is_some_and(|handler| handler.version == version)
     }
 
-    fn attempts(&self, request: &TaskRequest) -> std::result::Result<TaskAttempts<H>, TaskAbort> {
-        let handler = self.by_name.get(&request.name).ok_or(TaskAbort::Unregistered)?;
-        if handler.version != request.version {
+    /// Makes attempts of a task of this name and version.
+    pub(super) fn attempts(
+        &self,
+        name: &str,
+        version: u32,
+        body: &Value,
+    ) -> std::result::Result<TaskAttempts<H>, TaskAbort> {
+        let handler = self.by_name.get(name).ok_or(TaskAbort::Unregistered)?;
+        if handler.version != version {
             return Err(TaskAbort::OtherVersion { there: handler.version });
         }
-        match catch_unwind(AssertUnwindSafe(|| (handler.decode)(&request.body))) {
+        match catch_unwind(AssertUnwindSafe(|| (handler.decode)(body))) {
             Ok(decoded) => decoded.map_err(|reason| TaskAbort::Undecodable(cut(reason))),
             Err(panic) => Err(TaskAbort::Undecodable(cut(panic_text(panic.as_ref())))),
         }
@@ -131,7 +138,7 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// What an error means for good: a retry of the whole task would not mend it.
-fn abort_of(error: &Error) -> Option<TaskAbort> {
+pub(super) fn abort_of(error: &Error) -> Option<TaskAbort> {
     match error {
         Error::Rejected(reason) => Some(TaskAbort::Rejected(cut(reason.to_string()))),
         Error::Panicked { message, .. } => Some(TaskAbort::Panicked(cut(message.clone()))),
@@ -143,7 +150,8 @@ fn abort_of(error: &Error) -> Option<TaskAbort> {
         | Error::GuardHeld { .. }
         | Error::NameTaken { .. }
         | Error::IllegalName(_)
-        | Error::BucketMissing { .. } => Some(TaskAbort::Failed(cut(error.to_string()))),
+        | Error::BucketMissing { .. }
+        | Error::Schedule { .. } => Some(TaskAbort::Failed(cut(error.to_string()))),
         Error::AttemptEnded { .. }
         | Error::Deadline { .. }
         | Error::SnapshotTooOld { .. }
@@ -179,7 +187,7 @@ async fn ask_anchor<H: Host>(tx: &Tx<H>, task: TaskId) -> Result<Option<Tried>> 
 }
 
 /// Polls an attempt; a panic of it is an error of the task.
-async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H>, kind: &TaskKind) -> Result<Value> {
+pub(super) async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H>, kind: &TaskKind) -> Result<Value> {
     let panicked =
         |panic: Box<dyn Any + Send>| Error::Panicked { kind: kind.clone(), message: panic_text(panic.as_ref()) };
     let begun = catch_unwind(AssertUnwindSafe(|| {
@@ -219,7 +227,7 @@ pub(super) async fn run_once<H: Host>(
     request: &TaskRequest,
     keeps_aborts: bool,
 ) -> Ran {
-    let attempts = match handlers.attempts(request) {
+    let attempts = match handlers.attempts(&request.name, request.version, &request.body) {
         Ok(attempts) => Mutex::new(attempts),
         Err(why) => return Ran::aborted(why),
     };
@@ -228,7 +236,7 @@ pub(super) async fn run_once<H: Host>(
     let options = Options { deadline: request.deadline, ..Options::new(&request.name) };
     // R12: a copy that is sent again is as old as the first.
     let age = Timestamp::from_wall(request.id.key.issued);
-    let for_task = |may_move: bool| Some(ForTask { age, ties: TaskTies { may_move } });
+    let for_task = |may_move: bool| Some(ForTask { age, ties: Some(TaskTies { may_move }) });
     let (attempts, task) = (&attempts, request.id);
     let body = |tx: Tx<H>| {
         let kind = kind.clone();
@@ -323,8 +331,16 @@ impl<H: Host> Drop for Running<H> {
     }
 }
 
-/// Runs a task that another peer has sent, and tells that peer how it ended. Never fails, and survives a panic of the task.
-pub async fn run_for_other<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: TaskRun) {
+/// Runs what the core wants to be run here. Never fails, and survives a panic of the task.
+pub async fn run_here<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: Run) {
+    match run {
+        Run::Task(run) => run_for_other(host, handlers, run).await,
+        Run::Schedule(run) => run_scheduled(host, handlers, run).await,
+    }
+}
+
+/// Runs a task that another peer has sent, and tells that peer how it ended.
+async fn run_for_other<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: TaskRun) {
     let mut running = Running { host, run, end: None };
     // A request that has left its caller may be there more than once.
     let ran = run_once(&running.host, &handlers, &running.run.request, true).await;

@@ -139,7 +139,8 @@ where
 pub(super) struct ForTask {
     /// When it was admitted, here or elsewhere (R12).
     pub(super) age: Timestamp,
-    pub(super) ties: TaskTies,
+    /// `None` if nobody learns from it, and it runs here.
+    pub(super) ties: Option<TaskTies>,
 }
 
 /// The same for a task, if it is for one.
@@ -157,7 +158,7 @@ where
     let Options { kind, deadline, isolation, stable } = options;
     // The core forgets a transaction's kind when it commits.
     let stable = stable.then(|| kind.clone());
-    let (age, task) = (task.map(|task| task.age), task.map(|task| task.ties));
+    let (age, task) = (task.map(|task| task.age), task.and_then(|task| task.ties));
     let begin = Begin { kind, deadline, age, read_only: false, recent: None, task };
     let begun = host.step(|peer, now| peer.begin(now, begin));
     let id = begun.map_err(Error::of_begin)?;

@@ -4,6 +4,7 @@ use super::adding::Changes;
 use super::error::{Error, Result};
 use super::host::Host;
 use super::mutable::Mutable;
+use super::schedules::Occurrence;
 use super::transact::Isolation;
 use super::write_set::WriteSet;
 use crate::steps::{StepError, Stepped, TxnWrites, ValueRead};
@@ -14,8 +15,8 @@ use driftmesh_object_store::TaskOutcome;
 use driftmesh_txn::TaskKind;
 use std::any::Any;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 /// One attempt of a transaction. An owned, cheap handle; it must not outlive the closure it was given to.
@@ -34,6 +35,8 @@ struct Inner<H> {
     writes: WriteSet,
     changes: Changes,
     ended: AtomicBool,
+    /// If it runs what is due of a schedule.
+    occurrence: OnceLock<Box<Occurrence>>,
 }
 
 impl<H> AsRef<WriteSet> for Inner<H> {
@@ -76,7 +79,8 @@ impl<H: Host> Tx<H> {
 
     fn of_attempt(host: H, id: TxnId, isolation: Isolation, attempt: u32) -> Self {
         let (writes, changes, ended) = (WriteSet::default(), Changes::default(), AtomicBool::new(false));
-        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, changes, ended }) }
+        let occurrence = OnceLock::new();
+        Self { inner: Arc::new(Inner { host, id, attempt, isolation, writes, changes, ended, occurrence }) }
     }
 
     /// The attempt after this one.
@@ -372,6 +376,24 @@ impl<H: Host> Tx<H> {
     pub(super) async fn task_seen(&self, task: TaskId) -> Result<TaskFound> {
         let id = self.inner.id;
         self.step(|peer, now| peer.task_seen(now, id, &task)).await
+    }
+
+    /// What it has written so far.
+    pub(super) fn writes(&self) -> &WriteSet {
+        &self.inner.writes
+    }
+
+    /// This attempt runs an occurrence of a schedule.
+    pub(super) fn set_occurrence(&self, occurrence: Occurrence) {
+        // An attempt runs one.
+        let _ = self.inner.occurrence.set(Box::new(occurrence));
+    }
+
+    /// If this transaction runs what is due of a schedule: which, for when it was intended, and for how many occurrences it
+    /// stands.
+    #[must_use]
+    pub fn occurrence(&self) -> Option<Occurrence> {
+        self.inner.occurrence.get().map(|occurrence| **occurrence)
     }
 
     /// Sets what becomes of a task, if this attempt commits.

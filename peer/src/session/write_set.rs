@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use crate::steps::TxnWrites;
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{ObjectId, SmallMap, Value};
-use driftmesh_object_store::{TaskOutcome, Write};
+use driftmesh_object_store::{ScheduleChange, Schedules, TaskOutcome, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One object's state in the write set.
@@ -37,6 +37,8 @@ struct Inner {
     failed: Option<Error>,
     /// What becomes of a task with this attempt, if it commits.
     outcome: Option<Box<TaskOutcome>>,
+    /// What it changes of schedules, one after the other.
+    schedules: Vec<ScheduleChange>,
 }
 
 /// The write set of one attempt.
@@ -85,7 +87,7 @@ impl WriteSet {
     /// Takes an object back: with a new value, or unchanged.
     pub(super) fn give_back(&self, object: ObjectId, value: Option<Result<Value>>) {
         let mut inner = self.lock();
-        let Inner { slots, bytes, failed, outcome: _ } = &mut *inner;
+        let Inner { slots, bytes, failed, .. } = &mut *inner;
         let Some(slot) = slots.get_mut(&object) else { return };
         let Slot::Lent(before) = slot else { return };
         let before = before.take();
@@ -126,6 +128,22 @@ impl WriteSet {
         self.lock().outcome = Some(Box::new(outcome));
     }
 
+    /// The schedules of an object as this attempt has changed them.
+    pub(super) fn with_changes(&self, object: ObjectId, mut schedules: Schedules) -> Schedules {
+        let inner = self.lock();
+        let changes = inner.schedules.iter().filter(|change| change.object == object);
+        changes.for_each(|change| schedules.apply(&change.step));
+        schedules
+    }
+
+    /// Notes a change of a schedule.
+    pub(super) fn change_schedule(&self, change: ScheduleChange) -> Result<()> {
+        let mut inner = self.lock();
+        inner.bytes += change.cost();
+        inner.schedules.push(change);
+        inner.within_limits()
+    }
+
     /// Takes everything for the commit.
     pub(super) fn take(&self) -> Result<TxnWrites> {
         let mut inner = self.lock();
@@ -134,11 +152,14 @@ impl WriteSet {
         }
         inner.within_limits()?;
         let writes = Vec::with_capacity(inner.slots.len());
-        let mut all = TxnWrites { writes, created: Vec::new(), outcome: inner.outcome.take() };
+        let (outcome, schedules) = (inner.outcome.take(), std::mem::take(&mut inner.schedules));
+        let mut all = TxnWrites { writes, created: Vec::new(), outcome, schedules };
         for (object, slot) in std::mem::take(&mut inner.slots) {
             match slot {
                 // Created and deleted again: it never was.
-                Slot::Written(Pending { value: None, creates: true }) => {}
+                Slot::Written(Pending { value: None, creates: true }) => {
+                    all.schedules.retain(|change| change.object != object);
+                }
                 Slot::Written(Pending { value, creates }) => {
                     if creates {
                         all.created.push(object);
@@ -164,7 +185,7 @@ impl Inner {
         if self.bytes > TRANSACTION_BYTES_MAX {
             return Err(Error::TransactionTooLarge { bytes: self.bytes });
         }
-        if self.slots.len() > TRANSACTION_OBJECTS_MAX {
+        if self.slots.len().max(self.schedules.len()) > TRANSACTION_OBJECTS_MAX {
             return Err(Error::TooManyObjects);
         }
         Ok(())

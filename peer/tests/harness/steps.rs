@@ -24,7 +24,7 @@ pub(crate) fn ready<T>(stepped: Stepped<T>) -> Result<T, StepError> {
 
 fn to_write(writes: &[(ObjectId, Option<Value>)]) -> TxnWrites {
     let write = |(object, value): &(ObjectId, Option<Value>)| Write { object: *object, value: value.clone() };
-    TxnWrites { writes: writes.iter().map(write).collect(), created: Vec::new(), outcome: None }
+    TxnWrites { writes: writes.iter().map(write).collect(), created: Vec::new(), outcome: None, schedules: Vec::new() }
 }
 
 impl Mesh {
@@ -173,7 +173,7 @@ impl Mesh {
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
         let mut created = objects.clone();
         created.sort_unstable();
-        let mut writes = TxnWrites { writes, created, outcome: None };
+        let mut writes = TxnWrites { writes, created, outcome: None, schedules: Vec::new() };
         let done = self.step(at, |peer, now| peer.commit(now, txn.id, &mut writes));
         (objects, ready(done).expect("nobody else knows the objects"))
     }

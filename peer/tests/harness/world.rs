@@ -4,7 +4,7 @@ use super::jobs::Jobs;
 use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::{Entry, Group};
 use driftmesh_peer::session::{Host, Wakers};
-use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Status, TaskRun};
+use driftmesh_peer::{Commands, Config, Envelope, Message, Metrics, Peer, RareEvent, Run, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -63,8 +63,8 @@ struct Seat {
     wall_offset_us: i64,
     wakers: Wakers,
     woken: BTreeSet<TxnId>,
-    /// Tasks of other peers that it was asked to run.
-    tasks: Vec<TaskRun>,
+    /// What it was asked to run: tasks of other peers, and what is due.
+    tasks: Vec<Run>,
     state: SeatState,
 }
 
@@ -316,7 +316,7 @@ impl Mesh {
     }
 
     /// Takes the tasks that a peer was asked to run.
-    pub(crate) fn take_tasks(&self, at: usize) -> Vec<TaskRun> {
+    pub(crate) fn take_tasks(&self, at: usize) -> Vec<Run> {
         std::mem::take(&mut self.lock().seats[at].tasks)
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct End<'a> {
     pub(crate) values: &'a BTreeMap<ObjectId, Value>,
     /// What became of everything in the ledger. Only what a lost group has taken with it may be unknown.
     pub(crate) fates: &'a [Fate],
+    /// Whether groups are out of reach for good: what is due there does not run.
+    pub(crate) lost: bool,
     /// What is wrong.
     pub(crate) wrong: Vec<String>,
 }
@@ -68,7 +70,7 @@ pub(super) fn judged<T: Object>(values: &[T], fates: &[Fate], judge: impl FnOnce
         (ObjectId::from_u128(number), value)
     });
     let values = values.collect();
-    let mut end = End { values: &values, fates, wrong: Vec::new() };
+    let mut end = End { values: &values, fates, lost: false, wrong: Vec::new() };
     judge(&mut end);
     end.wrong
 }

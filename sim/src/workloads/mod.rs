@@ -14,6 +14,7 @@ pub(crate) mod names;
 mod objects;
 mod register;
 mod ring;
+mod schedules;
 mod session;
 mod set_add;
 mod tasks;
@@ -22,6 +23,7 @@ mod write_skew;
 pub(crate) use end::End;
 use objects::{Cell, Door, Node, Player, Roll};
 pub(crate) use objects::{Chest, token_of};
+pub(crate) use schedules::is_tower;
 pub(crate) use tasks::{is_account, runs_tasks};
 
 use crate::client::{Came, Client, SimTx};
@@ -64,11 +66,13 @@ pub(crate) enum Workload {
     LongReader,
     /// W14.
     Crowd,
+    /// W15.
+    Schedules,
 }
 
 impl Workload {
     /// All of them, with their names and how often each is chosen beside others.
-    const ALL: [(Self, &'static str, u32); 13] = [
+    const ALL: [(Self, &'static str, u32); 14] = [
         (Self::Bank, "bank", 11),
         (Self::Register, "register", 4),
         (Self::LongFork, "long-fork", 4),
@@ -82,7 +86,10 @@ impl Workload {
         (Self::Tasks, "tasks", 6),
         (Self::LongReader, "long-reader", 1),
         (Self::Crowd, "crowd", 5),
+        (Self::Schedules, "schedules", 8),
     ];
+    /// Drawn beside the others: what came later leaves the other draws of a seed as they were.
+    const LATER: [Self; 1] = [Self::Schedules];
     /// On in most seeds: the checks of the whole world are about them.
     const USUAL: [Self; 3] = [Self::Bank, Self::Inventory, Self::Names];
 }
@@ -100,13 +107,21 @@ impl Workloads {
     /// Two at least.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let is_on = |workload: &Workload| {
-            if Workload::USUAL.contains(workload) { rng.u8(..8) > 0 } else { rng.u8(..3) == 0 }
+            if Workload::LATER.contains(workload) {
+                false
+            } else if Workload::USUAL.contains(workload) {
+                rng.u8(..8) > 0
+            } else {
+                rng.u8(..3) == 0
+            }
         };
         let mut drawn: BTreeSet<Workload> =
             Workload::ALL.map(|(workload, _, _)| workload).into_iter().filter(is_on).collect();
         if drawn.len() < 2 {
             drawn.extend([Workload::Bank, Workload::Inventory]);
         }
+        let mut beside = rng.clone();
+        drawn.extend(Workload::LATER.into_iter().filter(|_| beside.u8(..3) == 0));
         Self(drawn)
     }
 
@@ -157,12 +172,13 @@ pub(crate) struct Grounds {
     ring: Option<ring::Ring>,
     crowd: Option<crowd::Crowd>,
     tasks: Option<tasks::Accounts>,
+    schedules: Option<schedules::Towers>,
 }
 
 impl Grounds {
     /// Looks at final values, and at what became of commits.
     pub(crate) fn judge(&self, end: &mut End<'_>) {
-        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd, tasks } = self;
+        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd, tasks, schedules } = self;
         register.iter().for_each(|registers| registers.judge(end));
         long_fork.iter().for_each(|forks| forks.judge(end));
         write_skew.iter().for_each(|houses| houses.judge(end));
@@ -171,6 +187,7 @@ impl Grounds {
         ring.iter().for_each(|ring| ring.judge(end));
         crowd.iter().for_each(|crowd| crowd.judge(end));
         tasks.iter().for_each(|accounts| accounts.judge(end));
+        schedules.iter().for_each(|towers| towers.judge(end));
     }
 
     /// How often write skew was seen where it may be.
@@ -238,6 +255,10 @@ impl Client {
                 let made = tasks::Accounts::create(&mut self).await;
                 lock(&making).tasks = made;
             }
+            Workload::Schedules => {
+                let made = schedules::Towers::create(&mut self).await;
+                lock(&making).schedules = made;
+            }
             Workload::Inventory => {
                 let made = self.make("create chest", |maker| async move { maker.create(Chest::default()) }).await;
                 lock(&making).chest = made;
@@ -274,6 +295,7 @@ impl Client {
             (Workload::Ring, Grounds { ring: Some(made), .. }) => self.use_ring(made).await,
             (Workload::Crowd, Grounds { crowd: Some(made), .. }) => self.use_crowd(made).await,
             (Workload::Tasks, Grounds { tasks: Some(made), .. }) => self.use_tasks(made).await,
+            (Workload::Schedules, Grounds { schedules: Some(made), .. }) => self.use_schedules(made).await,
             // What it needs could not be made.
             (
                 Workload::Register
@@ -283,7 +305,8 @@ impl Client {
                 | Workload::SetAdd
                 | Workload::Ring
                 | Workload::Crowd
-                | Workload::Tasks,
+                | Workload::Tasks
+                | Workload::Schedules,
                 _,
             ) => Came::Nothing,
         };

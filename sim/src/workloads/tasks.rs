@@ -12,7 +12,7 @@ use crate::host::SimHost;
 use driftmesh_model::{Micros, Object, Ref, TaskId, Value, codec, decode_object};
 use driftmesh_object_store::Fate;
 use driftmesh_peer::session::{
-    Error, Handlers, Result, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_for_other, submit,
+    Error, Handlers, Result, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{TaskRequest, TaskTo};
 use serde::{Deserialize, Serialize};
@@ -78,14 +78,15 @@ fn handlers() -> Handlers<SimHost> {
             attempt
         }))
     });
-    debug_assert!(is_new, "it is the only one");
+    debug_assert!(is_new, "names differ");
+    super::schedules::add_handlers(&mut handlers);
     handlers
 }
 
-/// Lets a peer run the payments of others.
+/// Lets a peer run the payments of others, and what is due of schedules.
 pub(crate) fn runs_tasks(host: &SimHost) {
     let handlers = Arc::new(handlers());
-    host.run_tasks_by(move |host, run| Some(Box::pin(run_for_other(host, Arc::clone(&handlers), run))));
+    host.run_tasks_by(move |host, run| Some(Box::pin(run_here(host, Arc::clone(&handlers), run))));
 }
 
 /// What a caller was told of a request.

@@ -3,7 +3,10 @@
 //!
 //! The reference is always a fold of the journal from its first entry, without undo, copies and pruning.
 
-use crate::{Arrival, Departure, Entry, GrantSeen, MemberId, Membership, Slice, State, TaskOutcome, Version, Write};
+use crate::{
+    Arrival, CatchUp, Departure, Entry, GrantSeen, MemberId, Membership, Outcomes, Progress, Schedule, ScheduleChange,
+    ScheduleStep, Slice, State, TaskOutcome, Version, Work, Write,
+};
 use driftmesh_model::{
     Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
 };
@@ -54,6 +57,35 @@ fn group(number: u8) -> GroupId {
 
 fn value(number: u8) -> Value {
     Value::from_slice(&[number; 16])
+}
+
+/// A change of one of three schedules that an object can have.
+fn change(object: ObjectId, seed: u64) -> ScheduleChange {
+    let number = seed % 3;
+    let panicked_at = (0..seed % 4 / 2 * 2).map(|at| PeerId::from_bytes([u8::try_from(at).unwrap(); 32])).collect();
+    let progress = Progress { due: Micros(seed % 50), ran: seed, failed: 0, panicked_at };
+    let work = Work { name: "tick".to_owned(), version: 1, body: value(1) };
+    let catch_up = CatchUp::Once;
+    let step = match seed % 5 {
+        0..3 => ScheduleStep::Begin(Box::new(Schedule {
+            number,
+            work,
+            period: None,
+            catch_up,
+            after_stable: seed.is_multiple_of(2),
+            progress,
+        })),
+        3 => ScheduleStep::Go { number, progress },
+        _ => ScheduleStep::End { number },
+    };
+    ScheduleChange { object, step }
+}
+
+/// What an object keeps of tasks that arrives with some schedules, or with nothing.
+fn arriving(object: ObjectId, seed: u64) -> Option<Box<Outcomes>> {
+    let mut outcomes = Outcomes::default();
+    (0..seed % 4).for_each(|more| outcomes.schedules_mut().apply(&change(object, seed + more).step));
+    (seed % 4 > 0).then(|| Box::new(outcomes))
 }
 
 fn wishes() -> impl Strategy<Value = Wish> {
@@ -166,7 +198,15 @@ impl Run {
                 let of = |write: &Write| TaskId { anchor: write.object, key };
                 let task = writes.first().map(of).filter(|_| self.time.is_multiple_of(2));
                 let outcome = task.map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
-                Entry::Commit { commit: at(self.time), writes, outcome }
+                // Of objects that are written, and of others.
+                let may = |object: &ObjectId| {
+                    state.owned(*object).is_some() || writes.iter().any(|write| write.object == *object)
+                };
+                let changed =
+                    wished.iter().map(|(number, _)| object(number.wrapping_add(u8::from(self.time.is_multiple_of(3)))));
+                let changed = changed.filter(may).filter(|_| self.time % 4 != 1).zip(self.time * 7..);
+                let schedules = changed.map(|(object, seed)| change(object, seed)).collect();
+                Entry::Commit { commit: at(self.time), writes, outcome, schedules }
             }
             Wish::TransferOut(numbers, to) => {
                 let to = group(*to);
@@ -224,7 +264,7 @@ impl Run {
         let versions: Vec<_> = commits.iter().map(version).collect();
         let (low_water, floor) = (versions[0].commit, at(self.time));
         let epoch = self.state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch.next());
-        Arrival { object, epoch, number, versions, outcomes: None, low_water, floor }
+        Arrival { object, epoch, number, versions, outcomes: arriving(object, self.time), low_water, floor }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -424,6 +464,8 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
     let task = (objects(), number(), number()).prop_map(task);
     let outcome = task.prop_map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
     let outcome = proptest::option::of(outcome);
+    let schedules =
+        proptest::collection::vec((objects(), any::<u64>()).prop_map(|(object, seed)| change(object, seed)), 0..3);
     let departure = (objects(), epoch()).prop_map(|(object, epoch)| Departure { object, epoch });
     let arrival = (objects(), epoch(), number(), versions, time(), time()).prop_map(
         |(object, epoch, number, versions, low_water, floor)| Arrival {
@@ -438,7 +480,12 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
     );
     prop_oneof![
         number().prop_map(|term| Entry::TermStart { term: Term::from_u64(term) }),
-        (time(), writes, outcome).prop_map(|(commit, writes, outcome)| Entry::Commit { commit, writes, outcome }),
+        (time(), writes, outcome, schedules).prop_map(|(commit, writes, outcome, schedules)| Entry::Commit {
+            commit,
+            writes,
+            outcome,
+            schedules
+        }),
         (groups(), number(), time(), proptest::collection::vec(departure, 0..4))
             .prop_map(|(to, first, floor, departures)| Entry::TransferOut { to, first, floor, departures }),
         (groups(), number(), proptest::collection::vec(arrival, 0..4))

@@ -1,0 +1,369 @@
+//! What is due of the schedules of this peer's objects: found by the index of its group's state, and given to the host to
+//! run, a few at a time.
+//!
+//! Nothing here decides that an occurrence takes effect: the transaction of its run asks the object under its lock, and moves
+//! the schedule on in its own commit (R21). So what is noted here may be lost at any time. It refuses to run anything, and to
+//! touch the objects of groups that are led for others: a caretaker commits nothing, and hands out first what is due.
+
+use crate::steps::{StepError, Stepped};
+use crate::tasking::Run;
+use crate::timers::Timer;
+use crate::{Peer, TaskAbort};
+use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, ScheduleId, TxnId};
+use driftmesh_object_store::{Due, Schedule, Schedules, Work};
+use driftmesh_txn::Intent;
+use std::collections::BTreeMap;
+use std::task::Poll;
+
+/// Most occurrences that run at once at a peer (R24).
+pub const SCHEDULES_RUNNING_MAX: usize = 256;
+/// Most schedules that are remembered to be left alone for a while; of one more the earliest is looked at again.
+pub const SCHEDULES_PUT_OFF_MAX: usize = 4_096;
+/// Most follow-ups that wait until the commit that made them is stable; more of them begin to wait later.
+pub const FOLLOW_UPS_WAITING_MAX: usize = 4_096;
+/// Most of what cannot run here that the status names.
+pub const SCHEDULES_NAMED_MAX: usize = 16;
+/// Most schedules that one step looks at.
+const LOOKS_PER_STEP: usize = 256;
+/// Most late schedules that the status counts.
+const LATE_COUNTED_MAX: usize = 10_000;
+/// What is due for so long and does not run is late.
+const LATE_AFTER: Micros = Micros::from_millis(1_000);
+/// When something is tried again that could not run for a reason that may pass.
+const TRY_AGAIN_AFTER: Micros = Micros::from_millis(100);
+/// When something is looked at again that cannot run at this peer.
+const WAITS_FOR: Micros = Micros::from_millis(5_000);
+/// The clocks of timers and of schedules are different ones: nothing is slept for longer.
+const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(1_000);
+
+/// An occurrence: which schedule, and the time that it is intended for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct OccurrenceKey {
+    /// The schedule.
+    pub id: ScheduleId,
+    /// When it is intended to run, wall clock.
+    pub due: Micros,
+}
+
+/// An occurrence that is to be run: a host does that, and says how it ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScheduleRun {
+    /// Which one.
+    pub key: OccurrenceKey,
+    /// The task.
+    pub work: Work,
+}
+
+/// How a run ended for its schedule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ScheduleEnd {
+    /// The occurrence is over.
+    Done,
+    /// It was over already, or the object is not here any more.
+    Gone,
+    /// It did not run, for a reason that may pass.
+    Again,
+    /// It cannot run at this peer: the schedule waits until its object is elsewhere.
+    Waits(TaskAbort),
+}
+
+/// Why a schedule does not run at a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WaitingSchedule {
+    /// The schedule.
+    pub id: ScheduleId,
+    /// The name of its task.
+    pub name: String,
+    /// Why.
+    pub why: ScheduleWaits,
+}
+
+/// See [`WaitingSchedule`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ScheduleWaits {
+    /// This peer does not know the type of its task, or another version of it.
+    #[error("this peer does not know such tasks, or another version of them: {0:?}")]
+    NotHere(TaskAbort),
+    /// Its task, which runs once, panicked here: it waits for another peer.
+    #[error("it panicked here, and waits for another peer")]
+    Panicked,
+    /// Its task panicked at two peers: it runs nowhere any more. Cancel it, and schedule it anew when it is mended.
+    #[error("it panicked at two peers, and is parked")]
+    Parked,
+}
+
+#[derive(Clone, Debug)]
+struct PutOff {
+    until: Micros,
+    why: Option<TaskAbort>,
+}
+
+/// What is under way of schedules.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scheduling {
+    /// What the state had counted when it was looked at.
+    seen: Option<(GroupId, u64)>,
+    /// Where the next look begins.
+    cursor: Option<Due>,
+    running: BTreeMap<ScheduleId, Micros>,
+    put_off: BTreeMap<ScheduleId, PutOff>,
+    /// Up to where the journal must be stable before these begin.
+    unstable: BTreeMap<ScheduleId, Lsn>,
+    armed: Option<Micros>,
+}
+
+/// How many schedules there are at a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ScheduleCounts {
+    /// All that are not parked.
+    pub scheduled: usize,
+    /// Those that run now.
+    pub running: usize,
+    /// Those that should have run a second ago and do not run, 10,000 at most.
+    pub late: usize,
+    /// Those that do not run any more.
+    pub parked: usize,
+}
+
+/// What becomes of a schedule that is looked at.
+#[derive(PartialEq, Eq)]
+enum Look {
+    Starts,
+    Waits,
+    NoRoom,
+}
+
+impl Peer {
+    /// Whether schedules here have changed, come or gone since they were looked at.
+    pub(crate) fn schedules_have_changed(&self) -> bool {
+        let seen = self.scheduling.seen;
+        seen != Some((self.group.id(), self.group.schedule_changes()))
+            && (seen.is_some() || self.group.schedule_changes() > 0)
+    }
+
+    pub(crate) fn schedules_due(&mut self) {
+        if self.scheduling.armed.is_some_and(|armed| armed > self.now.mono) {
+            return;
+        }
+        self.scheduling.armed = None;
+        self.look_at_schedules();
+    }
+
+    /// Follow-ups may be ready, because more is stable.
+    pub(crate) fn more_is_stable(&mut self) {
+        if !self.scheduling.unstable.is_empty() {
+            self.look_at_schedules();
+        }
+    }
+
+    /// Gives what is due to the host, as much as there is room for.
+    pub(crate) fn look_at_schedules(&mut self) {
+        let group = self.group.id();
+        if self.scheduling.seen.is_some_and(|(seen, _)| seen != group) {
+            // What was noted is of another journal.
+            self.scheduling.unstable.clear();
+            self.scheduling.cursor = None;
+        }
+        self.scheduling.seen = Some((group, self.group.schedule_changes()));
+        if self.group.scheduled_count() == 0 {
+            self.scheduling.cursor = None;
+            self.scheduling.unstable.clear();
+            self.scheduling.put_off.clear();
+            return;
+        }
+        if self.draining || self.is_superseded || self.group.is_retired() || self.clock_off_us().is_some() {
+            self.look_again_at(self.now.mono.plus(LOOK_AGAIN_AFTER));
+            return;
+        }
+        let (now, mono) = (self.now.wall, self.now.mono);
+        self.scheduling.put_off.retain(|_, put_off| put_off.until > mono);
+        let from = self.scheduling.cursor.take();
+        let slice: Vec<Due> = self.group.due_after(from).take_while(|due| due.0 <= now).take(LOOKS_PER_STEP).collect();
+        let is_whole = slice.len() < LOOKS_PER_STEP;
+        for due in slice {
+            if self.look_at_schedule(due) == Look::NoRoom {
+                // Whoever ends looks again.
+                return;
+            }
+            if !is_whole {
+                self.scheduling.cursor = Some(due);
+            }
+        }
+        if !is_whole || from.is_some() {
+            self.look_again_at(mono);
+            return;
+        }
+        let next = self
+            .group
+            .due_after(Some((now, ObjectId::from_u128(u128::MAX), u64::MAX)))
+            .next()
+            .map(|due| due.0.since(now));
+        let put_off = (!self.scheduling.put_off.is_empty()).then_some(TRY_AGAIN_AFTER);
+        if let Some(after) = next.into_iter().chain(put_off).min() {
+            self.look_again_at(mono.plus(after.min(LOOK_AGAIN_AFTER)));
+        }
+    }
+
+    fn look_again_at(&mut self, at: Micros) {
+        if self.scheduling.armed.is_none_or(|armed| at < armed) {
+            self.scheduling.armed = Some(at);
+            self.timers.set(at, Timer::Schedules);
+        }
+    }
+
+    fn look_at_schedule(&mut self, (due, object, number): Due) -> Look {
+        let id = ScheduleId { object, number };
+        if self.scheduling.running.contains_key(&id) || self.scheduling.put_off.contains_key(&id) {
+            return Look::Waits;
+        }
+        let Some(schedule) = self.group.schedules(object).and_then(|all| all.get(number)) else { return Look::Waits };
+        if self.has_panicked_here(schedule) {
+            return Look::Waits;
+        }
+        if self.scheduling.running.len() >= SCHEDULES_RUNNING_MAX {
+            return Look::NoRoom;
+        }
+        let (after_stable, work) = (schedule.after_stable, schedule.work.clone());
+        if after_stable && !self.may_follow(id) {
+            return Look::Waits;
+        }
+        self.scheduling.running.insert(id, due);
+        self.tasks.starts.push(Run::Schedule(ScheduleRun { key: OccurrenceKey { id, due }, work }));
+        Look::Starts
+    }
+
+    /// What runs once and panicked here has to be tried at another peer.
+    fn has_panicked_here(&self, schedule: &Schedule) -> bool {
+        schedule.period.is_none() && schedule.progress.panicked_at.contains(&self.config.peer)
+    }
+
+    /// R6: whether the commit that made a follow-up is stable. It is seen in the same step in which it is journalled or
+    /// arrives, so what is journalled then is enough.
+    fn may_follow(&mut self, id: ScheduleId) -> bool {
+        let (watermark, tail) = (self.group.watermark(), self.group.tail());
+        let (unstable, group) = (&mut self.scheduling.unstable, &self.group);
+        if unstable.len() >= FOLLOW_UPS_WAITING_MAX {
+            // Those that have left.
+            unstable.retain(|id, _| group.schedules(id.object).is_some_and(|all| all.get(id.number).is_some()));
+        }
+        let made = match unstable.get(&id) {
+            Some(made) => *made,
+            None if watermark >= tail => return true,
+            None if unstable.len() >= FOLLOW_UPS_WAITING_MAX => return false,
+            None => *unstable.entry(id).or_insert(tail),
+        };
+        if watermark < made {
+            self.own_dirty = true;
+            return false;
+        }
+        unstable.remove(&id);
+        true
+    }
+
+    /// An occurrence is over that failed.
+    pub(crate) const fn note_failed_occurrence(&mut self, failed: bool) {
+        self.metrics.schedule_failures += failed as u64;
+    }
+
+    /// A run has ended.
+    pub fn schedule_ended(&mut self, now: Now, key: OccurrenceKey, end: ScheduleEnd) {
+        self.now = now;
+        if self.scheduling.running.get(&key.id) != Some(&key.due) {
+            return;
+        }
+        self.scheduling.running.remove(&key.id);
+        let (wait, why) = match end {
+            ScheduleEnd::Done => {
+                self.metrics.schedule_runs += 1;
+                (None, None)
+            }
+            // The object may be on its way back already.
+            ScheduleEnd::Gone => (None, None),
+            ScheduleEnd::Again => (Some(TRY_AGAIN_AFTER), None),
+            ScheduleEnd::Waits(why) => (Some(WAITS_FOR), Some(why)),
+        };
+        if let Some(wait) = wait {
+            let put_off = &mut self.scheduling.put_off;
+            if put_off.len() >= SCHEDULES_PUT_OFF_MAX {
+                put_off.pop_first();
+            }
+            put_off.insert(key.id, PutOff { until: now.mono.plus(wait), why });
+        }
+        self.look_at_schedules();
+    }
+
+    /// Locks the object of an occurrence, if it is here, and tells its schedule if that still is at this occurrence: nobody
+    /// else can move it on before the transaction has ended. May be called again until it answers.
+    pub fn occurrence(&mut self, now: Now, txn: TxnId, key: OccurrenceKey) -> Stepped<Option<Schedule>> {
+        self.now = now;
+        // Else the lock would fetch the object, and whoever has it runs what is due.
+        if self.occurrence_here(key).is_none() {
+            return Poll::Ready(Ok(None));
+        }
+        match self.intend(now, txn, &[key.id.object]) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(self.occurrence_here(key).cloned())),
+            Poll::Ready(Err(StepError::Missing(_))) => Poll::Ready(Ok(None)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn occurrence_here(&self, key: OccurrenceKey) -> Option<&Schedule> {
+        let schedule = self.group.schedules(key.id.object)?.get(key.id.number)?;
+        Some(schedule).filter(|schedule| schedule.progress.due == key.due && !schedule.is_parked())
+    }
+
+    /// The schedules of an object whose lock a transaction holds.
+    pub fn schedules_of(&mut self, now: Now, txn: TxnId, object: ObjectId) -> Stepped<Schedules> {
+        self.now = now;
+        let holds = self.txns.get(txn).and_then(|txn| txn.intents.get(&object)) == Some(&Intent::Checked);
+        if !holds || self.group.owned(object).is_none() {
+            return Poll::Ready(Err(StepError::NotIntended(object)));
+        }
+        Poll::Ready(Ok(self.group.schedules(object).cloned().unwrap_or_default()))
+    }
+
+    /// How many schedules this peer's objects have.
+    #[must_use]
+    pub fn schedule_counts(&self, now: Now) -> ScheduleCounts {
+        let before = Micros(now.wall.0.saturating_sub(LATE_AFTER.0));
+        let late = self.group.due_after(None).take_while(|due| due.0 < before);
+        let runs = |due: &Due| self.scheduling.running.contains_key(&ScheduleId { object: due.1, number: due.2 });
+        ScheduleCounts {
+            scheduled: self.group.scheduled_count(),
+            running: self.scheduling.running.len(),
+            late: late.filter(|due| !runs(due)).take(LATE_COUNTED_MAX).count(),
+            parked: self.group.parked_schedules().len(),
+        }
+    }
+
+    /// Schedules here that do not run, some of them, and why.
+    #[must_use]
+    pub fn waiting_schedules(&self) -> Vec<WaitingSchedule> {
+        let name = |id: ScheduleId| Some(self.group.schedules(id.object)?.get(id.number)?.work.name.clone());
+        let of = |id: ScheduleId, why: ScheduleWaits| Some(WaitingSchedule { id, name: name(id)?, why });
+        let parked = self.group.parked_schedules().map(|(object, number)| ScheduleId { object, number });
+        let parked = parked.filter_map(|id| of(id, ScheduleWaits::Parked));
+        let unknown = self.scheduling.put_off.iter().filter_map(|(id, put_off)| Some((*id, put_off.why.clone()?)));
+        let unknown = unknown.filter_map(|(id, why)| of(id, ScheduleWaits::NotHere(why)));
+        let due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall).take(LATE_COUNTED_MAX);
+        let panicked = due.map(|(_, object, number)| ScheduleId { object, number }).filter(|id| {
+            let schedule = self.group.schedules(id.object).and_then(|all| all.get(id.number));
+            schedule.is_some_and(|schedule| self.has_panicked_here(schedule))
+        });
+        let panicked = panicked.filter_map(|id| of(id, ScheduleWaits::Panicked));
+        parked.chain(unknown).chain(panicked).take(SCHEDULES_NAMED_MAX).collect()
+    }
+
+    /// Whether nothing is due that could run here.
+    pub(crate) fn schedules_are_quiet(&self) -> bool {
+        let waits = |due: Due| {
+            let id = ScheduleId { object: due.1, number: due.2 };
+            let cannot = self.scheduling.put_off.get(&id).is_some_and(|put_off| put_off.why.is_some());
+            let schedule = self.group.schedules(due.1).and_then(|all| all.get(due.2));
+            cannot || schedule.is_none_or(|schedule| self.has_panicked_here(schedule))
+        };
+        let mut due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall);
+        self.scheduling.running.is_empty() && due.all(waits)
+    }
+}
