@@ -146,6 +146,7 @@ pub(crate) enum Order {
     /// Read an object, so that the peer knows where it is.
     Read {
         /// Which.
+        #[serde(with = "id_text")]
         object: ObjectId,
     },
     /// End that work, and tell what it came to.
@@ -352,6 +353,38 @@ pub(crate) fn unpack(packed: &str) -> Result<Vec<ObjectId>> {
     (0..packed.len()).step_by(DIGITS).map(id).collect()
 }
 
+/// An object's id in JSON, which has no bytes.
+pub(crate) mod id_text {
+    use driftmesh::ObjectId;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(object: &ObjectId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(object)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The same of an object that need not be given.
+pub(crate) mod maybe_id_text {
+    use driftmesh::ObjectId;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "what serde demands")]
+    pub(crate) fn serialize<S: Serializer>(object: &Option<ObjectId>, serializer: S) -> Result<S::Ok, S::Error> {
+        object.map(|object| object.to_string()).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ObjectId>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Writes a receipt as the hexadecimal digits of its encoding.
 pub(crate) fn pack_receipt(receipt: &Receipt) -> Result<String> {
     Ok(codec::encode(receipt)?.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -403,6 +436,15 @@ mod tests {
         let text = serde_json::to_string(&answer).unwrap();
         let Answer::Fates { fates } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         assert_eq!(fates, [Fate::Stable, Fate::Lost, Fate::Unknown]);
+        let object = ObjectId::from_u128(u128::MAX - 1);
+        for place in [None, Some(object)] {
+            let parts = vec![Part::Hero { place, gold: 1, goods: 2 }, Part::Cell];
+            let text = serde_json::to_string(&Order::CreateParts { parts: parts.clone() }).unwrap();
+            let Order::CreateParts { parts: read } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            assert_eq!(read, parts);
+        }
+        let text = serde_json::to_string(&Order::Read { object }).unwrap();
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Read { object: read } if read == object));
         let order =
             Order::Call { id: 1, asked: Asked::Registers { ops: vec![RegisterOp::Read { variable: 2 }] }, pause_us: 3 };
         let text = serde_json::to_string(&order).unwrap();

@@ -84,6 +84,7 @@ pub(crate) enum Work {
     /// Tasks that count one counter up.
     Bumps {
         /// Which.
+        #[serde(with = "crate::protocol::id_text")]
         counter: ObjectId,
         /// How many submit at once.
         submitters: u64,
@@ -113,6 +114,7 @@ pub(crate) enum Work {
     /// Tasks that run at another peer, in turns with bare round trips to it.
     Forwarded {
         /// A counter of that peer.
+        #[serde(with = "crate::protocol::id_text")]
         counter: ObjectId,
         /// The peer.
         peer: String,

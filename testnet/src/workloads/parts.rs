@@ -21,6 +21,7 @@ pub(crate) enum Part {
     /// A player with belongings.
     Hero {
         /// Where he is.
+        #[serde(with = "crate::protocol::maybe_id_text")]
         place: Option<ObjectId>,
         /// His gold.
         gold: u64,
@@ -45,6 +46,7 @@ pub(crate) enum Part {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Filled {
     /// Which.
+    #[serde(with = "crate::protocol::id_text")]
     pub(crate) place: ObjectId,
     /// Who is there, as [`crate::protocol::pack`] writes it.
     pub(crate) members: String,
