@@ -223,7 +223,7 @@ fn count(owned: &BTreeMap<ObjectId, Owned>, world: &World, wrong: &mut Vec<Strin
 fn is_uncounted(value: &Value) -> bool {
     decode_object::<Sign>(value).is_ok()
         || workloads::token_of(value).is_some()
-        || workloads::is_account(value)
+        || workloads::is_of_tasks(value)
         || workloads::is_tower(value)
         || decode_object::<NameBucket>(value).is_ok()
         || decode_object::<Series>(value).is_ok()

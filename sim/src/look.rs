@@ -8,7 +8,7 @@ use crate::game::Marked;
 use crate::history::{Recorder, TxnLog};
 use crate::host::SimHost;
 use crate::ledger::Depends;
-use driftmesh_model::Ref;
+use driftmesh_model::{Object, Ref};
 use driftmesh_peer::session::{Error, Snapshot};
 use std::sync::Arc;
 
@@ -84,6 +84,25 @@ impl Look {
             }
             Err(_) => None,
         }
+    }
+
+    /// Reads an object that tasks change, whose reads are in no history; `None` if that cannot be read for now.
+    pub(crate) async fn sees_of_tasks<T: Object>(&mut self, reference: Ref<T>) -> Option<Arc<T>> {
+        let value = self.snapshot.get(reference).await.ok()?;
+        if self.snapshot.reads_own_group() {
+            self.depends.on(&self.host);
+        }
+        self.has_seen = true;
+        Some(value)
+    }
+
+    /// Reads many of them; `None` if any cannot be read.
+    pub(crate) async fn see_all_of_tasks<T: Object + Clone>(&mut self, references: &[Ref<T>]) -> Option<Vec<T>> {
+        let mut all = Vec::with_capacity(references.len());
+        for reference in references {
+            all.push(T::clone(&*self.sees_of_tasks(*reference).await?));
+        }
+        Some(all)
     }
 
     /// The snapshot shows something that cannot be.

@@ -138,7 +138,7 @@ fn may_show(sabotage: Sabotage, options: &Options) -> bool {
         (Sabotage::Window, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::CloseWindow, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::Promises, elects),
-        (Sabotage::Tasks, options.workloads.has(Workload::Tasks)),
+        (Sabotage::Tasks, Workload::OF_TASKS.iter().any(|workload| options.workloads.has(*workload))),
         (Sabotage::Schedules, options.workloads.has(Workload::Schedules)),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)

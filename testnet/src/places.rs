@@ -66,17 +66,18 @@ impl Places {
 
     /// The players at a peer.
     pub(crate) fn at(&self, peer: usize) -> &[u32] {
-        &self.at[peer]
+        // A peer that nobody is at need not be known.
+        self.at.get(peer).map_or(&[], Vec::as_slice)
     }
 
     /// The players who are at a peer and whose last commit was there: it owns them, for all that is known outside.
     pub(crate) fn owned(&self, peer: usize) -> impl Iterator<Item = u32> {
-        self.at[peer].iter().copied().filter(move |player| self.player(*player).confirmed == peer)
+        self.at(peer).iter().copied().filter(move |player| self.player(*player).confirmed == peer)
     }
 
     /// One of the players at a peer by chance, other than `not`.
     pub(crate) fn choose(&self, peer: usize, not: Option<u32>, rng: &mut Rng) -> Option<u32> {
-        let there = &self.at[peer];
+        let there = self.at(peer);
         if there.is_empty() {
             return None;
         }

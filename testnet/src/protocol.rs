@@ -353,33 +353,35 @@ pub(crate) fn unpack(packed: &str) -> Result<Vec<ObjectId>> {
     (0..packed.len()).step_by(DIGITS).map(id).collect()
 }
 
-/// Ids as text, in JSON.
+/// An object's id in JSON, which has no bytes.
 pub(crate) mod id_text {
     use driftmesh::ObjectId;
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(object: &ObjectId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(object)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectId, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
-/// The same where there may be none.
+/// The same of an object that need not be given.
 pub(crate) mod maybe_id_text {
     use driftmesh::ObjectId;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    #[expect(clippy::ref_option, reason = "serde asks like that")]
+    #[expect(clippy::ref_option, reason = "what serde demands")]
     pub(crate) fn serialize<S: Serializer>(object: &Option<ObjectId>, serializer: S) -> Result<S::Ok, S::Error> {
         object.map(|object| object.to_string()).serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ObjectId>, D::Error> {
-        let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -434,6 +436,15 @@ mod tests {
         let text = serde_json::to_string(&answer).unwrap();
         let Answer::Fates { fates } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         assert_eq!(fates, [Fate::Stable, Fate::Lost, Fate::Unknown]);
+        let object = ObjectId::from_u128(u128::MAX - 1);
+        for place in [None, Some(object)] {
+            let parts = vec![Part::Hero { place, gold: 1, goods: 2 }, Part::Cell];
+            let text = serde_json::to_string(&Order::CreateParts { parts: parts.clone() }).unwrap();
+            let Order::CreateParts { parts: read } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            assert_eq!(read, parts);
+        }
+        let text = serde_json::to_string(&Order::Read { object }).unwrap();
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Order::Read { object: read } if read == object));
         let order =
             Order::Call { id: 1, asked: Asked::Registers { ops: vec![RegisterOp::Read { variable: 2 }] }, pause_us: 3 };
         let text = serde_json::to_string(&order).unwrap();

@@ -4,12 +4,15 @@
 //! and judges their values at the end; what the history checker finds, it does not look for.
 
 mod bank;
+mod boss;
+mod crossing;
 mod crowd;
 mod end;
 mod hot;
 mod inventory;
 mod long_fork;
 mod long_reader;
+mod market;
 pub(crate) mod names;
 mod objects;
 mod register;
@@ -17,6 +20,7 @@ mod ring;
 mod schedules;
 mod session;
 mod set_add;
+mod task_calls;
 mod tasks;
 mod write_skew;
 
@@ -24,14 +28,15 @@ pub(crate) use end::End;
 use objects::{Cell, Door, Node, Player, Roll};
 pub(crate) use objects::{Chest, token_of};
 pub(crate) use schedules::is_tower;
-pub(crate) use tasks::{is_account, runs_tasks};
+pub(crate) use task_calls::runs_tasks;
 
 use crate::client::{Came, Client, SimTx};
 use crate::game::Marked;
 use crate::history::TxnLog;
-use driftmesh_model::Ref;
+use crate::host::SimHost;
+use driftmesh_model::{Ref, Value};
 use driftmesh_object_store::Fate;
-use driftmesh_peer::session::{Isolation, Result};
+use driftmesh_peer::session::{Handlers, Isolation, Result};
 use fastrand::Rng;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -68,11 +73,36 @@ pub(crate) enum Workload {
     Crowd,
     /// W15.
     Schedules,
+    /// W16.
+    Boss,
+    /// W17.
+    Market,
+    /// W18.
+    Crossing,
+}
+
+/// The tasks of all workloads.
+fn handlers() -> Handlers<SimHost> {
+    let mut handlers = Handlers::default();
+    task_calls::add::<tasks::Payment>(&mut handlers);
+    task_calls::add::<boss::Strike>(&mut handlers);
+    task_calls::add::<market::Deal>(&mut handlers);
+    task_calls::add::<crossing::Cross>(&mut handlers);
+    schedules::add_handlers(&mut handlers);
+    handlers
+}
+
+/// Whether a value is of a workload of tasks: their reads and writes are in no history.
+pub(crate) fn is_of_tasks(value: &Value) -> bool {
+    tasks::is_account(value)
+        || boss::is_of_fight(value)
+        || market::is_of_market(value)
+        || crossing::is_of_crossing(value)
 }
 
 impl Workload {
     /// All of them, with their names and how often each is chosen beside others.
-    const ALL: [(Self, &'static str, u32); 14] = [
+    const ALL: [(Self, &'static str, u32); 17] = [
         (Self::Bank, "bank", 11),
         (Self::Register, "register", 4),
         (Self::LongFork, "long-fork", 4),
@@ -87,9 +117,17 @@ impl Workload {
         (Self::LongReader, "long-reader", 1),
         (Self::Crowd, "crowd", 5),
         (Self::Schedules, "schedules", 8),
+        (Self::Boss, "boss", 4),
+        (Self::Market, "market", 4),
+        (Self::Crossing, "crossing", 4),
     ];
-    /// Drawn beside the others: what came later leaves the other draws of a seed as they were.
-    const LATER: [Self; 1] = [Self::Schedules];
+    /// Drawn from numbers of their own: a seed without them is the run that it was before there were any.
+    const BY_OWN_NUMBERS: [Self; 4] = [Self::Schedules, Self::Boss, Self::Market, Self::Crossing];
+    /// What those numbers differ by from the others.
+    const OWN_NUMBERS: u64 = 0x9e37_79b9_7f4a_7c15;
+    /// Those that are tasks.
+    #[cfg(feature = "sabotage")]
+    pub(crate) const OF_TASKS: [Self; 4] = [Self::Tasks, Self::Boss, Self::Market, Self::Crossing];
     /// On in most seeds: the checks of the whole world are about them.
     const USUAL: [Self; 3] = [Self::Bank, Self::Inventory, Self::Names];
 }
@@ -107,21 +145,16 @@ impl Workloads {
     /// Two at least.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let is_on = |workload: &Workload| {
-            if Workload::LATER.contains(workload) {
-                false
-            } else if Workload::USUAL.contains(workload) {
-                rng.u8(..8) > 0
-            } else {
-                rng.u8(..3) == 0
-            }
+            if Workload::USUAL.contains(workload) { rng.u8(..8) > 0 } else { rng.u8(..3) == 0 }
         };
+        let all = Workload::ALL.map(|(workload, _, _)| workload).into_iter();
         let mut drawn: BTreeSet<Workload> =
-            Workload::ALL.map(|(workload, _, _)| workload).into_iter().filter(is_on).collect();
+            all.filter(|workload| !Workload::BY_OWN_NUMBERS.contains(workload)).filter(is_on).collect();
         if drawn.len() < 2 {
             drawn.extend([Workload::Bank, Workload::Inventory]);
         }
-        let mut beside = rng.clone();
-        drawn.extend(Workload::LATER.into_iter().filter(|_| beside.u8(..3) == 0));
+        let mut own = Rng::with_seed(rng.clone().u64(..) ^ Workload::OWN_NUMBERS);
+        drawn.extend(Workload::BY_OWN_NUMBERS.into_iter().filter(|_| own.u8(..4) == 0));
         Self(drawn)
     }
 
@@ -173,12 +206,16 @@ pub(crate) struct Grounds {
     crowd: Option<crowd::Crowd>,
     tasks: Option<tasks::Accounts>,
     schedules: Option<schedules::Towers>,
+    boss: Option<boss::Fight>,
+    market: Option<market::Market>,
+    crossing: Option<crossing::Border>,
 }
 
 impl Grounds {
     /// Looks at final values, and at what became of commits.
     pub(crate) fn judge(&self, end: &mut End<'_>) {
-        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd, tasks, schedules } = self;
+        let Self { chest: _, register, long_fork, write_skew, session, set_add, ring, crowd, tasks, .. } = self;
+        let Self { schedules, boss, market, crossing, .. } = self;
         register.iter().for_each(|registers| registers.judge(end));
         long_fork.iter().for_each(|forks| forks.judge(end));
         write_skew.iter().for_each(|houses| houses.judge(end));
@@ -188,6 +225,9 @@ impl Grounds {
         crowd.iter().for_each(|crowd| crowd.judge(end));
         tasks.iter().for_each(|accounts| accounts.judge(end));
         schedules.iter().for_each(|towers| towers.judge(end));
+        boss.iter().for_each(|fight| fight.judge(end));
+        market.iter().for_each(|market| market.judge(end));
+        crossing.iter().for_each(|border| border.judge(end));
     }
 
     /// How often write skew was seen where it may be.
@@ -259,6 +299,18 @@ impl Client {
                 let made = schedules::Towers::create(&mut self).await;
                 lock(&making).schedules = made;
             }
+            Workload::Boss => {
+                let made = boss::Fight::create(&mut self).await;
+                lock(&making).boss = made;
+            }
+            Workload::Market => {
+                let made = market::Market::create(&mut self).await;
+                lock(&making).market = made;
+            }
+            Workload::Crossing => {
+                let made = crossing::Border::create(&mut self).await;
+                lock(&making).crossing = made;
+            }
             Workload::Inventory => {
                 let made = self.make("create chest", |maker| async move { maker.create(Chest::default()) }).await;
                 lock(&making).chest = made;
@@ -296,6 +348,9 @@ impl Client {
             (Workload::Crowd, Grounds { crowd: Some(made), .. }) => self.use_crowd(made).await,
             (Workload::Tasks, Grounds { tasks: Some(made), .. }) => self.use_tasks(made).await,
             (Workload::Schedules, Grounds { schedules: Some(made), .. }) => self.use_schedules(made).await,
+            (Workload::Boss, Grounds { boss: Some(made), .. }) => self.use_fight(made).await,
+            (Workload::Market, Grounds { market: Some(made), .. }) => self.use_market(made).await,
+            (Workload::Crossing, Grounds { crossing: Some(made), .. }) => self.use_border(made).await,
             // What it needs could not be made.
             (
                 Workload::Register
@@ -306,7 +361,10 @@ impl Client {
                 | Workload::Ring
                 | Workload::Crowd
                 | Workload::Tasks
-                | Workload::Schedules,
+                | Workload::Schedules
+                | Workload::Boss
+                | Workload::Market
+                | Workload::Crossing,
                 _,
             ) => Came::Nothing,
         };
