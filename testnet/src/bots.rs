@@ -122,13 +122,13 @@ impl Bots {
 
     /// Notes that a trade found both players at a peer, whatever became of it.
     pub(crate) fn reached(&mut self, trade: Named, peer: usize) {
-        trade.players().into_iter().for_each(|player| self.places.reached(player, peer));
+        trade.players().for_each(|player| self.places.reached(player, peer));
     }
 
     /// Notes that a bot's trade failed: who is still out of reach is tried again.
     pub(crate) fn failed(&mut self, number: usize, trade: Named) {
         if let Some(bot) = self.bots.get_mut(number) {
-            bot.looks_after.extend(trade.players().into_iter().filter(|player| self.places.is_away(*player)));
+            bot.looks_after.extend(trade.players().filter(|player| self.places.is_away(*player)));
         }
     }
 

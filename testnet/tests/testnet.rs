@@ -104,6 +104,36 @@ fn a_small_world_is_traded_in_and_audited() {
     assert_eq!(report["invalid"], serde_json::json!([]));
 }
 
+#[test]
+fn each_workload_holds_what_it_promises_while_a_peer_dies() {
+    for (name, figure) in
+        [("crowd", "walks"), ("crossing", "walks"), ("boss", "lives"), ("market", "sold"), ("world", "")]
+    {
+        let file = Scratch::new(name);
+        let arguments = ["--workload", name, "--peers", "4", "--seconds", "5", "--players", "200", "--kill", "1"];
+        let output = run(&[&arguments[..], &["--json", file.path()]].concat());
+        let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{name}: {printed}\n{errors}");
+        let report = file.json();
+        assert_eq!(report["workload"], name);
+        assert_eq!((&report["kills"], &report["looks_faulty"]), (&1.into(), &0.into()), "{name}");
+        assert_eq!(report["gold_expected"], report["gold_found"], "{name}");
+        assert_eq!(report["items_expected"], report["items_found"], "{name}");
+        assert!(figure.is_empty() || report["invariants"][figure].as_u64().unwrap() > 0, "{name}: {printed}");
+        assert!(report["looks"].as_u64().unwrap() > 0, "{name}");
+    }
+}
+
+#[test]
+fn benchmarks_of_several_names_go_into_one_report() {
+    let file = Scratch::new("benches");
+    let output = run(&["bench", "hotspot", "tasks", "--json", file.path()]);
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let report = file.json();
+    assert!(report["hotspot"]["hotspot_ratio"].as_f64().unwrap() > 0.0);
+    assert!(report["tasks"]["forwarded_rtts"].as_f64().unwrap() > 0.0);
+}
+
 /// A folder that is gone at the end of the test.
 struct Folder(PathBuf);
 
@@ -266,6 +296,9 @@ fn bad_options_are_refused_before_anything_starts() {
     assert_refused(&["--kill", "5"], "one peer must be left");
     assert_refused(&["--mode", "clever"], "--mode");
     assert_refused(&["bench", "failover", "--objects", "1"], "--objects");
+    assert_refused(&["bench", "nothing"], "possible values");
+    assert_refused(&["--workload", "nothing"], "possible values");
+    assert_refused(&["--workload", "crowd", "--mode", "naive"], "zone servers know trades only");
     assert_refused(&["--pause", "1", "--peers", "1"], "nobody would be there");
     assert_refused(&["--replicas", "7"], "--replicas");
     assert_refused(&["--json", "/no/such/folder/report.json"], "cannot write there");
