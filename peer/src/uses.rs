@@ -258,7 +258,10 @@ mod tests {
         uses.join([id(2), id(30)].into_iter());
         assert_eq!((uses.of(id(1)).heat, uses.of(id(15)).heat), (10, 1));
         assert_eq!(uses.of(id(15)).with, Some(id(1)));
-        assert_eq!((uses.crowd_of(id(1)), uses.crowd_of(id(19)), uses.crowd_of(id(30)), uses.crowd_of(id(7))), (11, 11, 2, 0));
+        assert_eq!(
+            (uses.crowd_of(id(1)), uses.crowd_of(id(19)), uses.crowd_of(id(30)), uses.crowd_of(id(7))),
+            (11, 11, 2, 0)
+        );
         uses.join([id(19), id(30)].into_iter());
         assert_eq!((uses.crowd_of(id(2)), uses.crowd_of(id(1))), (13, 13));
         uses.renew(Micros(2).plus(WINDOW));
