@@ -9,9 +9,9 @@ use harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, lar
 
 /// How often a peer has adopted an object.
 fn adoptions(mesh: &Mesh, at: usize, object: ObjectId) -> usize {
-    let adopted = |entry: &Entry| match entry {
-        Entry::TransferIn { arrivals, .. } => arrivals.iter().filter(|arrival| arrival.object == object).count(),
-        _ => 0,
+    let adopted = |entry: &Entry| {
+        let Entry::TransferIn { arrivals, .. } = entry else { return 0 };
+        arrivals.iter().filter(|arrival| arrival.object == object).count()
     };
     mesh.journal(at).iter().map(adopted).sum()
 }
