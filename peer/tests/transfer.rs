@@ -9,9 +9,9 @@ use harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, lar
 
 /// How often a peer has adopted an object.
 fn adoptions(mesh: &Mesh, at: usize, object: ObjectId) -> usize {
-    let adopted = |entry: &Entry| match entry {
-        Entry::TransferIn { arrivals, .. } => arrivals.iter().filter(|arrival| arrival.object == object).count(),
-        _ => 0,
+    let adopted = |entry: &Entry| {
+        let Entry::TransferIn { arrivals, .. } = entry else { return 0 };
+        arrivals.iter().filter(|arrival| arrival.object == object).count()
     };
     mesh.journal(at).iter().map(adopted).sum()
 }
@@ -127,10 +127,10 @@ fn a_message_of_grants_may_bring_the_same_twice_and_one_that_is_refused() {
     // The second number comes with the first one's object: a faulty peer says so.
     let mut bad = first.clone();
     bad.number = second.number;
-    *grants = vec![first.clone(), first, bad, third.clone(), third];
+    *grants = vec![first.clone(), first.clone(), bad, third.clone(), third.clone()];
     mesh.hand(flight);
     mesh.settle();
-    let adopted = [objects[0], objects[1], objects[2]].map(|object| adoptions(&mesh, 1, object));
+    let adopted = [first.object, second.object, third.object].map(|object| adoptions(&mesh, 1, object));
     assert_eq!((adopted, moved(&mesh, 1)[1].clone()), ([1, 0, 1], vec![1, 1]));
     assert_eq!((mesh.rare(1, RareEvent::GrantRefused), mesh.rare(1, RareEvent::LateDuplicateGrant)), (1, 2));
     assert!(nothing_in_transit(&mesh));
