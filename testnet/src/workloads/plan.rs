@@ -162,7 +162,7 @@ mod tests {
         let cells = (0..6).map(ObjectId::from_u128).collect();
         let made = Made { cells, ..Made::default() };
         let plan = Plan { cells: 6, region: 3, ..Plan::default() };
-        let next = |number| plan.neighbours(&made, number).iter().map(|object| object.as_u128()).collect::<Vec<_>>();
+        let next = |number| plan.neighbours(&made, number).iter().map(|place| place.as_u128()).collect::<Vec<_>>();
         assert_eq!((next(0), next(1), next(2)), (vec![1, 2], vec![2, 0], vec![0, 1]));
         assert_eq!((next(3), next(5)), (vec![4, 5], vec![3, 4]));
         let alone = Plan { region: 1, ..plan };
