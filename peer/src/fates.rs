@@ -76,6 +76,12 @@ impl Fates {
 pub(crate) const WAITERS_FROM: u64 = 1 << 62;
 
 impl Peer {
+    /// Whether other peers wait for something until what is journalled here is stable.
+    #[must_use]
+    pub fn others_wait_for_stable(&self) -> bool {
+        self.outbox.waits_for(self.group.id()) > self.group.watermark()
+    }
+
     /// An id for somebody who waits for something that is no transaction.
     pub fn new_waiter(&mut self) -> TxnId {
         self.fates.last += 1;

@@ -157,7 +157,8 @@ fn the_objects_of_a_dead_peer_that_are_due_are_handed_out_first() {
     let arrived: Vec<ObjectId> = mesh
         .journal(owner)
         .into_iter()
-        .filter_map(|entry| if let Entry::TransferIn { object, .. } = entry { Some(object) } else { None })
+        .flat_map(|entry| if let Entry::TransferIn { arrivals, .. } = entry { arrivals } else { Vec::new() })
+        .map(|arrival| arrival.object)
         .collect();
     assert!(arrived[..3].iter().all(|object| due.contains(object)), "the first of {} to come", arrived.len());
 }

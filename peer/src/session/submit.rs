@@ -79,9 +79,16 @@ pub async fn submit<H: Host>(
     match ran.end {
         TaskEnd::Done { answer, receipt, earlier, .. } => {
             let mut stable = ran.stable || by != me;
-            if how.stable && !stable {
-                until_stable(host, receipt, left, &request).await?;
-                stable = true;
+            // Others are told when their commits are stable. Who has run here and was told at once could have the next one
+            // done before they hear of their first, and they would starve: with them it waits like them.
+            let waits = how.stable || host.step(|peer, _| peer.others_wait_for_stable());
+            if waits && !stable {
+                match until_stable(host, receipt, left, &request).await {
+                    Ok(()) => stable = true,
+                    // It was not asked for.
+                    Err(TaskError::NotStable { .. }) if !how.stable => {}
+                    Err(error) => return Err(error),
+                }
             }
             Ok(TaskDone { value: answer, task, receipt, stable, earlier, by })
         }
