@@ -35,7 +35,7 @@ pub struct Submit<T> {
 
 impl<T: Task> Submit<T> {
     pub(crate) const fn new(host: LiveHost, task: T) -> Self {
-        let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false };
+        let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
         Self { host, task, id: None, deadline: DEADLINE, how }
     }
 
@@ -74,6 +74,7 @@ impl<T: Task> Submit<T> {
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
         let Self { host, task, id, deadline, mut how } = self;
         // An id that the caller has is as it is.
+        how.kept_id = id.is_some();
         how.free_anchor = id.is_none() && task.anchor().is_none();
         let name = T::NAME.to_owned();
         let body = codec::encode(&task)

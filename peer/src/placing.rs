@@ -153,11 +153,9 @@ impl Peer {
     /// locked. `None` if it cannot go.
     pub(crate) fn pull_of(&self, id: TxnId) -> Option<u64> {
         let txn = self.txns.get(id).filter(|txn| txn.may_move && txn.attempt == 1)?;
-        if self.is_overloaded() {
-            return Some(0);
-        }
         let held = txn.intents.iter().filter(|(_, intent)| matches!(intent, Intent::Held | Intent::Checked));
-        Some(held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0))
+        let crowd = held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0);
+        Some(if self.is_overloaded_beside(crowd) { 0 } else { crowd })
     }
 
     /// Whether a task that wants an object should come to it, rather than the object to the task: the larger crowd stays.
@@ -170,26 +168,32 @@ impl Peer {
         }
         let owned = self.group.owned_count() as u64;
         let less_there = self.members.get(&from).and_then(|member| member.owned).is_some_and(|there| there < owned);
-        if self.is_overloaded() && less_there {
+        let crowd = self.uses.crowd_of(object);
+        if less_there && self.is_overloaded_beside(crowd) {
             return false;
         }
         // Of two that are as large always the same one stays.
-        let crowd = self.uses.crowd_of(object);
         crowd > 0 && (crowd, self.group.id()) > (pull, group)
     }
 
-    /// Whether this peer owns much more than others.
-    fn is_overloaded(&self) -> bool {
-        self.is_much(self.group.owned_count() as u64)
+    /// Whether this peer owns much more than others, and more than this crowd: one that is more than a peer's share is better
+    /// off whole than divided.
+    fn is_overloaded_beside(&self, crowd: u64) -> bool {
+        crowd <= self.average_owned() && self.is_much(self.group.owned_count() as u64)
     }
 
     /// Whether so many objects are much more than the average of the peers.
     fn is_much(&self, owned: u64) -> bool {
+        owned > self.average_owned().saturating_mul(OVERLOADED_QUARTERS) / 4 + OVERLOADED_MORE
+    }
+
+    /// How many objects a peer owns in the mean.
+    fn average_owned(&self) -> u64 {
         let others = self.members.values().filter(|member| member.connected && member.draining == 0);
         let (sum, count) = others.fold((self.group.owned_count() as u64, 1), |(sum, count), member| {
             (sum.saturating_add(member.owned.unwrap_or(0)), count + 1)
         });
-        owned > (sum / count).saturating_mul(OVERLOADED_QUARTERS) / 4 + OVERLOADED_MORE
+        sum / count
     }
 
     /// The owner of an object says that work on it should go there.

@@ -54,7 +54,7 @@ fn new_id(mesh: &Mesh, at: usize, anchor: ObjectId) -> TaskId {
 
 fn submits(mesh: &Mesh, at: usize, id: TaskId, again: bool) -> Job<Done> {
     let host = mesh.host(at);
-    let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false };
+    let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false, kept_id: true };
     mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await })
 }
 
@@ -176,12 +176,18 @@ fn a_copy_that_cannot_run_does_not_call_undone_what_another_may_have_done() {
     let id = new_id(&mesh, 0, object);
     let submits_unregistered = |again| {
         let (host, none) = (mesh.host(0), Arc::new(Handlers::default()));
-        let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false };
+        let how = Submission { to: TaskTo::Anywhere, again, stable: true, free_anchor: false, kept_id: true };
         mesh.spawn(async move { submit(host, &none, request(id, 20_000), how).await })
     };
     assert!(matches!(finish(&mesh, &submits_unregistered(false)), Err(TaskError::Unregistered { .. })));
     assert!(matches!(finish(&mesh, &submits_unregistered(true)), Err(TaskError::Unknown { .. })));
-    let elsewhere = Submission { to: TaskTo::Peer(harness::peer_id(7)), again: true, stable: true, free_anchor: false };
+    let elsewhere = Submission {
+        to: TaskTo::Peer(harness::peer_id(7)),
+        again: true,
+        stable: true,
+        free_anchor: false,
+        kept_id: true,
+    };
     let host = mesh.host(0);
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), elsewhere).await });
     assert!(matches!(finish(&mesh, &job), Err(TaskError::Unknown { .. })));
@@ -213,7 +219,7 @@ fn an_abort_that_is_not_stable_in_time_is_not_told_as_a_commit() {
     mesh.run(200);
     let id = new_id(&mesh, 0, object);
     mesh.rule(Rule::Hold, is_entries);
-    let how = Submission { to: TaskTo::Anywhere, again: true, stable: false, free_anchor: false };
+    let how = Submission { to: TaskTo::Anywhere, again: true, stable: false, free_anchor: false, kept_id: true };
     let host = mesh.host(0);
     // It rejects at nine, and that is journalled.
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 300), how).await });
@@ -229,7 +235,13 @@ fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
     let mesh = Mesh::new(2);
     let object = mesh.create_known(1, 1);
     let id = new_id(&mesh, 0, object);
-    let how = Submission { to: TaskTo::Peer(harness::peer_id(1)), again: true, stable: true, free_anchor: false };
+    let how = Submission {
+        to: TaskTo::Peer(harness::peer_id(1)),
+        again: true,
+        stable: true,
+        free_anchor: false,
+        kept_id: true,
+    };
     let host = mesh.host(0);
     let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await });
     for _ in 0..5_000 {

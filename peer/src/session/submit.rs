@@ -5,7 +5,7 @@
 use super::fates::{Fate, Waiter, settled_within};
 use super::host::Host;
 use super::task_error::TaskError;
-use super::task_run::{Handlers, Ran, run_once};
+use super::task_run::{Copies, Handlers, Ran, run_once};
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
 use crate::tasking::{NotSubmitted, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
@@ -23,6 +23,8 @@ pub struct Submission {
     pub again: bool,
     /// Whether it ends only when the commit is stable.
     pub stable: bool,
+    /// Whether the caller has the id, and may ask again.
+    pub kept_id: bool,
     /// Whether its anchor only stands in for one that the caller has not named, and may be another.
     pub free_anchor: bool,
 }
@@ -195,7 +197,13 @@ async fn await_one<H: Host>(
             request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
             let here = TaskRequest { deadline: left.max(Micros(1)), settled, ..request.clone() };
-            let ran = run_once(host, handlers, &here, again).await;
+            let copies = match again {
+                true => Copies::Now,
+                // An end that waits to be stable names the id if it waits in vain.
+                false if how.kept_id || how.stable => Copies::Later,
+                false => Copies::None,
+            };
+            let ran = run_once(host, handlers, &here, copies).await;
             let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });
             // This copy did not run, for a reason of its own; another one may have.
             if again && !ran.end.is_decided() && !goes_on { Err(unknown(task)) } else { Ok((me, ran)) }

@@ -205,13 +205,15 @@ pub(super) async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H
     .await
 }
 
-/// Keeps with the anchor how a task ends, if this attempt commits.
-fn keep<H: Host>(tx: &Tx<H>, task: TaskId, answer: KeptAnswer) -> Result<Tried> {
+/// Keeps with the anchor how a task ends, if this attempt commits and anybody may ask.
+fn keep<H: Host>(tx: &Tx<H>, task: TaskId, answer: KeptAnswer, copies: Copies) -> Result<Tried> {
     let encoded = codec::encode(&answer).map_err(Error::rejected)?;
     if encoded.len() > TASK_ANSWER_BYTES_MAX {
         return Err(Error::rejected(AnswerTooLarge(encoded.len() as u64)));
     }
-    tx.set_outcome(TaskOutcome { task, answer: Value::from_slice(&encoded) });
+    if copies != Copies::None {
+        tx.set_outcome(TaskOutcome { task, answer: Value::from_slice(&encoded) });
+    }
     Ok(Tried::Ended(answer))
 }
 
@@ -219,14 +221,20 @@ fn keep<H: Host>(tx: &Tx<H>, task: TaskId, answer: KeptAnswer) -> Result<Tried> 
 #[error("its answer has {0} bytes")]
 struct AnswerTooLarge(u64);
 
-/// Runs a task, unless its anchor says that it has ended. `keeps_aborts` if other copies of the request may run: then an
-/// abort is journalled before it is told, so that none of them takes effect later.
-pub(super) async fn run_once<H: Host>(
-    host: &H,
-    handlers: &Handlers<H>,
-    request: &TaskRequest,
-    keeps_aborts: bool,
-) -> Ran {
+/// Who may ask for a task again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Copies {
+    /// Nobody: the request has not left this peer, and its caller does not know the id. Its outcome need not be kept: on a
+    /// busy anchor it would only displace those that somebody may ask for.
+    None,
+    /// Its caller may, later. The outcome is kept.
+    Later,
+    /// Other copies may run by now: an abort is journalled too before it is told, so that none of them takes effect later.
+    Now,
+}
+
+/// Runs a task, unless its anchor says that it has ended.
+pub(super) async fn run_once<H: Host>(host: &H, handlers: &Handlers<H>, request: &TaskRequest, copies: Copies) -> Ran {
     let attempts = match handlers.attempts(&request.name, request.version, &request.body) {
         Ok(attempts) => Mutex::new(attempts),
         Err(why) => return Ran::aborted(why),
@@ -245,7 +253,7 @@ pub(super) async fn run_once<H: Host>(
                 return Ok(tried);
             }
             let answer = caught(attempts, &tx, &kind).await?;
-            keep(&tx, task, KeptAnswer::Done(answer))
+            keep(&tx, task, KeptAnswer::Done(answer), copies)
         }
     };
     let error = match transact_for(host.clone(), options.clone(), for_task(!request.settled), body).await {
@@ -257,7 +265,7 @@ pub(super) async fn run_once<H: Host>(
         (None, Some(why)) => why,
         (None, None) => return not_run(&error),
     };
-    if !keeps_aborts {
+    if copies != Copies::Now {
         return Ran::aborted(why);
     }
     let left = begun.plus(request.deadline).since(host.step(|_, now| now.mono));
@@ -266,7 +274,7 @@ pub(super) async fn run_once<H: Host>(
     let body = |tx: Tx<H>| async move {
         match ask_anchor(&tx, task).await? {
             Some(tried) => Ok(tried),
-            None => keep(&tx, task, KeptAnswer::Aborted(why.clone())),
+            None => keep(&tx, task, KeptAnswer::Aborted(why.clone()), Copies::Now),
         }
     };
     match transact_for(host.clone(), options, for_task(false), body).await {
@@ -343,6 +351,6 @@ pub async fn run_here<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: Run) {
 async fn run_for_other<H: Host>(host: H, handlers: Arc<Handlers<H>>, run: TaskRun) {
     let mut running = Running { host, run, end: None };
     // A request that has left its caller may be there more than once.
-    let ran = run_once(&running.host, &handlers, &running.run.request, true).await;
+    let ran = run_once(&running.host, &handlers, &running.run.request, Copies::Now).await;
     running.end = Some(ran.end);
 }

@@ -215,7 +215,7 @@ impl Client {
         let request =
             TaskRequest { id, name: T::NAME.to_owned(), version: 1, body, touches, deadline, key, settled: false };
         let to = if self.rng.u8(..3) == 0 { self.some_peer() } else { TaskTo::Anywhere };
-        let how = Submission { to, again, stable: self.rng.u8(..4) == 0, free_anchor: false };
+        let how = Submission { to, again, stable: self.rng.u8(..4) == 0, free_anchor: false, kept_id: true };
         let patience = if self.rng.u8(..4) == 0 { self.rng.u64(100..200_000) } else { u64::MAX >> 1 };
         let log = self.world.recorder.transaction(self.session, T::NAME);
         let handlers = Arc::new(super::handlers());
