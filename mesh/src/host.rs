@@ -14,11 +14,12 @@ use driftmesh_peer::{Envelope, Peer, Run, Seek};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::thread::Thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio::task::coop::poll_proceed;
 
 /// How long the thread of the timers sleeps when the core wants none.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -280,9 +281,14 @@ impl Shared {
             #[cfg(feature = "test")]
             Driver::Simulated(host) => return host.poll_step(txn, context, step),
         };
+        // Transactions whose steps all answer at once would let nothing else of their thread run, and so hear no other peer.
+        let turn = ready!(poll_proceed(context));
         let mut core = live.lock();
         let now = core.clock.now();
         let result = step(&mut core.peer, now);
+        if result.is_ready() {
+            turn.made_progress();
+        }
         if result.is_pending() {
             // Before the effects are taken: the step itself may have caused the wake-up.
             core.wakers.park(txn, context.waker());

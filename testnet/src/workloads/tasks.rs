@@ -75,6 +75,16 @@ impl Task for Walk {
     fn anchor(&self) -> Option<ObjectId> {
         Some(self.hero.id())
     }
+
+    fn key(&self) -> u64 {
+        key_of(self.hero)
+    }
+}
+
+/// What a player's commands touch is learned by the player.
+#[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+const fn key_of(hero: Ref<Hero>) -> u64 {
+    hero.id().as_u128() as u64
 }
 
 /// What a rejection begins with that must never happen.
@@ -144,6 +154,10 @@ impl Task for Meet {
     fn anchor(&self) -> Option<ObjectId> {
         Some(self.hero.id())
     }
+
+    fn key(&self) -> u64 {
+        key_of(self.hero)
+    }
 }
 
 /// Moves so much gold, or what there is. Prices are small.
@@ -208,6 +222,10 @@ impl Task for Rest {
 
     fn anchor(&self) -> Option<ObjectId> {
         Some(self.hero.id())
+    }
+
+    fn key(&self) -> u64 {
+        key_of(self.hero)
     }
 }
 
