@@ -49,3 +49,21 @@ async fn a_delay_holds_for_each_way_and_ends() {
     assert!(near < far, "{near:?}");
     assert_eq!(second.peers(), [first.peer_id()]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_that_many_make_at_once_in_both_directions_all_end() {
+    let first = Mesh::builder().start().await.unwrap();
+    let second = Mesh::builder().join(&first.addresses()[0]).start().await.unwrap();
+    second.wait_for_peers(1).await;
+    first.wait_for_peers(1).await;
+    let mut loops = tokio::task::JoinSet::new();
+    for (from, to) in [(&first, &second), (&second, &first)].repeat(8) {
+        let (from, to) = (from.clone(), to.peer_id());
+        loops.spawn(async move {
+            for _ in 0..200 {
+                from.ping(to).await.unwrap();
+            }
+        });
+    }
+    tokio::time::timeout(Duration::from_secs(30), loops.join_all()).await.expect("an answer is missing");
+}

@@ -116,15 +116,16 @@ impl Lanes {
         Ok(())
     }
 
-    /// Queues a sign of life, or drops it when too many wait: each says the same.
-    pub(super) fn push_control(&self, frame: Vec<u8>) {
+    /// Queues a frame of control, or drops it when too many wait. Returns whether there was room.
+    pub(super) fn push_control(&self, frame: Vec<u8>) -> bool {
         let mut state = self.lock();
         if state.phase != Phase::Open || state.control.len() >= CONTROL_QUEUE_FRAMES {
-            return;
+            return false;
         }
         state.control.push_back(frame);
         drop(state);
         self.wake.notify_one();
+        true
     }
 
     /// The reader took a chunk; the sender is to be told.

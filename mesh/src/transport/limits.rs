@@ -24,8 +24,11 @@ pub const SMALL_QUEUE_BYTES: usize = 8 << 20;
 pub const BULK_QUEUE_PAYLOADS: usize = 64;
 /// Most bytes of large payloads queued for one peer: three of the largest and some.
 pub const BULK_QUEUE_BYTES: usize = 64 << 20;
-/// Most signs of life queued for one peer; who takes none for so long hears the next one.
-pub(super) const CONTROL_QUEUE_FRAMES: usize = 4;
+/// Most round trips under way to one peer.
+pub(super) const PINGS_MAX: usize = 16;
+/// Most frames of control queued for one peer: all round trips that either side may have under way, and some signs of life.
+/// Who takes none for so long misses the next one.
+pub(super) const CONTROL_QUEUE_FRAMES: usize = 2 * PINGS_MAX + 4;
 
 /// Chunks that may be under way without the receiver's credit. Without it the socket's buffers would take
 /// megabytes of a large payload, and every small one would wait behind them.

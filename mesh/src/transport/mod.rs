@@ -434,7 +434,10 @@ impl Transport {
     pub async fn ping(&self, to: PeerId) -> Result<(), SendError> {
         let session = self.owner.shared.session(&to).ok_or(SendError::NotConnected)?;
         let (body, came_back) = session.pings.begin().ok_or(SendError::Busy)?;
-        session.lanes.push_control(frame::encode(frame::FrameKind::Ping, &body));
+        // What is not sent would be waited for as long as the connection lasts.
+        if !session.lanes.push_control(frame::encode(frame::FrameKind::Ping, &body)) {
+            return Err(SendError::Busy);
+        }
         tokio::select! {
             came_back = came_back => came_back.map_err(|_| SendError::NotConnected),
             () = session.ended.wait() => Err(SendError::NotConnected),

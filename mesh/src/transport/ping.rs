@@ -4,12 +4,10 @@
 //! bounded number of round trips at once; an answer that nobody waits for is dropped.
 
 use super::frame::{FrameError, FrameKind};
+use super::limits::PINGS_MAX;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-
-/// Most round trips under way to one peer.
-const PINGS_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 struct State {

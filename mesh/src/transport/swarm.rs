@@ -534,7 +534,10 @@ impl Driver {
         if self.next_alive <= now {
             self.next_alive = now + ALIVE_INTERVAL;
             let frame = frame::encode(FrameKind::Alive, &[]);
-            shared.sessions().iter().for_each(|session| session.lanes.push_control(frame.clone()));
+            for session in &*shared.sessions() {
+                // Who has no room hears the next one: each says the same.
+                session.lanes.push_control(frame.clone());
+            }
         }
         for start in self.routing.due(shared.sessions().len(), now) {
             self.start_query(start);
