@@ -24,7 +24,7 @@ const MOVES_MAX: usize = 64;
 const BYTES_MAX: usize = 1 << 18;
 /// Commits with the same other object that make one follow it.
 const FOLLOW_VOTES_MIN: u64 = 3;
-/// A peer that owns so much more than the average takes nothing on its own account: in quarters of the average.
+/// A peer that owns so much more than the average has no room for more crowds: in quarters of the average.
 const OVERLOADED_QUARTERS: u64 = 6;
 /// However small the average is, so many more are no overload.
 const OVERLOADED_MORE: u64 = 64;
@@ -154,11 +154,11 @@ impl Peer {
     pub(crate) fn pull_of(&self, id: TxnId) -> Option<u64> {
         let txn = self.txns.get(id).filter(|txn| txn.may_move && txn.attempt == 1)?;
         let held = txn.intents.iter().filter(|(_, intent)| matches!(intent, Intent::Held | Intent::Checked));
-        let crowd = held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0);
-        Some(if self.is_overloaded_beside(crowd) { 0 } else { crowd })
+        Some(held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0))
     }
 
-    /// Whether a task that wants an object should come to it, rather than the object to the task: the larger crowd stays.
+    /// Whether a task that wants an object should come to it, rather than the object to the task: the larger crowd stays, unless
+    /// only one of both peers has room for what would follow.
     pub(crate) fn should_stay(&mut self, object: ObjectId, pull: u64, (from, group): (PeerId, GroupId)) -> bool {
         if !self.config.placement || self.draining {
             return false;
@@ -166,20 +166,17 @@ impl Peer {
         if self.placing.pinned.contains(&object) || self.rarely(RareBranch::StayPut) {
             return true;
         }
-        let owned = self.group.owned_count() as u64;
-        let less_there = self.members.get(&from).and_then(|member| member.owned).is_some_and(|there| there < owned);
         let crowd = self.uses.crowd_of(object);
-        if less_there && self.is_overloaded_beside(crowd) {
+        if crowd == 0 {
             return false;
         }
+        // While one crowd joins the other these sums stay what they are, so that nobody changes his mind half-way.
+        let owned = self.group.owned_count() as u64;
+        let there = self.members.get(&from).and_then(|member| member.owned).unwrap_or(0);
+        let fits_here = !self.is_much(owned.saturating_add(pull));
+        let fits_there = !self.is_much(there.saturating_add(crowd));
         // Of two that are as large always the same one stays.
-        crowd > 0 && (crowd, self.group.id()) > (pull, group)
-    }
-
-    /// Whether this peer owns much more than others, and more than this crowd: one that is more than a peer's share is better
-    /// off whole than divided.
-    fn is_overloaded_beside(&self, crowd: u64) -> bool {
-        crowd <= self.average_owned() && self.is_much(self.group.owned_count() as u64)
+        if fits_here == fits_there { (crowd, self.group.id()) > (pull, group) } else { fits_here }
     }
 
     /// Whether so many objects are much more than the average of the peers.
@@ -225,6 +222,7 @@ impl Peer {
         let with = if follows { self.uses.of(object).with } else { None };
         let reason = with.map_or_else(|| MoveReason::WantedBy(kind.clone()), MoveReason::UsedWith);
         self.metrics.placed += u64::from(follows);
+        self.uses.left(object);
         if self.placing.moves.len() >= REMEMBERED_MAX {
             self.placing.moves.pop_front();
         }

@@ -115,6 +115,14 @@ impl Crowds {
         }
     }
 
+    /// An object is here no longer.
+    fn leave(&mut self, object: ObjectId) {
+        if let Some(index) = self.index.remove(&object) {
+            let top = self.top(index);
+            self.size[top] = self.size[top].saturating_sub(1);
+        }
+    }
+
     fn size_of(&self, object: ObjectId) -> u64 {
         let Some(mut at) = self.index.get(&object).copied() else { return 0 };
         while self.above[at] != at {
@@ -195,6 +203,12 @@ impl Uses {
         self.crowds.join(objects);
     }
 
+    /// Notes that an object has left.
+    pub(crate) fn left(&mut self, object: ObjectId) {
+        self.crowds.leave(object);
+        self.crowds_before.leave(object);
+    }
+
     /// How many objects here were used together with this one, also by way of others: they would have to follow it.
     pub(crate) fn crowd_of(&self, object: ObjectId) -> u64 {
         self.crowds.size_of(object).max(self.crowds_before.size_of(object))
@@ -266,6 +280,8 @@ mod tests {
         assert_eq!((uses.crowd_of(id(2)), uses.crowd_of(id(1))), (13, 13));
         uses.renew(Micros(2).plus(WINDOW));
         assert_eq!(uses.crowd_of(id(2)), 13);
+        uses.left(id(30));
+        assert_eq!((uses.crowd_of(id(2)), uses.crowd_of(id(30))), (12, 0));
         uses.renew(Micros(3).plus(WINDOW).plus(WINDOW));
         assert_eq!(uses.crowd_of(id(2)), 0);
     }
