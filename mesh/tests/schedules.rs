@@ -35,11 +35,11 @@ fn builder() -> Builder {
 }
 
 async fn bell(mesh: &Mesh) -> Ref<Bell> {
-    mesh.transact(|tx| async move { tx.create(&Bell::default()) }).await.unwrap()
+    mesh.transact(|tx| async move { tx.create(&Bell::default()) }).await.expect("it commits")
 }
 
 async fn rung(mesh: &Mesh, bell: Ref<Bell>) -> Vec<(u64, u64)> {
-    mesh.transact(|tx| async move { Ok(tx.get(bell).await?.rung.clone()) }).await.unwrap()
+    mesh.transact(|tx| async move { Ok(tx.get(bell).await?.rung.clone()) }).await.expect("it commits")
 }
 
 async fn until_rung(mesh: &Mesh, bell: Ref<Bell>, times: usize) -> Vec<(u64, u64)> {
@@ -55,7 +55,7 @@ async fn until_rung(mesh: &Mesh, bell: Ref<Bell>, times: usize) -> Vec<(u64, u64
 }
 
 async fn schedule(mesh: &Mesh, bell: Ref<Bell>, schedule: Schedule) -> ScheduleId {
-    mesh.transact(|tx| async move { tx.schedule(bell, &Ring { bell }, schedule).await }).await.unwrap()
+    mesh.transact(|tx| async move { tx.schedule(bell, &Ring { bell }, schedule).await }).await.expect("it commits")
 }
 
 #[tokio::test(flavor = "multi_thread")]

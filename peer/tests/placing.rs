@@ -106,9 +106,7 @@ fn a_task_is_sent_on_once_and_then_runs_where_it_is() {
     let mesh = Mesh::new(3);
     let objects: Vec<ObjectId> = (0..3).map(|at| mesh.create_known(at, 1)).collect();
     mesh.run(3_000);
-    for at in 0..3 {
-        use_together(&mesh, at, &[objects[at]], 50);
-    }
+    objects.iter().enumerate().for_each(|(at, object)| use_together(&mesh, at, &[*object], 50));
     let by = run_at(&mesh, 0, &[objects[1], objects[2]], 7);
     assert_eq!(by, 1, "the first that it wants");
     assert_eq!((mesh.owner_of(objects[1]), mesh.owner_of(objects[2])), (1, 1));

@@ -46,7 +46,7 @@ fn every(period: u64, catch_up: CatchUp) -> Plan {
 
 /// Schedules something with an object, at a peer.
 fn schedule(mesh: &Mesh, at: usize, object: ObjectId, name: &str, plan: Plan) -> ScheduleId {
-    let body = Value::from_slice(&codec::encode(&GoldRef::from_id(object)).unwrap());
+    let body = Value::from_slice(&codec::encode(&GoldRef::from_id(object)).expect("encodes"));
     let work = Work { name: name.to_owned(), version: 1, body };
     let host = mesh.host(at);
     let job = mesh.spawn(async move {
@@ -56,7 +56,7 @@ fn schedule(mesh: &Mesh, at: usize, object: ObjectId, name: &str, plan: Plan) ->
         };
         transact(host, Options { isolation: Isolation::Snapshot, ..Options::new("plan") }, schedules).await
     });
-    mesh.finish(&job, 5_000).unwrap().value
+    mesh.finish(&job, 5_000).expect("it commits").value
 }
 
 fn listed(mesh: &Mesh, at: usize, object: ObjectId) -> Vec<Scheduled> {
@@ -64,7 +64,7 @@ fn listed(mesh: &Mesh, at: usize, object: ObjectId) -> Vec<Scheduled> {
     let job = mesh.spawn(async move {
         transact(host, Options::new("list"), |tx| async move { tx.schedules(object).await }).await
     });
-    mesh.finish(&job, 5_000).unwrap().value
+    mesh.finish(&job, 5_000).expect("it commits").value
 }
 
 /// Lets time pass, and these peers run what they are asked to.

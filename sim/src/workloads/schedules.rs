@@ -74,7 +74,8 @@ struct Ring {
 
 impl Ring {
     fn rejects(&self, intended: u64) -> bool {
-        self.period.is_some_and(|period| self.plan % REJECTING == 0 && (intended / period).is_multiple_of(REJECTING))
+        self.period
+            .is_some_and(|period| self.plan.is_multiple_of(REJECTING) && (intended / period).is_multiple_of(REJECTING))
     }
 
     async fn run(&self, tx: &SimTx) -> Result<()> {
@@ -208,10 +209,10 @@ impl Planned {
             };
             return if is_right { Ok(()) } else { Err("it did not run once") };
         };
-        if rang.iter().any(|rang| (rang.intended - self.first) % period != 0) {
+        if rang.iter().any(|rang| !(rang.intended - self.first).is_multiple_of(period)) {
             return Err("it ran at a time that was not intended");
         }
-        let leaves_out = self.skips || self.plan % REJECTING == 0;
+        let leaves_out = self.skips || self.plan.is_multiple_of(REJECTING);
         let mut next = self.first;
         for rang in rang {
             if rang.intended < next || (rang.intended > next && !leaves_out) {
@@ -401,7 +402,7 @@ mod tests {
         assert_eq!(wrong_runs(&periodic, &[(100, 2), (110, 3)]), 1, "one stands for another's");
         assert_eq!(wrong_runs(&periodic, &[(100, 1), (115, 3)]), 1, "not intended");
         assert_eq!(wrong_runs(&periodic, &[(100, 1)]), 1, "not all have run");
-        assert_eq!(wrong_runs(&Planned { cancelled: true, ..periodic.clone() }, &[(100, 1)]), 0);
+        assert_eq!(wrong_runs(&Planned { cancelled: true, ..periodic }, &[(100, 1)]), 0);
         assert_eq!(wrong_runs(&Planned { skips: true, ..periodic }, &[(100, 1), (120, 1), (130, 1)]), 0);
         let once = planned(1, None);
         assert_eq!(wrong_runs(&once, &[(100, 1)]), 0);
