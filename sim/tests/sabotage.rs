@@ -67,6 +67,7 @@ sabotages! {
     one_owner: OneOwner,
     once: Once,
     tasks: Tasks,
+    schedules: Schedules,
     one_genesis: OneGenesis,
     names: Names,
     bounds: Bounds,
