@@ -240,9 +240,6 @@ impl Peer {
         let first = self.placing.from.unwrap_or(ObjectId::from_u128(0));
         let looked_at: Vec<ObjectId> = self.uses.from(first).take(LOOKED_AT).collect();
         self.placing.from = looked_at.last().copied().filter(|_| looked_at.len() == LOOKED_AT);
-        // Younger than every transaction there is: running ones finish first.
-        let time = self.clock.now(self.now.wall);
-        let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
         let expires = self.now.mono.plus(STAY_MIN);
         let (mut moves, mut bytes) = (0, 0);
         for object in looked_at {
@@ -252,6 +249,9 @@ impl Peer {
             let Some((group, size)) = self.should_follow(object) else { continue };
             moves += 1;
             bytes += size;
+            // Younger than every transaction there is: running ones finish first.
+            let time = self.clock.now(self.now.wall);
+            let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
             let waiter = RemoteWaiter { group, kind: TaskKind::new(KIND), have: None, expires };
             self.placing.following.insert(object);
             self.locks.queue_remote(object, age, waiter);
