@@ -5,6 +5,9 @@ mod common;
 
 use common::{HANGS, Player, Sword, bounded, meshes};
 use driftmesh::{Error, Mesh, ObjectError, ObjectId, Outcome, Ref, limits};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 async fn create(mesh: &Mesh, gold: u64) -> Ref<Player> {
     bounded(mesh.transact(|tx| async move { tx.create(&Player::new("Ada", gold)) })).await.unwrap()
@@ -220,4 +223,21 @@ async fn receipts_and_metrics_tell_what_happened() {
     assert_eq!((status.owned, json["owned"].as_u64()), (owned, Some(owned as u64)));
     assert_eq!(json["replication"]["held_commits"], status.replication.held_commits);
     assert!(mesh.addresses()[0].ends_with(json["peer"].as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn transactions_that_never_wait_let_others_of_their_thread_run() {
+    let mesh = Mesh::builder().start().await.unwrap();
+    let player = mesh.transact(|tx| async move { tx.create(&Player::new("Ada", 1)) }).await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (busy, ends) = (Arc::clone(&is_over), Instant::now() + Duration::from_secs(10));
+    let worker = tokio::spawn(async move {
+        while !busy.load(Ordering::Relaxed) && Instant::now() < ends {
+            mesh.transact(|tx| async move { tx.get_mut(player).await.map(|_| ()) }).await.unwrap();
+        }
+        busy.load(Ordering::Relaxed)
+    });
+    tokio::task::yield_now().await;
+    is_over.store(true, Ordering::Relaxed);
+    assert!(worker.await.unwrap(), "nothing else of the thread ran");
 }

@@ -9,11 +9,11 @@ use crate::Peer;
 use crate::metrics::RareEvent;
 use crate::rare_branches::RareBranch;
 use crate::uses::TOGETHER_MAX;
-use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId, TxnTimestamp};
-use driftmesh_txn::{Cause, Intent, RemoteWaiter, TaskKind};
+use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId};
+use driftmesh_txn::{Cause, Intent, TaskKind};
 use std::collections::{BTreeSet, VecDeque};
 
-/// What has come here stays for so long at least, whatever tasks elsewhere want.
+/// What has come here follows nothing for so long.
 const STAY_MIN: Micros = Micros::from_millis(1_000);
 /// What is used elsewhere is looked for this often, in heartbeats.
 const LOOK_EVERY: u64 = 3;
@@ -32,7 +32,7 @@ const OVERLOADED_MORE: u64 = 64;
 const REMEMBERED_MAX: usize = 1_024;
 /// Objects that are pinned at a peer (R24).
 pub const PINNED_MAX: usize = 65_536;
-/// How moves that the placement makes are called, where transactions are named by their kind.
+/// How moves that the placement makes are called, where others are by the kind of the transaction that wants the object.
 const KIND: &str = "placement";
 
 /// Why an object left.
@@ -81,8 +81,6 @@ pub(crate) struct Placing {
     /// Where the search for what should follow goes on.
     from: Option<ObjectId>,
     looks: u64,
-    /// What the placement has asked the locks to let go.
-    following: BTreeSet<ObjectId>,
 }
 
 /// Too many objects are pinned at a peer.
@@ -117,7 +115,7 @@ impl Peer {
     /// The objects that attempts ended because of most, and those that came here most often, in the last seconds.
     #[must_use]
     pub fn most_contended(&self, most: usize) -> (Vec<ObjectUse>, Vec<ObjectUse>) {
-        let all = self.uses.from(ObjectId::from_u128(0)).map(|object| {
+        let all = self.uses.from(ObjectId::from_u128(0), usize::MAX).into_iter().map(|object| {
             let used = self.uses.of(object);
             ObjectUse { object, commits: used.heat, contended: used.contended, came: used.came, with: used.with }
         });
@@ -218,7 +216,7 @@ impl Peer {
 
     /// Notes that an object leaves.
     pub(crate) fn note_move(&mut self, object: ObjectId, to: GroupId, kind: &TaskKind) {
-        let follows = self.placing.following.remove(&object) && kind.as_str() == KIND;
+        let follows = kind.as_str() == KIND;
         let with = if follows { self.uses.of(object).with } else { None };
         let reason = with.map_or_else(|| MoveReason::WantedBy(kind.clone()), MoveReason::UsedWith);
         self.metrics.placed += u64::from(follows);
@@ -236,31 +234,24 @@ impl Peer {
         if !self.config.placement || self.draining || !self.placing.looks.is_multiple_of(LOOK_EVERY) {
             return;
         }
-        self.placing.following.clear();
         let first = self.placing.from.unwrap_or(ObjectId::from_u128(0));
-        let looked_at: Vec<ObjectId> = self.uses.from(first).take(LOOKED_AT).collect();
+        let looked_at = self.uses.from(first, LOOKED_AT);
         self.placing.from = looked_at.last().copied().filter(|_| looked_at.len() == LOOKED_AT);
-        let expires = self.now.mono.plus(STAY_MIN);
+        let (trusted, kind) = (self.trusted_groups(), TaskKind::new(KIND));
         let (mut moves, mut bytes) = (0, 0);
         for object in looked_at {
             if moves >= MOVES_MAX || bytes >= BYTES_MAX {
                 break;
             }
-            let Some((group, size)) = self.should_follow(object) else { continue };
+            let Some((group, size)) = self.should_follow(object, &trusted) else { continue };
             moves += 1;
             bytes += size;
-            // Younger than every transaction there is: running ones finish first.
-            let time = self.clock.now(self.now.wall);
-            let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
-            let waiter = RemoteWaiter { group, kind: TaskKind::new(KIND), have: None, expires };
-            self.placing.following.insert(object);
-            self.locks.queue_remote(object, age, waiter);
-            self.hand_overs.push_back(object);
+            self.let_go(object, group, &kind);
         }
     }
 
     /// Where an object should follow what it is used with, and how large it is.
-    fn should_follow(&mut self, object: ObjectId) -> Option<(GroupId, usize)> {
+    fn should_follow(&mut self, object: ObjectId, trusted: &[GroupId]) -> Option<(GroupId, usize)> {
         let stored = self.group.owned(object)?;
         let size = stored.chain.newest().value.as_ref()?.len();
         let used = self.uses.of(object);
@@ -276,8 +267,7 @@ impl Peer {
         let (_, record) = self.best_record(with)?;
         let leader = self.leader_of(record.group).filter(|leader| *leader != self.config.peer)?;
         let there = self.members.get(&leader).filter(|member| member.group == record.group)?.owned;
-        let trusted = self.trusted_groups().contains(&record.group) && self.takes_objects(record.group);
-        if !trusted || there.is_none_or(|owned| self.is_much(owned)) {
+        if !trusted.contains(&record.group) || there.is_none_or(|owned| self.is_much(owned)) {
             return None;
         }
         Some((record.group, size))

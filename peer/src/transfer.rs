@@ -21,6 +21,8 @@ const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
 /// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
 const DRAIN_SLOTS: usize = 256;
 const DRAIN_PAUSE: Micros = Micros::from_millis(10);
+/// What is let go and not free by then stays.
+const LET_GO_WITHIN: Micros = Micros::from_millis(1_000);
 /// Grants of one group to another that one step sends again.
 const REPEATED_AT_ONCE: usize = 256;
 /// What arrives by one entry weighs about so much, bytes: a batch of entries is not held up by one that is large.
@@ -519,18 +521,22 @@ impl Peer {
         let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
         // After the last slot it begins again: what was locked may be free now.
         self.drain_from = next.unwrap_or(0);
+        let kind = TaskKind::new("drain");
+        for object in slice {
+            if !self.locks.is_waited_for(object) {
+                let index = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
+                self.let_go(object, targets[index], &kind);
+            }
+        }
+    }
+
+    /// Hands an object over to a group that has not asked for it, as soon as nobody here has it, within a second.
+    pub(crate) fn let_go(&mut self, object: ObjectId, group: GroupId, kind: &TaskKind) {
         // Younger than every transaction there is: running ones finish first.
         let time = self.clock.now(self.now.wall);
         let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
-        let expires = self.now.mono.plus(Micros::from_millis(1_000));
-        for object in slice {
-            if self.locks.is_waited_for(object) {
-                continue;
-            }
-            let index = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
-            let waiter = RemoteWaiter { group: targets[index], kind: TaskKind::new("drain"), have: None, expires };
-            self.locks.queue_remote(object, age, waiter);
-            self.hand_overs.push_back(object);
-        }
+        let waiter = RemoteWaiter { group, kind: kind.clone(), have: None, expires: self.now.mono.plus(LET_GO_WITHIN) };
+        self.locks.queue_remote(object, age, waiter);
+        self.hand_overs.push_back(object);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// How long a window is. What was used counts for one to two of them.
 const WINDOW: Micros = Micros::from_millis(2_000);
-/// Commits that are sampled in a window; of more, every so-manieth.
+/// Commits that are sampled in a window; of more, every so-manieth, and half as many each time that there are so many more.
 const SAMPLES_MAX: u64 = 4_096;
 /// Objects that a window remembers (R24).
 const OBJECTS_MAX: usize = 16_384;
@@ -140,8 +140,10 @@ pub(crate) struct Uses {
     crowds: Crowds,
     crowds_before: Crowds,
     ends: Micros,
-    /// Commits of this window, every how-manieth is looked at, and how many are passed over until the next.
+    /// Commits of this window, how many were looked at since `every` is what it is, every how-manieth is, and how many are
+    /// passed over until the next.
     commits: u64,
+    looked_at: u64,
     every: u64,
     pass_over: u64,
 }
@@ -150,7 +152,17 @@ impl Default for Uses {
     fn default() -> Self {
         let (present, before) = (BTreeMap::new(), BTreeMap::new());
         let (crowds, crowds_before) = (Crowds::default(), Crowds::default());
-        Self { present, before, crowds, crowds_before, ends: Micros(0), commits: 0, every: 1, pass_over: 0 }
+        Self {
+            present,
+            before,
+            crowds,
+            crowds_before,
+            ends: Micros(0),
+            commits: 0,
+            looked_at: 0,
+            every: 1,
+            pass_over: 0,
+        }
     }
 }
 
@@ -162,8 +174,15 @@ impl Uses {
             self.pass_over -= 1;
             return None;
         }
+        let stands_for = self.every;
+        self.looked_at += 1;
+        if self.looked_at >= SAMPLES_MAX {
+            // A burst after a quiet window would else pay for each of its commits until the window ends.
+            self.every = self.every.saturating_mul(2);
+            self.looked_at = 0;
+        }
         self.pass_over = self.every - 1;
-        Some(self.every)
+        Some(stands_for)
     }
 
     /// Begins a new window when it is time.
@@ -179,7 +198,7 @@ impl Uses {
             self.crowds_before = Crowds::default();
         }
         self.every = (self.commits / SAMPLES_MAX).max(1);
-        self.commits = 0;
+        (self.commits, self.looked_at) = (0, 0);
         self.ends = now.plus(WINDOW);
     }
 
@@ -247,9 +266,16 @@ impl Uses {
         of(&self.present).and(of(&self.before))
     }
 
-    /// All that was used in this window, from an object on.
-    pub(crate) fn from(&self, first: ObjectId) -> impl Iterator<Item = ObjectId> {
-        self.present.range(first..).map(|(object, _)| *object)
+    /// The first so many objects that were used, from one on, in their order.
+    pub(crate) fn from(&self, first: ObjectId, most: usize) -> Vec<ObjectId> {
+        let of = |window: &BTreeMap<ObjectId, Use>| -> Vec<ObjectId> {
+            window.range(first..).map(|(object, _)| *object).take(most).collect()
+        };
+        let mut all = [of(&self.present), of(&self.before)].concat();
+        all.sort_unstable();
+        all.dedup();
+        all.truncate(most);
+        all
     }
 }
 
@@ -309,5 +335,26 @@ mod tests {
         assert!(sampled.len() as u64 <= 11 * SAMPLES_MAX);
         let of = sampled.iter().sum::<u64>().abs_diff(100 * SAMPLES_MAX);
         assert!(of <= 10, "{of}");
+    }
+
+    #[test]
+    fn a_burst_is_sampled_less_and_less_and_still_counts_as_many() {
+        let mut uses = Uses::default();
+        uses.renew(Micros(1));
+        let sampled: Vec<u64> = (0..1_000 * SAMPLES_MAX).filter_map(|_| uses.sample()).collect();
+        assert!(sampled.len() as u64 <= 11 * SAMPLES_MAX, "{}", sampled.len());
+        let of = sampled.iter().sum::<u64>().abs_diff(1_000 * SAMPLES_MAX);
+        assert!(of <= SAMPLES_MAX, "{of}");
+    }
+
+    #[test]
+    fn what_was_used_is_listed_also_when_a_window_has_just_begun() {
+        let mut uses = Uses::default();
+        uses.renew(Micros(1));
+        [3, 1, 4].into_iter().for_each(|number| uses.note(&[id(number)], 1));
+        uses.renew(Micros(1).plus(WINDOW));
+        [2, 1].into_iter().for_each(|number| uses.note(&[id(number)], 1));
+        assert_eq!(uses.from(id(0), 9), [1, 2, 3, 4].map(id));
+        assert_eq!(uses.from(id(2), 2), [2, 3].map(id));
     }
 }

@@ -7,7 +7,7 @@ use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, MoveReason, TaskRequest, TaskTo};
-use harness::{Flight, Gold, Job, Mesh, SeatHost};
+use harness::{Flight, Gold, Job, Mesh, Rule, SeatHost, ready};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -154,4 +154,22 @@ fn what_is_in_the_way_is_listed() {
     }
     let (_, bouncing) = mesh.look(0, |peer| peer.most_contended(4));
     assert_eq!(bouncing.first().map(|used| (used.object, used.came)), Some((object, 3)));
+}
+
+#[test]
+fn a_transaction_that_waits_beside_a_task_gets_what_the_task_would_go_to() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    mesh.run(3_000);
+    use_together(&mesh, 1, &[object], 50);
+    mesh.rule(Rule::Hold, |flight| matches!(flight.message(), Message::Stays { .. }));
+    let job = submits(&mesh, 0, &[object], 7);
+    mesh.run(5);
+    assert!(mesh.owner_of(object) == 1 && !job.is_done());
+    let txn = mesh.begin(0, "cannot go");
+    assert!(mesh.intend(txn, &[object]).is_pending());
+    // Sooner than any request is repeated.
+    mesh.run(50);
+    ready(mesh.intend(txn, &[object])).expect("it has the object");
+    assert_eq!(mesh.owner_of(object), 0);
 }

@@ -3,6 +3,7 @@
 mod harness;
 
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
+use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
@@ -253,4 +254,52 @@ fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
     assert!(!job.is_done());
     let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
     assert!((3..=6).contains(&sent), "{sent} requests in 5 s");
+}
+
+/// Submits a task whose id nobody keeps, and whose end need not be stable.
+fn submits_once(mesh: &Mesh, at: usize, anchor: ObjectId) -> Job<Done> {
+    let (host, id) = (mesh.host(at), new_id(mesh, at, anchor));
+    let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
+    mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await })
+}
+
+#[test]
+fn who_runs_a_task_here_waits_for_copies_while_others_wait_for_theirs() {
+    let mesh = Mesh::replicated(3, 2);
+    let objects = [mesh.create_known(0, 1), mesh.create_known(0, 1)];
+    mesh.get(1, objects[0]);
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_entries);
+    let alone = submits_once(&mesh, 0, objects[1]);
+    mesh.run(5);
+    assert!(!alone.take().expect("nobody waits").expect("it took effect").stable);
+    mesh.release();
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_entries);
+    let theirs = submits(&mesh, 1, new_id(&mesh, 1, objects[0]), false);
+    (0..5).for_each(|_| {
+        run_tasks(&mesh);
+        mesh.run(1);
+    });
+    assert_eq!((mesh.newest(objects[0]), theirs.is_done()), (Some(2), false));
+    let beside = submits_once(&mesh, 0, objects[1]);
+    mesh.run(5);
+    assert!(mesh.newest(objects[1]) == Some(3) && !beside.is_done(), "it got ahead");
+    mesh.release();
+    assert!(finish(&mesh, &beside).expect("it took effect").stable);
+    finish(&mesh, &theirs).expect("it took effect");
+}
+
+#[test]
+fn an_outcome_is_kept_for_who_may_ask_and_for_nobody_else() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create(0, 1);
+    let kept = || {
+        let is_kept = |entry: &Entry| matches!(entry, Entry::Commit { outcome: Some(_), .. });
+        mesh.journal(0).iter().filter(|entry| is_kept(entry)).count()
+    };
+    finish(&mesh, &submits_once(&mesh, 0, object)).expect("it took effect");
+    assert_eq!((mesh.newest(object), kept()), (Some(2), 0));
+    finish(&mesh, &submits(&mesh, 0, new_id(&mesh, 0, object), false)).expect("it took effect");
+    assert_eq!((mesh.newest(object), kept()), (Some(3), 1));
 }

@@ -26,11 +26,13 @@ impl Changes {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Whether any were asked for in this attempt.
+    pub(super) fn are_some(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     /// Takes those of some objects.
     fn take(&self, of: impl Fn(ObjectId) -> bool) -> Vec<(ObjectId, Change)> {
-        if !self.any.load(Ordering::Acquire) {
-            return Vec::new();
-        }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.extract_if(.., |(object, _)| of(*object)).collect()
     }

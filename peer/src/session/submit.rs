@@ -197,11 +197,14 @@ async fn await_one<H: Host>(
             request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
             let here = TaskRequest { deadline: left.max(Micros(1)), settled, ..request.clone() };
-            let copies = match again {
-                true => Copies::Now,
-                // An end that waits to be stable names the id if it waits in vain.
-                false if how.kept_id || how.stable => Copies::Later,
-                false => Copies::None,
+            // An end that waits to be stable names the id if it waits in vain.
+            let may_ask = how.kept_id || how.stable;
+            let copies = if again {
+                Copies::Now
+            } else if may_ask {
+                Copies::Later
+            } else {
+                Copies::None
             };
             let ran = run_once(host, handlers, &here, copies).await;
             let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });

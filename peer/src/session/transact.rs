@@ -199,8 +199,8 @@ async fn finish<H: Host, T>(open: &mut Open<H>, result: Result<T>) -> Result<Att
     let tx = &open.tx;
     let id = tx.id();
     let result = match result {
-        Ok(value) => tx.settle_changes().await.map(|()| value),
-        Err(error) => Err(error),
+        Ok(value) if tx.changes().are_some() => Box::pin(tx.settle_changes()).await.map(|()| value),
+        result => result,
     };
     let value = match result {
         Ok(value) => value,

@@ -158,7 +158,10 @@ impl<H: Host> Tx<H> {
     /// `Dangling` or `ObjectLost`, a wrong type, or the end of the attempt.
     pub async fn get<T: Object>(&self, reference: Ref<T>) -> Result<Arc<T>> {
         let object = reference.id();
-        self.settle_changes_of(object).await?;
+        if self.changes().are_some() {
+            // Rare, and in a box: what every read awaits stays small.
+            Box::pin(self.settle_changes_of(object)).await?;
+        }
         if let Some(pending) = self.inner.writes.pending(object)? {
             let value = pending.value.ok_or(Error::Dangling { object })?;
             return decode_shared(object, &value);
@@ -200,8 +203,10 @@ impl<H: Host> Tx<H> {
     /// one round together.
     pub(super) async fn values(&self, objects: &[ObjectId]) -> Result<Vec<Option<Value>>> {
         let id = self.inner.id;
-        for object in objects {
-            self.settle_changes_of(*object).await?;
+        if self.changes().are_some() {
+            for object in objects {
+                Box::pin(self.settle_changes_of(*object)).await?;
+            }
         }
         // What this transaction created, the core does not know yet.
         let mut unwritten = Vec::with_capacity(objects.len());
@@ -233,7 +238,10 @@ impl<H: Host> Tx<H> {
     /// The end of the attempt.
     pub async fn exists<T: Object>(&self, reference: Ref<T>) -> Result<bool> {
         let object = reference.id();
-        self.settle_changes_of(object).await?;
+        if self.changes().are_some() {
+            // Rare, and in a box: what every read awaits stays small.
+            Box::pin(self.settle_changes_of(object)).await?;
+        }
         if let Some(pending) = self.inner.writes.pending(object)? {
             return Ok(pending.value.is_some());
         }
@@ -246,7 +254,10 @@ impl<H: Host> Tx<H> {
     /// `Dangling` or `ObjectLost`, a wrong type, `GuardHeld`, or the end of the attempt.
     pub async fn get_mut<T: Object>(&self, reference: Ref<T>) -> Result<Mutable<T>> {
         let object = reference.id();
-        self.settle_changes_of(object).await?;
+        if self.changes().are_some() {
+            // Rare, and in a box: what every read awaits stays small.
+            Box::pin(self.settle_changes_of(object)).await?;
+        }
         // The core is never entered while something waits for a write set, so this order of locks is safe.
         let lent = match self.inner.writes.lend(object, || self.read_at_hand(object))? {
             Some(lent) => lent,
@@ -336,7 +347,10 @@ impl<H: Host> Tx<H> {
 
     async fn write<T: Object>(&self, reference: Ref<T>, value: Option<&T>) -> Result<()> {
         let object = reference.id();
-        self.settle_changes_of(object).await?;
+        if self.changes().are_some() {
+            // Rare, and in a box: what every read awaits stays small.
+            Box::pin(self.settle_changes_of(object)).await?;
+        }
         let before = match self.inner.writes.pending(object)? {
             Some(pending) => pending.value,
             None => self.lock_and_read(object).await?,
