@@ -6,6 +6,7 @@
 //! their answers come in. It refuses to report anything good when an object is not there in the end, or was not changed
 //! just once.
 
+use super::{created, runtime, with_peers};
 use crate::auditor::{Auditor, Gaps};
 use crate::marks::Mark;
 use crate::output;
@@ -82,7 +83,7 @@ struct Part {
 
 /// Measures and prints, with so many objects at the peer that fails.
 pub(crate) fn run(objects: u64) -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let mut figures = Figures { objects, peers: OTHERS as u64 + 1, replicas: REPLICAS.into(), ..Figures::default() };
     let killed = runtime.block_on(part(objects, Fault::Kill))?;
     (figures.first_ms, figures.p99_ms) = (killed.first.map(millis), killed.most.map(millis));
@@ -118,24 +119,14 @@ fn tell(figures: &Figures) {
     }
 }
 
-/// One fault, in a mesh of its own. No process is left when this returns.
+/// One fault, in a mesh of its own.
 async fn part(objects: u64, fault: Fault) -> Result<Part> {
-    let mut peers = Peers::new(REPLICAS, None);
-    let done = measure(&mut peers, objects, fault).await;
-    if done.is_err() {
-        peers.error_lines().iter().for_each(|line| output::error_line(line));
-    }
-    peers.end().await;
-    done
+    with_peers((OTHERS + 1, REPLICAS), None, async |peers| measure(peers, objects, fault).await).await
 }
 
 async fn measure(peers: &mut Peers, objects: u64, fault: Fault) -> Result<Part> {
     let all: Vec<usize> = (0..=OTHERS).collect();
     let (victim, others) = (0, &all[1..]);
-    peers.start(all.len()).await?;
-    // Only so that the exchange asks the peers how they stand: there are no players.
-    peers.exchange.open(&vec![0; all.len()], 1.0, 0)?;
-    let created = |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
     let marks = peers.all(&[victim], &Order::CreateMarks { count: objects }, created).await?;
     let marks = unpack(marks.first().context("no marks were created")?)?;
     peers.all(others, &Order::CreateMarks { count: OWN }, created).await?;

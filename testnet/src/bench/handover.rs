@@ -5,10 +5,9 @@
 //! peer, which moves. The cost is told in single framed messages: CPU time of bare round trips of the same processes, halved.
 //! It refuses to report anything good when a transaction failed or too few objects moved.
 
-use super::hotspot::{median, thousandths};
-use super::locality::at_quantile;
 use super::work::{Work, Worked};
-use crate::numbers::{float, per_second, ratio, rounded};
+use super::{created, runtime, with_peers, worked};
+use crate::numbers::{at_quantile, float, median, per_second, ratio, rounded, thousandths};
 use crate::output;
 use crate::peers::Peers;
 use crate::protocol::{Answer, Order, pack, unpack};
@@ -110,26 +109,14 @@ impl Round {
 
 /// Measures and prints.
 pub(crate) fn run() -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(async {
-        let mut peers = Peers::new(REPLICAS, None);
-        let measured = measure(&mut peers).await;
-        if measured.is_err() {
-            peers.error_lines().iter().for_each(|line| output::error_line(line));
-        }
-        peers.end().await;
-        measured
-    })?;
+    let measured = with_peers((PEERS, REPLICAS), None, async |peers| measure(peers).await);
+    let figures = runtime()?.block_on(measured)?;
     tell(&figures);
     Ok(figures)
 }
 
 async fn measure(peers: &mut Peers) -> Result<Figures> {
     let all: Vec<usize> = (0..PEERS).collect();
-    peers.start(PEERS).await?;
-    // Only so that the exchange asks the peers how they stand: no bots trade.
-    peers.exchange.open(&[0; PEERS], 1.0, 0)?;
-    let created = |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
     let own = peers.all(&all, &Order::CreateMarks { count: OBJECTS }, created).await?;
     let own: Vec<Vec<ObjectId>> = own.iter().map(|packed| unpack(packed)).collect::<Result<_>>()?;
     let mut figures = Figures {
@@ -205,7 +192,6 @@ impl Marks {
 /// One round of some work at each peer.
 async fn round(peers: &mut Peers, work: impl Fn(usize) -> Work, warm_up: Duration, lasts: Duration) -> Result<Round> {
     let all: Vec<usize> = (0..PEERS).collect();
-    let worked = |answer: &Answer| if let Answer::Worked(worked) = answer { Some(worked.clone()) } else { None };
     for peer in &all {
         peers.child(*peer)?.order(&Order::BeginWork { work: work(*peer) }).await?;
     }

@@ -5,7 +5,8 @@
 //! report anything good when a task was not done.
 
 use super::work::{Work, Worked};
-use crate::numbers::{float, per_second, rounded};
+use super::{created, runtime, with_peers, worked};
+use crate::numbers::{at_quantile, float, median, per_second, rounded, thousandths};
 use crate::output;
 use crate::peers::Peers;
 use crate::protocol::{Answer, Order, unpack};
@@ -73,25 +74,13 @@ struct Round {
 
 /// Measures and prints.
 pub(crate) fn run() -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(async {
-        let mut peers = Peers::new(REPLICAS, None);
-        let measured = measure(&mut peers).await;
-        if measured.is_err() {
-            peers.error_lines().iter().for_each(|line| output::error_line(line));
-        }
-        peers.end().await;
-        measured
-    })?;
+    let measured = with_peers((PEERS, REPLICAS), None, async |peers| measure(peers).await);
+    let figures = runtime()?.block_on(measured)?;
     tell(&figures);
     Ok(figures)
 }
 
 async fn measure(peers: &mut Peers) -> Result<Figures> {
-    peers.start(PEERS).await?;
-    // Only so that the exchange asks the peers how they stand: no bots trade.
-    peers.exchange.open(&[0; PEERS], 1.0, 0)?;
-    let created = |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
     let mut figures = Figures {
         peers: PEERS as u64,
         replicas: REPLICAS.into(),
@@ -125,7 +114,7 @@ async fn measure(peers: &mut Peers) -> Result<Figures> {
                 (commits, aborts) = (commits + worked.commits, aborts + worked.aborts);
                 figures.moves += worked.arrived;
                 if declares {
-                    let quantile = |quantile| super::locality::at_quantile(&worked.samples_us, quantile);
+                    let quantile = |quantile| at_quantile(&worked.samples_us, quantile);
                     figures.p50_us = figures.p50_us.max(quantile(0.5));
                     figures.p99_us = figures.p99_us.max(quantile(0.99));
                 }
@@ -155,7 +144,6 @@ async fn measure_round(
     declares: bool,
 ) -> Result<Round> {
     let all: Vec<usize> = (0..PEERS).collect();
-    let worked = |answer: &Answer| if let Answer::Worked(worked) = answer { Some(worked.clone()) } else { None };
     for peer in &all {
         let work = Work::Bumps { counter, submitters: submitters(*peer), declares };
         peers.child(*peer)?.order(&Order::BeginWork { work }).await?;
@@ -187,16 +175,6 @@ fn jain(counts: &[u64]) -> f64 {
     let sum: f64 = counts.iter().copied().map(float).sum();
     let squares: f64 = counts.iter().copied().map(|count| float(count) * float(count)).sum();
     if squares == 0.0 { 0.0 } else { sum * sum / (float(counts.len() as u64) * squares) }
-}
-
-pub(super) fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_unstable_by(f64::total_cmp);
-    let (low, high) = (numbers.get(numbers.len().saturating_sub(1) / 2), numbers.get(numbers.len() / 2));
-    f64::midpoint(low.copied().unwrap_or(0.0), high.copied().unwrap_or(0.0))
-}
-
-pub(super) fn thousandths(number: f64) -> f64 {
-    (number * 1_000.0).round() / 1_000.0
 }
 
 impl Figures {
@@ -248,12 +226,5 @@ mod tests {
         assert_eq!(jain(&[7, 7, 7, 7]), 1.0);
         assert_eq!(jain(&[8, 0, 0, 0]), 0.25);
         assert_eq!((jain(&[]), jain(&[0, 0])), (0.0, 0.0));
-    }
-
-    #[test]
-    fn medians_are_in_the_middle() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0]), 2.5);
-        assert_eq!(median(&mut []), 0.0);
     }
 }

@@ -118,8 +118,8 @@ async fn measure() -> Result<Figures> {
     let zipf = sides.rounds(&zipf, None).await?;
     sides.check_sums().await?;
     Ok(Figures {
-        ratio_uniform: thousandths(uniform.ours / uniform.baseline),
-        ratio_zipf: thousandths(zipf.ours / zipf.baseline),
+        ratio_uniform: numbers::thousandths(uniform.ours / uniform.baseline),
+        ratio_zipf: numbers::thousandths(zipf.ours / zipf.baseline),
         tps_per_core_uniform: uniform.ours.round(),
         tps_per_core_zipf: zipf.ours.round(),
         baseline_tps_per_core_uniform: uniform.baseline.round(),
@@ -155,7 +155,7 @@ impl Sides {
             ours.push(self.our_round(pairs, latencies.as_deref_mut()).await?);
             baseline.push(self.baseline_round(pairs)?);
         }
-        Ok(Medians { ours: median(ours), baseline: median(baseline) })
+        Ok(Medians { ours: numbers::median(&mut ours), baseline: numbers::median(&mut baseline) })
     }
 
     /// One round of ours, on the CPU time of the whole process: what the peer does beside counts as ours.
@@ -219,15 +219,6 @@ impl Sides {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
-}
-
-fn thousandths(number: f64) -> f64 {
-    (number * 1_000.0).round() / 1_000.0
-}
-
 fn tell(figures: &Figures) {
     output::line(&format!("{:>8}  {:>14}  {:>14}  {:>5}", "choice", "driftmesh tps", "plain map tps", "ratio"));
     let row = |name: &str, ours: f64, baseline: f64, ratio: f64| {
@@ -246,12 +237,6 @@ fn tell(figures: &Figures) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_median_is_the_one_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![]), 0.0);
-    }
 
     #[test]
     fn both_sides_pay_the_same() {

@@ -6,7 +6,8 @@
 //! It refuses to report anything good when a command failed, or when a share is one of too few commits.
 
 use super::work::{Work, Worked};
-use crate::numbers::{float, grouped, ratio};
+use super::{runtime, with_peers, worked};
+use crate::numbers::{at_quantile, float, grouped, ratio, rounded, tenths, thousandths};
 use crate::options::LocalityOptions;
 use crate::output::{self, Redrawn};
 use crate::peers::Peers;
@@ -117,25 +118,14 @@ impl Second {
 
 /// Measures and prints.
 pub(crate) fn run(options: &LocalityOptions) -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(async {
-        let mut peers = Peers::new(REPLICAS, options.seed);
-        let measured = measure(&mut peers, options).await;
-        if measured.is_err() {
-            peers.error_lines().iter().for_each(|line| output::error_line(line));
-        }
-        peers.end().await;
-        measured
-    })?;
+    let measured = with_peers((PEERS, REPLICAS), options.seed, async |peers| measure(peers, options).await);
+    let figures = runtime()?.block_on(measured)?;
     tell(&figures);
     Ok(figures)
 }
 
 async fn measure(peers: &mut Peers, options: &LocalityOptions) -> Result<Figures> {
     let mut rng = Rng::with_seed(peers.meeting.seed);
-    peers.start(PEERS).await?;
-    // Only so that the exchange asks the peers how they stand: no bots trade.
-    peers.exchange.open(&[0; PEERS], 1.0, 0)?;
     let cells = options.regions * options.cells;
     let plan = Plan { cells, region: options.cells, heroes: options.players, ..Plan::default() };
     let (made, places) = peers.create_parts(plan, &mut rng).await?;
@@ -218,7 +208,6 @@ async fn watch(
     made: &Made,
 ) -> Result<Vec<Second>> {
     let all: Vec<usize> = (0..PEERS).collect();
-    let worked = |answer: &Answer| if let Answer::Worked(worked) = answer { Some(worked.clone()) } else { None };
     let mut before = peers.all(&all, &Order::WorkDone, worked).await?;
     let begun = Instant::now();
     let mut seconds: Vec<Second> = Vec::new();
@@ -284,15 +273,6 @@ fn second_of(at: Duration, before: &[Worked], now: &[Worked]) -> Second {
     }
 }
 
-/// A quantile of times; 0 when there are none.
-pub(super) fn at_quantile(samples: &[u32], quantile: f64) -> u32 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list that is in memory")]
-    let place = (float(sorted.len() as u64) * quantile) as usize;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
-}
-
 /// From `since` until the share is reached in each second that follows. `None` if it is not in the last one.
 fn settled_after(seconds: &[Second], since: Duration) -> Option<f64> {
     let last_below = seconds.iter().rposition(|second| second.share() < SHARE_MIN);
@@ -302,14 +282,6 @@ fn settled_after(seconds: &[Second], since: Duration) -> Option<f64> {
         None => since,
     };
     Some(tenths((from.saturating_sub(since)).as_secs_f64()))
-}
-
-fn tenths(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
-}
-
-fn thousandths(number: f64) -> f64 {
-    (number * 1_000.0).round() / 1_000.0
 }
 
 impl Figures {
@@ -394,7 +366,7 @@ fn tell(figures: &Figures) {
     output::line(&format!(
         "{} commits/s, {:.1} % on two players' objects, {:.1} % forwarded, p50 {} us, p99 {} us, {} us CPU each; at most {:.1} % of \
          the objects at one peer",
-        grouped_f(figures.commits_per_s),
+        rounded(figures.commits_per_s),
         100.0 * figures.two_player_share,
         100.0 * figures.forwarded_share,
         figures.command_p50_us,
@@ -402,10 +374,6 @@ fn tell(figures: &Figures) {
         figures.cpu_us_per_commit,
         100.0 * figures.owned_max_share,
     ));
-}
-
-fn grouped_f(number: f64) -> String {
-    crate::numbers::rounded(number)
 }
 
 #[cfg(test)]
@@ -436,11 +404,5 @@ mod tests {
         };
         assert_eq!(missed(96), (0, 0, 0.96));
         assert_eq!(missed(90), (2, 0, 0.9));
-    }
-
-    #[test]
-    fn quantiles_are_of_all_samples() {
-        let samples: Vec<u32> = (0..1_000).rev().collect();
-        assert_eq!((at_quantile(&samples, 0.5), at_quantile(&samples, 0.99), at_quantile(&[], 0.5)), (500, 990, 0));
     }
 }

@@ -17,6 +17,8 @@ pub(crate) mod work;
 mod zipf;
 
 use crate::options::{Bench, BenchOptions, check_writable};
+use crate::peers::Peers;
+use crate::protocol::Answer;
 use crate::{json_file, output};
 use anyhow::Result;
 use serde::Serialize;
@@ -51,6 +53,42 @@ pub(crate) fn run(options: &BenchOptions) -> Result<bool> {
         json_file::write(options.json.as_deref(), &report)?;
     }
     Ok(is_good)
+}
+
+/// Runs a measurement in a mesh of so many peer processes. None is left when this returns.
+async fn with_peers<T>(
+    (count, replicas): (usize, u8),
+    seed: Option<u64>,
+    measure: impl AsyncFnOnce(&mut Peers) -> Result<T>,
+) -> Result<T> {
+    let mut peers = Peers::new(replicas, seed);
+    let measured = async {
+        peers.start(count).await?;
+        // Only so that the exchange asks the peers how they stand: no bots trade.
+        peers.exchange.open(&vec![0; count], 1.0, 0)?;
+        measure(&mut peers).await
+    };
+    let measured = measured.await;
+    if measured.is_err() {
+        peers.error_lines().iter().for_each(|line| output::error_line(line));
+    }
+    peers.end().await;
+    measured
+}
+
+/// A runtime for the orchestrator of peer processes.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// What created objects answer.
+fn created(answer: &Answer) -> Option<String> {
+    if let Answer::Created { players } = answer { Some(players.clone()) } else { None }
+}
+
+/// What the work of a benchmark has come to.
+fn worked(answer: &Answer) -> Option<work::Worked> {
+    if let Answer::Worked(worked) = answer { Some(worked.clone()) } else { None }
 }
 
 fn measure(bench: Bench, options: &BenchOptions) -> Result<(&'static str, Measured)> {

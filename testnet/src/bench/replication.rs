@@ -117,8 +117,8 @@ fn measure_latencies(figures: &mut Figures) -> Result<()> {
         (figures.p50_alone_us[at], figures.p50_us[at]) = (p50(&without.commits), p50(&with.commits));
         (figures.stable_p50_ms[at], figures.rtt_ms[at]) =
             (p50(&with.stable) / 1_000.0, p50(&with.round_trips) / 1_000.0);
-        ratios[at] = rounded(with.commits.ratio_at_quantile(0.5, &without.commits));
-        rtts[at] = rounded((figures.stable_p50_ms[at] - BATCH_MS).max(0.0) / figures.rtt_ms[at]);
+        ratios[at] = crate::numbers::thousandths(with.commits.ratio_at_quantile(0.5, &without.commits));
+        rtts[at] = crate::numbers::thousandths((figures.stable_p50_ms[at] - BATCH_MS).max(0.0) / figures.rtt_ms[at]);
     }
     [figures.p50_ratio_0ms, figures.p50_ratio_5ms, figures.p50_ratio_50ms] = ratios;
     [figures.stable_rtts_0ms, figures.stable_rtts_5ms, figures.stable_rtts_50ms] = rtts;
@@ -282,7 +282,7 @@ fn cpu_time() -> Result<f64> {
         dump: None,
         only: Vec::new(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = super::runtime()?;
     match runtime.block_on(testnet::run(&options, None, std::future::pending()))? {
         Ended::Interrupted(_) => bail!("interrupted"),
         Ended::Reported(report) => {
@@ -294,10 +294,6 @@ fn cpu_time() -> Result<f64> {
             Ok(report.cpu_us_per_commit)
         }
     }
-}
-
-fn rounded(ratio: f64) -> f64 {
-    (ratio * 1_000.0).round() / 1_000.0
 }
 
 fn tell(figures: &Figures) {
@@ -314,9 +310,9 @@ fn tell(figures: &Figures) {
             figures.p50_us[at],
             figures.p50_alone_us[at],
             ratios[at],
-            rounded(figures.stable_p50_ms[at]),
+            crate::numbers::thousandths(figures.stable_p50_ms[at]),
             rtts[at],
-            rounded(figures.rtt_ms[at]),
+            crate::numbers::thousandths(figures.rtt_ms[at]),
         ));
     }
     output::line(&format!("CPU time of three peers for one stable commit: {} us", figures.cpu_us_per_stable_commit));

@@ -3,10 +3,9 @@
 //! Real peer processes; tasks and round trips in turns, one at a time, in meshes without followers and with two. It refuses to
 //! report anything good when a task ran elsewhere than where its object is.
 
-use super::hotspot::thousandths;
-use super::locality::at_quantile;
 use super::work::Work;
-use crate::numbers::ratio;
+use super::{created, runtime, with_peers, worked};
+use crate::numbers::{at_quantile, ratio, thousandths};
 use crate::output;
 use crate::peers::Peers;
 use crate::protocol::{Answer, Order, unpack};
@@ -61,10 +60,10 @@ struct Part {
 
 /// Measures and prints.
 pub(crate) fn run() -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let mut figures = Figures { peers: PEERS as u64, ..Figures::default() };
-    let alone = runtime.block_on(part(0))?;
-    let followed = runtime.block_on(part(2))?;
+    let alone = runtime.block_on(with_peers((PEERS, 0), None, async |peers| measure(peers).await))?;
+    let followed = runtime.block_on(with_peers((PEERS, 2), None, async |peers| measure(peers).await))?;
     let rtts = |part: &Part| thousandths(ratio(part.task_us.into(), part.rtt_us.into()));
     (figures.forwarded_alone_rtts, figures.forwarded_rtts) = (rtts(&alone), rtts(&followed));
     (figures.forwarded_us, figures.forwarded_p99_us, figures.rtt_us) =
@@ -89,25 +88,10 @@ pub(crate) fn run() -> Result<Figures> {
     Ok(figures)
 }
 
-/// One mesh. No process is left when this returns.
-async fn part(replicas: u8) -> Result<Part> {
-    let mut peers = Peers::new(replicas, None);
-    let measured = measure(&mut peers).await;
-    if measured.is_err() {
-        peers.error_lines().iter().for_each(|line| output::error_line(line));
-    }
-    peers.end().await;
-    measured
-}
-
 async fn measure(peers: &mut Peers) -> Result<Part> {
     let (owner, asker) = (1, 0);
-    peers.start(PEERS).await?;
-    // Only so that the exchange asks the peers how they stand: no bots trade.
-    peers.exchange.open(&[0; PEERS], 1.0, 0)?;
     let mut invalid = Vec::new();
     become_whole(&peers.exchange, &mut invalid).await?;
-    let created = |answer: &Answer| if let Answer::Created { players } = answer { Some(players.clone()) } else { None };
     let counter = peers.all(&[owner], &Order::CreateCounter, created).await?;
     let counter = unpack(counter.first().context("no counter")?)?.first().copied().context("no counter")?;
     let peer = peers.names(&[owner]).pop().context("the owner has no name")?;
@@ -115,7 +99,6 @@ async fn measure(peers: &mut Peers) -> Result<Part> {
     peers
         .all(&[asker], &Order::Read { object: counter }, |answer| matches!(answer, Answer::Ready).then_some(()))
         .await?;
-    let worked = |answer: &Answer| if let Answer::Worked(worked) = answer { Some(worked.clone()) } else { None };
     let work = Work::Forwarded { counter, peer };
     peers.all(&[asker], &Order::BeginWork { work }, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
     tokio::time::sleep(WARM_UP).await;

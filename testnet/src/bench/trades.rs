@@ -44,7 +44,7 @@ pub(crate) struct Figures {
 
 /// Measures and prints.
 pub(crate) fn run() -> Result<Figures> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = super::runtime()?;
     let mut figures = Figures { peers: PEERS, replicas: REPLICAS.into(), ..Figures::default() };
     for locality in [0.99, 0.9, 0.0] {
         let options = RunOptions {
