@@ -79,3 +79,28 @@ fn who_reads_after_adding_sees_what_was_added() {
     assert_eq!(mesh.finish(&job, 1_000).expect("it commits"), 6);
     assert_eq!(mesh.newest(object), Some(17));
 }
+
+#[test]
+fn who_only_adds_to_it_does_not_care_what_else_it_has_read_became_of() {
+    let mesh = Mesh::new(1);
+    let (read, added) = (mesh.create_known(0, 1), mesh.create_known(0, 1));
+    let (host, world) = (mesh.host(0), mesh.clone());
+    let job = mesh.spawn(async move {
+        let done = transact(host, Options::new("look and add"), |tx| {
+            let world = world.clone();
+            async move {
+                let seen = tx.get(Ref::<Gold>::from_id(read)).await?.amount;
+                tx.add(Ref::<Gold>::from_id(added), move |gold: &mut Gold| gold.amount += seen)?;
+                world.sleep(20).await;
+                Ok(())
+            }
+        });
+        done.await.map(|done| done.committed.attempts)
+    });
+    mesh.run(5);
+    // Its snapshot cannot move beyond the first, and the second is newer than it.
+    mesh.put(0, read, 7);
+    mesh.put(0, added, 10);
+    assert_eq!(mesh.finish(&job, 1_000).expect("it commits"), 1);
+    assert_eq!(mesh.newest(added), Some(11));
+}
