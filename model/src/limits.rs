@@ -23,10 +23,16 @@ pub const TASK_ANSWER_BYTES_MAX: usize = 16 << 10;
 pub const TASK_TOLD_MAX: usize = 8;
 /// Most objects that a task can say it touches.
 pub const TASK_TOUCHES_MAX: usize = 256;
-/// Most outcomes of tasks that an object keeps (R21).
+/// Most outcomes of tasks that an object keeps for callers who have been told, and may ask again (R21).
 pub const OUTCOMES_MAX: usize = 256;
-/// Most bytes of answers that it keeps; the newest outcome stays whatever it weighs.
+/// Most bytes of answers that it keeps for them; the newest outcome stays whatever it weighs.
 pub const OUTCOMES_BYTES_MAX: usize = 64 << 10;
+/// Most outcomes that an object keeps together with those that, as far as it knows, nobody has been told yet.
+pub const OUTCOMES_UNTOLD_MAX: usize = 1_024;
+/// Most bytes of their answers together.
+pub const OUTCOMES_UNTOLD_BYTES_MAX: usize = 256 << 10;
+/// Most peers of which an object knows what they have been told.
+pub const OUTCOME_MAKERS_MAX: usize = 256;
 /// How long they are kept, as long as there is room (R21).
 pub const OUTCOME_KEEP: Micros = Micros::from_millis(600_000);
 
@@ -78,4 +84,5 @@ const _: () = assert!(NAME_BUCKET_BYTES_MAX + NAME_BYTES_MAX < OBJECT_BYTES_MAX 
 const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
 const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);
 const _: () = assert!(TASK_ANSWER_BYTES_MAX <= OUTCOMES_BYTES_MAX);
+const _: () = assert!(OUTCOMES_MAX <= OUTCOMES_UNTOLD_MAX && OUTCOMES_BYTES_MAX <= OUTCOMES_UNTOLD_BYTES_MAX);
 const _: () = assert!(SCHEDULE_BYTES_MAX <= SCHEDULES_BYTES_MAX && SCHEDULE_BYTES_MAX <= TASK_BYTES_MAX);

@@ -10,10 +10,33 @@ use std::str::FromStr;
 /// What tells tasks of one anchor apart. The order is that of the callers' clocks: the earlier ones are forgotten first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct TaskKey {
-    /// When its caller made it: wall clock.
+    /// When it was made: wall clock. Whatever makes one key after the other never makes two with the same time.
     pub issued: Micros,
-    /// A random number.
+    /// Of a key that a peer made, which peer that was; else a random number. See [`TaskKey::maker`].
     pub number: u64,
+}
+
+/// What is set in the number of a key that a peer made.
+const OF_PEER: u64 = 1 << 63;
+
+impl TaskKey {
+    /// A key made by a peer that makes all its keys with this number, each later than the one before.
+    #[must_use]
+    pub const fn of_peer(issued: Micros, number: u64) -> Self {
+        Self { issued, number: number | OF_PEER }
+    }
+
+    /// A key made by a caller with a random number.
+    #[must_use]
+    pub const fn of_caller(issued: Micros, random: u64) -> Self {
+        Self { issued, number: random & !OF_PEER }
+    }
+
+    /// What stands for the peer that made it, if a peer did: its keys are told apart by their times alone.
+    #[must_use]
+    pub const fn maker(self) -> Option<u64> {
+        if self.number & OF_PEER == 0 { None } else { Some(self.number) }
+    }
 }
 
 /// One request to run a task. Whoever keeps it can submit the same task again, at any peer: it takes effect once (R21).
@@ -57,6 +80,16 @@ impl FromStr for TaskId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_tells_whether_a_peer_made_it() {
+        for number in [0, 1, u64::MAX] {
+            let issued = Micros(1);
+            assert_eq!(TaskKey::of_caller(issued, number).maker(), None);
+            let of_peer = TaskKey::of_peer(issued, number);
+            assert_eq!(of_peer.maker(), Some(of_peer.number));
+        }
+    }
 
     #[test]
     fn a_text_gives_the_id_back() {

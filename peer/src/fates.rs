@@ -144,7 +144,7 @@ impl Peer {
     pub fn forget_waiter(&mut self, waiter: TxnId) {
         self.fates.questions.close(waiter);
         self.forget_survey(waiter);
-        self.forget_task(waiter);
+        self.task_is_told(waiter);
         self.fates.forget(waiter);
         self.wakes.push(waiter);
     }

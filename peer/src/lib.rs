@@ -49,6 +49,7 @@ mod status;
 mod steps;
 mod subscribing;
 mod surveying;
+mod task_ids;
 mod tasking;
 mod timers;
 mod told;

@@ -392,11 +392,20 @@ pub struct TaskRequest {
     /// It runs where it arrives, wherever its data is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
+    /// The peer that made the id waits for no task with this anchor that was issued before this; zero if who sends it does
+    /// not know.
+    #[serde(default, skip_serializing_if = "is_no_time")]
+    pub oldest: Micros,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
+const fn is_no_time(time: &Micros) -> bool {
+    time.0 == 0
 }
 
 /// Why a task did not take effect.

@@ -9,6 +9,7 @@ use crate::metrics::RareEvent;
 use crate::routes::Route;
 use crate::scheduling::ScheduleRun;
 use crate::steps::{StepError, Stepped};
+use crate::task_ids::TaskIds;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
@@ -80,6 +81,8 @@ pub enum TaskStep {
         again: bool,
         /// Whether it runs here wherever its data is.
         settled: bool,
+        /// What was issued before this, with this anchor, is not waited for; zero if that is not known.
+        oldest: Micros,
     },
     /// It has ended.
     Ended {
@@ -168,6 +171,7 @@ pub(crate) struct Tasks {
     /// By who sent them, and their numbers there.
     running: BTreeMap<(PeerId, u64), TaskId>,
     pub(crate) starts: Vec<Run>,
+    ids: TaskIds,
 }
 
 impl Tasks {
@@ -208,9 +212,27 @@ fn is_within_bounds(request: &TaskRequest) -> bool {
         && request.body.len() <= TASK_BYTES_MAX
         && request.touches.len() <= TASK_TOUCHES_MAX
         && request.deadline > Micros(0)
+        && request.oldest <= request.id.key.issued
 }
 
 impl Peer {
+    /// A new id for a task with this anchor.
+    pub fn new_task_id(&mut self, now: Now, anchor: ObjectId) -> TaskId {
+        self.now = now;
+        #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+        let key = self.tasks.ids.make(now.wall).unwrap_or_else(|| {
+            let number = self.new_object_id().as_u128() as u64;
+            self.tasks.ids.begin(now.wall, number)
+        });
+        TaskId { anchor, key }
+    }
+
+    /// Whoever submitted a task does not wait for it, nor run it, any more.
+    pub(crate) fn task_is_told(&mut self, waiter: TxnId) {
+        self.forget_task(waiter);
+        self.tasks.ids.is_told(waiter);
+    }
+
     /// Submits a task, on behalf of somebody who waits and then calls `poll_task`.
     ///
     /// # Errors
@@ -231,6 +253,7 @@ impl Peer {
             request.id.anchor = anchor;
         }
         request.settled = is_fixed || sent_on.is_some();
+        self.tasks.ids.wait_for(waiter, &request.id);
         let submitted = Submitted {
             request,
             to,
@@ -290,9 +313,10 @@ impl Peer {
             }
             TaskTo::Anywhere => self.place_for_task(waiter),
         };
+        let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
             self.forget_task(waiter);
-            return Poll::Ready(TaskStep::RunHere { task, again, settled });
+            return Poll::Ready(TaskStep::RunHere { task, again, settled, oldest });
         };
         // R6: what the caller asks for may come from what it was told by a group that this peer led before.
         if !self.former_leads_are_decided(waiter) {
@@ -309,7 +333,7 @@ impl Peer {
         submitted.at = Some(peer);
         submitted.due = now.mono.plus(submitted.pause);
         submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
-        let request = TaskRequest { deadline: submitted.until.since(now.mono), ..submitted.request.clone() };
+        let request = TaskRequest { deadline: submitted.until.since(now.mono), oldest, ..submitted.request.clone() };
         self.timers.set(submitted.due, Timer::Wake(waiter));
         // R6: and from what was committed here.
         self.send(peer, Message::Submit { ask: waiter.as_u64(), request: Box::new(request) });

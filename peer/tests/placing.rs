@@ -39,7 +39,17 @@ fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> 
     let session = mesh.create_known(at, 0);
     let id: TaskId = new_task_id(&mesh.host(at), session);
     let (name, deadline) = ("add".to_owned(), Micros::from_millis(20_000));
-    let request = TaskRequest { id, name, version: 1, body, touches: Vec::new(), deadline, key, settled: false };
+    let request = TaskRequest {
+        id,
+        name,
+        version: 1,
+        body,
+        touches: Vec::new(),
+        deadline,
+        key,
+        settled: false,
+        oldest: Micros(0),
+    };
     let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: true, kept_id: true };
     let host = mesh.host(at);
     mesh.spawn(async move { submit(host, &handlers(), request, how).await })

@@ -46,6 +46,7 @@ fn request(id: TaskId, millis: u64) -> TaskRequest {
         deadline,
         key: 0,
         settled: false,
+        oldest: Micros(0),
     }
 }
 
@@ -160,7 +161,7 @@ fn what_an_anchor_has_forgotten_is_not_run() {
     let object = mesh.create(0, 1);
     let old = new_id(&mesh, 0, object);
     mesh.run(1);
-    for _ in 0..driftmesh_model::limits::OUTCOMES_MAX + 1 {
+    for _ in 0..driftmesh_model::limits::OUTCOMES_MAX + 2 {
         mesh.put(0, object, 1);
         mesh.run(1);
         let id = new_id(&mesh, 0, object);
@@ -168,6 +169,35 @@ fn what_an_anchor_has_forgotten_is_not_run() {
     }
     assert!(matches!(finish(&mesh, &submits(&mesh, 0, old, true)), Err(TaskError::Forgotten { .. })));
     assert_eq!((mesh.newest(object), mesh.metrics(0).tasks_forgotten), (Some(2), 1));
+}
+
+/// On the way of the first task others of its peer, of another peer and of callers end, more than an anchor remembers.
+#[test]
+fn a_task_that_waits_its_turn_is_not_forgotten_for_those_that_overtake_it() {
+    let mesh = Mesh::new(3);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    mesh.get(2, object);
+    let late = new_id(&mesh, 0, object);
+    let is_late =
+        move |flight: &Flight| matches!(flight.message(), Message::Submit { request, .. } if request.id == late);
+    mesh.rule(Rule::Hold, is_late);
+    let host = mesh.host(0);
+    let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: false, kept_id: true };
+    let job = mesh.spawn(async move { submit(host, &handlers(), request(late, 60_000), how).await });
+    mesh.run(1);
+    for number in 0..driftmesh_model::limits::OUTCOMES_MAX as u64 {
+        mesh.put(1, object, 1);
+        let of_caller = TaskId { anchor: object, key: TaskKey::of_caller(mesh.now(0).wall, number) };
+        for (at, id) in [(0, new_id(&mesh, 0, object)), (2, new_id(&mesh, 2, object)), (1, of_caller)] {
+            finish(&mesh, &submits(&mesh, at, id, false)).expect("it took effect");
+        }
+    }
+    assert!(!job.is_done());
+    mesh.put(1, object, 1);
+    mesh.release();
+    assert_eq!(answer(finish(&mesh, &job)), (2, false));
+    assert_eq!(mesh.metrics(1).tasks_forgotten, 0);
 }
 
 #[test]

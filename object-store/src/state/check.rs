@@ -173,7 +173,10 @@ impl State {
         let anchor = outcome.anchor();
         let is_here = self.owned(anchor).is_some() || writes.iter().any(|write| write.object == anchor);
         let in_range = outcome.task.key.issued < Timestamp::SOUND_MAX.wall();
-        let is_sound = is_here && in_range && outcome.answer.len() <= TASK_ANSWER_BYTES_MAX;
+        let is_sound = is_here
+            && in_range
+            && outcome.oldest <= outcome.task.key.issued
+            && outcome.answer.len() <= TASK_ANSWER_BYTES_MAX;
         ensure(is_sound, BadEntry::Outcomes(anchor))
     }
 

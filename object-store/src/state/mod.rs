@@ -290,7 +290,7 @@ impl State {
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, Some(stored));
         }
-        stored.outcomes.get_or_insert_default().add(outcome.task.key, commit, &outcome.answer);
+        stored.outcomes.get_or_insert_default().add(commit, outcome);
     }
 
     fn fold_departures(

@@ -10,7 +10,7 @@ use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
 use crate::tasking::{NotSubmitted, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
 use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
-use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, TaskKey, Value};
+use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, Value};
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -48,11 +48,7 @@ pub struct TaskDone<T> {
 
 /// A new id for a task with this anchor.
 pub fn new_task_id<H: Host>(host: &H, anchor: ObjectId) -> TaskId {
-    host.step(|peer, now| {
-        #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
-        let number = peer.new_object_id().as_u128() as u64;
-        TaskId { anchor, key: TaskKey { issued: now.wall, number } }
-    })
+    host.step(|peer, now| peer.new_task_id(now, anchor))
 }
 
 /// Submits a task. Cancel safe: dropped before it is ready, the task takes effect once or not at all, and the same id
@@ -193,10 +189,10 @@ async fn await_one<H: Host>(
             TaskTo::Peer(peer) if !how.again => Err(TaskError::Unreachable(peer)),
             TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
         },
-        TaskStep::RunHere { task, again, settled } => {
+        TaskStep::RunHere { task, again, settled, oldest } => {
             request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
-            let here = TaskRequest { deadline: left.max(Micros(1)), settled, ..request.clone() };
+            let here = TaskRequest { deadline: left.max(Micros(1)), settled, oldest, ..request.clone() };
             // An end that waits to be stable names the id if it waits in vain.
             let may_ask = how.kept_id || how.stable;
             let copies = if again {

@@ -206,13 +206,14 @@ pub(super) async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H
 }
 
 /// Keeps with the anchor how a task ends, if this attempt commits and anybody may ask.
-fn keep<H: Host>(tx: &Tx<H>, task: TaskId, answer: KeptAnswer, copies: Copies) -> Result<Tried> {
+fn keep<H: Host>(tx: &Tx<H>, request: &TaskRequest, answer: KeptAnswer, copies: Copies) -> Result<Tried> {
     let encoded = codec::encode(&answer).map_err(Error::rejected)?;
     if encoded.len() > TASK_ANSWER_BYTES_MAX {
         return Err(Error::rejected(AnswerTooLarge(encoded.len() as u64)));
     }
     if copies != Copies::None {
-        tx.set_outcome(TaskOutcome { task, answer: Value::from_slice(&encoded) });
+        let TaskRequest { id: task, oldest, .. } = *request;
+        tx.set_outcome(TaskOutcome { task, answer: Value::from_slice(&encoded), oldest });
     }
     Ok(Tried::Ended(answer))
 }
@@ -253,7 +254,7 @@ pub(super) async fn run_once<H: Host>(host: &H, handlers: &Handlers<H>, request:
                 return Ok(tried);
             }
             let answer = caught(attempts, &tx, &kind).await?;
-            keep(&tx, task, KeptAnswer::Done(answer), copies)
+            keep(&tx, request, KeptAnswer::Done(answer), copies)
         }
     };
     let error = match transact_for(host.clone(), options.clone(), for_task(!request.settled), body).await {
@@ -274,7 +275,7 @@ pub(super) async fn run_once<H: Host>(host: &H, handlers: &Handlers<H>, request:
     let body = |tx: Tx<H>| async move {
         match ask_anchor(&tx, task).await? {
             Some(tried) => Ok(tried),
-            None => keep(&tx, task, KeptAnswer::Aborted(why.clone()), Copies::Now),
+            None => keep(&tx, request, KeptAnswer::Aborted(why.clone()), Copies::Now),
         }
     };
     match transact_for(host.clone(), options, for_task(false), body).await {

@@ -90,7 +90,7 @@ impl Desk {
             let id = self.last_id + 1;
             let act = draw(self.workload, &self.made, hero, id, &mut self.rng)?;
             self.last_id = id;
-            let key = TaskKey { issued: wall(), number: self.rng.u64(..) };
+            let key = TaskKey::of_caller(wall(), self.rng.u64(..));
             let task = TaskId { anchor: act.hero().id(), key };
             ActOrder { id, client: u32::try_from(number).unwrap_or(u32::MAX), task, act, again: false }
         } else {

@@ -194,10 +194,14 @@ impl Run {
                         writes.push(Write { object, value: byte.map(value) });
                     }
                 }
-                let key = TaskKey { issued: Micros(self.time), number: 1 };
+                let (issued, before) = (Micros(self.time), Micros(self.time.saturating_sub(self.time % 7)));
+                let (key, oldest) = match self.time % 3 {
+                    0 => (TaskKey::of_caller(issued, 1), Micros(0)),
+                    number => (TaskKey::of_peer(issued, number), before),
+                };
                 let of = |write: &Write| TaskId { anchor: write.object, key };
                 let task = writes.first().map(of).filter(|_| self.time.is_multiple_of(2));
-                let outcome = task.map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
+                let outcome = task.map(|task| Box::new(TaskOutcome { task, answer: value(1), oldest }));
                 // Of objects that are written, and of others.
                 let may = |object: &ObjectId| {
                     state.owned(*object).is_some() || writes.iter().any(|write| write.object == *object)
@@ -462,7 +466,8 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
     let versions = proptest::collection::vec(time().prop_map(|commit| Version { commit, value: None }), 0..3);
     let task = move |(anchor, issued, number)| TaskId { anchor, key: TaskKey { issued: Micros(issued), number } };
     let task = (objects(), number(), number()).prop_map(task);
-    let outcome = task.prop_map(|task| Box::new(TaskOutcome { task, answer: value(1) }));
+    let outcome = (task, number())
+        .prop_map(|(task, oldest)| Box::new(TaskOutcome { task, answer: value(1), oldest: Micros(oldest) }));
     let outcome = proptest::option::of(outcome);
     let schedules =
         proptest::collection::vec((objects(), any::<u64>()).prop_map(|(object, seed)| change(object, seed)), 0..3);
