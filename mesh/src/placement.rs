@@ -60,6 +60,7 @@ impl Mesh {
             deadline: Micros(1),
             key: task.key(),
             settled: false,
+            came_for: None,
             oldest: Micros(0),
         };
         self.host.shared.step(|peer, _| peer.task_places(&request))

@@ -76,10 +76,11 @@ impl Fates {
 pub(crate) const WAITERS_FROM: u64 = 1 << 62;
 
 impl Peer {
-    /// Whether other peers wait for something until what is journalled here is stable.
+    /// The position in this peer's own journal that must become stable before all that other peers wait for now can be told.
+    /// `None` if they wait for nothing.
     #[must_use]
-    pub fn others_wait_for_stable(&self) -> bool {
-        self.outbox.waits_for(self.group.id()) > self.group.watermark()
+    pub fn others_wait_for_stable(&self) -> Option<Lsn> {
+        Some(self.outbox.waits_for(self.group.id())).filter(|lsn| *lsn > self.group.watermark())
     }
 
     /// An id for somebody who waits for something that is no transaction.

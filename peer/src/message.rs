@@ -392,6 +392,9 @@ pub struct TaskRequest {
     /// It runs where it arrives, wherever its data is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
+    /// The object that it was sent on for, to where that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_for: Option<ObjectId>,
     /// The peer that made the id waits for no task with this anchor that was issued before this; zero if who sends it does
     /// not know.
     #[serde(default, skip_serializing_if = "is_no_time")]

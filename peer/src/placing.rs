@@ -27,7 +27,7 @@ const FOLLOW_VOTES_MIN: u64 = 3;
 /// A peer that owns so much more than the average has no room for more crowds: in quarters of the average.
 const OVERLOADED_QUARTERS: u64 = 6;
 /// However small the average is, so many more are no overload.
-const OVERLOADED_MORE: u64 = 64;
+const OVERLOADED_MORE: u64 = 128;
 /// Moves that are remembered (R24).
 const REMEMBERED_MAX: usize = 1_024;
 /// Objects that are pinned at a peer (R24).
@@ -152,7 +152,10 @@ impl Peer {
     pub(crate) fn pull_of(&self, id: TxnId) -> Option<u64> {
         let txn = self.txns.get(id).filter(|txn| txn.may_move && txn.attempt == 1)?;
         let held = txn.intents.iter().filter(|(_, intent)| matches!(intent, Intent::Held | Intent::Checked));
-        Some(held.map(|(object, _)| self.uses.crowd_of(*object)).max().unwrap_or(0))
+        // What a task came for counts before it is locked, or two crowds would send the task to and fro.
+        let came_for = txn.came_for.filter(|object| self.group.owned(*object).is_some());
+        let all = held.map(|(object, _)| *object).chain(came_for);
+        Some(all.map(|object| self.uses.crowd_of(object)).max().unwrap_or(0))
     }
 
     /// Whether a task that wants an object should come to it, rather than the object to the task: the larger crowd stays, unless

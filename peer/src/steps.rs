@@ -43,6 +43,8 @@ pub struct Begin {
 pub struct TaskTies {
     /// Its first attempt may end before it has done anything, if what it wants is in much use elsewhere: the task goes there.
     pub may_move: bool,
+    /// The object that the task was sent here for.
+    pub came_for: Option<ObjectId>,
 }
 
 /// The writes to be committed.
@@ -206,6 +208,7 @@ impl Peer {
             is_recent: begin.read_only && begin.recent.is_some(),
             is_task: begin.task.is_some(),
             may_move: begin.task.is_some_and(|ties| ties.may_move),
+            came_for: begin.task.and_then(|ties| ties.came_for),
         };
         self.txns.insert(make).ok_or(StepError::Busy)
     }

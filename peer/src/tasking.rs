@@ -1,6 +1,6 @@
 //! Tasks on their way: requests from here that run elsewhere, and requests from elsewhere that run here.
 //!
-//! Two hops at most: to a good guess, and if what the task wants is in much use elsewhere, on to there, where it runs and what
+//! To a good guess, and if what the task wants is in much use elsewhere, on to there, a few times at most; where it runs, what
 //! it needs besides comes to it. It refuses to run anything (its host does, by `session`), to chase an object, and to know
 //! what became of a task: the anchor knows (R21).
 
@@ -30,6 +30,9 @@ pub const TASKS_SUBMITTED_MAX: usize = 4_096;
 pub const TASKS_RUNNING_MAX: usize = 1_024;
 /// Most of them that one peer has sent: one caller leaves room for others.
 pub const TASKS_RUNNING_PER_PEER_MAX: usize = 256;
+/// How often a task is sent on to what it wants; then it runs where it arrives, and what it wants comes to it. More than once,
+/// because what many want may leave again before they arrive; and those who then fetch it make others come too late.
+const SENT_ON_MAX: u8 = 3;
 /// When somebody who was told `Busy` may try again.
 pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
 /// Who hears nothing sends the request again after this, then after twice as long, and so on.
@@ -81,6 +84,10 @@ pub enum TaskStep {
         again: bool,
         /// Whether it runs here wherever its data is.
         settled: bool,
+        /// What it was sent on for.
+        came_for: Option<ObjectId>,
+        /// How often it was sent on before.
+        hops: u8,
         /// What was issued before this, with this anchor, is not waited for; zero if that is not known.
         oldest: Micros,
     },
@@ -126,6 +133,8 @@ pub struct SubmitTask {
     pub free_anchor: bool,
     /// Who should run it, if somebody was asked and said so; and what the task wants there.
     pub sent_on: Option<(PeerId, ObjectId)>,
+    /// How often it was sent on so far.
+    pub hops: u8,
 }
 
 /// A peer that a task may be sent to, and what speaks for it.
@@ -149,6 +158,8 @@ struct Submitted {
     to: TaskTo,
     /// Who should run it, whatever is known here.
     sent_on: Option<PeerId>,
+    /// How often it was sent on.
+    hops: u8,
     /// Who has the last copy of the request; nobody if it has to be sent.
     at: Option<PeerId>,
     /// Whether a copy was sent.
@@ -239,7 +250,7 @@ impl Peer {
     /// Why nothing of it is kept.
     pub fn submit_task(&mut self, now: Now, waiter: TxnId, task: SubmitTask) -> Result<(), NotSubmitted> {
         self.now = now;
-        let SubmitTask { mut request, to, again, free_anchor, sent_on } = task;
+        let SubmitTask { mut request, to, again, free_anchor, sent_on, hops } = task;
         if is_issued_ahead(&request, now) {
             return Err(NotSubmitted::ClockAhead { receiver: now.wall });
         }
@@ -252,12 +263,14 @@ impl Peer {
         if let Some(anchor) = self.anchor_for(&request, sent_on).filter(|_| free_anchor) {
             request.id.anchor = anchor;
         }
-        request.settled = is_fixed || sent_on.is_some();
+        request.settled = is_fixed || hops >= SENT_ON_MAX;
+        request.came_for = sent_on.map(|(_, object)| object);
         self.tasks.ids.wait_for(waiter, &request.id);
         let submitted = Submitted {
             request,
             to,
             sent_on: sent_on.map(|(peer, _)| peer),
+            hops,
             at: None,
             is_sent: false,
             again,
@@ -302,7 +315,8 @@ impl Peer {
     fn send_task(&mut self, waiter: TxnId) -> Poll<TaskStep> {
         let Some(submitted) = self.tasks.submitted.get(&waiter) else { return Poll::Pending };
         let (fixed, again) = (submitted.to, submitted.again || submitted.at.is_some());
-        let (task, settled) = (submitted.request.id, submitted.request.settled);
+        let TaskRequest { id: task, settled, came_for, .. } = submitted.request;
+        let hops = submitted.hops;
         let chosen = match fixed {
             TaskTo::Peer(peer) if peer == self.config.peer => None,
             TaskTo::Peer(peer) if self.is_connected(&peer) => Some(peer),
@@ -316,7 +330,7 @@ impl Peer {
         let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
             self.forget_task(waiter);
-            return Poll::Ready(TaskStep::RunHere { task, again, settled, oldest });
+            return Poll::Ready(TaskStep::RunHere { task, again, settled, came_for, hops, oldest });
         };
         // R6: what the caller asks for may come from what it was told by a group that this peer led before.
         if !self.former_leads_are_decided(waiter) {
@@ -478,7 +492,7 @@ impl Peer {
     fn better_place(&mut self, request: &TaskRequest) -> Option<(ObjectId, PeerId)> {
         let anchor = request.id.anchor;
         let is_here = |object: &ObjectId| self.group.owned(*object).is_some();
-        if is_here(&anchor) || request.touches.iter().any(is_here) {
+        if is_here(&anchor) || request.touches.iter().chain(&request.came_for).any(is_here) {
             return None;
         }
         let at = self.peer_of(anchor).filter(|at| *at != self.config.peer && !self.is_leaving(at))?;
@@ -528,8 +542,8 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
-        if let TaskEnd::Elsewhere { at, .. } = end {
-            self.send_task_on(from, waiter, at);
+        if let TaskEnd::Elsewhere { object, at } = end {
+            self.send_task_on(from, waiter, (object, at));
             return;
         }
         if end.is_decided() {
@@ -557,8 +571,8 @@ impl Peer {
         self.wakes.push(waiter);
     }
 
-    /// A task did not run where it was sent, because what it wants is elsewhere: it goes there, and then nowhere else.
-    fn send_task_on(&mut self, from: PeerId, waiter: TxnId, at: PeerId) {
+    /// A task did not run where it was sent, because what it wants is elsewhere: it goes there.
+    fn send_task_on(&mut self, from: PeerId, waiter: TxnId, (object, at): (ObjectId, PeerId)) {
         let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return };
         if submitted.at != Some(from) || submitted.to != TaskTo::Anywhere || submitted.request.settled {
             return;
@@ -566,7 +580,9 @@ impl Peer {
         submitted.at = None;
         // R21: under the same id, whatever the anchor: a network that repeats messages may still let the first one run it.
         submitted.sent_on = Some(at);
-        submitted.request.settled = true;
+        submitted.request.came_for = Some(object);
+        submitted.hops = submitted.hops.saturating_add(1);
+        submitted.request.settled = submitted.hops >= SENT_ON_MAX;
         self.metrics.tasks_sent_on += 1;
         self.metrics.note(RareEvent::TaskSentOn);
         self.wakes.push(waiter);

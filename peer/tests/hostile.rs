@@ -148,6 +148,7 @@ fn task_request(anchor: ObjectId, issued: Micros, number: u64) -> TaskRequest {
         deadline: Micros::from_millis(1_000),
         key: 0,
         settled: false,
+        came_for: None,
         oldest: Micros(0),
     }
 }

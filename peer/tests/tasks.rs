@@ -3,12 +3,12 @@
 mod harness;
 
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
-use driftmesh_object_store::Entry;
+use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, TaskRequest, TaskTo};
-use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, is_entries};
+use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_entries};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -46,6 +46,7 @@ fn request(id: TaskId, millis: u64) -> TaskRequest {
         deadline,
         key: 0,
         settled: false,
+        came_for: None,
         oldest: Micros(0),
     }
 }
@@ -317,6 +318,42 @@ fn who_runs_a_task_here_waits_for_copies_while_others_wait_for_theirs() {
     assert!(mesh.newest(objects[1]) == Some(3) && !beside.is_done(), "it got ahead");
     mesh.release();
     assert!(finish(&mesh, &beside).expect("it took effect").stable);
+    finish(&mesh, &theirs).expect("it took effect");
+}
+
+/// One of theirs ends before what ran here is stable.
+#[test]
+fn who_ran_a_task_here_lets_those_off_first_who_wait_when_it_is_stable() {
+    let mesh = Mesh::replicated(3, 2);
+    let objects = [mesh.create_known(0, 1), mesh.create_known(0, 1)];
+    mesh.get(1, objects[0]);
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_entries);
+    // Somebody waits already, so it waits too.
+    let before = submits(&mesh, 1, new_id(&mesh, 1, objects[0]), false);
+    let ran = |amount| {
+        (0..5).for_each(|_| {
+            run_tasks(&mesh);
+            mesh.run(1);
+        });
+        assert_eq!(mesh.newest(objects[0]), Some(amount));
+    };
+    ran(2);
+    let here = submits_once(&mesh, 0, objects[1]);
+    mesh.run(5);
+    let (theirs, committed) = (submits(&mesh, 1, new_id(&mesh, 1, objects[0]), false), mesh.tail(0));
+    ran(3);
+    let is_late = |entry: &Entry| {
+        let is_theirs = |writes: &[Write]| writes.iter().any(|write| write.value == Some(harness::small(3)));
+        matches!(entry, Entry::Commit { writes, .. } if is_theirs(writes))
+    };
+    mesh.take_held().into_iter().filter(|flight| !carries(flight, is_late)).for_each(|flight| mesh.hand(flight));
+    mesh.run(5);
+    finish(&mesh, &before).expect("it took effect");
+    assert!(mesh.watermark(0) >= committed && !theirs.is_done());
+    assert!(!here.is_done(), "it got ahead");
+    mesh.release();
+    assert!(finish(&mesh, &here).expect("it took effect").stable);
     finish(&mesh, &theirs).expect("it took effect");
 }
 

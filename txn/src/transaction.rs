@@ -93,6 +93,8 @@ pub struct Transaction {
     pub is_task: bool,
     /// It may end instead of fetching what is in much use elsewhere: its task goes there.
     pub may_move: bool,
+    /// What its task came here for.
+    pub came_for: Option<ObjectId>,
 }
 
 impl Transaction {

@@ -79,10 +79,18 @@ pub async fn submit<H: Host>(
             let mut stable = ran.stable || by != me;
             // Others are told when their commits are stable. Who has run here and was told at once could have the next one
             // done before they hear of their first, and they would starve: with them it waits like them.
-            let waits = how.stable || host.step(|peer, _| peer.others_wait_for_stable());
+            let others_wait = |host: &H| host.step(|peer, _| peer.others_wait_for_stable());
+            let waits = how.stable || others_wait(&host).is_some();
             if waits && !stable {
-                match until_stable(host, receipt, left, &request).await {
-                    Ok(()) => stable = true,
+                match until_stable(host.clone(), receipt, left, &request).await {
+                    Ok(()) => {
+                        stable = true;
+                        // Their answers have a way to go, and their next requests the same way back: they are let off first.
+                        if let Some(lsn) = others_wait(&host) {
+                            let left = until.since(host.step(|_, now| now.mono));
+                            settled_within(host, Receipt { lsn, ..receipt }, left).await;
+                        }
+                    }
                     // It was not asked for.
                     Err(TaskError::NotStable { .. }) if !how.stable => {}
                     Err(error) => return Err(error),
@@ -131,21 +139,20 @@ async fn await_end<H: Host>(
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let named = request.id.anchor;
     let session = Some(named).filter(|_| how.free_anchor);
-    let mut sent_on = None;
+    let (mut sent_on, mut hops) = (None, 0);
     loop {
-        let (by, ran) = await_one(host, handlers, request, how, sent_on).await?;
+        let (by, ran) = await_one(host, handlers, request, how, sent_on, &mut hops).await?;
         match &ran.end {
-            // Two at most: what was sent on runs where it arrives.
-            TaskEnd::Elsewhere { object, at } if sent_on.is_none() => sent_on = Some((*at, *object)),
+            // So often at most as the core lets it: what is settled runs where it arrives.
+            TaskEnd::Elsewhere { object, at } => {
+                sent_on = Some((*at, *object));
+                hops += 1;
+            }
             TaskEnd::Aborted { why: TaskAbort::NoAnchor, .. } if request.id.anchor != named && sent_on.is_none() => {
                 host.step(|peer, _| peer.forget_route(request));
                 request.id.anchor = named;
             }
-            TaskEnd::Elsewhere { .. }
-            | TaskEnd::Aborted { .. }
-            | TaskEnd::Done { .. }
-            | TaskEnd::Forgotten
-            | TaskEnd::Busy { .. } => {
+            TaskEnd::Aborted { .. } | TaskEnd::Done { .. } | TaskEnd::Forgotten | TaskEnd::Busy { .. } => {
                 host.step(|peer, _| peer.learn_from_task(request, by, &ran.end, session));
                 return Ok((by, ran));
             }
@@ -162,14 +169,15 @@ async fn await_one<H: Host>(
     request: &mut TaskRequest,
     how: Submission,
     sent_on: Option<(PeerId, ObjectId)>,
+    hops: &mut u8,
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let name = request.name.clone();
     let unknown = |task| TaskError::Unknown { name: name.clone(), task };
-    let task =
-        SubmitTask { request: request.clone(), to: how.to, again: how.again, free_anchor: how.free_anchor, sent_on };
+    let Submission { to, again, free_anchor, .. } = how;
+    let task = SubmitTask { request: request.clone(), to, again, free_anchor, sent_on, hops: *hops };
     let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, task)));
     match submitted {
         (_, Ok(())) => {}
@@ -189,10 +197,11 @@ async fn await_one<H: Host>(
             TaskTo::Peer(peer) if !how.again => Err(TaskError::Unreachable(peer)),
             TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
         },
-        TaskStep::RunHere { task, again, settled, oldest } => {
+        TaskStep::RunHere { task, again, settled, came_for, hops: sent_on_before, oldest } => {
+            *hops = sent_on_before;
             request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
-            let here = TaskRequest { deadline: left.max(Micros(1)), settled, oldest, ..request.clone() };
+            let here = TaskRequest { deadline: left.max(Micros(1)), settled, came_for, oldest, ..request.clone() };
             // An end that waits to be stable names the id if it waits in vain.
             let may_ask = how.kept_id || how.stable;
             let copies = if again {

@@ -245,7 +245,8 @@ pub(super) async fn run_once<H: Host>(host: &H, handlers: &Handlers<H>, request:
     let options = Options { deadline: request.deadline, ..Options::new(&request.name) };
     // R12: a copy that is sent again is as old as the first.
     let age = Timestamp::from_wall(request.id.key.issued);
-    let for_task = |may_move: bool| Some(ForTask { age, ties: Some(TaskTies { may_move }) });
+    let for_task =
+        |may_move: bool| Some(ForTask { age, ties: Some(TaskTies { may_move, came_for: request.came_for }) });
     let (attempts, task) = (&attempts, request.id);
     let body = |tx: Tx<H>| {
         let kind = kind.clone();

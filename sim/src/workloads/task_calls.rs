@@ -221,6 +221,7 @@ impl Client {
             deadline,
             key,
             settled: false,
+            came_for: None,
             oldest: Micros(0),
         };
         let to = if self.rng.u8(..3) == 0 { self.some_peer() } else { TaskTo::Anywhere };
