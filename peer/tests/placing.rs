@@ -118,17 +118,19 @@ fn what_is_not_in_use_comes_to_the_task() {
 
 #[test]
 fn a_task_that_two_crowds_want_goes_to_one_and_the_other_comes() {
-    let mesh = Mesh::new(3);
-    let objects: Vec<ObjectId> = (0..3).map(|at| mesh.create_known(at, 1)).collect();
-    mesh.run(3_000);
-    objects.iter().enumerate().for_each(|(at, object)| use_together(&mesh, at, &[*object], 50));
-    mesh.clear_log();
-    let by = run_at(&mesh, 0, &[objects[1], objects[2]], 7);
-    assert_eq!((mesh.owner_of(objects[1]), mesh.owner_of(objects[2])), (by, by));
-    assert_eq!(objects.iter().map(|object| mesh.newest(*object).unwrap()).sum::<u64>(), 5);
-    // It came to the first that it wants, and of two crowds that are as large the other one did not send it back.
-    let sent = mesh.sent(is_submit).len();
-    assert!((1..=2).contains(&sent), "{sent} requests");
+    for order in [[1, 2], [2, 1]] {
+        let mesh = Mesh::new(3);
+        let objects: Vec<ObjectId> = (0..3).map(|at| mesh.create_known(at, 1)).collect();
+        mesh.run(3_000);
+        objects.iter().enumerate().for_each(|(at, object)| use_together(&mesh, at, &[*object], 50));
+        mesh.clear_log();
+        let by = run_at(&mesh, 0, &order.map(|at| objects[at]), 7);
+        assert_eq!((mesh.owner_of(objects[1]), mesh.owner_of(objects[2])), (by, by));
+        assert_eq!(objects.iter().map(|object| mesh.newest(*object).unwrap()).sum::<u64>(), 5);
+        // It came to the first that it wants, and of two crowds that are as large the other one did not send it back.
+        let sent = mesh.sent(is_submit).len();
+        assert!((1..=2).contains(&sent), "{sent} requests");
+    }
 }
 
 #[test]
