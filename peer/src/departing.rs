@@ -114,12 +114,13 @@ impl Peer {
         if is_own {
             objects.iter().for_each(|(object, _)| self.tell_leaving(*object, to));
         }
+        let below = self.needed_from();
         let is_floor_left_out = is_own && self.broken(Sabotage::SnapshotClock);
         let Some(group) = self.led_mut(from) else { return };
         let mut departures = Vec::with_capacity(objects.len());
         let mut haves = Vec::with_capacity(objects.len());
         for (object, have) in objects {
-            group.prune_object(*object, CHAIN_TRANSFER_BYTES_MAX);
+            group.prune_object(*object, below, CHAIN_TRANSFER_BYTES_MAX);
             let Some(stored) = group.owned(*object) else { continue };
             haves.push((first + departures.len() as u64, *have));
             departures.push(Departure { object: *object, epoch: group.epoch_of(stored).next() });

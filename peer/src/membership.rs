@@ -2,6 +2,7 @@
 
 use crate::message::{GroupRecord, Introduction, Message};
 use crate::metrics::RareEvent;
+use crate::recent::STALENESS;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Reachable;
@@ -12,6 +13,8 @@ use std::collections::VecDeque;
 
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
 const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
+/// How far in the past a snapshot may lie when it is taken, clocks aside: twice what a reader of copies accepts by itself.
+const SNAPSHOT_LAG_MAX: Micros = Micros(2 * STALENESS.0);
 /// A member that asked or answered something within this hears every heartbeat.
 const IN_USE_FOR: Micros = Micros::from_millis(2_000);
 /// Any other member hears one of so many.
@@ -30,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) group: GroupId,
     pub(crate) connected: bool,
     pub(crate) oldest_snapshot: Option<Timestamp>,
+    /// Its wall clock when it said that; zero if it never did.
+    pub(crate) heard_wall: Micros,
     pub(crate) heard_at: Micros,
     /// Its wall clock minus ours, microseconds, by its last heartbeat and what it said of ours: where both ways take
     /// the same time, that cancels out.
@@ -124,6 +129,7 @@ impl Peer {
             group: introduction.group,
             connected: true,
             oldest_snapshot: same.and_then(|former| former.oldest_snapshot),
+            heard_wall: same.map_or(Micros(0), |former| former.heard_wall),
             heard_at: now.mono,
             clock_offset: same.and_then(|former| former.clock_offset),
             clock_offset_least: same.and_then(|former| former.clock_offset_least),
@@ -457,6 +463,7 @@ impl Peer {
         let now = self.now;
         if let Some(member) = self.members.get_mut(&from) {
             member.oldest_snapshot = oldest_snapshot;
+            member.heard_wall = wall;
             member.heard_at = now.mono;
             let (theirs, ours) = (i64::try_from(wall.0), i64::try_from(now.wall.0));
             let heard = theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(i64::MAX));
@@ -491,6 +498,21 @@ impl Peer {
             .filter_map(|member| member.oldest_snapshot);
         let oldest = reported.chain(self.oldest_own_snapshot()).min().unwrap_or(Timestamp::MAX);
         oldest.min(before(VERSION_KEEP_MIN)).max(before(VERSION_KEEP_MAX))
+    }
+
+    /// Up to which commit timestamp superseded versions need not travel with an object (R17): below every snapshot that is
+    /// open here or was reported, and every one that a member can have taken since it reported. What an object is changed
+    /// often leaves behind would be most of what a move costs; a snapshot that asks for it is too old, and taken anew.
+    pub(crate) fn needed_from(&self) -> Timestamp {
+        let is_heard = |member: &&Member| self.now.mono.since(member.heard_at) < HEARTBEAT_VALID;
+        let here = Timestamp::from_wall(Micros(self.now.wall.0.saturating_sub(SNAPSHOT_LAG_MAX.0)));
+        let there = self.members.values().filter(is_heard).map(|member| {
+            let since = Timestamp::from_wall(Micros(member.heard_wall.0.saturating_sub(SNAPSHOT_LAG_MAX.0)));
+            member.oldest_snapshot.map_or(since, |oldest| oldest.min(since))
+        });
+        let oldest = there.chain(self.oldest_own_snapshot()).fold(here, Timestamp::min);
+        let least = Timestamp::from_wall(Micros(self.now.wall.0.saturating_sub(VERSION_KEEP_MAX.0)));
+        oldest.max(least)
     }
 
     pub(crate) fn renew_prune_below(&mut self) {

@@ -279,6 +279,35 @@ fn versions_that_travelled_are_pruned_in_time_too() {
     assert_eq!((kept, mesh.newest(object)), (0, Some(9)));
 }
 
+/// What a snapshot can need goes along, and not all that was superseded in the last seconds.
+#[test]
+fn an_object_that_moves_leaves_behind_what_no_snapshot_needs() {
+    for is_read in [false, true] {
+        let mesh = Mesh::new(3);
+        let object = mesh.create_known(0, 0);
+        mesh.run(1_000);
+        let reader = is_read.then(|| mesh.begin_snapshot(2));
+        for amount in 1..=100 {
+            mesh.run(40);
+            mesh.put(0, object, amount);
+        }
+        let kept = |at| mesh.look(at, |peer| peer.group().owned(object).map_or(0, |stored| stored.chain.superseded()));
+        assert_eq!(kept(0), 100);
+        mesh.run(1);
+        // As new as it can be, and nobody has reported it.
+        let late = mesh.begin_snapshot(2);
+        mesh.run(1);
+        mesh.put(0, object, 101);
+        mesh.add(1, object, 1);
+        let most = if is_read { 102 } else { 40 };
+        assert!((1..=most).contains(&kept(1)) && (kept(1) > 100) == is_read, "{}", kept(1));
+        assert_eq!(mesh.read_wait(late, object), Ok(Some(100)));
+        if let Some(reader) = reader {
+            assert_eq!(mesh.read_wait(reader, object), Ok(Some(0)));
+        }
+    }
+}
+
 #[test]
 fn an_object_created_after_the_snapshot_is_created_later_and_the_retry_sees_it() {
     for reader_at in [0, 1] {

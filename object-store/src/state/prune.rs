@@ -67,11 +67,12 @@ impl State {
         }
     }
 
-    /// Prunes the oldest versions of an object that is about to leave to at most `budget` bytes (R17), and whatever is
-    /// not stable.
-    pub fn prune_object(&mut self, object: ObjectId, budget: usize) {
+    /// Prunes the versions of an object that is about to leave that were superseded at or before `below`, and more of the
+    /// oldest to at most `budget` bytes (R17). What is not stable stays.
+    pub fn prune_object(&mut self, object: ObjectId, below: Timestamp, budget: usize) {
         let stable = self.stable_marks.commit;
         if let Some((_, stored)) = self.objects.get_mut(object) {
+            self.superseded_cost -= stored.chain.prune(below.min(stable), usize::MAX);
             self.superseded_cost -= stored.chain.prune_to_budget(budget, stable);
         }
     }

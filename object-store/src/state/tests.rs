@@ -144,7 +144,7 @@ fn no_way_of_pruning_takes_what_an_undo_needs() {
     for entry in &later {
         alone.state.apply(alone.state.applied().next(), entry);
         alone.state.prune(8);
-        alone.state.prune_object(object, 0);
+        alone.state.prune_object(object, Timestamp::MAX, 0);
     }
     let leaving = out(object, Epoch::from_u64(2), (to, 1), at(50));
     alone.state.apply(alone.state.applied().next(), &leaving);

@@ -300,7 +300,7 @@ impl Run {
                 self.state.set_prune_below(at(below), usize::from(*budget));
                 self.state.prune(16);
             }
-            Step::PruneObject(number) => self.state.prune_object(object(*number), 80),
+            Step::PruneObject(number) => self.state.prune_object(object(*number), at(self.time / 2), 80),
             Step::BeginCopy => {
                 prop_assert_eq!(self.state.begin_copy(), Some(lsn(self.journal.len())));
                 self.copy = Some((replay(&self.journal), Vec::new()));
