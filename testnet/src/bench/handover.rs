@@ -2,7 +2,7 @@
 //! throughput.
 //!
 //! Real peer processes, each with 8 transactions under way on one object each. Of these a share is on an object of another
-//! peer, which moves. The cost is told in single framed messages: CPU time of bare round trips of the same processes, halved.
+//! peer, which moves. Throughput is what became stable. The cost is told in single framed messages: CPU time of bare round trips of the same processes, halved.
 //! It refuses to report anything good when a transaction failed or too few objects moved.
 
 use super::work::{Work, Worked};
@@ -204,12 +204,13 @@ async fn round(peers: &mut Peers, work: impl Fn(usize) -> Work, warm_up: Duratio
     let begun = Instant::now();
     tokio::time::sleep(lasts).await;
     let now = peers.all(&all, &Order::WorkDone, worked).await?;
-    let micros = u64::try_from(begun.elapsed().as_micros())?;
+    // It ends when all that was done is stable: followers can lag behind for a second, and whatever came next would pay for it.
     let ended = peers.all(&all, &Order::EndWork, worked).await?;
+    let micros = u64::try_from(begun.elapsed().as_micros())?;
     let gained = |part: fn(&Worked) -> u64| -> u64 {
-        before.iter().zip(&now).map(|(before, now)| part(now).saturating_sub(part(before))).sum()
+        before.iter().zip(&ended).map(|(before, ended)| part(ended).saturating_sub(part(before))).sum()
     };
-    let done = now.iter().map(|worked| worked.done).sum();
+    let done = now.iter().chain(&ended).map(|worked| worked.done).sum();
     let pings: Vec<u32> = now.iter().flat_map(|worked| worked.pings_us.iter().copied()).collect();
     Ok(Round {
         done,

@@ -215,11 +215,16 @@ impl Worker {
         self.shared.take()
     }
 
-    /// Lets what is under way end; tells what was done since the last question.
+    /// Lets what is under way end, and what was committed here become stable; tells what was done since the last question.
     pub(crate) async fn end(self) -> Worked {
         let Self { shared, loops } = self;
         shared.is_over.store(true, Ordering::Relaxed);
         loops.join_all().await;
+        // It comes after all the others in the journal of this peer.
+        let last = shared.mesh.task("last").stable().run(|tx| async move { tx.create(&Counter::default()) });
+        if let Err(error) = last.await {
+            shared.note_failure(error.to_string());
+        }
         shared.take()
     }
 
