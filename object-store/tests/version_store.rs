@@ -29,7 +29,8 @@ enum Step {
     /// The horizon, in percent of the time so far, and the budget in bytes if there is one.
     Horizon(u8, Option<u16>),
     Prune(usize),
-    PruneObject(u8, u16),
+    /// The same of one object.
+    PruneObject(u8, u8, Option<u16>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,7 +46,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..=100_u8).prop_map(Step::Undo),
         2 => (0..=100_u8, proptest::option::of(0..600_u16)).prop_map(|(below, budget)| Step::Horizon(below, budget)),
         2 => (1..12_usize).prop_map(Step::Prune),
-        1 => (object(), 0..300_u16).prop_map(|(object, budget)| Step::PruneObject(object, budget)),
+        1 => (object(), 0..=100_u8, proptest::option::of(0..300_u16))
+            .prop_map(|(object, below, budget)| Step::PruneObject(object, below, budget)),
     ];
     prop::collection::vec(step, 1..150)
 }
@@ -239,9 +241,11 @@ impl Run {
                 self.state.set_prune_below(below, budget.map_or(usize::MAX, usize::from));
             }
             Step::Prune(steps) => self.state.prune(*steps),
-            Step::PruneObject(number, budget) => {
-                self.had_budget = true;
-                self.state.prune_object(object(*number), usize::from(*budget));
+            Step::PruneObject(number, percent, budget) => {
+                let below = at(self.time * u64::from(*percent) / 100);
+                self.horizon = self.horizon.max(below);
+                self.had_budget |= budget.is_some();
+                self.state.prune_object(object(*number), below, budget.map_or(usize::MAX, usize::from));
             }
         }
         self.looks_like_the_model()
