@@ -63,6 +63,11 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
         let pause = simulation.now_us() + for_us + SECOND_US;
         simulation.run(pause, |simulation| simulation.executor.unfinished() == 0);
     }
+    if simulation.lost_groups.is_empty() {
+        // What was used together may have followed each other since.
+        let now = simulation.now_us();
+        settle(&mut simulation, now);
+    }
     wrong.append(&mut audit::audit(&mut simulation, &world));
     SeedReport { dumped, ..report(&simulation, &world, wrong, text) }
 }
@@ -238,10 +243,9 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
     failed
 }
 
-/// R4: once faults stop, every peer finds every owner, and can write every object.
-fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
-    // What was sent under faults may still arrive so much later, and move something.
-    let mut look_at = simulation.now_us() + LATE_MAX_US;
+/// Lets everything come to rest. Returns whether it did in time.
+fn settle(simulation: &mut Simulation, not_before: u64) -> bool {
+    let mut look_at = not_before;
     let settled = |simulation: &Simulation| {
         if simulation.executor.unfinished() > 0 || simulation.now_us() < look_at {
             return false;
@@ -254,6 +258,14 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
             // Whoever comes back as the judges look is not yet told where everything is.
             && !simulation.expects_somebody()
     };
+    let limit = simulation.now_us() + SETTLE_WITHIN_US;
+    simulation.run(limit, settled)
+}
+
+/// R4: once faults stop, every peer finds every owner, and can write every object.
+fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>) {
+    // What was sent under faults may still arrive so much later, and move something.
+    let late = simulation.now_us() + LATE_MAX_US;
     let failed = clash_in_peace(simulation, world);
     for (number, at) in founders(simulation).into_iter().enumerate() {
         let session = 500 + 4 * u32::try_from(number).unwrap_or(0);
@@ -287,8 +299,7 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
         let mut client = client(simulation, world, at, 900);
         simulation.executor.spawn(at, async move { client.stays_out().await });
     }
-    let limit = simulation.now_us() + SETTLE_WITHIN_US;
-    let has_settled = simulation.run(limit, settled);
+    let has_settled = settle(simulation, late);
     ask_all_fates(simulation, world);
     if !simulation.lost_groups.is_empty() {
         // What a group without a majority owns is out of reach; that is all there is to say.
