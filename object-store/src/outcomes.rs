@@ -163,7 +163,8 @@ impl Outcomes {
         self.make_room();
     }
 
-    /// A peer says what it still waits for. Who was heard of longest ago makes room for another.
+    /// A peer says what it still waits for. Whoever said the earliest time makes room for another: mostly who was not heard of
+    /// for longest.
     fn hear(&mut self, number: u64, oldest: Micros) {
         match self.makers.binary_search_by_key(&number, |maker| maker.number) {
             Ok(index) => self.makers[index].oldest = oldest.max(self.makers[index].oldest),

@@ -76,11 +76,12 @@ impl Fates {
 pub(crate) const WAITERS_FROM: u64 = 1 << 62;
 
 impl Peer {
-    /// The position in this peer's own journal that must become stable before all that other peers wait for now can be told.
+    /// This peer's own group, and the position in its journal that must become stable before all that other peers wait for now can be told.
     /// `None` if they wait for nothing.
     #[must_use]
-    pub fn others_wait_for_stable(&self) -> Option<Lsn> {
-        Some(self.outbox.waits_for(self.group.id())).filter(|lsn| *lsn > self.group.watermark())
+    pub fn others_wait_for_stable(&self) -> Option<(GroupId, Lsn)> {
+        let lsn = self.outbox.waits_for(self.group.id());
+        (lsn > self.group.watermark()).then(|| (self.group.id(), lsn))
     }
 
     /// An id for somebody who waits for something that is no transaction.

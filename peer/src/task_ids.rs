@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// clocks of others (R18).
 const SET_BACK_MAX: Micros = Micros::from_millis(100);
 
+/// Most tasks that are spoken of (R24); of more nothing is said, and their outcomes may be forgotten sooner.
+const WAITED_FOR_MAX: usize = 1 << 16;
+
 /// The ids of a peer's tasks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TaskIds {
@@ -48,7 +51,7 @@ impl TaskIds {
 
     /// Somebody waits for a task.
     pub(crate) fn wait_for(&mut self, waiter: TxnId, task: &TaskId) {
-        if self.is_ours(task.key) {
+        if self.is_ours(task.key) && self.by_waiter.len() < WAITED_FOR_MAX {
             self.waited_for.insert((task.anchor, task.key.issued, waiter));
             self.by_waiter.insert(waiter, (task.anchor, task.key.issued));
         }

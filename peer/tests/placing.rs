@@ -209,3 +209,50 @@ fn a_transaction_that_waits_beside_a_task_gets_what_the_task_would_go_to() {
     ready(mesh.intend(txn, &[object])).expect("it has the object");
     assert_eq!(mesh.owner_of(object), 0);
 }
+
+/// Of two copies of a task that names no anchor one is late, and the other one is refused. So it runs at home, and is sent on.
+#[test]
+fn a_task_of_which_a_copy_is_on_its_way_keeps_its_anchor_when_it_is_sent_on() {
+    let mesh = Mesh::new(3);
+    let (session, object) = (mesh.create_known(1, 0), mesh.create_known(2, 1));
+    mesh.get(0, session);
+    mesh.run(3_000);
+    use_together(&mesh, 2, &[object], 50);
+    let body = Value::from_slice(&codec::encode(&vec![Ref::<Gold>::from_id(object)]).expect("encodes"));
+    let request = TaskRequest {
+        id: new_task_id(&mesh.host(0), session),
+        name: "add".to_owned(),
+        version: 1,
+        body,
+        touches: Vec::new(),
+        deadline: Micros::from_millis(20_000),
+        key: 7,
+        settled: false,
+        came_for: None,
+        oldest: Micros(0),
+    };
+    let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: true, kept_id: false };
+    let host = mesh.host(0);
+    mesh.rule(Rule::Hold, is_submit);
+    let job = mesh.spawn(async move { submit(host, &handlers(), request, how).await });
+    mesh.run(400);
+    let mut copies = mesh.take_held();
+    assert_eq!(copies.len(), 2);
+    mesh.release();
+    mesh.hand(copies.pop().expect("the second"));
+    mesh.run(1);
+    for run in mesh.take_tasks(1) {
+        mesh.spawn(run_here(mesh.host(1), Arc::new(Handlers::default()), run));
+    }
+    assert_eq!(ran_at(&mesh, &job), 2, "where what it wants is");
+    mesh.hand(copies.pop().expect("the first"));
+    for _ in 0..500 {
+        mesh.alive().into_iter().flat_map(|at| mesh.take_tasks(at).into_iter().map(move |run| (at, run))).for_each(
+            |(at, run)| {
+                mesh.spawn(run_here(mesh.host(at), handlers(), run));
+            },
+        );
+        mesh.run(1);
+    }
+    assert_eq!(mesh.newest(object), Some(2), "once");
+}

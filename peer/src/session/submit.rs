@@ -14,6 +14,9 @@ use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, Value};
 use std::future::poll_fn;
 use std::sync::Arc;
 
+/// How long at most a task that has ended at home lets others off first: some rounds to their peers.
+const COURTESY_MAX: Micros = Micros::from_millis(20);
+
 /// How a task is submitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Submission {
@@ -86,9 +89,11 @@ pub async fn submit<H: Host>(
                     Ok(()) => {
                         stable = true;
                         // Their answers have a way to go, and their next requests the same way back: they are let off first.
-                        if let Some(lsn) = others_wait(&host) {
+                        if let Some((group, lsn)) = others_wait(&host)
+                            && group == receipt.group
+                        {
                             let left = until.since(host.step(|_, now| now.mono));
-                            settled_within(host, Receipt { lsn, ..receipt }, left).await;
+                            settled_within(host, Receipt { lsn, ..receipt }, left.min(COURTESY_MAX)).await;
                         }
                     }
                     // It was not asked for.
@@ -129,6 +134,17 @@ async fn until_stable<H: Host>(
     }
 }
 
+/// What a submission has met so far.
+#[derive(Default)]
+struct Way {
+    /// Who should run the task, and what it wants there.
+    sent_on: Option<(PeerId, ObjectId)>,
+    /// How often it was sent on.
+    hops: u8,
+    /// Whether copies of the request may run, or have run, that nobody has told the end of.
+    again: bool,
+}
+
 /// Waits until a task has ended, wherever it runs. The request gets the anchor that was chosen for it.
 async fn await_end<H: Host>(
     host: &H,
@@ -139,16 +155,16 @@ async fn await_end<H: Host>(
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let named = request.id.anchor;
     let session = Some(named).filter(|_| how.free_anchor);
-    let (mut sent_on, mut hops) = (None, 0);
+    let mut way = Way { again: how.again, ..Way::default() };
     loop {
-        let (by, ran) = await_one(host, handlers, request, how, sent_on, &mut hops).await?;
+        let (by, ran) = await_one(host, handlers, request, how, &mut way).await?;
         match &ran.end {
             // So often at most as the core lets it: what is settled runs where it arrives.
             TaskEnd::Elsewhere { object, at } => {
-                sent_on = Some((*at, *object));
-                hops += 1;
+                way.sent_on = Some((*at, *object));
+                way.hops += 1;
             }
-            TaskEnd::Aborted { why: TaskAbort::NoAnchor, .. } if request.id.anchor != named && sent_on.is_none() => {
+            TaskEnd::Aborted { why: TaskAbort::NoAnchor, .. } if request.id.anchor != named && way.hops == 0 => {
                 host.step(|peer, _| peer.forget_route(request));
                 request.id.anchor = named;
             }
@@ -168,21 +184,21 @@ async fn await_one<H: Host>(
     handlers: &Arc<Handlers<H>>,
     request: &mut TaskRequest,
     how: Submission,
-    sent_on: Option<(PeerId, ObjectId)>,
-    hops: &mut u8,
+    way: &mut Way,
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let name = request.name.clone();
     let unknown = |task| TaskError::Unknown { name: name.clone(), task };
-    let Submission { to, again, free_anchor, .. } = how;
-    let task = SubmitTask { request: request.clone(), to, again, free_anchor, sent_on, hops: *hops };
+    let Submission { to, free_anchor, .. } = how;
+    let Way { sent_on, hops, again } = *way;
+    let task = SubmitTask { request: request.clone(), to, again, free_anchor, sent_on, hops };
     let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, task)));
     match submitted {
         (_, Ok(())) => {}
         // What became of copies that were submitted before is not known.
-        (_, Err(_)) if how.again => return Err(unknown(request.id)),
+        (_, Err(_)) if again => return Err(unknown(request.id)),
         (_, Err(NotSubmitted::Busy)) => return Err(TaskError::Busy { retry_after: RETRY_AFTER }),
         (at, Err(NotSubmitted::ClockAhead { receiver })) => return Err(TaskError::ClockAhead { at, receiver }),
     }
@@ -194,11 +210,12 @@ async fn await_one<H: Host>(
         }
         TaskStep::Unknown { task } => Err(unknown(task)),
         TaskStep::Unreachable => match how.to {
-            TaskTo::Peer(peer) if !how.again => Err(TaskError::Unreachable(peer)),
+            TaskTo::Peer(peer) if !again => Err(TaskError::Unreachable(peer)),
             TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
         },
         TaskStep::RunHere { task, again, settled, came_for, hops: sent_on_before, oldest } => {
-            *hops = sent_on_before;
+            // R21: also for what follows. Copies keep their anchor, and an end here that is not kept says nothing of theirs.
+            (way.hops, way.again) = (sent_on_before, again);
             request.id = task;
             let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
             let here = TaskRequest { deadline: left.max(Micros(1)), settled, came_for, oldest, ..request.clone() };
