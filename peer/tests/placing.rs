@@ -245,6 +245,8 @@ fn a_task_of_which_a_copy_is_on_its_way_keeps_its_anchor_when_it_is_sent_on() {
         mesh.spawn(run_here(mesh.host(1), Arc::new(Handlers::default()), run));
     }
     assert_eq!(ran_at(&mesh, &job), 2, "where what it wants is");
+    // Nobody uses it any more, so it comes to whoever runs the late copy.
+    mesh.run(6_000);
     mesh.hand(copies.pop().expect("the first"));
     for _ in 0..500 {
         mesh.alive().into_iter().flat_map(|at| mesh.take_tasks(at).into_iter().map(move |run| (at, run))).for_each(
