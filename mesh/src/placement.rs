@@ -52,16 +52,9 @@ impl Mesh {
         let anchor = task.anchor().unwrap_or(nothing);
         let id = TaskId { anchor, key: TaskKey { issued: Micros(0), number: 0 } };
         let request = TaskRequest {
-            id,
-            name: T::NAME.to_owned(),
-            version: T::VERSION,
-            body: Value::from_slice(&[]),
             touches,
-            deadline: Micros(1),
             key: task.key(),
-            settled: false,
-            came_for: None,
-            oldest: Micros(0),
+            ..TaskRequest::new(id, T::NAME.to_owned(), T::VERSION, Value::from_slice(&[]), Micros(1))
         };
         self.host.shared.step(|peer, _| peer.task_places(&request))
     }

@@ -86,18 +86,7 @@ impl<T: Task> Submit<T> {
         let touches = task.touches();
         let body = Value::from_slice(&body);
         let (version, key) = (T::VERSION, task.key());
-        let request = TaskRequest {
-            id,
-            name,
-            version,
-            body,
-            touches,
-            deadline,
-            key,
-            settled: false,
-            came_for: None,
-            oldest: Micros(0),
-        };
+        let request = TaskRequest { touches, key, ..TaskRequest::new(id, name, version, body, deadline) };
         let handlers = Arc::clone(&host.shared.handlers);
         let done = session::submit(host, &handlers, request, how).await?;
         let TaskDone { value, task, receipt, stable, earlier, by } = done;

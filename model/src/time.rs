@@ -15,6 +15,12 @@ impl Micros {
         Self(millis.saturating_mul(1_000))
     }
 
+    /// Whether it is zero; where that means that nothing is known, it is not written.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// In milliseconds, rounded down.
     #[must_use]
     pub const fn as_millis(self) -> u64 {

@@ -28,13 +28,8 @@ pub struct TaskOutcome {
     pub answer: Value,
     /// What was issued before this by the peer that made the id, with this anchor, that peer does not wait for. Zero if
     /// nothing is known.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "Micros::is_zero")]
     pub oldest: Micros,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
-const fn is_zero(time: &Micros) -> bool {
-    time.0 == 0
 }
 
 impl TaskOutcome {
@@ -93,7 +88,7 @@ pub struct Outcomes {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     makers: Vec<Maker>,
     /// When the latest of the forgotten tasks was issued that were made by other peers than those.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "Micros::is_zero")]
     forgotten_of_others: Micros,
     #[serde(default, skip_serializing_if = "Schedules::is_empty")]
     schedules: Schedules,
@@ -168,16 +163,16 @@ impl Outcomes {
     fn hear(&mut self, number: u64, oldest: Micros) {
         match self.makers.binary_search_by_key(&number, |maker| maker.number) {
             Ok(index) => self.makers[index].oldest = oldest.max(self.makers[index].oldest),
-            Err(_) => {
+            Err(mut index) => {
                 if self.makers.len() >= OUTCOME_MAKERS_MAX
                     && let Some(idlest) = (0..self.makers.len()).min_by_key(|index| self.makers[*index].oldest)
                 {
+                    index -= usize::from(idlest < index);
                     let idlest = self.makers.remove(idlest);
                     self.forgotten_of_others = self.forgotten_of_others.max(idlest.forgotten);
                 }
                 // It may have been among the others before.
                 let maker = Maker { number, oldest, forgotten: self.forgotten_of_others };
-                let index = self.makers.partition_point(|maker| maker.number < number);
                 self.makers.insert(index, maker);
             }
         }
@@ -228,7 +223,7 @@ impl Outcomes {
         self.kept = needed;
         let old: Vec<Kept> = old;
         old.into_iter().for_each(|kept| self.forget(kept.key));
-        // Whoever was not heard of for so long waits for nothing that it could be told wrongly.
+        // No task that such a peer waits for is that old, so its mark may hold for all who are not known.
         let is_idle = |maker: &Maker| maker.oldest < time && maker.forgotten < time;
         for maker in self.makers.extract_if(.., |maker| is_idle(maker)) {
             self.forgotten_of_others = self.forgotten_of_others.max(maker.forgotten);

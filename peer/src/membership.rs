@@ -92,6 +92,11 @@ impl Gone {
     }
 }
 
+/// So long before a time of a wall clock.
+fn before(wall: Micros, keep: Micros) -> Timestamp {
+    Timestamp::from_wall(Micros(wall.0.saturating_sub(keep.0)))
+}
+
 impl Peer {
     /// How this peer introduces itself.
     #[must_use]
@@ -490,29 +495,27 @@ impl Peer {
             // Alone there are no snapshots but our own.
             return self.oldest_own_snapshot().unwrap_or(self.clock.last());
         }
-        let before = |keep: Micros| Timestamp::from_wall(Micros(wall.0.saturating_sub(keep.0)));
-        let reported = self
-            .members
-            .values()
-            .filter(|member| self.now.mono.since(member.heard_at) < HEARTBEAT_VALID)
-            .filter_map(|member| member.oldest_snapshot);
+        let reported = self.members_heard().filter_map(|member| member.oldest_snapshot);
         let oldest = reported.chain(self.oldest_own_snapshot()).min().unwrap_or(Timestamp::MAX);
-        oldest.min(before(VERSION_KEEP_MIN)).max(before(VERSION_KEEP_MAX))
+        oldest.min(before(wall, VERSION_KEEP_MIN)).max(before(wall, VERSION_KEEP_MAX))
     }
 
     /// Up to which commit timestamp superseded versions need not travel with an object (R17): below every snapshot that is
-    /// open here or was reported, and every one that a member can have taken since it reported. What an object is changed
-    /// often leaves behind would be most of what a move costs; a snapshot that asks for it is too old, and taken anew.
+    /// open here or that a member heard lately has reported, and every one that it can have taken since. The history of what is
+    /// changed often would be most of what its move costs; a snapshot that asks for it is too old, and taken anew.
     pub(crate) fn needed_from(&self) -> Timestamp {
-        let is_heard = |member: &&Member| self.now.mono.since(member.heard_at) < HEARTBEAT_VALID;
-        let here = Timestamp::from_wall(Micros(self.now.wall.0.saturating_sub(SNAPSHOT_LAG_MAX.0)));
-        let there = self.members.values().filter(is_heard).map(|member| {
-            let since = Timestamp::from_wall(Micros(member.heard_wall.0.saturating_sub(SNAPSHOT_LAG_MAX.0)));
+        let wall = self.now.wall;
+        let there = self.members_heard().map(|member| {
+            let since = before(member.heard_wall, SNAPSHOT_LAG_MAX);
             member.oldest_snapshot.map_or(since, |oldest| oldest.min(since))
         });
-        let oldest = there.chain(self.oldest_own_snapshot()).fold(here, Timestamp::min);
-        let least = Timestamp::from_wall(Micros(self.now.wall.0.saturating_sub(VERSION_KEEP_MAX.0)));
-        oldest.max(least)
+        let oldest = there.chain(self.oldest_own_snapshot()).fold(before(wall, SNAPSHOT_LAG_MAX), Timestamp::min);
+        oldest.max(before(wall, VERSION_KEEP_MAX))
+    }
+
+    /// The members whose last word of their snapshots still counts.
+    fn members_heard(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| self.now.mono.since(member.heard_at) < HEARTBEAT_VALID)
     }
 
     pub(crate) fn renew_prune_below(&mut self) {

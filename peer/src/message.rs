@@ -397,18 +397,32 @@ pub struct TaskRequest {
     pub came_for: Option<ObjectId>,
     /// The peer that made the id waits for no task with this anchor that was issued before this; zero if who sends it does
     /// not know.
-    #[serde(default, skip_serializing_if = "is_no_time")]
+    #[serde(default, skip_serializing_if = "Micros::is_zero")]
     pub oldest: Micros,
+}
+
+impl TaskRequest {
+    /// A request that is not on its way yet, for a task that says nothing of what it touches.
+    #[must_use]
+    pub const fn new(id: TaskId, name: String, version: u32, body: Value, deadline: Micros) -> Self {
+        Self {
+            id,
+            name,
+            version,
+            body,
+            touches: Vec::new(),
+            deadline,
+            key: 0,
+            settled: false,
+            came_for: None,
+            oldest: Micros(0),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
-const fn is_no_time(time: &Micros) -> bool {
-    time.0 == 0
 }
 
 /// Why a task did not take effect.

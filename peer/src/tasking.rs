@@ -78,18 +78,12 @@ pub enum TaskTo {
 pub enum TaskStep {
     /// Run it here. `again` if a copy of the request may run or have run elsewhere.
     RunHere {
-        /// The request; its anchor may have been chosen meanwhile.
-        task: TaskId,
+        /// The request, as it would have been sent.
+        request: Box<TaskRequest>,
         /// Whether it may.
         again: bool,
-        /// Whether it runs here wherever its data is.
-        settled: bool,
-        /// What it was sent on for.
-        came_for: Option<ObjectId>,
         /// How often it was sent on before.
         hops: u8,
-        /// What was issued before this, with this anchor, is not waited for; zero if that is not known.
-        oldest: Micros,
     },
     /// It has ended.
     Ended {
@@ -315,8 +309,7 @@ impl Peer {
     fn send_task(&mut self, waiter: TxnId) -> Poll<TaskStep> {
         let Some(submitted) = self.tasks.submitted.get(&waiter) else { return Poll::Pending };
         let (fixed, again) = (submitted.to, submitted.again || submitted.at.is_some());
-        let TaskRequest { id: task, settled, came_for, .. } = submitted.request;
-        let hops = submitted.hops;
+        let (task, hops) = (submitted.request.id, submitted.hops);
         let chosen = match fixed {
             TaskTo::Peer(peer) if peer == self.config.peer => None,
             TaskTo::Peer(peer) if self.is_connected(&peer) => Some(peer),
@@ -329,8 +322,10 @@ impl Peer {
         };
         let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
-            self.forget_task(waiter);
-            return Poll::Ready(TaskStep::RunHere { task, again, settled, came_for, hops, oldest });
+            let Some(submitted) = self.forget_task(waiter) else { return Poll::Pending };
+            let deadline = submitted.until.since(self.now.mono);
+            let request = Box::new(TaskRequest { deadline, oldest, ..submitted.request });
+            return Poll::Ready(TaskStep::RunHere { request, again, hops });
         };
         // R6: what the caller asks for may come from what it was told by a group that this peer led before.
         if !self.former_leads_are_decided(waiter) {
@@ -441,11 +436,11 @@ impl Peer {
     }
 
     /// Whoever submitted a task does not wait for it any more.
-    pub(crate) fn forget_task(&mut self, waiter: TxnId) {
-        if let Some(submitted) = self.tasks.submitted.remove(&waiter) {
-            self.timers.clear(submitted.until, Timer::Wake(waiter));
-            self.timers.clear(submitted.due, Timer::Wake(waiter));
-        }
+    fn forget_task(&mut self, waiter: TxnId) -> Option<Submitted> {
+        let submitted = self.tasks.submitted.remove(&waiter)?;
+        self.timers.clear(submitted.until, Timer::Wake(waiter));
+        self.timers.clear(submitted.due, Timer::Wake(waiter));
+        Some(submitted)
     }
 
     /// A peer is gone: what it was to run is sent elsewhere; the id makes that safe (R21).

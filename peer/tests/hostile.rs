@@ -139,18 +139,7 @@ fn of_tasks(mesh: &Mesh, object: ObjectId) -> [Message; 2] {
 fn task_request(anchor: ObjectId, issued: Micros, number: u64) -> TaskRequest {
     let id = TaskId { anchor, key: TaskKey { issued, number } };
     let (name, body) = ("task".to_owned(), small(1));
-    TaskRequest {
-        id,
-        name,
-        version: 1,
-        body,
-        touches: vec![anchor],
-        deadline: Micros::from_millis(1_000),
-        key: 0,
-        settled: false,
-        came_for: None,
-        oldest: Micros(0),
-    }
+    TaskRequest { touches: vec![anchor], ..TaskRequest::new(id, name, 1, body, Micros::from_millis(1_000)) }
 }
 
 #[test]

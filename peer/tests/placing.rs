@@ -32,28 +32,31 @@ fn handlers() -> Arc<Handlers<SeatHost>> {
     Arc::new(handlers)
 }
 
-/// Submits a task at a peer that says nothing of what it touches.
-fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> {
+/// A task that says nothing of what it touches.
+fn request(mesh: &Mesh, at: usize, session: ObjectId, objects: &[ObjectId], key: u64) -> TaskRequest {
     let refs: Vec<Ref<Gold>> = objects.iter().map(|object| Ref::from_id(*object)).collect();
     let body = Value::from_slice(&codec::encode(&refs).expect("encodes"));
-    let session = mesh.create_known(at, 0);
     let id: TaskId = new_task_id(&mesh.host(at), session);
-    let (name, deadline) = ("add".to_owned(), Micros::from_millis(20_000));
-    let request = TaskRequest {
-        id,
-        name,
-        version: 1,
-        body,
-        touches: Vec::new(),
-        deadline,
-        key,
-        settled: false,
-        came_for: None,
-        oldest: Micros(0),
-    };
+    TaskRequest { key, ..TaskRequest::new(id, "add".to_owned(), 1, body, Micros::from_millis(20_000)) }
+}
+
+/// Submits such a task at a peer.
+fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> {
+    let session = mesh.create_known(at, 0);
+    let request = request(mesh, at, session, objects, key);
     let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: true, kept_id: true };
     let host = mesh.host(at);
     mesh.spawn(async move { submit(host, &handlers(), request, how).await })
+}
+
+/// Lets the peers run what they are asked to, and work for a moment.
+fn run_tasks(mesh: &Mesh) {
+    for at in mesh.alive() {
+        for run in mesh.take_tasks(at) {
+            mesh.spawn(run_here(mesh.host(at), handlers(), run));
+        }
+    }
+    mesh.run(1);
 }
 
 fn run_at(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> usize {
@@ -67,12 +70,7 @@ fn ran_at(mesh: &Mesh, job: &Job<Done>) -> usize {
             let done = done.expect("it took effect");
             return (0..mesh.len()).find(|at| harness::peer_id(*at) == done.by).expect("a peer");
         }
-        for at in mesh.alive() {
-            for run in mesh.take_tasks(at) {
-                mesh.spawn(run_here(mesh.host(at), handlers(), run));
-            }
-        }
-        mesh.run(1);
+        run_tasks(mesh);
     }
     panic!("the task does not end");
 }
@@ -218,19 +216,7 @@ fn a_task_of_which_a_copy_is_on_its_way_keeps_its_anchor_when_it_is_sent_on() {
     mesh.get(0, session);
     mesh.run(3_000);
     use_together(&mesh, 2, &[object], 50);
-    let body = Value::from_slice(&codec::encode(&vec![Ref::<Gold>::from_id(object)]).expect("encodes"));
-    let request = TaskRequest {
-        id: new_task_id(&mesh.host(0), session),
-        name: "add".to_owned(),
-        version: 1,
-        body,
-        touches: Vec::new(),
-        deadline: Micros::from_millis(20_000),
-        key: 7,
-        settled: false,
-        came_for: None,
-        oldest: Micros(0),
-    };
+    let request = request(&mesh, 0, session, &[object], 7);
     let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: true, kept_id: false };
     let host = mesh.host(0);
     mesh.rule(Rule::Hold, is_submit);
@@ -249,12 +235,22 @@ fn a_task_of_which_a_copy_is_on_its_way_keeps_its_anchor_when_it_is_sent_on() {
     mesh.run(6_000);
     mesh.hand(copies.pop().expect("the first"));
     for _ in 0..500 {
-        mesh.alive().into_iter().flat_map(|at| mesh.take_tasks(at).into_iter().map(move |run| (at, run))).for_each(
-            |(at, run)| {
-                mesh.spawn(run_here(mesh.host(at), handlers(), run));
-            },
-        );
-        mesh.run(1);
+        run_tasks(&mesh);
     }
     assert_eq!(mesh.newest(object), Some(2), "once");
+}
+
+/// Each of two objects stays where it is, so that either would send the task to the other.
+#[test]
+fn a_task_is_sent_on_so_often_and_then_runs_where_it_is() {
+    let mesh = Mesh::new(3);
+    let objects = [mesh.create_known(1, 1), mesh.create_known(2, 1)];
+    for (at, object) in [1, 2].into_iter().zip(objects) {
+        mesh.step(at, |peer, _| peer.pin(object)).expect("room");
+    }
+    mesh.clear_log();
+    let by = run_at(&mesh, 0, &objects, 7);
+    assert_eq!(objects.map(|object| (mesh.owner_of(object), mesh.newest(object))), [(by, Some(2)); 2]);
+    let sent = mesh.sent(is_submit).len();
+    assert!((2..=3).contains(&sent), "{sent} requests");
 }

@@ -37,18 +37,7 @@ fn request(id: TaskId, millis: u64) -> TaskRequest {
     let gold: GoldRef = GoldRef::from_id(id.anchor);
     let body = Value::from_slice(&codec::encode(&gold).expect("encodes"));
     let deadline = Micros::from_millis(millis);
-    TaskRequest {
-        id,
-        name: "add".to_owned(),
-        version: 1,
-        body,
-        touches: vec![id.anchor],
-        deadline,
-        key: 0,
-        settled: false,
-        came_for: None,
-        oldest: Micros(0),
-    }
+    TaskRequest { touches: vec![id.anchor], ..TaskRequest::new(id, "add".to_owned(), 1, body, deadline) }
 }
 
 fn new_id(mesh: &Mesh, at: usize, anchor: ObjectId) -> TaskId {

@@ -188,7 +188,6 @@ async fn await_one<H: Host>(
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
-    let until = host.step(|_, now| now.mono).plus(request.deadline);
     let name = request.name.clone();
     let unknown = |task| TaskError::Unknown { name: name.clone(), task };
     let Submission { to, free_anchor, .. } = how;
@@ -213,12 +212,12 @@ async fn await_one<H: Host>(
             TaskTo::Peer(peer) if !again => Err(TaskError::Unreachable(peer)),
             TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
         },
-        TaskStep::RunHere { task, again, settled, came_for, hops: sent_on_before, oldest } => {
+        TaskStep::RunHere { request: mut here, again, hops } => {
             // R21: also for what follows. Copies keep their anchor, and an end here that is not kept says nothing of theirs.
-            (way.hops, way.again) = (sent_on_before, again);
-            request.id = task;
-            let (me, left) = host.step(|peer, now| (peer.id(), until.since(now.mono)));
-            let here = TaskRequest { deadline: left.max(Micros(1)), settled, came_for, oldest, ..request.clone() };
+            (way.hops, way.again) = (hops, again);
+            request.id = here.id;
+            here.deadline = here.deadline.max(Micros(1));
+            let (me, task) = (host.step(|peer, _| peer.id()), here.id);
             // An end that waits to be stable names the id if it waits in vain.
             let may_ask = how.kept_id || how.stable;
             let copies = if again {

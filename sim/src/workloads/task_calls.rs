@@ -212,18 +212,7 @@ impl Client {
         let key = request_key(&task.touches());
         let deadline = Micros(self.rng.u64(20_000..4_000_000));
         let body = Value::from_slice(&body);
-        let request = TaskRequest {
-            id,
-            name: T::NAME.to_owned(),
-            version: 1,
-            body,
-            touches,
-            deadline,
-            key,
-            settled: false,
-            came_for: None,
-            oldest: Micros(0),
-        };
+        let request = TaskRequest { touches, key, ..TaskRequest::new(id, T::NAME.to_owned(), 1, body, deadline) };
         let to = if self.rng.u8(..3) == 0 { self.some_peer() } else { TaskTo::Anywhere };
         let how = Submission { to, again, stable: self.rng.u8(..4) == 0, free_anchor: false, kept_id: true };
         let patience = if self.rng.u8(..4) == 0 { self.rng.u64(100..200_000) } else { u64::MAX >> 1 };
