@@ -1,9 +1,7 @@
 //! The shapes in which users write transactions: each must compile, and run.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{Player, bounded};
+use crate::common::{Player, bounded};
 use driftmesh::{Mesh, Ref, Result, Tx};
 
 fn assert_send<T: Send>(value: T) -> T {

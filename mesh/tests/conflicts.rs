@@ -1,9 +1,7 @@
 //! Transactions that get in each other's way, at one peer and between peers.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, bounded, meshes, until};
+use crate::common::{HANGS, Player, bounded, meshes, until};
 use driftmesh::{Cause, Error, Mesh, NameBucket, Ref, Result, Seen, Snapshot, Tx, decode_object, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;

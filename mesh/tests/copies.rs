@@ -1,9 +1,7 @@
 //! Copies, watches and names between live peers.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, bounded, meshes, until};
+use crate::common::{HANGS, Player, bounded, meshes, until};
 use driftmesh::{Mesh, NameNews, Ref, Watch, Watched};
 use std::collections::BTreeMap;
 use std::time::Duration;

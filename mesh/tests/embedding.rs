@@ -2,9 +2,7 @@
 //! without a runtime around it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, Sword, bounded, meshes, until};
+use crate::common::{HANGS, Player, Sword, bounded, meshes, until};
 use driftmesh::{
     BRIDGE_IN_FLIGHT, BlockingMesh, Bridge, BridgeEvent, Error, Mesh, Object, ObjectId, OwnershipEvent, PREFETCH_MAX,
     PrefetchBusy, Ref, Result, StartError, Ticket, Tx,

@@ -1,9 +1,7 @@
 //! A whole mesh in a file: one snapshot of it while everything moves, and a mesh that begins with it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, bounded, meshes, until};
+use crate::common::{HANGS, Player, bounded, meshes, until};
 use driftmesh::{ExportError, ImportError, Mesh, Ref, StartError, limits};
 use std::path::PathBuf;
 use std::sync::Arc;

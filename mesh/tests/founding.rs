@@ -1,9 +1,7 @@
 //! Meshes that are founded by agreement: who expects how many, who joins whom, and who is the founder.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{Player, bounded, until};
+use crate::common::{Player, bounded, until};
 use driftmesh::transport::RefuseReason;
 use driftmesh::{Builder, Mesh, Notice, StartError};
 use std::collections::BTreeSet;

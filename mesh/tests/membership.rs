@@ -1,9 +1,7 @@
 //! Peers that join, leave, stop, or are not let in.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{Player, bounded, meshes, until};
+use crate::common::{Player, bounded, meshes, until};
 use driftmesh::transport::RefuseReason;
 use driftmesh::{Error, Mesh, Notice, Ref, Result, StartError, limits};
 use std::sync::{Arc, Mutex};

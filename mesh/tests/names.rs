@@ -1,9 +1,7 @@
 //! Names between peers of one process: bound at one, found and taken at the other.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, Sword, bounded, meshes, until};
+use crate::common::{HANGS, Player, Sword, bounded, meshes, until};
 use driftmesh::{Error, Mesh, NameBucket, NameError, ObjectError, Outcome, Ref, limits};
 use std::collections::BTreeSet;
 

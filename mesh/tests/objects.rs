@@ -1,9 +1,7 @@
 //! Objects between peers of one process: created here, used there, owned by one.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, Sword, bounded, meshes};
+use crate::common::{HANGS, Player, Sword, bounded, meshes};
 use driftmesh::{Error, Mesh, ObjectError, ObjectId, Outcome, Ref, limits};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,9 +1,7 @@
 //! Replica groups between live peers: copies, failover, what became of commits.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, bounded, meshes, until};
+use crate::common::{HANGS, Player, bounded, meshes, until};
 use driftmesh::{Fate, Mesh, Receipt, Ref};
 
 async fn whole(peers: &[Mesh]) {

@@ -1,9 +1,7 @@
 //! Tasks over real connections: they run where their data is, once, and say what went wrong.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod common;
-
-use common::{HANGS, Player, until};
+use crate::common::{HANGS, Player, until};
 use driftmesh::{Builder, Mesh, ObjectId, Outcome, Ref, Result, Task, TaskError, Tx, limits};
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +80,7 @@ impl Task for NewPay {
 }
 
 async fn bounded<F: IntoFuture>(future: F) -> F::Output {
-    common::bounded(future.into_future()).await
+    crate::common::bounded(future.into_future()).await
 }
 
 async fn meshes(count: usize, set_up: impl Fn(Builder) -> Builder) -> Vec<Mesh> {

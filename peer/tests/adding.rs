@@ -1,10 +1,8 @@
 //! `Tx::add`: changes that commute do not end each other's attempts, and nothing of them is lost.
 
-mod harness;
-
+use crate::harness::{Gold, Job, Mesh};
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::session::{Error, Options, transact};
-use harness::{Gold, Job, Mesh};
 
 /// Adds to a purse in one of two ways, after a pause in which others commit.
 fn adds(mesh: &Mesh, at: usize, object: ObjectId, more: u64, reads: bool) -> Job<Result<u32, Error>> {

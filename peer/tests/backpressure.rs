@@ -1,10 +1,8 @@
 //! R10: what is not stable is bounded in time and bytes; beyond it commits wait where a wound still works.
 
-mod harness;
-
+use crate::harness::{Mesh, ready, small};
 use driftmesh_model::{Micros, Value};
 use driftmesh_peer::{Cause, StepError};
-use harness::{Mesh, ready, small};
 use std::task::Poll;
 
 #[test]

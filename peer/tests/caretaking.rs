@@ -1,11 +1,9 @@
 //! Leading a group in place of its founder: what it owns is handed out, by transfer and behind the barrier, until it
 //! owns nothing and ends.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_entries, is_grant, small};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::Message;
-use harness::{Flight, Mesh, Rule, is_entries, is_grant, small};
 
 fn of_group(flight: &Flight, id: driftmesh_model::GroupId) -> bool {
     matches!(flight.message(), Message::Group { group, .. } if *group == id)

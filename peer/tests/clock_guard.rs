@@ -1,10 +1,8 @@
 //! R18: requests from the future are refused before they are merged, grants never are; who is off itself begins nothing.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_clock_ahead, is_grant, is_heartbeat, is_read_answer, wire};
 use driftmesh_model::{Micros, ObjectId, Timestamp, TxnTimestamp};
 use driftmesh_peer::{Begin, Cause, Envelope, Message, RareEvent, StepError, TaskKind};
-use harness::{Flight, Mesh, Rule, is_clock_ahead, is_grant, is_heartbeat, is_read_answer, wire};
 
 /// A timestamp so many milliseconds ahead of a peer's wall clock.
 fn ahead_of(mesh: &Mesh, at: usize, millis: u64) -> Timestamp {

@@ -1,12 +1,10 @@
 //! Copies answer recent snapshots: a follower's state up to what its leader has closed (R16), and nothing that it lacks.
 
-mod harness;
-
+use crate::harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_entries, is_heartbeat, is_read};
 use driftmesh_model::{Micros, ObjectId, Timestamp};
 use driftmesh_object_store::GroupMessage;
 use driftmesh_peer::session::Reads;
 use driftmesh_peer::{Message, RareEvent};
-use harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_entries, is_heartbeat, is_read};
 
 /// A follower of a peer's group, and somebody who is none.
 fn follower_of(mesh: &Mesh, at: usize) -> usize {

@@ -1,15 +1,13 @@
 //! R9: a founder that another leader took the place of: what ran there ends, what was not stable is unknown until the
 //! term table says (R22), and the founder works on in another group.
 
-mod harness;
-
+use crate::harness::wire::{Wire, WireLocate};
+use crate::harness::{
+    Flight, Mesh, Rule, Txn, is_entries, is_groups, is_held_word, is_lead, is_located, is_read_answer, ready, small,
+};
 use driftmesh_model::Micros;
 use driftmesh_object_store::Write;
 use driftmesh_peer::{Cause, Committed, FateTold, Message, RareEvent, Receipt, StepError, Stepped, TxnWrites};
-use harness::wire::{Wire, WireLocate};
-use harness::{
-    Flight, Mesh, Rule, Txn, is_entries, is_groups, is_held_word, is_lead, is_located, is_read_answer, ready, small,
-};
 use std::task::Poll;
 
 /// The first peer stands still until another one leads its group. Returns who.
@@ -26,7 +24,7 @@ fn who_is_superseded_begins_reads_and_commits_nothing_more_and_nobody_waits_ther
     mesh.run(100);
     let (writer, reader, waiter) = (mesh.begin(0, "writer"), mesh.begin(0, "reader"), mesh.begin(0, "waiter"));
     ready(mesh.intend(writer, &[object])).unwrap();
-    mesh.rule(Rule::Hold, harness::is_grant);
+    mesh.rule(Rule::Hold, crate::harness::is_grant);
     assert!(mesh.intend(waiter, &[remote]).is_pending());
     mesh.settle();
     mesh.step(0, driftmesh_peer::Peer::superseded);
@@ -198,7 +196,7 @@ fn a_founder_that_was_cut_off_until_its_group_had_ended_learns_it() {
     let former = mesh.group_id(0);
     for other in 1..4 {
         mesh.cut(0, other);
-        mesh.step(other, |peer, now| peer.left(now, harness::peer_id(0), false));
+        mesh.step(other, |peer, now| peer.left(now, crate::harness::peer_id(0), false));
     }
     let unheard = mesh.put(0, object, 2).receipt;
     mesh.run(3_000);
@@ -207,7 +205,7 @@ fn a_founder_that_was_cut_off_until_its_group_had_ended_learns_it() {
         assert!(mesh.look(other, |peer| peer.remains_of(former).is_some()), "it ended without the founder");
     }
     for other in 1..4 {
-        mesh.step(0, |peer, now| peer.left(now, harness::peer_id(other), false));
+        mesh.step(0, |peer, now| peer.left(now, crate::harness::peer_id(other), false));
         mesh.connect(0, other);
     }
     mesh.run(2_000);
@@ -252,7 +250,7 @@ fn what_a_deposed_leader_gathered_in_the_same_step_does_not_leave() {
     let shown: Vec<Flight> = mesh.sent(|flight| from_it(flight) && is_read_answer(flight));
     for flight in &shown {
         if let Message::ReadAnswers { answers, .. } = flight.message() {
-            let bad = answers.iter().any(|answer| harness::seen_amount(&answer.seen) == Some(2));
+            let bad = answers.iter().any(|answer| crate::harness::seen_amount(&answer.seen) == Some(2));
             assert!(!bad, "a lost version is shown: {flight:?}");
         }
     }

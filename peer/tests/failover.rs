@@ -1,10 +1,8 @@
 //! A leader dies: a follower serves what it owned, moves it on, and the group ends; nothing stable is lost, nothing
 //! exists twice.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, is_entries, small};
 use driftmesh_peer::{FateTold, RareEvent};
-use harness::{Mesh, Rule, is_entries, small};
 
 #[test]
 fn after_a_crash_everything_stable_is_served_by_a_follower() {
@@ -104,7 +102,7 @@ fn the_heir_dies_before_its_first_entry_is_stable_and_nobody_was_told_a_verdict(
     // One follower alone gets the last commit, and its word of that is lost: it will win or lose the election.
     let lucky = followers[0];
     mesh.rule(Rule::Drop, move |flight| flight.from == 0 && flight.to != lucky && is_entries(flight));
-    mesh.rule(Rule::Drop, move |flight| flight.to == 0 && harness::is_held_word(flight));
+    mesh.rule(Rule::Drop, move |flight| flight.to == 0 && crate::harness::is_held_word(flight));
     let receipt = mesh.put(0, object, 2).receipt;
     mesh.settle();
     mesh.kill(0);
@@ -139,7 +137,7 @@ fn followers_whose_leader_is_gone_do_not_split_the_vote() {
     for (victim, delay_us) in (0..6).flat_map(|victim| [0, 5_000, 20_000].map(|delay_us| (victim, delay_us))) {
         let mesh = Mesh::replicated(6, 4);
         mesh.run(3_000);
-        mesh.rule(Rule::Delay(delay_us), harness::is_group);
+        mesh.rule(Rule::Delay(delay_us), crate::harness::is_group);
         let group = mesh.group_id(victim);
         let term = mesh.look_at_group(victim, group, |group| group.term()).unwrap();
         mesh.kill(victim);

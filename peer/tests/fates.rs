@@ -1,10 +1,8 @@
 //! R22: whoever holds a receipt is told what became of it, by any peer, also after the group has ended.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_entries, small};
 use driftmesh_peer::session::{Fate, Fates, Settled};
 use driftmesh_peer::{FateTold, Message, Receipt};
-use harness::{Flight, Mesh, Rule, is_entries, small};
 use std::task::Poll;
 
 /// Somebody who has nothing to do with a peer's own group.

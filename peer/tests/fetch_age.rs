@@ -1,10 +1,8 @@
 //! R14: a fetch in flight has the age of its oldest waiter, else a shared fetch can deadlock.
 
-mod harness;
-
+use crate::harness::{Mesh, Txn, is_own, ready, small};
 use driftmesh_model::TxnTimestamp;
 use driftmesh_peer::{Message, RareEvent};
-use harness::{Mesh, Txn, is_own, ready, small};
 
 /// The ages that ownership was asked with, in order.
 fn ages_asked(mesh: &Mesh) -> Vec<TxnTimestamp> {

@@ -1,11 +1,9 @@
 //! H1 to H3, F5, F6, R19, R20: an object is on its way while one end, or both, die at each point. It exists exactly once.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_entries, is_grant, is_grant_answer, large, ready, small};
 use driftmesh_model::{GroupId, ObjectId, Value};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{FateTold, Message, RareEvent};
-use harness::{Flight, Mesh, Rule, is_entries, is_grant, is_grant_answer, large, ready, small};
 
 /// Where a transfer from the first peer to the second one is stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +40,7 @@ fn stopped(stop: Stop, value: Value) -> (Mesh, ObjectId) {
     let mesh = apart(7);
     let object = mesh.create_values(0, &[value])[0];
     mesh.run(200);
-    let hold = |kind: fn(&Entry) -> bool| mesh.rule(Rule::Hold, move |flight| harness::carries(flight, kind));
+    let hold = |kind: fn(&Entry) -> bool| mesh.rule(Rule::Hold, move |flight| crate::harness::carries(flight, kind));
     match stop {
         Stop::DepartureUnstable => hold(|entry| matches!(entry, Entry::TransferOut { .. })),
         Stop::GrantUnderWay => mesh.rule(Rule::Hold, is_grant),
@@ -92,7 +90,7 @@ fn one_end_or_both_die_at_each_point_of_a_transfer() {
                             .status(flight.to)
                             .members
                             .iter()
-                            .any(|member| member.peer == harness::peer_id(flight.from));
+                            .any(|member| member.peer == crate::harness::peer_id(flight.from));
                         if from_a_member {
                             mesh.hand(flight);
                         }

@@ -1,7 +1,10 @@
 //! R24, R25: whatever a peer says, nothing panics, nothing grows without bound, and the next transaction works.
 
-mod harness;
-
+use crate::harness::wire::{
+    self, Wire, WireAnswer, WireGrant, WireLocate, WireLocated, WireOwn, WirePage, WireQueued, WireRead, WireReply,
+    WireScanned, WireValue, WireVersion,
+};
+use crate::harness::{Flight, Mesh, is_grant_answer, is_located, is_published, peer_id, ready, small};
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Timestamp, TxnTimestamp, Value, codec, limits,
@@ -10,11 +13,6 @@ use driftmesh_object_store::Entry;
 use driftmesh_peer::{
     Envelope, Message, Peer, Seen, Status, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskEnd, TaskRequest,
 };
-use harness::wire::{
-    self, Wire, WireAnswer, WireGrant, WireLocate, WireLocated, WireOwn, WirePage, WireQueued, WireRead, WireReply,
-    WireScanned, WireValue, WireVersion,
-};
-use harness::{Flight, Mesh, is_grant_answer, is_located, is_published, peer_id, ready, small};
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 
@@ -475,7 +473,7 @@ fn a_flood_of_requests_for_one_object_is_bounded_and_served_in_age_order() {
     mesh.commit_amount(holder, object, 2).unwrap();
     mesh.run(100);
     // All were one group's: it gets the object once.
-    assert_eq!(mesh.sent(harness::is_grant).len(), 1);
+    assert_eq!(mesh.sent(crate::harness::is_grant).len(), 1);
     assert_eq!((mesh.owner_of(object), mesh.newest(object)), (1, Some(2)));
     a_normal_transaction_works(&mesh);
 }
@@ -585,7 +583,7 @@ struct Pool {
 fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
     let object = pool.objects[picks.object];
     let (from, to) = (pool.groups[picks.group.0], pool.groups[picks.group.1]);
-    let near = |micros: i64| harness::shifted(Timestamp::from_wall(wall), micros);
+    let near = |micros: i64| crate::harness::shifted(Timestamp::from_wall(wall), micros);
     let times =
         [Timestamp::ZERO, Timestamp::MAX, near(0), near(-20_000), near(400_000), near(600_000), near(-70_000_000)];
     let time = times[picks.time];

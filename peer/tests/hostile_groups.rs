@@ -1,12 +1,10 @@
 //! R25 for what members of groups say: whatever comes, nothing panics, and the peer that hears it works on.
 
-mod harness;
-
+use crate::harness::wire::{Wire, WireGrant, WireValue, WireVersion};
+use crate::harness::{Flight, Mesh, is_grant_answer, small};
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, PeerId, Term, Timestamp, codec};
 use driftmesh_object_store::{Batch, Body, Departure, Entry, GroupMessage, MemberId, Membership, Write};
 use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message};
-use harness::wire::{Wire, WireGrant, WireValue, WireVersion};
-use harness::{Flight, Mesh, is_grant_answer, small};
 use proptest::prelude::*;
 use serde::{Serialize, Serializer};
 use std::sync::OnceLock;
@@ -100,8 +98,8 @@ fn numbers_at_the_end_of_their_range_stop_no_group() {
 fn entries_that_do_not_fit_stop_that_followers_part_and_nothing_else() {
     let mesh = Mesh::replicated(4, 2);
     let forged = GroupId::from_u128(0xbad);
-    let me = MemberId { peer: harness::peer_id(0), incarnation: Incarnation::from_u64(1) };
-    let forger = MemberId { peer: harness::peer_id(3), incarnation: Incarnation::from_u64(4) };
+    let me = MemberId { peer: crate::harness::peer_id(0), incarnation: Incarnation::from_u64(1) };
+    let forger = MemberId { peer: crate::harness::peer_id(3), incarnation: Incarnation::from_u64(4) };
     let term = Term::from_u64(1);
     let members = Membership { voters: [forger, me].into(), ..Membership::default() };
     let write = |number: u128| Write { object: driftmesh_model::ObjectId::from_u128(number), value: Some(small(1)) };

@@ -1,10 +1,8 @@
 //! A peer that leaves hands over everything, also what comes into its hands while it leaves.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, is_grant, ready, small};
 use driftmesh_object_store::Write;
 use driftmesh_peer::{Peer, TxnWrites};
-use harness::{Mesh, Rule, is_grant, ready, small};
 
 #[test]
 fn what_an_open_transaction_creates_while_its_peer_leaves_is_handed_over() {

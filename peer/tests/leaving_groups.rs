@@ -1,10 +1,8 @@
 //! Leaving with replica groups: what is owned goes, the groups it belonged to go on, its own group ends and is known.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, is_entries, is_groups, small};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{FateTold, Peer};
-use harness::{Mesh, Rule, is_entries, is_groups, small};
 
 fn drain(mesh: &Mesh, at: usize) {
     mesh.step(at, |peer, now| peer.drain(now));
@@ -72,7 +70,7 @@ fn staying_before_the_end_is_stable_leaves_no_group_without_a_word() {
     let object = mesh.create_known(0, 1);
     let former = mesh.group_id(0);
     mesh.run(200);
-    mesh.rule(Rule::Hold, |flight| harness::carries(flight, |entry| matches!(entry, Entry::Retired)));
+    mesh.rule(Rule::Hold, |flight| crate::harness::carries(flight, |entry| matches!(entry, Entry::Retired)));
     drain(&mesh, 0);
     mesh.run_until("it ends its group", 20_000, || mesh.look(0, |peer| peer.group().is_retired()));
     mesh.step(0, |peer, now| peer.stay(now));
@@ -168,7 +166,7 @@ fn what_was_told_of_the_end_of_a_group_is_its_end() {
         let told = mesh.look(0, |peer| peer.remains_of(group).map(|ended| ended.tail));
         // It stays for a while, and somebody walks through what it owns.
         let walker = mesh.begin_snapshot(1);
-        let _ = mesh.step(1, |peer, now| peer.scan(now, walker.id, harness::peer_id(0), 0));
+        let _ = mesh.step(1, |peer, now| peer.scan(now, walker.id, crate::harness::peer_id(0), 0));
         mesh.run(3_000);
         assert_eq!(Some(mesh.tail(0)), told);
     }

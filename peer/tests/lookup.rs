@@ -1,13 +1,11 @@
 //! R1, R2, R4, R14: hints are only hints, every search ends, and `NotFound` is never said of what may exist.
 
-mod harness;
-
+use crate::harness::wire::Wire;
+use crate::harness::{GoldRef, Mesh, Rule, Txn, is_learned, is_locate, is_own, is_publish, is_read, ready};
 use driftmesh_directory::{HOP_LIMIT, HomeRing, Record};
 use driftmesh_model::{Epoch, Micros, ObjectId};
 use driftmesh_peer::session::{Error, Options, Snapshot, transact};
 use driftmesh_peer::{Cause, Peer, RareEvent, StepError};
-use harness::wire::Wire;
-use harness::{GoldRef, Mesh, Rule, Txn, is_learned, is_locate, is_own, is_publish, is_read, ready};
 use std::num::NonZeroUsize;
 
 const NOWHERE: ObjectId = ObjectId::from_u128(0xdead);
@@ -179,7 +177,7 @@ fn object_and_decoy(mesh: &Mesh, at: usize) -> (ObjectId, ObjectId) {
     mesh.rule(Rule::Drop, is_learned);
     let mut ring = HomeRing::default();
     for index in 0..mesh.len() {
-        ring.add(harness::peer_id(index));
+        ring.add(crate::harness::peer_id(index));
     }
     let homes = |object: ObjectId| {
         let mut homes = ring.homes(object);
@@ -267,7 +265,7 @@ fn an_object_in_transit_is_never_declared_absent() {
     let mesh = forgetful_mesh(4);
     let (object, decoy) = object_and_decoy(&mesh, 0);
     mesh.run(50);
-    mesh.rule(Rule::Hold, harness::is_grant);
+    mesh.rule(Rule::Hold, crate::harness::is_grant);
     let fetcher = mesh.begin_for(1, "fetcher", 20_000);
     mesh.step(1, |peer, now| peer.intend(now, fetcher.id, &[object, decoy]).is_ready());
     mesh.run(1);
@@ -388,7 +386,7 @@ fn a_peer_that_said_goodbye_and_owns_nothing_stands_in_nobodys_way() {
     mesh.settle();
     for other in 0..2 {
         mesh.cut(2, other);
-        mesh.step(other, |peer, now| peer.left(now, harness::peer_id(2), true));
+        mesh.step(other, |peer, now| peer.left(now, crate::harness::peer_id(2), true));
     }
     assert_eq!(mesh.get(0, NOWHERE), None);
     assert_eq!((mesh.get(0, object), mesh.get(1, object)), (Some(5), Some(5)));

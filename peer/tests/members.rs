@@ -1,12 +1,10 @@
 //! R11: members are replaced when they are gone for good, a new one counts when it has caught up, and who lost its state
 //! is somebody new.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_held_word, small};
 use driftmesh_model::{Micros, ObjectId};
 use driftmesh_object_store::{GroupMessage, MemberId};
 use driftmesh_peer::Message;
-use harness::{Flight, Mesh, Rule, is_held_word, small};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn is_slice(flight: &Flight) -> bool {
@@ -170,7 +168,7 @@ fn a_replaced_follower_that_comes_back_learns_that_it_belongs_no_more() {
     }
     mesh.run(5_000);
     assert!(!mesh.look(0, |peer| {
-        peer.group().consensus().membership().members().iter().any(|member| member.peer == harness::peer_id(out))
+        peer.group().consensus().membership().members().iter().any(|member| member.peer == crate::harness::peer_id(out))
     }));
     let term = mesh.look(0, |peer| peer.group().term());
     for other in (0..5).filter(|other| *other != out) {
@@ -220,7 +218,7 @@ fn a_leaving_peer_is_replaced_in_every_group_before_it_goes() {
     assert!(always_enough, "no group was smaller meanwhile");
     for at in [0, 1, 3, 4] {
         let members = mesh.look(at, |peer| peer.group().consensus().membership().members());
-        assert!(members.iter().all(|member| member.peer != harness::peer_id(2)), "peer {at} still counts on it");
+        assert!(members.iter().all(|member| member.peer != crate::harness::peer_id(2)), "peer {at} still counts on it");
         assert!(mesh.status(at).groups[0].may_lose_one);
         assert!(mesh.look(at, |peer| peer.remains_of(group).is_some()));
     }
@@ -242,7 +240,7 @@ fn a_dead_voter_is_replaced_before_a_leaving_one_that_answers() {
     // The newcomer has begun to follow and does not count yet when the last one of those who answer wants to go.
     mesh.run_until("somebody follows in its place", 10_000, || mesh.status(0).groups[0].learners > 0);
     mesh.step(before[1], |peer, now| peer.drain(now));
-    let dead = harness::peer_id(before[0]);
+    let dead = crate::harness::peer_id(before[0]);
     let is_joint = || mesh.look(0, |peer| peer.group().consensus().membership().incoming.clone());
     mesh.run_until("the voters change", 10_000, || is_joint().is_some());
     let incoming = is_joint().unwrap();
@@ -268,12 +266,12 @@ fn nobody_is_counted_on_who_was_not_heard_since() {
     mesh.run_until("all groups are whole", 10_000, || mesh.all_whole());
     let object = mesh.create_known(0, 1);
     let membership = mesh.look(0, |peer| peer.group().consensus().membership().clone());
-    let at_of = |member: &MemberId| (0..4).find(|at| harness::peer_id(*at) == member.peer).unwrap();
+    let at_of = |member: &MemberId| (0..4).find(|at| crate::harness::peer_id(*at) == member.peer).unwrap();
     let learner = at_of(membership.learners.keys().next().unwrap());
     let voters: Vec<usize> = membership.voters.iter().map(at_of).filter(|at| *at != 0).collect();
     mesh.run(1_000);
     let slow = voters[0];
-    mesh.rule(Rule::Hold, move |flight| flight.from == slow && flight.to == 0 && harness::is_group(flight));
+    mesh.rule(Rule::Hold, move |flight| flight.from == slow && flight.to == 0 && crate::harness::is_group(flight));
     mesh.clear_log();
     let has_answered =
         |at: usize| !mesh.sent(|flight| flight.from == at && flight.to == 0 && is_held_word(flight)).is_empty();

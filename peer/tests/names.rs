@@ -1,14 +1,12 @@
 //! R23: names are unique, bound and freed with the transaction, found from everywhere, and split into more buckets
 //! without anybody noticing.
 
-mod harness;
-
+use crate::harness::{Gold, GoldRef, Job, Mesh, Rule, is_grant, is_locate, is_read};
 use driftmesh_model::limits::{NAME_BUCKETS, NAME_BYTES_MAX, NAMES_PER_PAGE_MAX};
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::session::{
     Error, Host as _, NameBucket, NameError, NamePage, Options, Outcome, Result, Snapshot, Tx, transact,
 };
-use harness::{Gold, GoldRef, Job, Mesh, Rule, is_grant, is_locate, is_read};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -25,7 +23,7 @@ fn founded(peers: usize, entries_max: usize) -> Mesh {
     })
 }
 
-type Handle = Tx<harness::SeatHost>;
+type Handle = Tx<crate::harness::SeatHost>;
 
 fn spawn<T, F, Fut>(mesh: &Mesh, at: usize, body: F) -> Job<Result<T>>
 where

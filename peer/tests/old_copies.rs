@@ -2,12 +2,10 @@
 //! forgotten what it voted and acknowledged since.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, is_entries, peer_id};
 use driftmesh_model::{Lsn, Micros};
 use driftmesh_object_store::Group;
 use driftmesh_peer::{Begin, Message, Peer, RareEvent, StepError, TaskKind};
-use harness::{Mesh, Rule, is_entries, peer_id};
 
 #[test]
 fn an_old_copy_is_refused_falls_silent_and_its_group_goes_on_without_it() {

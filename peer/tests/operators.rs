@@ -3,13 +3,11 @@
 //! lost or made.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod harness;
-
+use crate::harness::{Gold, Mesh, Rule, is_entries, is_grant, is_grant_answer};
 use driftmesh_model::{GroupId, ObjectId, Ref};
 use driftmesh_peer::session::{self, Options};
 use driftmesh_peer::{OperatorError, Peer};
 use fastrand::Rng;
-use harness::{Gold, Mesh, Rule, is_entries, is_grant, is_grant_answer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -54,7 +52,7 @@ fn bot(mesh: &Mesh, at: usize, purses: &[ObjectId], mut rng: Rng, stop: &Arc<Ato
             }
             let (from, to, some): (Ref<Gold>, Ref<Gold>, u64) =
                 (Ref::from_id(purses[from]), Ref::from_id(purses[to]), rng.u64(1..=5));
-            let give = move |tx: session::Tx<harness::SeatHost>| async move {
+            let give = move |tx: session::Tx<crate::harness::SeatHost>| async move {
                 let mut giver = tx.get_mut(from).await?;
                 let mut taker = tx.get_mut(to).await?;
                 let given = some.min(giver.amount);
@@ -146,7 +144,7 @@ impl Run {
     /// What a peer says to another one is lost from now on, and it knows that.
     fn lose(&self, at: usize, other: usize) {
         self.mesh.cut(at, other);
-        self.mesh.step(at, |peer, now| peer.left(now, harness::peer_id(other), false));
+        self.mesh.step(at, |peer, now| peer.left(now, crate::harness::peer_id(other), false));
     }
 
     fn answer<T>(&self, mut step: impl FnMut() -> Poll<T>) -> T {

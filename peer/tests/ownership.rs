@@ -1,15 +1,13 @@
 //! What subscribers are told about ownership: everything once and in order, nothing while nobody asks, and one word
 //! when too much was not taken.
 
-mod harness;
-
+use crate::harness::{Gold, Mesh, peer_id, small};
 use driftmesh_model::{ObjectId, Value};
 use driftmesh_peer::session::{Error, Owned, Ownership};
 use driftmesh_peer::{OWNERSHIP_EVENTS_MAX, OwnershipEvent, Peer, SUBSCRIPTIONS_MAX};
-use harness::{Gold, Mesh, peer_id, small};
 use std::collections::BTreeSet;
 
-type Seat = Ownership<harness::SeatHost>;
+type Seat = Ownership<crate::harness::SeatHost>;
 
 fn subscribe(mesh: &Mesh, at: usize) -> Seat {
     Ownership::subscribe(mesh.host(at)).expect("few are open")

@@ -1,13 +1,11 @@
 //! Tasks go to what is in much use, and objects follow what they are used with.
 
-mod harness;
-
+use crate::harness::{Flight, Gold, Job, Mesh, Rule, SeatHost, ready};
 use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, MoveReason, TaskRequest, TaskTo};
-use harness::{Flight, Gold, Job, Mesh, Rule, SeatHost, ready};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -68,7 +66,7 @@ fn ran_at(mesh: &Mesh, job: &Job<Done>) -> usize {
     for _ in 0..20_000 {
         if let Some(done) = job.take() {
             let done = done.expect("it took effect");
-            return (0..mesh.len()).find(|at| harness::peer_id(*at) == done.by).expect("a peer");
+            return (0..mesh.len()).find(|at| crate::harness::peer_id(*at) == done.by).expect("a peer");
         }
         run_tasks(mesh);
     }
@@ -78,7 +76,7 @@ fn ran_at(mesh: &Mesh, job: &Job<Done>) -> usize {
 /// Lets a peer use objects together so often.
 fn use_together(mesh: &Mesh, at: usize, objects: &[ObjectId], times: usize) {
     for _ in 0..times {
-        let writes: Vec<_> = objects.iter().map(|object| (*object, Some(harness::small(1)))).collect();
+        let writes: Vec<_> = objects.iter().map(|object| (*object, Some(crate::harness::small(1)))).collect();
         mesh.put_values(at, &writes);
     }
 }

@@ -2,14 +2,12 @@
 //! Nothing exists twice after either, and whoever holds a receipt is told the truth.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-mod harness;
-
+use crate::harness::wire::Wire;
+use crate::harness::{GoldRef, Mesh, Rule, is_entries, is_grant, small};
 use driftmesh_model::{GroupId, Lsn, ObjectId, codec};
 use driftmesh_object_store::GrantLog;
 use driftmesh_peer::session::{self, Error, Options};
 use driftmesh_peer::{Beyond, FateTold, OperatorError, Peer, Promoted, Receipt, Standing};
-use harness::wire::Wire;
-use harness::{GoldRef, Mesh, Rule, is_entries, is_grant, small};
 use std::collections::BTreeSet;
 use std::task::Poll;
 
@@ -54,7 +52,7 @@ fn promote_where_most_is(mesh: &Mesh, at: usize, group: GroupId, accept_loss: bo
 fn read(mesh: &Mesh, at: usize, object: ObjectId) -> Result<u64, Error> {
     let host = mesh.host(at);
     let reference = GoldRef::from_id(object);
-    let read = move |tx: session::Tx<harness::SeatHost>| async move { Ok(tx.get(reference).await?.amount) };
+    let read = move |tx: session::Tx<crate::harness::SeatHost>| async move { Ok(tx.get(reference).await?.amount) };
     let job = mesh.spawn(async move { Ok(session::transact(host, Options::new("read"), read).await?.value) });
     mesh.finish(&job, 10_000)
 }
@@ -93,7 +91,7 @@ fn a_group_that_is_wholly_gone_is_given_up_by_an_operator_alone() {
     let (group, living) = (mesh.group_id(0), mesh.group_id(2));
     assert_eq!(
         forget(&mesh, 1, living, false),
-        Err(OperatorError::HasLeader { group: living, leader: harness::peer_id(2) })
+        Err(OperatorError::HasLeader { group: living, leader: crate::harness::peer_id(2) })
     );
     mesh.kill(0);
     mesh.run(30_000);
@@ -159,7 +157,7 @@ fn what_was_on_its_way_to_a_group_that_is_given_up_does_not_come_back() {
     let (bag, purse) = (mesh.create_known(1, 10), mesh.create_known(1, 0));
     let group = mesh.group_id(0);
     // Both go to peer 0, which moves the gold from one to the other; then one goes on, and no word of all that is heard.
-    mesh.rule(Rule::Drop, |flight| flight.to == 1 && harness::is_grant_answer(flight));
+    mesh.rule(Rule::Drop, |flight| flight.to == 1 && crate::harness::is_grant_answer(flight));
     let writer = mesh.begin(0, "writer");
     mesh.intend_wait(writer, &[bag, purse]).unwrap();
     mesh.commit(writer, &[(bag, Some(small(0))), (purse, Some(small(10)))]).unwrap();
@@ -182,7 +180,10 @@ fn one_of_two_goes_on_without_the_other_and_the_other_gives_way_when_it_wakes() 
     let objects = mesh.create_values(0, &(1..=20).map(small).collect::<Vec<_>>());
     mesh.run(100);
     let group = mesh.group_id(0);
-    assert_eq!(promote(&mesh, 1, group, false), Err(OperatorError::HasLeader { group, leader: harness::peer_id(0) }));
+    assert_eq!(
+        promote(&mesh, 1, group, false),
+        Err(OperatorError::HasLeader { group, leader: crate::harness::peer_id(0) })
+    );
     mesh.hold_entries(0);
     let unheard = mesh.put(0, objects[0], 100).receipt;
     mesh.settle();
@@ -250,7 +251,7 @@ fn two_of_four_are_killed_and_what_they_led_goes_on_where_most_of_it_is() {
     let member = of[1];
     assert_eq!(
         promote(&mesh, stranger, group, false),
-        Err(OperatorError::AskPeer { group, member: harness::peer_id(member) })
+        Err(OperatorError::AskPeer { group, member: crate::harness::peer_id(member) })
     );
     assert!(matches!(forget(&mesh, stranger, group, false), Err(OperatorError::HasMember { .. })));
     let groups = mesh.status(member).leaderless;
@@ -341,7 +342,7 @@ fn grants_go_on_by_their_numbers_after_a_group_was_founded_anew() {
     assert_settled(&mesh, &objects[..10]);
 }
 
-fn is_standing_of(at: usize) -> impl Fn(&harness::Flight) -> bool {
+fn is_standing_of(at: usize) -> impl Fn(&crate::harness::Flight) -> bool {
     move |flight| flight.from == at && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
 }
 
@@ -434,7 +435,7 @@ fn copies_that_have_stopped_are_no_majority() {
     mesh.kill(0);
     mesh.run_until("one of two leads", 3_000, || of.iter().any(|at| mesh.leads(*at, group)));
     let (leads, other) = if mesh.leads(of[0], group) { (of[0], of[1]) } else { (of[1], of[0]) };
-    let has_leader = OperatorError::HasLeader { group, leader: harness::peer_id(leads) };
+    let has_leader = OperatorError::HasLeader { group, leader: crate::harness::peer_id(leads) };
     assert_eq!(promote(&mesh, leads, group, true), Err(has_leader));
     let promoted = promote_told(&mesh, leads, group, other, |standing| {
         standing.holds.get_mut(&group).unwrap().halted = true;
@@ -488,7 +489,7 @@ fn members_of_the_former_generation_that_held_more_of_it_begin_anew() {
 }
 
 /// A peer that follows nobody.
-fn follows_none(setup: &mut harness::Setup) {
+fn follows_none(setup: &mut crate::harness::Setup) {
     setup.config.followed_max = 0;
 }
 
@@ -561,7 +562,9 @@ fn an_answer_of_a_generation_that_is_over_settles_nothing() {
         let object = mesh.create_known(LAST, 500);
         mesh.run(100);
         mesh.rule(Rule::Drop, |flight| flight.from == 0 && flight.to == THIRD && is_entries(flight));
-        mesh.rule(Rule::Hold, |flight| flight.from == 0 && flight.to == LAST && harness::is_grant_answer(flight));
+        mesh.rule(Rule::Hold, |flight| {
+            flight.from == 0 && flight.to == LAST && crate::harness::is_grant_answer(flight)
+        });
         mesh.put(0, object, 600);
         mesh.run(100);
         comes = Some(object);
@@ -569,7 +572,7 @@ fn an_answer_of_a_generation_that_is_over_settles_nothing() {
     let comes = comes.unwrap();
     assert_eq!(promote(&mesh, THIRD, group, false).unwrap().beyond, None, "it is still on its way there");
     let late = mesh.release();
-    assert!(late.iter().any(harness::is_grant_answer));
+    assert!(late.iter().any(crate::harness::is_grant_answer));
     late.into_iter().for_each(|flight| mesh.hand(flight));
     mesh.run(2_000);
     reunite(&mesh);
@@ -679,7 +682,7 @@ fn what_went_on_to_the_other_side_is_where_the_group_goes_on() {
 
 /// Of the five members of the first peer's group the last two are left. Returns it, and what it owned.
 fn two_of_five_are_left(
-    set_up: impl FnMut(usize, &mut harness::Setup),
+    set_up: impl FnMut(usize, &mut crate::harness::Setup),
     peers: usize,
 ) -> (Mesh, GroupId, Vec<ObjectId>) {
     let mesh = Mesh::replicated_with(peers, 4, set_up);
@@ -745,7 +748,7 @@ fn of_two_operators_who_share_only_a_third_peer_one_founds_the_group_anew() {
     assert_eq!(founded.len(), 1, "{founded:?} {refused:?}");
     assert_eq!(
         refused,
-        [Err(OperatorError::Unanswered { group, member: harness::peer_id(5) })],
+        [Err(OperatorError::Unanswered { group, member: crate::harness::peer_id(5) })],
         "it told the other one"
     );
     mesh.connect(3, 4);
@@ -776,8 +779,8 @@ fn followers_of_a_group_that_was_founded_anew_go_on_with_it() {
 fn what_a_member_holds_and_does_not_know_to_be_stable_is_part_of_what_is_left() {
     let (mesh, group, objects) = with_a_side_that_lives(|mesh, objects| {
         // The departure arrives at the third peer, and no word that it is stable.
-        mesh.rule(Rule::Drop, |flight| flight.to == THIRD && harness::is_group(flight) && !is_entries(flight));
-        mesh.rule(Rule::Drop, |flight| flight.from == LAST && harness::is_grant_answer(flight));
+        mesh.rule(Rule::Drop, |flight| flight.to == THIRD && crate::harness::is_group(flight) && !is_entries(flight));
+        mesh.rule(Rule::Drop, |flight| flight.from == LAST && crate::harness::is_grant_answer(flight));
         let taker = mesh.begin(LAST, "taker");
         mesh.intend_wait(taker, &[objects[0]]).unwrap();
         mesh.end(taker);

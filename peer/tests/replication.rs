@@ -1,10 +1,8 @@
 //! R7, R11: groups form with the members of the table in `docs/architecture.md`, and followers hold what is stable.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, amount, is_entries, wire};
 use driftmesh_model::{Lsn, Timestamp, TxnTimestamp};
 use driftmesh_peer::RareEvent;
-use harness::{Mesh, Rule, amount, is_entries, wire};
 
 /// Voters and learners of a peer's own group.
 fn members(mesh: &Mesh, at: usize) -> (usize, usize) {
@@ -174,7 +172,7 @@ fn when_nobody_has_room_the_group_works_on_alone_and_asks_now_and_then() {
     mesh.clear_log();
     mesh.run(60_000);
     assert!(mesh.put(0, object, 2).stable, "there is nobody to wait for");
-    let asked = mesh.sent(|flight| flight.from == 0 && harness::is_group(flight)).len();
+    let asked = mesh.sent(|flight| flight.from == 0 && crate::harness::is_group(flight)).len();
     assert!(asked < 60, "{asked} messages to who has no room");
 }
 
@@ -220,7 +218,7 @@ fn what_the_barrier_waits_for_leaves_at_once_and_then_shares_batches() {
     let objects: Vec<_> = (0..10).map(|number| mesh.create(0, number)).collect();
     mesh.run(100);
     // Longer than the batching interval: no answer comes within it.
-    mesh.rule(Rule::Delay(3_000), harness::is_group);
+    mesh.rule(Rule::Delay(3_000), crate::harness::is_group);
     mesh.clear_log();
     let batches = || mesh.sent(|flight| flight.from == 0 && flight.to == 1 && is_entries(flight)).len();
     let time = Timestamp::from_wall(mesh.now(3).wall);

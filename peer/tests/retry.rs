@@ -1,11 +1,9 @@
 //! R15: contention never aborts a transaction without end; each retry fails only on an object it had not met before.
 
-mod harness;
-
+use crate::harness::{GoldRef, Mesh, Txn, small};
 use driftmesh_model::Micros;
 use driftmesh_peer::session::{Done, Options, transact};
 use driftmesh_peer::{Cause, StepError};
-use harness::{GoldRef, Mesh, Txn, small};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

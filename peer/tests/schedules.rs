@@ -1,14 +1,12 @@
 //! Schedules: each occurrence takes effect once, where its object is, and what cannot run is kept and said.
 
-mod harness;
-
+use crate::harness::{GoldRef, Mesh, Rule, SeatHost, is_entries, peer_id};
 use driftmesh_model::{Micros, ObjectId, PeerId, ScheduleId, Value, codec};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{
     Error, First, Handlers, Isolation, Options, Plan, Scheduled, TaskFuture, run_here, transact,
 };
 use driftmesh_peer::{CatchUp, ScheduleWaits, Work};
-use harness::{GoldRef, Mesh, Rule, SeatHost, is_entries, peer_id};
 use std::sync::Arc;
 
 /// What tasks do: `add` adds as many to their object as they stand for, `reject` and `panic` do what they say.
@@ -139,7 +137,7 @@ fn a_run_whose_commit_is_lost_runs_again_and_one_that_is_kept_does_not() {
 #[test]
 fn the_objects_of_a_dead_peer_that_are_due_are_handed_out_first() {
     let mesh = Mesh::replicated(3, 2);
-    let objects = mesh.create_values(0, &vec![harness::small(0); 600]);
+    let objects = mesh.create_values(0, &vec![crate::harness::small(0); 600]);
     for object in objects.iter().rev().take(3) {
         schedule(&mesh, 0, *object, "add", once(5));
     }

@@ -1,11 +1,9 @@
 //! R16 and R17: what a snapshot sees, across transfers, slow clocks and pruning.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, Txn, is_grant, is_heartbeat, large, ready, small, wire};
 use driftmesh_model::{ObjectId, Timestamp};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Cause, RareEvent, StepError};
-use harness::{Mesh, Rule, Txn, is_grant, is_heartbeat, large, ready, small, wire};
 
 /// A mesh whose peers' wall clocks are off by so much, ms.
 fn mesh_with_clocks(offsets_ms: &[i64]) -> Mesh {
@@ -120,7 +118,7 @@ fn the_floor_itself_is_answered_in_transit_and_the_next_moment_is_not() {
     for (snapshot, answered) in [(floor, true), (floor.next(), false)] {
         mesh.clear_log();
         mesh.forge(2, 0, wire::read(object, snapshot));
-        assert_eq!(mesh.in_flight(harness::is_read_answer).len(), usize::from(answered));
+        assert_eq!(mesh.in_flight(crate::harness::is_read_answer).len(), usize::from(answered));
         mesh.settle();
     }
 }

@@ -1,12 +1,10 @@
 //! R6: nothing that depends on a journal entry leaves before that entry is stable; a local commit answers at once.
 
-mod harness;
-
-use driftmesh_peer::{FateTold, Message, Peer, RareEvent};
-use harness::{
+use crate::harness::{
     Flight, Mesh, Rule, amount, is_entries, is_grant, is_grant_answer, is_heartbeat, is_locate, is_located, is_own,
     is_publish, is_read, is_read_answer, ready, seen_amount, small, wire,
 };
+use driftmesh_peer::{FateTold, Message, Peer, RareEvent};
 use std::task::Poll;
 
 fn from_the_first(flight: &Flight) -> bool {
@@ -36,10 +34,10 @@ fn a_local_commit_answers_at_once_and_says_that_it_is_not_stable_yet() {
     let told = |mesh: &Mesh| mesh.step(0, |peer, now| peer.stable(now, waiter, &second.receipt));
     assert_eq!(told(&mesh), Poll::Pending);
     mesh.run(50);
-    assert!(!mesh.woken(harness::Txn { at: 0, id: waiter }));
+    assert!(!mesh.woken(crate::harness::Txn { at: 0, id: waiter }));
     mesh.release();
     mesh.settle();
-    assert!(mesh.woken(harness::Txn { at: 0, id: waiter }));
+    assert!(mesh.woken(crate::harness::Txn { at: 0, id: waiter }));
     assert!(matches!(told(&mesh), Poll::Ready(FateTold::Stable { copies: 2.. })));
     assert_eq!(lag(&mesh, 0), 0);
 }

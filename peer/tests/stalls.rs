@@ -1,10 +1,8 @@
 //! Objects that have to wait before they leave: for room in the grant window, and for their forwarding pointers.
 
-mod harness;
-
+use crate::harness::{Mesh, small};
 use driftmesh_model::{Micros, ObjectId};
 use driftmesh_peer::{Peer, RareEvent};
-use harness::{Mesh, small};
 
 /// A mesh whose first peer may keep one forwarding pointer.
 fn full_after_one(grace_ms: u64) -> Mesh {

@@ -1,14 +1,12 @@
 //! R21: a task takes effect once, however often its request comes, and whoever runs it.
 
-mod harness;
-
+use crate::harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_entries};
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
 use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{Message, TaskRequest, TaskTo};
-use harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_entries};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -203,7 +201,7 @@ fn a_copy_that_cannot_run_does_not_call_undone_what_another_may_have_done() {
     assert!(matches!(finish(&mesh, &submits_unregistered(false)), Err(TaskError::Unregistered { .. })));
     assert!(matches!(finish(&mesh, &submits_unregistered(true)), Err(TaskError::Unknown { .. })));
     let elsewhere = Submission {
-        to: TaskTo::Peer(harness::peer_id(7)),
+        to: TaskTo::Peer(crate::harness::peer_id(7)),
         again: true,
         stable: true,
         free_anchor: false,
@@ -257,7 +255,7 @@ fn who_asks_again_waits_longer_each_time_although_it_is_refused_at_once() {
     let object = mesh.create_known(1, 1);
     let id = new_id(&mesh, 0, object);
     let how = Submission {
-        to: TaskTo::Peer(harness::peer_id(1)),
+        to: TaskTo::Peer(crate::harness::peer_id(1)),
         again: true,
         stable: true,
         free_anchor: false,
@@ -333,7 +331,7 @@ fn who_ran_a_task_here_lets_those_off_first_who_wait_when_it_is_stable() {
     let (theirs, committed) = (submits(&mesh, 1, new_id(&mesh, 1, objects[0]), false), mesh.tail(0));
     ran(3);
     let is_late = |entry: &Entry| {
-        let is_theirs = |writes: &[Write]| writes.iter().any(|write| write.value == Some(harness::small(3)));
+        let is_theirs = |writes: &[Write]| writes.iter().any(|write| write.value == Some(crate::harness::small(3)));
         matches!(entry, Entry::Commit { writes, .. } if is_theirs(writes))
     };
     mesh.take_held().into_iter().filter(|flight| !carries(flight, is_late)).for_each(|flight| mesh.hand(flight));

@@ -1,11 +1,9 @@
 //! R19 and R20: one owner or in transit, and a grant takes effect once, whatever becomes of its messages.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, large, ready, shifted, small};
 use driftmesh_model::{Epoch, ObjectId, Timestamp};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Message, RareEvent, StepError};
-use harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, large, ready, shifted, small};
 
 /// How often a peer has adopted an object.
 fn adoptions(mesh: &Mesh, at: usize, object: ObjectId) -> usize {
@@ -22,7 +20,7 @@ fn nothing_in_transit(mesh: &Mesh) -> bool {
 }
 
 /// Lets a peer ask for an object, and catches the grant.
-fn caught_grant(mesh: &Mesh, to: usize, object: ObjectId) -> (harness::Txn, Flight) {
+fn caught_grant(mesh: &Mesh, to: usize, object: ObjectId) -> (crate::harness::Txn, Flight) {
     let txn = mesh.begin_for(to, "fetch", 10_000);
     assert!(mesh.intend(txn, &[object]).is_pending());
     for _ in 0..10 {

@@ -1,9 +1,7 @@
 //! F3: a group of one voter is stable only with the learners of its sync set, and says so when it has only itself.
 
-mod harness;
-
+use crate::harness::{Mesh, Rule, is_read_answer, small};
 use driftmesh_peer::FateTold;
-use harness::{Mesh, Rule, is_read_answer, small};
 
 fn in_sync(mesh: &Mesh) -> Vec<bool> {
     mesh.look(0, |peer| peer.group().consensus().membership().learners.values().copied().collect())

@@ -1,13 +1,11 @@
 //! Watching: the newest stable version since the last look, over transfers, crashes and losses.
 
-mod harness;
-
+use crate::harness::wire::Wire;
+use crate::harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_read, is_read_answer};
 use driftmesh_directory::Record;
 use driftmesh_model::{Epoch, ObjectId, Ref};
 use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
 use driftmesh_peer::{Message, WATCHERS_MAX};
-use harness::wire::Wire;
-use harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_read, is_read_answer};
 
 type GoldWatch = Watch<SeatHost, Gold>;
 

@@ -1,11 +1,9 @@
 //! R8: what a leader promises to others lies below the end of a window that its group has agreed on; commits need none.
 
-mod harness;
-
+use crate::harness::{Flight, Mesh, Rule, is_entries, is_groups, is_read_answer, ready, shifted, small, wire};
 use driftmesh_model::{Micros, Timestamp};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Message, RareEvent};
-use harness::{Flight, Mesh, Rule, is_entries, is_groups, is_read_answer, ready, shifted, small, wire};
 
 /// The end of the last window in a peer's own journal.
 fn last_window(mesh: &Mesh, at: usize) -> Timestamp {

@@ -1,12 +1,10 @@
 //! R12, R13, R14: who waits for whom, who is wounded, and what ends a wait.
 
-mod harness;
-
+use crate::harness::{GoldRef, Mesh, Rule, Txn, is_grant, is_own, ready, small};
 use driftmesh_model::Micros;
 use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{Error, Options, transact};
 use driftmesh_peer::{Cause, RareEvent, StepError};
-use harness::{GoldRef, Mesh, Rule, Txn, is_grant, is_own, ready, small};
 
 fn wounded_by(mesh: &Mesh, victim: Txn) -> Option<String> {
     match mesh.failure(victim)? {

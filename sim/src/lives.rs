@@ -56,7 +56,8 @@ impl MadeAt {
         let wall_clock = WallClock::draw(options, rng, mad);
         let host = self.host(new_config(options, rng, id, index == 0), wall_clock.clone());
         let (life, timer_set, paused_until, journals) = (1, None, 0, 0);
-        SimPeer { host, id, life, wall_clock, timer_set, paused_until, journals, mad, gone: false, missed: false }
+        let late = index + options.late_peers >= options.peers;
+        SimPeer { host, id, life, wall_clock, timer_set, paused_until, journals, mad, gone: late, missed: late }
     }
 
     fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
@@ -117,13 +118,11 @@ impl Simulation {
         if !self.options.together && !self.all_whole() {
             return;
         }
-        let lost = self.lost_with(index);
+        let lost = self.lost_with(&[index]);
         if !lost.is_empty() && (!self.options.lossy || self.lives() <= 2) {
             return;
         }
-        self.lost_groups.extend(lost);
-        self.crashes += 1;
-        self.end_life(index, false);
+        self.lose(&[index]);
         let after = match self.rng.u8(..6) {
             0..=2 => self.rng.u64(10_000..600_000),
             3 | 4 => self.rng.u64(600_000..4_000_000),
@@ -131,6 +130,16 @@ impl Simulation {
         };
         let as_itself = self.rng.bool();
         self.schedule(self.now_us() + after, Event::Return(index, as_itself));
+    }
+
+    /// Peers crash at one moment, whatever that takes with it.
+    pub(crate) fn lose(&mut self, victims: &[usize]) {
+        let lost = self.lost_with(victims);
+        self.lost_groups.extend(lost);
+        for index in victims {
+            self.crashes += 1;
+            self.end_life(*index, false);
+        }
     }
 
     /// How many peers are up.
@@ -147,14 +156,14 @@ impl Simulation {
         self.peers.iter().filter(|peer| !peer.gone && !peer.mad).all(may_stop)
     }
 
-    /// Groups that have members and no majority of voters that live, were this peer to crash now.
-    pub(crate) fn lost_with(&self, victim: usize) -> BTreeSet<GroupId> {
+    /// Groups that have members and no majority of voters that live, were these peers to crash now.
+    pub(crate) fn lost_with(&self, victims: &[usize]) -> BTreeSet<GroupId> {
         let mut alive = BTreeSet::new();
         let mut newest: BTreeMap<GroupId, Vec<Membership>> = BTreeMap::new();
         for (index, peer) in self.peers.iter().enumerate().filter(|(_, peer)| !peer.gone) {
             peer.host.look(|peer| {
                 for group in peer.groups() {
-                    if index != victim {
+                    if !victims.contains(&index) {
                         alive.insert(group.consensus().me());
                     }
                     let consensus = group.consensus();
@@ -166,13 +175,13 @@ impl Simulation {
         let holds = |member: &MemberId| alive.contains(member);
         let lost =
             |views: &Vec<Membership>| views.iter().any(|view| !view.voters.is_empty() && !view.is_majority(holds));
-        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group, victim));
+        let open = newest.into_iter().filter(|(group, _)| !self.is_over(*group, victims));
         open.filter(|(_, views)| lost(views)).map(|(group, _)| group).collect()
     }
 
-    /// Whether a group has ended and somebody knows it who lives, were this peer to crash now.
-    fn is_over(&self, group: GroupId, victim: usize) -> bool {
-        let mut others = self.peers.iter().enumerate().filter(|(index, peer)| !peer.gone && *index != victim);
+    /// Whether a group has ended and somebody knows it who lives, were these peers to crash now.
+    fn is_over(&self, group: GroupId, victims: &[usize]) -> bool {
+        let mut others = self.peers.iter().enumerate().filter(|(index, peer)| !peer.gone && !victims.contains(index));
         self.observer.is_retired(group) && others.any(|(_, peer)| peer.host.look(|peer| peer.has_ended(group)))
     }
 

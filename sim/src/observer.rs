@@ -114,6 +114,14 @@ pub(crate) struct Look<'a> {
 }
 
 impl Observer {
+    /// The group that owns an object by what is stable; `None` while it is on its way, or unknown.
+    pub(crate) fn owner_of(&self, object: ObjectId) -> Option<GroupId> {
+        match self.places.get(&object)? {
+            Place::At(group, _) => Some(*group),
+            Place::OnTheWay { .. } => None,
+        }
+    }
+
     /// All objects that any journal has named.
     pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> {
         self.places.keys().copied()

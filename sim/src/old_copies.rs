@@ -52,7 +52,7 @@ impl Simulation {
                 // As with a crash, the group must be able to go on without it; and a fault of the network beside would leave
                 // nobody who could know better.
                 let is_whole = self.network.is_whole() && self.down.is_empty() && self.all_whole();
-                if is_whole && self.lost_with(image.index).is_empty() {
+                if is_whole && self.lost_with(&[image.index]).is_empty() {
                     self.faults += 1;
                     self.end_life(image.index, false);
                     let after = self.rng.u64(10_000..AWAY_MAX_US);

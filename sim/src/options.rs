@@ -78,6 +78,8 @@ pub struct Options {
     pub seed: u64,
     /// How many peers.
     pub peers: usize,
+    /// The last so many of them are not there at first.
+    pub late_peers: usize,
     /// How many transactions are begun before the faults stop.
     pub steps: u64,
     /// Clients at each peer.
@@ -204,6 +206,7 @@ impl Options {
         let drawn = Self {
             seed,
             peers,
+            late_peers: 0,
             steps: 260,
             clients: rng.usize(1..=4),
             purses,

@@ -89,7 +89,7 @@ fn founders(simulation: &Simulation) -> Vec<usize> {
     (0..simulation.peers.len()).filter(is_one).collect()
 }
 
-fn make_world(simulation: &mut Simulation) -> World {
+pub(crate) fn make_world(simulation: &mut Simulation) -> World {
     let recorder = Recorder::default();
     let purses = Arc::new(Mutex::new(Vec::new()));
     let founders = founders(simulation);
@@ -181,7 +181,7 @@ fn make_dump(simulation: &mut Simulation) -> Dump {
     Dump::new(&created, Arc::clone(&simulation.clock), simulation.options.peers)
 }
 
-fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -> Client {
+pub(crate) fn client(simulation: &mut Simulation, world: &World, at: usize, session: u32) -> Client {
     Client {
         host: simulation.peers[at].host.clone(),
         world: world.clone(),
@@ -351,7 +351,7 @@ fn end_dump(simulation: &mut Simulation, world: &World, wrong: &mut Vec<String>)
 }
 
 /// R22: every receipt is asked for, at some peer, and some at another one too.
-fn ask_all_fates(simulation: &mut Simulation, world: &World) {
+pub(crate) fn ask_all_fates(simulation: &mut Simulation, world: &World) {
     for round in 0..ASKED_AGAIN {
         ask_fates(simulation, world, round);
     }

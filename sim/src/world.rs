@@ -249,6 +249,11 @@ impl Simulation {
         self.hear(at, Heard::Met(id, introduction), "joined");
     }
 
+    /// How many messages were sent so far.
+    pub(crate) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
     pub(crate) fn now_us(&self) -> u64 {
         self.clock.now_us()
     }
@@ -284,7 +289,7 @@ impl Simulation {
         self.network.faulty = false;
         if self.options.together || self.options.lossy {
             // Crashes that came together with changes of the members may have left too few.
-            let lost = self.lost_with(usize::MAX);
+            let lost = self.lost_with(&[]);
             self.lost_groups.extend(lost);
         }
         self.network.mend();

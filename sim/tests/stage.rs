@@ -1,9 +1,7 @@
 //! The stage: somebody else's futures on simulated peers, in an order that repeats, and judged.
 
-mod gold;
-
+use crate::gold::exchange;
 use driftmesh_sim::{Options, Overrides, Stage, Unfinished};
-use gold::exchange;
 use std::sync::{Arc, Mutex};
 
 fn options(seed: u64) -> Options {

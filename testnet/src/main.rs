@@ -43,6 +43,7 @@ mod records;
 mod recovery;
 mod report;
 mod sabotage;
+mod scale;
 mod seats;
 mod simulate;
 mod testnet;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
+        Some(Command::Scale(options)) => scale::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Sabotage(wanted)) => sabotage::run(&wanted),
         Some(Command::Check(options)) => check::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Bench(options)) => bench::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Most peers of a testnet: each is a process with connections to all others.
 const PEERS_MAX: u64 = 64;
+/// Most simulated peers of one run.
+const SCALE_PEERS_MAX: u64 = 1_000;
 /// Longest run, seconds.
 const SECONDS_MAX: u64 = 86_400;
 /// Fewest peers of a run of chaos: with fewer nobody is left on either side of a partition.
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Chaos(ChaosOptions),
     /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
     Sim(SimOptions),
+    /// Runs many peers in the simulator: a flash join, churn, half of all killed at once; exit code 1 on a violation.
+    Scale(ScaleOptions),
     /// Breaks every rule on purpose in the simulator, which must notice; exit code 1 if it misses one. Needs the sources.
     Sabotage(SabotageOptions),
     /// Checks histories that `--dump` wrote; exit code 1 on a violation.
@@ -275,6 +279,23 @@ pub(crate) struct SimOptions {
     #[arg(long, value_name = "DIR")]
     pub(crate) dump: Option<PathBuf>,
     /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The options of many peers in the simulator.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ScaleOptions {
+    /// How many peers there are, once all have come.
+    #[arg(long, value_name = "P", default_value_t = 200, value_parser = clap::value_parser!(u64).range(8..=SCALE_PEERS_MAX))]
+    pub(crate) peers: u64,
+    /// Runs one seed; 0 unless given.
+    #[arg(long, conflicts_with = "seeds")]
+    pub(crate) seed: Option<u64>,
+    /// Runs many seeds, without TO, one after the other.
+    #[arg(long, value_name = "FROM..TO", value_parser = seed_range)]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// Also writes the reports to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
