@@ -64,6 +64,9 @@ impl Timestamp {
     /// No clock of a sound peer says so much (it is about the year 2103): a grant that does would stop its receiver's
     /// clock from climbing.
     pub const SOUND_MAX: Self = Self(u64::MAX - (1 << 60));
+    /// What comes from elsewhere lies below this, years before [`Timestamp::SOUND_MAX`]: whoever takes it can still say something
+    /// later that is sound.
+    pub const ARRIVING_MAX: Self = Self(Self::SOUND_MAX.0 - (1 << 59));
     /// After everything that a clock within its bounds ever says.
     pub const MAX: Self = Self(u64::MAX);
 

@@ -164,6 +164,13 @@ impl Chain {
         }
     }
 
+    /// The version that one with this commit timestamp superseded, if it is kept.
+    #[must_use]
+    pub fn before(&self, commit: Timestamp) -> Option<&Version> {
+        let from_here = self.older.partition_point(|version| version.commit < commit);
+        if self.newest.commit < commit { Some(&self.newest) } else { self.older.get(from_here.checked_sub(1)?) }
+    }
+
     /// Adds a version, which must be newer than all before; returns what the superseded one costs, bytes. Nothing of
     /// it is kept if it is the only one and was superseded at or before `horizon`.
     pub fn push(&mut self, version: Version, horizon: Timestamp) -> usize {

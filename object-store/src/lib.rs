@@ -17,7 +17,7 @@ mod term_table;
 pub use chain::{Chain, ReadAt, Version};
 pub use consensus::{
     Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Promises,
-    Settings,
+    Settings, is_sound_period,
 };
 pub use entry::{Arrival, Departure, Entry, TRANSFERS_MAX, Write};
 pub use grant_log::{GrantLog, GrantSeen};

@@ -2,8 +2,9 @@
 //! came first.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-use driftmesh_model::{GroupId, Incarnation, Micros, ObjectId, PeerId, Timestamp, Value};
-use driftmesh_object_store::{Entry, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Timestamp, Value};
+use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use std::collections::BTreeSet;
 
 /// So much is written that a copy takes many more slices than may be under way at once.
 const OBJECTS: u128 = 5_000;
@@ -66,4 +67,116 @@ fn a_slice_that_is_lost_costs_one_repetition() {
         sent
     });
     assert!(lossy <= in_order + 500, "{lossy} ms instead of {in_order} ms");
+}
+
+/// A leader of many objects, each with a version before the present one, and a member that needs a copy.
+fn leader_and_newcomer() -> (Group, Group) {
+    let (id, settings) = (GroupId::from_u128(1), Settings::default());
+    let mut leader = Group::found(id, member(0), settings, 1, Micros(0));
+    let newcomer = Group::join(id, member(1), settings, 2, Micros(0));
+    for time in [1, 2] {
+        for object in 0..OBJECTS / 4 {
+            let writes =
+                vec![Write { object: ObjectId::from_u128(object), value: Some(Value::from_slice(&[7; 1_000])) }];
+            let commit = Timestamp::from_wall(Micros(time));
+            leader.append(Micros(0), Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() });
+        }
+    }
+    let learners = [(member(1), false)].into();
+    leader.propose(Micros(0), Membership { learners, ..Membership::alone(member(0)) }).unwrap();
+    (leader, newcomer)
+}
+
+/// Lets messages of each millisecond pass as `links` says, both ways; the leader's come with the time.
+fn pass(
+    leader: &mut Group,
+    newcomer: &mut Group,
+    millis: std::ops::Range<u64>,
+    mut links: impl FnMut(bool, GroupMessage) -> Option<GroupMessage>,
+) {
+    for now in millis.map(|millis| Micros(millis * 1_000)) {
+        leader.tick(now);
+        let sent = leader.take_messages(now, true).into_iter().filter_map(|(_, message)| links(true, message));
+        sent.collect::<Vec<_>>().into_iter().for_each(|message| newcomer.received(now, member(0), message));
+        newcomer.tick(now);
+        let sent = newcomer.take_messages(now, true).into_iter().filter_map(|(_, message)| links(false, message));
+        sent.collect::<Vec<_>>().into_iter().for_each(|message| leader.received(now, member(1), message));
+    }
+}
+
+#[test]
+fn slices_of_two_copies_never_make_one_state() {
+    let (mut leader, mut newcomer) = leader_and_newcomer();
+    let mut slices = 0;
+    let mut few = |_, message| match message {
+        GroupMessage::Slice(_) => {
+            slices += 1;
+            Some(message).filter(|_| slices <= 2)
+        }
+        // What it says of slices is lost, until the leader gives up and begins another copy of the same entry.
+        GroupMessage::SliceTaken { .. } => None,
+        GroupMessage::Consensus(_) | GroupMessage::CopyDone(_) | GroupMessage::Closed(_) => Some(message),
+    };
+    pass(&mut leader, &mut newcomer, 1..2_000, &mut few);
+    // Meanwhile the leader has forgotten old versions: the other copy is cut in other places.
+    leader.set_prune_below(Timestamp::from_wall(Micros(5)), usize::MAX);
+    leader.prune(usize::MAX);
+    pass(&mut leader, &mut newcomer, 2_000..2_950, &mut few);
+    pass(&mut leader, &mut newcomer, 2_950..12_000, |_, message| Some(message));
+    assert_eq!(newcomer.watermark(), leader.watermark());
+    assert_eq!(newcomer.owned_count(), leader.owned_count());
+    newcomer.same_content(&leader).unwrap();
+}
+
+#[test]
+fn a_copy_that_says_it_ends_elsewhere_is_not_taken_for_a_state() {
+    let (mut leader, mut newcomer) = leader_and_newcomer();
+    pass(&mut leader, &mut newcomer, 1..2_000, |_, mut message| {
+        match &mut message {
+            GroupMessage::Slice(slice) => slice.at = Lsn::from_u64(slice.at.as_u64() + 5),
+            GroupMessage::CopyDone(done) => done.at = Lsn::from_u64(done.at.as_u64() + 5),
+            GroupMessage::SliceTaken { at, .. } => *at = Lsn::from_u64(at.as_u64() - 5),
+            GroupMessage::Consensus(_) | GroupMessage::Closed(_) => {}
+        }
+        Some(message)
+    });
+    assert_eq!(newcomer.owned_count(), 0, "nothing of it was taken in");
+    assert_eq!(newcomer.applied(), Lsn::ZERO);
+}
+
+#[test]
+fn what_has_left_and_is_not_stable_has_left_all_the_same_when_a_copy_begins() {
+    let (mut leader, mut newcomer) = leader_and_newcomer();
+    // The newcomer votes, so that nothing is stable without it.
+    pass(&mut leader, &mut newcomer, 1..8_000, |_, message| Some(message));
+    let voters: BTreeSet<_> = [member(0), member(1)].into();
+    leader.propose(Micros(8_000_000), Membership { voters, ..Membership::default() }).unwrap();
+    pass(&mut leader, &mut newcomer, 8_000..9_000, |_, message| Some(message));
+    assert_eq!(leader.consensus().membership().voters.len(), 2);
+    let learners = [(member(2), false)].into();
+    let voters = leader.consensus().membership().voters.clone();
+    leader.propose(Micros(9_000_000), Membership { voters, learners, ..Membership::default() }).unwrap();
+    // An object leaves, and nobody has heard of it when the third member's copy begins.
+    let (to, object) = (GroupId::from_u128(2), ObjectId::from_u128(1));
+    let stored = leader.owned(object).unwrap();
+    let departure = Departure { object, epoch: leader.epoch_of(stored).next() };
+    let floor = Timestamp::from_wall(Micros(9));
+    leader.append(Micros(9_000_000), Entry::TransferOut { to, first: 1, floor, departures: vec![departure] });
+    let mut third = Group::join(leader.id(), member(2), Settings::default(), 3, Micros(0));
+    let mut has_begun = false;
+    for now in (9_000..9_300).map(|millis| Micros(millis * 1_000)) {
+        leader.tick(now);
+        for (to, message) in leader.take_messages(now, true) {
+            has_begun |= matches!(message, GroupMessage::Slice(_));
+            if to == member(2) {
+                third.received(now, member(0), message);
+            }
+        }
+        for (_, message) in third.take_messages(now, true) {
+            leader.received(now, member(2), message);
+        }
+    }
+    assert!(has_begun, "no copy began");
+    assert!(leader.watermark() < leader.tail());
+    assert_eq!(leader.take_undone(), [], "it has left");
 }

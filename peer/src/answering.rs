@@ -274,18 +274,21 @@ impl Peer {
     }
 
     pub(crate) fn locate_asked(&mut self, from: PeerId, requests: Vec<LocateRequest>) {
+        let digest = self.digest_for_search();
         for request in requests {
-            self.answer_where(from, request);
+            self.answer_where(from, request, digest);
         }
     }
 
     /// Answers a request for an object that this group has not.
     pub(crate) fn say_where(&mut self, to: PeerId, object: ObjectId) {
-        self.answer_where(to, LocateRequest { object, round: 0 });
+        let digest = self.digest_for_search();
+        self.answer_where(to, LocateRequest { object, round: 0 }, digest);
     }
 
-    /// Says what this peer knows of an object: its own group's word first, then its best record.
-    fn answer_where(&mut self, to: PeerId, request: LocateRequest) {
+    /// Says what this peer knows of an object: its own group's word first, then its best record. `groups_digest` stands for
+    /// what it knows of groups.
+    fn answer_where(&mut self, to: PeerId, request: LocateRequest, groups_digest: u64) {
         let LocateRequest { object, round } = request;
         let holds = if self.led_groups().any(|group| group.owned(object).is_some()) {
             Holds::Owns
@@ -297,7 +300,6 @@ impl Peer {
         let record = self.best_record(object).map(|(_, record)| record);
         let leader = record.and_then(|record| self.groups.leader(record.group));
         let moves = self.moves_near(object);
-        let groups_digest = self.digest_for_search();
         self.outbox.located(to, Located { object, holds, record, leader, moves, round, groups_digest });
     }
 }

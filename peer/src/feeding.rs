@@ -344,8 +344,7 @@ impl Peer {
                 match seen {
                     ReadAt::Version(version) if former == Some(version.commit) => {}
                     ReadAt::Version(version) => {
-                        let before = chain.versions().take_while(|older| older.commit < version.commit).last();
-                        let before = before.map_or(Timestamp::ZERO, |before| before.commit);
+                        let before = chain.before(version.commit).map_or(Timestamp::ZERO, |before| before.commit);
                         fed.sent = Some(version.commit);
                         let (commit, value) = (version.commit, version.value.clone());
                         news.push(News { object, of: NewsOf::Version { wish: fed.wish, commit, before, value } });

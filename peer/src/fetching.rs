@@ -449,8 +449,12 @@ impl Peer {
             self.uses.note_came(object, self.now.mono);
             self.pin_for_fetcher(object, &fetch);
             for id in fetch.owners.values() {
-                // A full queue: the transaction stays parked and asks again at its deadline or wound.
-                let _ = self.queue_local(*id, object);
+                if self.queue_local(*id, object).is_err()
+                    && let Some(txn) = self.txns.get_mut(*id)
+                {
+                    // The queue is full: it asks again when it wakes, and is told so if there is still no room.
+                    txn.intents.remove(&object);
+                }
             }
             for (_, id) in &fetch.readers {
                 if let Some(txn) = self.txns.get_mut(*id) {

@@ -7,7 +7,7 @@ use crate::Peer;
 use crate::message::{Ended, GroupRecord, Message};
 use crate::metrics::RareEvent;
 use driftmesh_model::{Generation, GroupId, Micros, ObjectId, PeerId, Term};
-use driftmesh_object_store::Group;
+use driftmesh_object_store::{Group, is_sound_period};
 use std::collections::BTreeMap;
 
 /// Most records in one message.
@@ -88,8 +88,8 @@ impl Groups {
         if self.ended.contains_key(&record.group) {
             return Change::Nothing;
         }
-        if record.generation >= Generation::END {
-            // R25: no operator ever founded groups so often, and none could go on from there.
+        if !is_sound_period(record.generation, record.term) {
+            // R25: no group came so far, and its true leaders could never say anything newer.
             return Change::Nothing;
         }
         let period = (record.generation, record.term);

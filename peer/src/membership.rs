@@ -11,6 +11,8 @@ use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Times
 use driftmesh_object_store::MemberId;
 use std::collections::VecDeque;
 
+/// How long what was found of open snapshots is used for departures.
+const NEEDED_FOR: Micros = Micros::from_millis(20);
 /// A member's oldest snapshot counts only while its heartbeats are not older than this.
 const HEARTBEAT_VALID: Micros = Micros::from_millis(4_000);
 /// How far in the past a snapshot may lie when it is taken, clocks aside: twice what a reader of copies accepts by itself.
@@ -503,7 +505,18 @@ impl Peer {
     /// Up to which commit timestamp superseded versions need not travel with an object (R17): below every snapshot that is
     /// open here or that a member heard lately has reported, and every one that it can have taken since. The history of what is
     /// changed often would be most of what its move costs; a snapshot that asks for it is too old, and taken anew.
-    pub(crate) fn needed_from(&self) -> Timestamp {
+    /// Looks at all that is open here, so not for each departure: what was found lately still holds, because nothing that
+    /// begins later is older.
+    pub(crate) fn needed_from(&mut self) -> Timestamp {
+        let (until, found) = self.travel_below;
+        if self.now.mono >= until {
+            self.travel_below = (self.now.mono.plus(NEEDED_FOR), self.find_needed_from());
+            return self.travel_below.1;
+        }
+        found
+    }
+
+    fn find_needed_from(&self) -> Timestamp {
         let wall = self.now.wall;
         let there = self.members_heard().map(|member| {
             let since = before(member.heard_wall, SNAPSHOT_LAG_MAX);

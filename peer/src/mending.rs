@@ -100,7 +100,11 @@ impl Peer {
         let target = self.target_of(group);
         let present = group.consensus().membership();
         let change = target.filter(|target| target != present);
-        let tails = &mut self.mending.entry(id).or_default().tails;
+        let now = self.now.mono;
+        let mending = self.mending.entry(id).or_default();
+        // R24: peers come anew with each start.
+        mending.refused.retain(|_, said| now.since(*said) < ASK_AGAIN_AFTER);
+        let tails = &mut mending.tails;
         tails.push_back(tail);
         if tails.len() > LOOKS_BACK {
             tails.pop_front();

@@ -61,6 +61,14 @@ pub(crate) fn needs_of(group: GroupId, lsn: Lsn) -> Needs {
     if lsn == Lsn::ZERO { Needs::new() } else { vec![(group, lsn)] }
 }
 
+/// Cuts what is said about many objects into messages (R24).
+fn parts<T>(mut all: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let rest = if all.len() > RECORDS_MAX { all.split_off(RECORDS_MAX) } else { Vec::new() };
+        Some(std::mem::replace(&mut all, rest)).filter(|part| !part.is_empty())
+    })
+}
+
 #[derive(Clone, Debug)]
 struct Held {
     /// What it depends on besides the position that it is held for.
@@ -265,20 +273,22 @@ impl Outbox {
         for (to, gathered) in std::mem::take(&mut self.gathered) {
             // Requests tell nothing of what is here.
             for (snapshot, objects) in gathered.reads {
-                self.now(to, Message::Read { snapshot, objects });
+                for objects in parts(objects) {
+                    self.now(to, Message::Read { snapshot, objects });
+                }
             }
-            if !gathered.owns.is_empty() {
-                self.now(to, Message::Own { group: own, requests: gathered.owns.into_values().collect() });
+            for requests in parts(gathered.owns.into_values().collect()) {
+                self.now(to, Message::Own { group: own, requests });
             }
-            if !gathered.queued.is_empty() {
-                self.now(to, Message::Queued { objects: gathered.queued });
+            for objects in parts(gathered.queued) {
+                self.now(to, Message::Queued { objects });
             }
             if !gathered.stays.is_empty() {
                 // R6: whoever hears it sends its task here, which builds on nothing that this says.
                 self.now(to, Message::Stays { objects: gathered.stays });
             }
-            if !gathered.locates.is_empty() {
-                self.now(to, Message::Locate { objects: gathered.locates });
+            for objects in parts(gathered.locates) {
+                self.now(to, Message::Locate { objects });
             }
             for ((snapshot, group, lsn), (_, answers)) in gathered.answers {
                 let message = Message::ReadAnswers { snapshot, group, answers };
@@ -298,8 +308,8 @@ impl Outbox {
                 let message = Message::Learned { records: records.to_vec() };
                 held += usize::from(self.when_stable(needs.clone(), to, message));
             }
-            if !gathered.located.is_empty() {
-                let message = Message::Located { answers: gathered.located };
+            for answers in parts(gathered.located) {
+                let message = Message::Located { answers };
                 held += usize::from(self.when_stable(needs.clone(), to, message));
             }
         }

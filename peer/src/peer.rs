@@ -145,6 +145,10 @@ pub struct Peer {
     pub(crate) drain_from: usize,
     /// How often this peer began to leave.
     pub(crate) drains: u64,
+    /// Whether the timer of leaving is set.
+    pub(crate) drain_is_armed: bool,
+    /// From when on versions travel with their objects, and until when that is not looked up again, monotonic.
+    pub(crate) travel_below: (Micros, Timestamp),
     pub(crate) heartbeats: u64,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
@@ -244,6 +248,8 @@ impl Peer {
             departing: Departing::default(),
             drain_from: 0,
             drains: 0,
+            drain_is_armed: false,
+            travel_below: (Micros(0), Timestamp::ZERO),
             heartbeats: 0,
             timers,
             outbox: Outbox::default(),

@@ -20,10 +20,15 @@ const STRAY_FOR: Micros = Micros::from_millis(10_000);
 /// Most groups of which is remembered what this peer owes them (R24); it follows far fewer at once.
 const DROPPED_MAX: usize = 1 << 16;
 
+/// Most groups that one peer can make this one follow (R24): one member leaves room for the groups of others.
+const FOLLOWED_PER_PEER_MAX: usize = 64;
+
 /// A group that this peer follows, or leads in place of a founder that is gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Followed {
     pub(crate) group: Group,
+    /// Who made this peer follow it.
+    asked_by: PeerId,
     /// When it was last seen to have members.
     seen_at: Micros,
 }
@@ -172,7 +177,13 @@ impl Peer {
             return false;
         }
         // R18: nor does a peer whose clock is wrong lead anything in the end.
-        let is_full = self.followed.len() >= self.config.followed_max || self.rarely(RareBranch::RefuseGroup);
+        let asked_by_it = self.followed.values().filter(|followed| followed.asked_by == from).count();
+        // R11: what could not be remembered when the group is dropped again is not promised.
+        let may_promise = self.dropped.len() < DROPPED_MAX || self.dropped.contains_key(&id);
+        let is_full = self.followed.len() >= self.config.followed_max
+            || asked_by_it >= FOLLOWED_PER_PEER_MAX
+            || !may_promise
+            || self.rarely(RareBranch::RefuseGroup);
         if self.draining || self.clock_off_us().is_some() || is_full {
             // R24: early and typed; the leader asks somebody else.
             self.send_now(from, Message::NoRoom { group: id });
@@ -185,7 +196,7 @@ impl Peer {
         let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
-        self.followed.insert(id, Followed { group, seen_at: self.now.mono });
+        self.followed.insert(id, Followed { group, asked_by: from, seen_at: self.now.mono });
         self.metrics.note(RareEvent::BeganToFollow);
         true
     }
@@ -377,7 +388,7 @@ impl Peer {
         self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
-        self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+        self.followed.insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
         self.dirty.push(former_id);
         self.wake_fates(former_id);
         self.wakes.extend(std::mem::take(&mut self.held_commits));
@@ -426,7 +437,8 @@ impl Peer {
         let former_id = former.id();
         self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {
-            self.followed.insert(former_id, Followed { group: former, seen_at: self.now.mono });
+            self.followed
+                .insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
             self.dirty.push(former_id);
             self.begin_caretaking(former_id);
         } else {

@@ -189,7 +189,7 @@ impl Peer {
                 self.scheduling.cursor = Some(due);
             }
         }
-        if !is_whole || from.is_some() {
+        if !is_whole {
             self.look_again_at(mono);
             return;
         }
@@ -198,7 +198,10 @@ impl Peer {
             .due_after(Some((now, ObjectId::from_u128(u128::MAX), u64::MAX)))
             .next()
             .map(|due| due.0.since(now));
-        let put_off = (!self.scheduling.put_off.is_empty()).then_some(TRY_AGAIN_AFTER);
+        // What was put off when a pass of several steps came by may not be so any more when it ends; but if all that is due has
+        // to wait, the next pass must not begin at once: it would never end.
+        let waits = from.is_some() || !self.scheduling.put_off.is_empty();
+        let put_off = waits.then_some(TRY_AGAIN_AFTER);
         if let Some(after) = next.into_iter().chain(put_off).min() {
             self.look_again_at(mono.plus(after.min(LOOK_AGAIN_AFTER)));
         }

@@ -7,6 +7,7 @@ use crate::surveying::AdoptedGrant;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
+use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
 use driftmesh_object_store::{Arrival, Chain, Entry, GrantSeen, Group, InTransit, Outcomes, TRANSFERS_MAX, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
@@ -160,6 +161,10 @@ impl Peer {
             return;
         }
         self.metrics.note(RareEvent::RepeatedGrant);
+        if let Some(group) = self.led_mut(from) {
+            // R24: what was not stable when it left made it longer than a message may be.
+            group.prune_in_transit(to, number, CHAIN_TRANSFER_BYTES_MAX);
+        }
         self.send_grants((from, to), &[(number, None)]);
     }
 
@@ -270,8 +275,9 @@ impl Peer {
             self.answer_grant(from, way, GrantAnswer { number: grant.number, reply }, Lsn::ZERO);
             return;
         };
-        // R25: a time or an epoch at the end of its range would stop this peer's own from climbing.
-        let in_range = grant.floor < Timestamp::SOUND_MAX && grant.epoch.as_u64() < u64::MAX / 2;
+        // R25: a time or an epoch at the end of its range would stop this peer's own from climbing: what it commits and sends on
+        // afterwards must be such that its followers take it too.
+        let in_range = grant.floor < Timestamp::ARRIVING_MAX && grant.epoch.generation() < Generation::END;
         let newest = versions.last().map(|version| version.commit);
         let sound = in_range
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
@@ -465,8 +471,12 @@ impl Peer {
                 member.unsettled_to_us = None;
             }
             self.send_heartbeats(true);
+            // One that a former leaving has left goes on.
+            if !self.drain_is_armed {
+                self.drain_is_armed = true;
+                self.timers.set(now.mono, Timer::Drain);
+            }
         }
-        self.timers.set(now.mono, Timer::Drain);
     }
 
     /// Takes objects again after `drain`: the peer stays.
@@ -501,6 +511,7 @@ impl Peer {
 
     pub(crate) fn drain_due(&mut self) {
         if !self.draining {
+            self.drain_is_armed = false;
             return;
         }
         // It goes on while this peer leaves: what was sent may be refused, and open transactions may still create.

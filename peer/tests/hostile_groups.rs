@@ -59,7 +59,7 @@ fn numbers_at_the_end_of_their_range_stop_no_group() {
     let follower = mesh.followers(group)[0];
     let most = Lsn::from_u64(u64::MAX);
     for at in [0, follower] {
-        for term in [1, u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {
+        for term in [1, u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1, u64::MAX / 2 - 1, 1 << 40] {
             for body in [
                 Body::Appended { matched: most },
                 Body::Refused { hint: most },
@@ -221,6 +221,89 @@ fn a_grant_whose_answer_could_not_be_journalled_is_dropped() {
         assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()));
     }
     assert!(mesh.sent(is_grant_answer).len() <= 2);
+}
+
+#[test]
+fn what_is_adopted_at_the_edge_of_a_range_leaves_room_for_what_follows() {
+    let absurd_epoch = driftmesh_model::Epoch::from_u64(u64::MAX / 2 - 1);
+    for (epoch, late) in [(absurd_epoch, false), (driftmesh_model::Epoch::from_u64(2), true)] {
+        let mesh = Mesh::replicated(4, 2);
+        let commit = if late {
+            Timestamp::from_u64(Timestamp::SOUND_MAX.as_u64() - 1)
+        } else {
+            Timestamp::from_wall(mesh.now(3).wall)
+        };
+        let object = driftmesh_model::ObjectId::from_u128(0xdead);
+        let grant = WireGrant {
+            from: mesh.group_id(3),
+            to: mesh.group_id(0),
+            number: 1,
+            unsettled_from: 1,
+            object,
+            epoch,
+            versions: vec![WireVersion { commit, value: WireValue::Whole(small(6)) }],
+            low_water: Timestamp::ZERO,
+            floor: commit,
+        };
+        mesh.forge(3, 0, Wire::grant(grant).message());
+        mesh.settle();
+        let adopted = mesh.look(0, |peer| peer.group().owned(object).is_some());
+        assert!(!adopted, "its next move, or commit, would be at the end of the range");
+        works_on(&mesh, 0);
+        for at in 0..4 {
+            assert!(mesh.status(at).groups.iter().all(|group| group.halted.is_none()), "{:?}", mesh.status(at).groups);
+        }
+    }
+}
+
+#[test]
+fn records_of_absurd_terms_do_not_hide_who_leads() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 5);
+    let group = mesh.group_id(0);
+    let term = Term::from_u64(u64::MAX);
+    let record = GroupRecord {
+        group,
+        generation: Generation::ZERO,
+        term,
+        leader: Some(crate::harness::peer_id(2)),
+        ended: None,
+    };
+    for at in 0..3 {
+        mesh.forge((at + 1) % 3, at, Message::Groups { records: vec![record.clone()] });
+    }
+    mesh.run(1_000);
+    assert_eq!(mesh.put(1, object, 6).receipt.group, mesh.group_id(1));
+    works_on(&mesh, 0);
+}
+
+/// A group that nobody has ever heard of asks a peer to follow.
+fn invited(mesh: &Mesh, by: usize, at: usize, group: GroupId) {
+    let term = Term::from_u64(1);
+    let member = |at: usize| MemberId {
+        peer: crate::harness::peer_id(at),
+        incarnation: Incarnation::from_u64(u64::try_from(at).expect("small") + 1),
+    };
+    let members = Membership { voters: [member(by), member(at)].into(), ..Membership::default() };
+    let entries = [(term, Entry::TermStart { term }), (term, Entry::Members(members))];
+    mesh.forge(by, at, append(group, 1, 0, &entries, 2));
+}
+
+#[test]
+fn one_member_does_not_fill_a_peer_with_groups_that_there_are_not() {
+    let mesh = Mesh::replicated(4, 2);
+    for number in 0..300_u128 {
+        invited(&mesh, 3, 0, GroupId::from_u128(0xbad00 + number));
+        mesh.settle();
+    }
+    let followed = mesh.look(0, |peer| peer.groups().count()) - 1;
+    assert!(followed <= 64 + 3, "{followed} groups are followed");
+    let others = mesh.sent(|flight| flight.from == 0 && matches!(flight.message(), Message::NoRoom { .. }));
+    assert!(others.len() >= 300 - 64);
+    invited(&mesh, 2, 0, GroupId::from_u128(0x600d));
+    mesh.settle();
+    let follows = mesh.look(0, |peer| peer.groups().any(|group| group.id() == GroupId::from_u128(0x600d)));
+    assert!(follows, "there is room for others");
 }
 
 #[test]

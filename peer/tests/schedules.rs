@@ -251,3 +251,21 @@ fn a_deletion_ends_the_schedules_and_bounds_are_said() {
     run_at(&mesh, &[0], 50);
     assert_eq!(mesh.newest(object), None);
 }
+
+#[test]
+fn many_that_nobody_here_can_run_do_not_keep_a_peer_busy() {
+    let mesh = Mesh::new(1);
+    // More than are looked at in one step, of a type that this peer does not know, as while releases change.
+    for _ in 0..20 {
+        let object = mesh.create(0, 0);
+        for _ in 0..15 {
+            schedule(&mesh, 0, object, "of another release", once(10));
+        }
+    }
+    let known = mesh.create(0, 0);
+    run_at(&mesh, &[0], 300);
+    assert_eq!(counts(&mesh, 0).0, 300, "they are kept");
+    schedule(&mesh, 0, known, "add", once(10));
+    run_at(&mesh, &[0], 300);
+    assert_eq!(mesh.newest(known), Some(1), "and others run");
+}

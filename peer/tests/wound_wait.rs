@@ -5,6 +5,7 @@ use driftmesh_model::Micros;
 use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{Error, Options, transact};
 use driftmesh_peer::{Cause, RareEvent, StepError};
+use std::task::Poll;
 
 fn wounded_by(mesh: &Mesh, victim: Txn) -> Option<String> {
     match mesh.failure(victim)? {
@@ -327,4 +328,18 @@ fn a_deadline_error_names_the_object_the_other_one_and_both_kinds_of_task() {
         mesh.commit_amount(holder, gold.id(), 5).unwrap();
         assert_eq!(mesh.get(0, gold.id()), Some(5));
     }
+}
+
+#[test]
+fn who_finds_a_full_queue_on_arrival_is_told_so_and_does_not_sleep_until_its_deadline() {
+    const WAITERS_MAX: usize = 4_096;
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(0, 1);
+    let txns: Vec<Txn> = (0..WAITERS_MAX + 11).map(|_| mesh.begin(1, "rush")).collect();
+    for txn in &txns {
+        assert!(mesh.intend(*txn, &[object]).is_pending(), "the object is elsewhere");
+    }
+    mesh.run(100);
+    let told = txns.iter().filter(|txn| matches!(mesh.intend(**txn, &[object]), Poll::Ready(Err(StepError::Busy))));
+    assert_eq!(told.count(), 10, "one has the lock, and the others wait for it");
 }

@@ -133,7 +133,8 @@ impl LockTable {
     pub fn queue_remote(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) -> Acquired {
         let lock = self.locks.or_insert_with(object, Lock::default);
         lock.waiters.retain(|_, other| !matches!(other, Waiter::Remote(other) if other.group == waiter.group));
-        if lock.waiters.len() >= WAITERS_MAX {
+        // R25: ages are of one transaction each; who says another's does not take its place in the queue.
+        if lock.waiters.len() >= WAITERS_MAX || lock.waiters.contains_key(&age) {
             return Acquired::Busy;
         }
         lock.waiters.insert(age, Waiter::Remote(waiter));
@@ -321,6 +322,16 @@ mod tests {
         assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Local(holder(30)));
         assert!(!locks.release(OBJECT, holder(30).txn));
         assert!(locks.is_empty());
+    }
+
+    #[test]
+    fn who_says_the_age_of_another_waiter_does_not_take_its_place() {
+        let mut locks = LockTable::default();
+        assert_eq!(locks.acquire(OBJECT, holder(10), NOW, alive), Acquired::Granted);
+        assert_eq!(locks.acquire(OBJECT, holder(20), NOW, alive), Acquired::Waits { wound: None });
+        assert_eq!(locks.queue_remote(OBJECT, holder(20).timestamp, remote(7)), Acquired::Busy);
+        locks.release(OBJECT, holder(10).txn);
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Local(holder(20)));
     }
 
     #[test]

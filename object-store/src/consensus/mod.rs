@@ -22,6 +22,7 @@ mod sabotage;
 pub use batch::Batch;
 pub use membership::{MemberId, Membership};
 pub use message::{Body, Message};
+pub use refound::is_sound_period;
 pub use sabotage::BrokenRule;
 
 use driftmesh_model::{Generation, Lsn, Micros, Term};
@@ -98,7 +99,7 @@ impl Settings {
     }
 }
 
-/// No generation, term or position of a sound member is so high (R25).
+/// No position of a sound member is so high (R25).
 const PERIOD_END: u64 = u64::MAX / 2;
 
 /// A lead, counted over generations: a higher one outranks (design: generation orders before term).
@@ -366,14 +367,13 @@ impl<E: LogEntry> Consensus<E> {
     /// before the message is handled.
     pub fn would_depose(&self, message: &Message<E>) -> bool {
         let (generation, term) = message.period();
-        let is_sound = generation < Generation::END && term.as_u64() < PERIOD_END;
-        self.is_leading() && is_sound && message.period() > self.period()
+        self.is_leading() && is_sound_period(generation, term) && message.period() > self.period()
     }
 
     /// Takes in a message of another member. Never fails: what makes no sense is dropped (R25).
     pub fn handle(&mut self, now: Micros, from: MemberId, message: Message<E>) {
         let (theirs, ours) = (message.period(), self.period());
-        if theirs.0 >= Generation::END || theirs.1.as_u64() >= PERIOD_END {
+        if !is_sound_period(theirs.0, theirs.1) {
             // R25: no group comes so far, and none could go on from there.
             return;
         }

@@ -12,6 +12,14 @@ use std::collections::VecDeque;
 /// member has not heard, so that a receipt never speaks of two entries (R22).
 const TERMS_PER_GENERATION: u64 = 1 << 32;
 
+/// Whether a sound group can have come to a term of a generation (R25). Whatever somebody says of a group, its next generation
+/// has terms left.
+#[must_use]
+pub const fn is_sound_period(generation: Generation, term: Term) -> bool {
+    let next = generation.as_u64().saturating_add(2).saturating_mul(TERMS_PER_GENERATION);
+    generation.as_u64() < Generation::END.as_u64() && term.as_u64() < next
+}
+
 impl<E: LogEntry> Consensus<E> {
     /// Learns that the group goes on, if at all, as this generation: what it was before is over, whoever leads it. Until its
     /// journal was compared with that generation's this member counts for nothing. Lower ones are no news.

@@ -30,6 +30,8 @@ pub enum GroupMessage {
     Slice(CopySlice),
     /// The receiver has all slices of a copy up to this one.
     SliceTaken {
+        /// The copy's number.
+        copy: u64,
         /// The entry that the copy ends with.
         at: Lsn,
         /// How many slices it has.
@@ -48,6 +50,8 @@ pub struct CopySlice {
     pub generation: Generation,
     /// And its term.
     pub term: Term,
+    /// The copy's number: the leader may begin another one of the same entry, which is cut in other places.
+    pub copy: u64,
     /// The entry that the copy ends with.
     pub at: Lsn,
     /// The slice's number, from 0.
@@ -63,6 +67,8 @@ pub struct CopyDone {
     pub generation: Generation,
     /// And its term.
     pub term: Term,
+    /// The copy's number.
+    pub copy: u64,
     /// The entry that the copy ends with.
     pub at: Lsn,
     /// The term of that entry.
@@ -77,6 +83,8 @@ pub struct CopyDone {
 #[derive(Clone, Debug)]
 pub(crate) struct CopyOut {
     to: MemberId,
+    /// Its number among the copies that this member has begun.
+    copy: u64,
     at: Lsn,
     at_term: Term,
     membership: (Lsn, Membership),
@@ -91,8 +99,8 @@ pub(crate) struct CopyOut {
 }
 
 impl CopyOut {
-    pub(crate) fn taken(&mut self, now: Micros, from: MemberId, at: Lsn, number: u64) {
-        if (from, at) != (self.to, self.at) {
+    pub(crate) fn taken(&mut self, now: Micros, from: MemberId, (copy, at): (u64, Lsn), number: u64) {
+        if (from, copy, at) != (self.to, self.copy, self.at) {
             return;
         }
         while self.under_way.front().is_some_and(|slice| slice.number < number) {
@@ -121,6 +129,7 @@ impl CopyOut {
 pub(crate) struct CopyIn {
     from: MemberId,
     period: (Generation, Term),
+    copy: u64,
     at: Lsn,
     taken: u64,
     /// Slices that came before those they follow, by number: messages of different sizes overtake each other. No more
@@ -167,7 +176,8 @@ impl Group {
         if !copy.all_made && copy.under_way.len() < SLICES_AHEAD {
             copy.sent_at = now;
             if let Some(slice) = self.state.copy_slice(SLICE_BYTES) {
-                let slice = CopySlice { generation, term, at: copy.at, number: copy.made, slice };
+                let (number, at) = (copy.made, copy.at);
+                let slice = CopySlice { generation, term, copy: copy.copy, at, number, slice };
                 copy.made += 1;
                 copy.out.push(GroupMessage::Slice(slice.clone()));
                 copy.under_way.push_back(slice);
@@ -184,6 +194,7 @@ impl Group {
             copy.out.push(GroupMessage::CopyDone(CopyDone {
                 generation,
                 term,
+                copy: copy.copy,
                 at: copy.at,
                 at_term: copy.at_term,
                 membership: copy.membership.clone(),
@@ -200,13 +211,15 @@ impl Group {
             return;
         }
         // A copy of what is stable: it may take this very member to make more stable.
-        self.roll_back();
+        self.roll_back_for_a_moment();
         self.state.begin_copy();
         let at = self.state.applied();
         self.apply_on();
         self.consensus.keep_after(Some(at));
+        self.copies_begun += 1;
         self.copy_out = Some(CopyOut {
             to,
+            copy: self.copies_begun,
             at,
             at_term: self.consensus.term_at(at).unwrap_or_default(),
             membership: self.consensus.stable_membership().clone(),
@@ -232,11 +245,20 @@ impl Group {
         if period != (self.generation(), self.term()) || self.is_leading() || slice.at <= self.watermark() {
             return;
         }
-        let known = |copy: &CopyIn| (copy.from, copy.period, copy.at) == (from, period, slice.at);
-        if !self.copy_in.as_ref().is_some_and(known) {
-            let state = State::default();
-            let early = BTreeMap::new();
-            self.copy_in = Some(CopyIn { from, period, at: slice.at, taken: 0, early, state, out: Vec::new() });
+        // R25: a state is the leader's to give, and one that says of itself that it ends elsewhere is none.
+        let is_of_it = slice.slice.as_of().is_none_or(|at| at == slice.at);
+        if !is_of_it || self.consensus.leader() != Some(from) {
+            return;
+        }
+        let begun = self.copy_in.as_ref().filter(|copy| (copy.from, copy.period) == (from, period));
+        if begun.is_some_and(|copy| slice.copy < copy.copy) {
+            // Late, of a copy that was given up.
+            return;
+        }
+        // R7: slices of two copies never make one state, though both end with the same entry.
+        if begun.is_none_or(|copy| (copy.copy, copy.at) != (slice.copy, slice.at)) {
+            let (copy, at, state, early) = (slice.copy, slice.at, State::default(), BTreeMap::new());
+            self.copy_in = Some(CopyIn { from, period, copy, at, taken: 0, early, state, out: Vec::new() });
         }
         let Some(copy) = &mut self.copy_in else { return };
         if copy.take_in(slice.number, slice.slice).is_err() {
@@ -244,7 +266,7 @@ impl Group {
             self.copy_in = None;
             return;
         }
-        copy.out.push(GroupMessage::SliceTaken { at: copy.at, number: copy.taken });
+        copy.out.push(GroupMessage::SliceTaken { copy: copy.copy, at: copy.at, number: copy.taken });
     }
 
     pub(crate) fn copy_done(&mut self, now: Micros, from: MemberId, done: CopyDone) {
@@ -252,9 +274,15 @@ impl Group {
         if period != (self.generation(), self.term()) || self.is_leading() {
             return;
         }
-        let whole =
-            |copy: &CopyIn| (copy.from, copy.period, copy.at, copy.taken) == (from, period, done.at, done.slices);
-        if self.copy_in.as_ref().is_some_and(whole)
+        let CopyDone { copy, at, slices, .. } = done;
+        let whole = |held: &CopyIn| {
+            (held.from, held.period, held.copy, held.at, held.taken) == (from, period, copy, at, slices)
+                && held.state.applied() == at
+        };
+        // R25: what a leader says of where the copy ends must be possible.
+        let is_sound = done.at_term <= done.term && done.membership.0 <= at;
+        if is_sound
+            && self.copy_in.as_ref().is_some_and(whole)
             && let Some(copy) = self.copy_in.take()
             && done.at > self.watermark()
             && copy.state.is_whole()

@@ -25,6 +25,8 @@ pub struct Group {
     consensus: Consensus<Entry>,
     state: State,
     copy_out: Option<CopyOut>,
+    /// Copies that this member has begun to send.
+    copies_begun: u64,
     copy_in: Option<CopyIn>,
     /// What was said of places by entries that were rolled back: each object with the group and the epoch.
     undone: Vec<(ObjectId, GroupId, Epoch)>,
@@ -89,6 +91,7 @@ impl Group {
             consensus,
             state: State::new(),
             copy_out: None,
+            copies_begun: 0,
             copy_in: None,
             undone: Vec::new(),
             halted: None,
@@ -130,9 +133,9 @@ impl Group {
             GroupMessage::Slice(slice) => self.slice_received(from, slice),
             GroupMessage::CopyDone(done) => self.copy_done(now, from, done),
             GroupMessage::Closed(closed) => self.closed_told(now, from, &closed),
-            GroupMessage::SliceTaken { at, number } => {
-                if let Some(copy) = &mut self.copy_out {
-                    copy.taken(now, from, at, number);
+            GroupMessage::SliceTaken { copy, at, number } => {
+                if let Some(out) = &mut self.copy_out {
+                    out.taken(now, from, (copy, at), number);
                     self.copy_on(now);
                 }
             }
@@ -157,10 +160,15 @@ impl Group {
     /// Undoes what [`Group::apply_all`] did. Nobody was told of it.
     pub fn give_up_tail(&mut self) {
         if !self.consensus.is_leading() {
-            let undone = std::mem::take(&mut self.undone);
-            self.roll_back();
-            self.undone = undone;
+            self.roll_back_for_a_moment();
         }
+    }
+
+    /// Undoes what is not stable and says nothing of it: it is done again at once, or nobody was told of it.
+    pub(crate) fn roll_back_for_a_moment(&mut self) {
+        let undone = std::mem::take(&mut self.undone);
+        self.roll_back();
+        self.undone = undone;
     }
 
     /// What the group was before this generation is over; see [`Consensus::supersede`]. A member that leads a former one
