@@ -23,6 +23,9 @@ use tokio::task::JoinSet;
 const SAMPLES_MAX: usize = 100_000;
 /// How often a bare round trip is taken beside work whose round trips matter.
 const PING_EVERY: Duration = Duration::from_millis(10);
+/// How often tasks are begun that come at a rate, and how long one may take.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+const TASK_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a command of a player may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -106,6 +109,15 @@ pub(crate) enum Work {
         /// What is drawn from.
         seed: u64,
     },
+    /// Tasks that count counters up, chosen by chance.
+    Tasks {
+        /// Which, packed.
+        counters: String,
+        /// How many are under way at once, where no rate is given.
+        clients: u64,
+        /// How many are begun in a second, whatever becomes of those before; 0 for no rate.
+        per_s: u64,
+    },
     /// Bare round trips to the other peers in turn.
     Pings {
         /// How many are under way at once.
@@ -130,7 +142,13 @@ pub(crate) struct Worked {
     pub(crate) pairs: u64,
     /// What rejected itself: there was nobody to meet.
     pub(crate) rejected: u64,
-    /// What was not done, or nobody knows.
+    /// What was refused because there was too much of it.
+    pub(crate) refused: u64,
+    /// What was given up at its deadline.
+    pub(crate) late: u64,
+    /// How long each refusal took, microseconds.
+    pub(crate) refusals_us: Vec<u32>,
+    /// What was not done for another reason, or nobody knows.
     pub(crate) failed: u64,
     /// The first of these errors.
     pub(crate) error: Option<String>,
@@ -194,6 +212,7 @@ impl Worker {
                 let marks = Marks { own: refs(&own)?, all: refs(&all)?.into(), moves_per_mille };
                 worker.handover(&marks, clients, Duration::from_micros(every_us), seed)?;
             }
+            Work::Tasks { counters, clients, per_s } => worker.tasks(&counters, clients, per_s)?,
             Work::Pings { clients } => worker.pings(clients)?,
             Work::Forwarded { counter, peer } => {
                 let peer = mesh.peers().into_iter().find(|one| one.to_string() == peer);
@@ -265,6 +284,20 @@ impl Worker {
         if !every.is_zero() {
             let shared = Arc::clone(&self.shared);
             self.loops.spawn(async move { shared.ping_now_and_then().await });
+        }
+        Ok(())
+    }
+
+    fn tasks(&mut self, counters: &str, clients: u64, per_s: u64) -> Result<()> {
+        let counters: Arc<[Ref<Counter>]> =
+            unpack(counters)?.into_iter().map(Ref::from_id).collect::<Vec<_>>().into();
+        if counters.is_empty() {
+            bail!("there are no counters");
+        }
+        let clients = if per_s == 0 { usize::try_from(clients)? } else { 1 };
+        for _ in 0..clients {
+            let (shared, counters) = (Arc::clone(&self.shared), Arc::clone(&counters));
+            self.loops.spawn(async move { shared.ask_for_tasks(counters, per_s).await });
         }
         Ok(())
     }
@@ -451,6 +484,50 @@ impl Shared {
                 }),
                 Err(error) => self.note_failure(error.to_string()),
             }
+        }
+    }
+
+    /// One task after the other, or at a rate.
+    async fn ask_for_tasks(self: Arc<Self>, counters: Arc<[Ref<Counter>]>, per_s: u64) {
+        let mut rng = Rng::new();
+        let (begun, mut asked) = (Instant::now(), 0_u128);
+        let mut under_way = JoinSet::new();
+        while !self.is_over() {
+            let next = || {
+                let (shared, counter) = (Arc::clone(&self), counters[rng.usize(..counters.len())]);
+                async move { shared.ask_for_task(counter).await }
+            };
+            let mut next = next;
+            if per_s == 0 {
+                next().await;
+                continue;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+            let due = begun.elapsed().as_micros() * u128::from(per_s) / 1_000_000;
+            while asked < due {
+                asked += 1;
+                under_way.spawn(next());
+            }
+            while under_way.try_join_next().is_some() {}
+        }
+        under_way.join_all().await;
+    }
+
+    async fn ask_for_task(&self, counter: Ref<Counter>) {
+        let bump = Bump { counter, declares: true, anchor: None };
+        let begun = Instant::now();
+        match self.mesh.submit(bump).deadline(TASK_DEADLINE).await {
+            Ok(_) => self.note(begun, |_| ()),
+            Err(TaskError::Busy { .. }) => {
+                let took = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+                let mut worked = lock(&self.worked);
+                worked.refused += 1;
+                if worked.refusals_us.len() < SAMPLES_MAX {
+                    worked.refusals_us.push(took);
+                }
+            }
+            Err(TaskError::Deadline { .. } | TaskError::Unknown { .. }) => lock(&self.worked).late += 1,
+            Err(error) => self.note_failure(error.to_string()),
         }
     }
 
