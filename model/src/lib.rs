@@ -13,6 +13,7 @@ mod object;
 mod position;
 mod schedule_id;
 mod small_map;
+mod split_mix;
 mod task_id;
 mod time;
 mod value;
@@ -24,6 +25,7 @@ pub use object::{Object, ObjectError, Ref, StoredHeader, decode_object, encode_o
 pub use position::{Epoch, Generation, Lsn, Term};
 pub use schedule_id::{ParseScheduleIdError, ScheduleId};
 pub use small_map::SmallMap;
+pub use split_mix::SplitMix;
 pub use task_id::{ParseTaskIdError, TaskId, TaskKey};
 pub use time::{Micros, Now, Timestamp, TxnTimestamp};
 pub use value::{Hash, Value};

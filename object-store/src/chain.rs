@@ -125,12 +125,6 @@ impl Chain {
         &self.newest
     }
 
-    /// Whether the newest version is a deletion.
-    #[must_use]
-    pub const fn is_deleted(&self) -> bool {
-        self.newest.value.is_none()
-    }
-
     /// Snapshots below this cannot be answered (R17).
     #[must_use]
     pub const fn low_water(&self) -> Timestamp {

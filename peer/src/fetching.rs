@@ -1,5 +1,6 @@
 //! Fetching what is elsewhere: reads at a snapshot and ownership, through the search for the owner.
 
+use crate::copies::COPY_BYTES_MIN;
 use crate::explaining::Place;
 use crate::message::{LocateRequest, OwnRequest, Queued, ReadAnswer, ReadRequest, Seen};
 use crate::metrics::RareEvent;
@@ -214,7 +215,8 @@ impl Peer {
     /// Sends what the waiters need to a group's leader.
     fn send_request(&mut self, object: ObjectId, leader: PeerId) {
         let keep_age = self.broken(Sabotage::FetchAge);
-        let have = self.copies.get(object).filter(|(_, value)| value.len() >= 256).map(|(_, value)| value.hash());
+        let have =
+            self.copies.get(object).filter(|(_, value)| value.len() >= COPY_BYTES_MIN).map(|(_, value)| value.hash());
         let Some(fetch) = self.fetches.get_mut(&object) else { return };
         let epoch = fetch.lookup.best().map_or(Epoch::ZERO, |record| record.epoch);
         let snapshots: BTreeSet<Timestamp> = fetch.readers.iter().map(|(snapshot, _)| *snapshot).collect();

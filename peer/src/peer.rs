@@ -4,6 +4,7 @@ use crate::caretaking::Caretaking;
 use crate::clock_watch::ClockWatch;
 use crate::closing::Closing;
 use crate::collecting::Stalled;
+use crate::copies::Copies;
 use crate::departing::Departing;
 use crate::fates::Fates;
 use crate::feeding::Feeding;
@@ -35,12 +36,9 @@ use crate::watching::Watching;
 use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
-use driftmesh_model::{
-    GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp, Value,
-};
+use driftmesh_model::{GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp};
 use driftmesh_object_store::{Entry, Group, MemberId, Promises, Write};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
-use lru_copies::Copies;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a step wants done outside.
@@ -622,43 +620,5 @@ impl Peer {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.groups().any(|group| group.watermark() < group.tail())
-    }
-}
-
-/// Values of objects that were here or were read, so that a grant need not carry them again.
-mod lru_copies {
-    use super::{ObjectId, Timestamp, Value};
-    use lru::LruCache;
-    use std::num::NonZeroUsize;
-
-    /// Most copies kept.
-    const COPIES_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
-    /// Smaller values are sent rather than named by their hash.
-    pub(crate) const COPY_BYTES_MIN: usize = 256;
-    /// Larger ones are not kept: together they would not fit a bound.
-    const COPY_BYTES_MAX: usize = 16 << 10;
-
-    /// The newest known copy of some objects.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Copies {
-        cache: LruCache<ObjectId, (Timestamp, Value)>,
-    }
-
-    impl Default for Copies {
-        fn default() -> Self {
-            Self { cache: LruCache::new(COPIES_MAX) }
-        }
-    }
-
-    impl Copies {
-        pub(crate) fn keep(&mut self, object: ObjectId, commit: Timestamp, value: &Value, even_small: bool) {
-            if (even_small || value.len() >= COPY_BYTES_MIN) && value.len() <= COPY_BYTES_MAX {
-                self.cache.put(object, (commit, value.clone()));
-            }
-        }
-
-        pub(crate) fn get(&mut self, object: ObjectId) -> Option<&(Timestamp, Value)> {
-            self.cache.get(&object)
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! A live peer never takes them: its configuration has no seed for it. It refuses to break rules: that is what sabotages do.
 
 use crate::Peer;
+use driftmesh_model::SplitMix;
 use serde::Serialize;
 
 /// One of these points.
@@ -61,7 +62,7 @@ impl RareBranch {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RareBranches {
     active: u32,
-    random: u64,
+    random: SplitMix,
 }
 
 impl RareBranches {
@@ -69,24 +70,15 @@ impl RareBranches {
     const ODDS: u64 = 4;
 
     pub(crate) fn new(seed: Option<u64>) -> Self {
-        let mut branches = Self { active: 0, random: seed.unwrap_or_default() };
+        let mut branches = Self { active: 0, random: SplitMix::of_seed(seed.unwrap_or_default()) };
         if seed.is_some() {
             for branch in RareBranch::ALL {
-                if branches.draw().is_multiple_of(Self::ODDS) {
+                if branches.random.draw().is_multiple_of(Self::ODDS) {
                     branches.active |= 1 << branch as u32;
                 }
             }
         }
         branches
-    }
-
-    /// A number from the seed (splitmix64, Steele et al. 2014).
-    const fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
     }
 
     pub(crate) const fn is_active(&self, branch: RareBranch) -> bool {
@@ -100,7 +92,7 @@ impl Peer {
         if !self.rare_branches.is_active(branch) {
             return false;
         }
-        let taken = self.rare_branches.draw().is_multiple_of(RareBranches::ODDS);
+        let taken = self.rare_branches.random.draw().is_multiple_of(RareBranches::ODDS);
         if taken {
             *self.metrics.branches.entry(branch).or_default() += 1;
         }

@@ -61,11 +61,6 @@ impl Peer {
         MemberId { peer: self.config.peer, incarnation: self.config.incarnation }
     }
 
-    /// The groups that this peer belongs to, the one it works in first.
-    pub fn member_groups(&self) -> impl Iterator<Item = &Group> {
-        std::iter::once(&self.group).chain(self.followed.values().map(|followed| &followed.group))
-    }
-
     /// A group that this peer belongs to.
     pub(crate) fn group_of(&self, id: GroupId) -> Option<&Group> {
         if self.group.id() == id {

@@ -143,9 +143,7 @@ impl Peer {
             heard_ms_ago: now.mono.since(member.heard_at).as_millis(),
         };
         let (unstable_bytes, unstable_since) = self.group.consensus().unstable();
-        let followed = self.followed.values().map(|followed| &followed.group);
-        let groups: Vec<GroupStatus> =
-            std::iter::once(&self.group).chain(followed).map(|group| self.group_status(group)).collect();
+        let groups: Vec<GroupStatus> = self.groups().map(|group| self.group_status(group)).collect();
         let in_reach = |leader: &PeerId| *leader == self.config.peer || self.is_connected(leader);
         let known = self.groups.leaders();
         let leaderless: Vec<GroupId> =

@@ -1,5 +1,6 @@
 //! Ownership transfer: grants out and in, numbered, repeated until answered, answered once (R19, R20).
 
+use crate::copies::COPY_BYTES_MIN;
 use crate::message::{Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, Message};
 use crate::metrics::RareEvent;
 use crate::rare_branches::RareBranch;
@@ -8,7 +9,7 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
-use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnTimestamp};
+use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp};
 use driftmesh_object_store::{Arrival, Chain, Entry, GrantSeen, Group, InTransit, Outcomes, TRANSFERS_MAX, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 use std::collections::BTreeSet;
@@ -19,9 +20,6 @@ const REPEAT_GRANT_AFTER: Micros = Micros::from_millis(300);
 const REPEAT_GRANT_EARLY: Micros = Micros::from_millis(1);
 /// A grant to a group that has ended waits so long for its departure to be stable, again and again.
 const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
-/// Slots of owned objects looked at in one slice when the peer leaves, and the pause between slices.
-const DRAIN_SLOTS: usize = 256;
-const DRAIN_PAUSE: Micros = Micros::from_millis(10);
 /// What is let go and not free by then stays.
 const LET_GO_WITHIN: Micros = Micros::from_millis(1_000);
 /// Grants of one group to another that one step sends again.
@@ -71,7 +69,7 @@ fn granted(
     let version = |version: &Version| {
         let value = match &version.value {
             None => GrantedValue::Deleted,
-            Some(value) if have.is_some() && value.len() >= 256 && have == Some(value.hash()) => {
+            Some(value) if have.is_some() && value.len() >= COPY_BYTES_MIN && have == Some(value.hash()) => {
                 spared = true;
                 GrantedValue::Hash(value.hash())
             }
@@ -458,86 +456,6 @@ impl Peer {
         if from == self.group.id() {
             let record = self.own_record(object, epoch.of_generation(self.group.generation()));
             self.settled_here(record, to);
-        }
-    }
-
-    /// Begins to leave: no new transactions, no new objects, and everything owned goes to other members.
-    pub fn drain(&mut self, now: Now) {
-        self.now = now;
-        if !self.draining {
-            self.draining = true;
-            self.drains += 1;
-            for member in self.members.values_mut() {
-                member.unsettled_to_us = None;
-            }
-            self.send_heartbeats(true);
-            // One that a former leaving has left goes on.
-            if !self.drain_is_armed {
-                self.drain_is_armed = true;
-                self.timers.set(now.mono, Timer::Drain);
-            }
-        }
-    }
-
-    /// Takes objects again after `drain`: the peer stays.
-    pub fn stay(&mut self, now: Now) {
-        self.now = now;
-        self.draining = false;
-        if self.group.is_retired() {
-            self.found_again();
-        }
-    }
-
-    /// Whether this peer may go: it owns nothing and nothing is on its way from or to it, it follows nobody any more,
-    /// the homes know what its forwarding pointers say (R3), and what remains of its group is known to the others.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        // Who goes takes what it alone knows of groups with it.
-        let all_know = self
-            .members
-            .values()
-            .filter(|member| member.connected)
-            .all(|member| member.groups_digest == Some(self.groups.digest()));
-        let somebody_knows = self.members.is_empty() || !self.connected_members().is_empty();
-        let is_told = somebody_knows && all_know && self.groups.ended(self.group.id()).is_some();
-        self.draining && self.has_nothing_left() && is_told
-    }
-
-    fn has_nothing_left(&self) -> bool {
-        let empty = self.group.owned_count() == 0 && self.group.in_transit_count() == 0;
-        let belongs_nowhere = self.followed.is_empty() || self.connected_members().is_empty();
-        empty && belongs_nowhere && self.pointers.is_empty() && self.nothing_is_coming()
-    }
-
-    pub(crate) fn drain_due(&mut self) {
-        if !self.draining {
-            self.drain_is_armed = false;
-            return;
-        }
-        // It goes on while this peer leaves: what was sent may be refused, and open transactions may still create.
-        self.timers.set(self.now.mono.plus(DRAIN_PAUSE), Timer::Drain);
-        self.collect_pointers();
-        if self.has_nothing_left() && self.txns.iter().all(|txn| txn.read_only) {
-            // The last entry: what remains of the group goes to the others when it is stable.
-            self.retire(self.group.id());
-        }
-        if self.group.owned_count() == 0 {
-            return;
-        }
-        let targets = self.trusted_groups();
-        if targets.is_empty() {
-            return;
-        }
-        let (slice, next) = self.group.owned_slice(self.drain_from, DRAIN_SLOTS);
-        let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
-        // After the last slot it begins again: what was locked may be free now.
-        self.drain_from = next.unwrap_or(0);
-        let kind = TaskKind::new("drain");
-        for object in slice {
-            if !self.locks.is_waited_for(object) {
-                let index = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
-                self.let_go(object, targets[index], &kind);
-            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// How long a window is. What was used counts for one to two of them.
 const WINDOW: Micros = Micros::from_millis(2_000);
-/// Commits that are sampled in a window; of more, every so-manieth, and half as many each time that there are so many more.
+/// Commits that are sampled in a window; of more, every n-th, and half as many each time that there are so many more.
 const SAMPLES_MAX: u64 = 4_096;
 /// Objects that a window remembers (R24).
 const OBJECTS_MAX: usize = 16_384;
@@ -140,7 +140,7 @@ pub(crate) struct Uses {
     crowds: Crowds,
     crowds_before: Crowds,
     ends: Micros,
-    /// Commits of this window, how many were looked at since `every` is what it is, every how-manieth is, and how many are
+    /// Commits of this window, how many were looked at since `every` is what it is, every n-th is, and how many are
     /// passed over until the next.
     commits: u64,
     looked_at: u64,

@@ -25,7 +25,7 @@ pub use message::{Body, Message};
 pub use refound::is_sound_period;
 pub use sabotage::BrokenRule;
 
-use driftmesh_model::{Generation, Lsn, Micros, Term};
+use driftmesh_model::{Generation, Lsn, Micros, SplitMix, Term};
 use election::Election;
 use follower::Following;
 use leader::Leadership;
@@ -176,7 +176,7 @@ pub struct Consensus<E> {
     /// Everything held was of a former generation and is gone since this was asked last.
     emptied: bool,
     out: Vec<(MemberId, Message<E>)>,
-    random: u64,
+    random: SplitMix,
     #[cfg(feature = "sabotage")]
     broken: Option<BrokenRule>,
 }
@@ -247,7 +247,7 @@ impl<E: LogEntry> Consensus<E> {
             held: Generation::ZERO,
             emptied: false,
             out: Vec::new(),
-            random: seed,
+            random: SplitMix::of_seed(seed),
             #[cfg(feature = "sabotage")]
             broken: None,
         };
@@ -503,13 +503,9 @@ impl<E: LogEntry> Consensus<E> {
         now.plus(self.settings.election_after).plus(Micros(spread))
     }
 
-    /// A number below `bound`, from the seed (splitmix64, Steele et al. 2014).
+    /// A number below `bound`, from the seed.
     fn draw(&mut self, bound: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
+        self.random.draw() % bound.max(1)
     }
 
     /// Members other than this one.

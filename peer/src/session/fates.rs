@@ -75,10 +75,10 @@ impl<H: Host> Waiter<H> {
         self.id
     }
 
-    async fn wait(&self, step: impl Fn(&mut Peer, Now, TxnId) -> Poll<FateTold>) -> Fate {
+    /// Waits until the core answers. Cancel safe.
+    pub(super) async fn wait<T>(&self, step: impl Fn(&mut Peer, Now, TxnId) -> Poll<T>) -> T {
         let id = self.id;
-        let told = poll_fn(|context| self.host.poll_step(id, context, |peer, now| step(peer, now, id))).await;
-        told.into()
+        poll_fn(|context| self.host.poll_step(id, context, |peer, now| step(peer, now, id))).await
     }
 }
 
@@ -91,7 +91,7 @@ impl<H: Host> Drop for Waiter<H> {
 
 /// What became of a commit, as this peer or any other can tell now. Cancel safe.
 pub async fn fate<H: Host>(host: H, receipt: Receipt) -> Fate {
-    Waiter::new(host).wait(|peer, now, id| peer.fate(now, id, &receipt)).await
+    Waiter::new(host).wait(|peer, now, id| peer.fate(now, id, &receipt)).await.into()
 }
 
 /// Waits until a commit is stable or lost, so long at most. `None` when it was neither by then. Cancel safe.
@@ -115,5 +115,5 @@ pub(super) async fn settled_within<H: Host>(host: H, receipt: Receipt, limit: Mi
 
 /// Waits until a commit is stable or lost, however long that takes. Cancel safe.
 pub async fn settled<H: Host>(host: H, receipt: Receipt) -> Fate {
-    Waiter::new(host).wait(|peer, now, id| peer.stable(now, id, &receipt)).await
+    Waiter::new(host).wait(|peer, now, id| peer.stable(now, id, &receipt)).await.into()
 }

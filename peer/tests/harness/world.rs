@@ -679,12 +679,12 @@ impl Mesh {
 
     /// Looks at every group that a peer leads: its own, and those of dead founders.
     pub(crate) fn look_at_led<R>(&self, at: usize, look: impl Fn(&Group) -> R) -> Vec<R> {
-        self.look(at, |peer| peer.member_groups().filter(|group| group.is_leading()).map(look).collect())
+        self.look(at, |peer| peer.groups().filter(|group| group.is_leading()).map(look).collect())
     }
 
     /// Looks at one group as one of its members sees it; `None` if the peer does not belong to it.
     pub(crate) fn look_at_group<R>(&self, at: usize, id: GroupId, look: impl FnOnce(&Group) -> R) -> Option<R> {
-        self.look(at, |peer| peer.member_groups().find(|group| group.id() == id).map(look))
+        self.look(at, |peer| peer.groups().find(|group| group.id() == id).map(look))
     }
 
     /// The id of the group that a peer works in.

@@ -289,8 +289,7 @@ impl Worker {
     }
 
     fn tasks(&mut self, counters: &str, clients: u64, per_s: u64) -> Result<()> {
-        let counters: Arc<[Ref<Counter>]> =
-            unpack(counters)?.into_iter().map(Ref::from_id).collect::<Vec<_>>().into();
+        let counters: Arc<[Ref<Counter>]> = unpack(counters)?.into_iter().map(Ref::from_id).collect::<Vec<_>>().into();
         if counters.is_empty() {
             bail!("there are no counters");
         }
