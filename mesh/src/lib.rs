@@ -36,6 +36,7 @@ mod addresses;
 mod blocking;
 mod bridge;
 mod builder;
+mod caller;
 mod clock;
 #[cfg(test)]
 mod conformance;
@@ -63,6 +64,7 @@ pub mod transport;
 pub use blocking::BlockingMesh;
 pub use bridge::{BRIDGE_IN_FLIGHT, BRIDGE_IN_FLIGHT_MAX, Bridge, BridgeBusy, BridgeEvent, Ticket};
 pub use builder::Builder;
+pub use caller::Caller;
 pub use driftmesh_model::{
     GroupId, Lsn, Micros, Object, ObjectError, ObjectId, ParseIdError, ParseScheduleIdError, ParseTaskIdError, PeerId,
     Ref, ScheduleId, TaskId, TaskKey, Term, Timestamp, Value, decode_object, limits,

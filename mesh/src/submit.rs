@@ -1,5 +1,6 @@
 //! A task that is about to be submitted: where, for how long, under which id, and how certain its end is to be.
 
+use crate::caller::Room;
 use crate::host::LiveHost;
 use crate::{Error, Result, Task};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId, TaskId, Value, codec};
@@ -31,16 +32,24 @@ pub struct Submit<T> {
     id: Option<TaskId>,
     deadline: Micros,
     how: Submission,
+    /// What its caller may have under way, if that is bounded.
+    room: Option<Arc<Room>>,
 }
 
 impl<T: Task> Submit<T> {
     pub(crate) const fn new(host: LiveHost, task: T) -> Self {
         let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
-        Self { host, task, id: None, deadline: DEADLINE, how }
+        Self { host, task, id: None, deadline: DEADLINE, how, room: None }
+    }
+
+    /// It takes one of its caller's places as long as it is under way.
+    pub(crate) fn of_caller(mut self, room: Arc<Room>) -> Self {
+        self.room = Some(room);
+        self
     }
 
     /// Runs it at this peer or not at all.
-    pub const fn to(mut self, peer: PeerId) -> Self {
+    pub fn to(mut self, peer: PeerId) -> Self {
         self.how.to = TaskTo::Peer(peer);
         self
     }
@@ -53,7 +62,7 @@ impl<T: Task> Submit<T> {
 
     /// Submits it under this id of [`crate::Mesh::task_id`], for the first time or again. If it has run before, wherever it
     /// was submitted, its first outcome is told. The task must be the same each time.
-    pub const fn with_id(mut self, id: TaskId) -> Self {
+    pub fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);
         // Whether there are other copies this peer cannot know.
         self.how.again = true;
@@ -62,7 +71,7 @@ impl<T: Task> Submit<T> {
 
     /// Ends only when the commit is stable: held by enough peers to survive the crash of the one that ran it. What another
     /// peer ran is stable in any case when its end is told.
-    pub const fn stable(mut self) -> Self {
+    pub fn stable(mut self) -> Self {
         self.how.stable = true;
         self
     }
@@ -72,7 +81,11 @@ impl<T: Task> Submit<T> {
     /// # Errors
     /// Why the task did not take effect, or `Unknown`: then submit it again with the id that the error names.
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
-        let Self { host, task, id, deadline, mut how } = self;
+        let Self { host, task, id, deadline, mut how, room } = self;
+        let _taken = match &room {
+            Some(room) => Some(room.take().ok_or(TaskError::CallerBusy { most: room.most() })?),
+            None => None,
+        };
         // An id that the caller has is as it is.
         how.kept_id = id.is_some();
         how.free_anchor = id.is_none() && task.anchor().is_none();

@@ -222,3 +222,40 @@ async fn two_types_of_one_name_are_refused_at_the_start() {
     let twice = Mesh::builder().register::<Pay>().register::<NewPay>().start();
     assert!(matches!(bounded(twice).await, Err(driftmesh::StartError::TaskName { name }) if name == "pay"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_has_a_share_of_its_peer_and_no_more() {
+    let mesh = Mesh::builder().register::<Pay>().register::<Odd>().start().await.unwrap();
+    let player = mesh.transact(|tx| async move { tx.create(&Player::new("Ada", 1)) }).await.unwrap();
+    let (greedy, modest) = (mesh.caller(2), mesh.caller(1));
+    let hang = || greedy.submit(Odd::Hang(player)).deadline(std::time::Duration::from_millis(1_500)).into_future();
+    let hanging = [tokio::spawn(hang()), tokio::spawn(hang())];
+    until("both are under way", || greedy.under_way() == 2).await;
+    assert!(matches!(greedy.submit(Odd::Nothing).await, Err(TaskError::CallerBusy { most: 2 })));
+    let refused = greedy.transact(|tx| async move { tx.get(player).await.map(drop) }).await;
+    assert!(matches!(refused, Err(driftmesh::Error::CallerBusy { most: 2 })));
+    assert_eq!(refused.unwrap_err().outcome(), Outcome::Aborted);
+    // Others have room.
+    assert_eq!(modest.submit(Odd::Nothing).await.unwrap(), "nothing");
+    for hanging in hanging {
+        assert!(matches!(hanging.await.unwrap(), Err(TaskError::Deadline { .. })));
+    }
+    assert_eq!(greedy.under_way(), 0);
+    assert_eq!(greedy.submit(Odd::Nothing).await.unwrap(), "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_ends_in_the_order_of_its_tasks_each_for_itself() {
+    let mesh = Mesh::builder().register::<Pay>().register::<Odd>().start().await.unwrap();
+    let players = mesh
+        .transact(|tx| async move { Ok((tx.create(&Player::new("Ada", 300))?, tx.create(&Player::new("Bob", 0))?)) });
+    let (from, to) = players.await.unwrap();
+    let pays =
+        (0..400).map(|number| Pay { from, to, gold: u64::from(number % 2 == 0) + 1_000 * u64::from(number == 7) });
+    let ended = mesh.submit_all(pays).await;
+    assert_eq!(ended.len(), 400);
+    let failed: Vec<usize> = (0..400).filter(|number| ended[*number].is_err()).collect();
+    assert_eq!(failed, [7], "that one asks for more than there is");
+    let left = mesh.transact(|tx| async move { Ok(tx.get(from).await?.gold) }).await.unwrap();
+    assert_eq!(left, 100);
+}

@@ -114,6 +114,12 @@ pub enum Error {
     /// Too many transactions are open, or too many wait for one object.
     #[error("the peer is busy: {0}")]
     Busy(StepError),
+    /// This caller, one of several at its peer, has as much under way as it may. Nothing was begun.
+    #[error("this caller has {most} transactions and tasks under way, the most it may have; await some of them first")]
+    CallerBusy {
+        /// So many it may have.
+        most: usize,
+    },
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
@@ -257,6 +263,7 @@ impl Error {
             | Self::SnapshotExpired
             | Self::Ended
             | Self::Busy(_)
+            | Self::CallerBusy { .. }
             | Self::Leaving
             | Self::Superseded
             | Self::TooManySubscriptions
@@ -295,6 +302,7 @@ impl Error {
             | Self::SnapshotExpired
             | Self::Ended
             | Self::Busy(_)
+            | Self::CallerBusy { .. }
             | Self::Leaving
             | Self::Superseded
             | Self::TooManySubscriptions

@@ -111,6 +111,12 @@ pub enum TaskError {
         /// When.
         retry_after: Micros,
     },
+    /// This caller, one of several at its peer, has as much under way as it may. The task was not submitted.
+    #[error("this caller has {most} transactions and tasks under way, the most it may have; await some of them first")]
+    CallerBusy {
+        /// So many it may have.
+        most: usize,
+    },
     /// The only peer that it may run at is not connected. It was not sent.
     #[error("peer {0} is not connected")]
     Unreachable(PeerId),
@@ -211,6 +217,7 @@ impl TaskError {
             | Self::TooLarge { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Busy { .. }
+            | Self::CallerBusy { .. }
             | Self::Unreachable(_)
             | Self::Leaving
             | Self::ClockAhead { .. }

@@ -160,6 +160,7 @@ pub(super) fn abort_of(error: &Error) -> Option<TaskAbort> {
         | Error::SnapshotExpired
         | Error::Ended
         | Error::Busy(_)
+        | Error::CallerBusy { .. }
         | Error::Leaving
         | Error::TooManySubscriptions
         | Error::TooManyWatches
