@@ -41,6 +41,9 @@ mod clock;
 mod conformance;
 mod export;
 mod founding;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod inbound;
 mod joining;

@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 }
 
-fn refused_by_remote(body: &[u8]) -> Failure {
+pub(super) fn refused_by_remote(body: &[u8]) -> Failure {
     match codec::decode::<RefuseReason>(body) {
         Ok(reason) => Failure::Refused { reason: reason.mirrored(), by_remote: true },
         Err(error) => {
@@ -263,6 +263,13 @@ fn check_hello(shared: &Shared, bytes: &[u8]) -> Result<HelloBody, Failure> {
         return Err(RefuseReason::WrongMeshName { theirs: hello.mesh_name, ours }.into());
     }
     Ok(hello)
+}
+
+/// For fuzz targets: what is read of a hello, written again.
+#[cfg(feature = "testing")]
+pub(super) fn decode_and_encode_hello(body: &[u8]) -> Result<Vec<u8>, codec::DecodeError> {
+    let hello: HelloBody = codec::decode(body)?;
+    Ok(codec::encode(&hello).unwrap_or_default())
 }
 
 /// Whether two fresh peers can found a mesh together: both want to, with as many peers.

@@ -1,0 +1,322 @@
+//! What the corpora begin with: real values of every kind, and lists of choices.
+//!
+//! They are the same each time, so that a test can say whether the committed ones are those of the present code: whoever adds
+//! a message or an entry writes them anew (`cargo run --package driftmesh-fuzz --example corpus`). Inputs that were found are
+//! beside them in the same folders, and stay.
+
+use crate::choices::Choices;
+use crate::imagine::Draws;
+use crate::targets;
+use crate::targets::objects::{Kind, LongNamed, Thing};
+use driftmesh::fuzzing::{frame, founding_frame, kinds};
+use driftmesh::transport::{Genesis, RefuseReason};
+use driftmesh_model::{GroupId, Object, ObjectId, Ref, ScheduleId, TaskId, TaskKey, Value, codec, encode_object};
+use driftmesh_model::{Lsn, Micros, Term, Timestamp, TxnTimestamp};
+use driftmesh_object_store::Entry;
+use driftmesh_peer::{Envelope, FoundingMessage, Introduction, Receipt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many values are imagined to find a few that show everything.
+const CANDIDATES: u64 = 6_000;
+/// Most bytes that one of them is drawn from.
+const DRAWS_MAX: u64 = 400;
+/// How many lists of choices a corpus begins with.
+const LISTS: u64 = 24;
+
+/// Bytes that are the same each time.
+fn bytes_of(name: &str, number: u64, length: u64) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(name.as_bytes()).update(&number.to_be_bytes());
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A variant of an enumeration: its name and that of the enumeration.
+type Variant = (&'static str, &'static str);
+
+/// Few encoded values, and small ones, that have every variant of every enumeration in them.
+///
+/// # Panics
+/// When the values that are imagined do not have all of them.
+fn covering<T: Serialize + DeserializeOwned>(name: &str) -> Vec<Vec<u8>> {
+    let mut candidates: Vec<(Vec<u8>, BTreeSet<Variant>)> = Vec::new();
+    let mut enums: BTreeMap<&'static str, &'static [&'static str]> = BTreeMap::new();
+    for number in 0..CANDIDATES {
+        let mut draws = Draws::new(bytes_of(name, number, number % DRAWS_MAX));
+        let Ok(value) = draws.imagine::<T>() else { continue };
+        enums.append(&mut draws.enums);
+        candidates.push((codec::encode(&value).expect("a value encodes"), draws.chosen));
+    }
+    candidates.sort_by_key(|(encoded, chosen)| (encoded.len() / chosen.len().max(1), encoded.len()));
+    let mut met = BTreeSet::new();
+    candidates.retain(|(_, chosen)| {
+        let adds = chosen.iter().any(|variant| !met.contains(variant));
+        met.extend(chosen.iter().copied());
+        adds || chosen.is_empty() && met.is_empty()
+    });
+    for (name, variants) in enums {
+        let never: Vec<_> = variants.iter().filter(|variant| !met.contains(&(name, **variant))).collect();
+        assert!(never.is_empty(), "{name}: never {never:?}; imagine more values");
+    }
+    candidates.truncate(400);
+    candidates.into_iter().map(|(encoded, _)| encoded).collect()
+}
+
+/// With a byte before it that says what it is.
+fn tagged(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag], bytes].concat()
+}
+
+/// Messages of every kind.
+#[must_use]
+pub fn message() -> Vec<Vec<u8>> {
+    covering::<Envelope>("message")
+}
+
+/// Entries of every kind.
+#[must_use]
+pub fn entry() -> Vec<Vec<u8>> {
+    covering::<Entry>("entry")
+}
+
+/// Lists of choices.
+#[must_use]
+pub fn choices() -> Vec<Vec<u8>> {
+    (0..LISTS).map(|number| bytes_of("choices", number, 20 + 40 * (number % 12))).collect()
+}
+
+/// Introductions, words of the founding, receipts, hellos, refusals.
+#[must_use]
+pub fn words() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    seeds.extend(covering::<Introduction>("introduction").iter().take(1).map(|bytes| tagged(0, bytes)));
+    seeds.extend(covering::<FoundingMessage>("founding").iter().map(|bytes| tagged(1, bytes)));
+    seeds.push(tagged(2, &codec::encode(&receipt()).expect("encodes")));
+    let hello = HelloShape {
+        mesh_name: "arena",
+        genesis: Some(Genesis::from_bytes([1; 16])),
+        expect: Some(3),
+        incarnation: 7,
+        nonce: Value::from_slice(&[9; 32]),
+        hello: Value::from_slice(b"hello"),
+        addresses: vec![Value::from_slice(&[4, 192, 0, 2, 7, 6, 0x0f, 0xa0])],
+    };
+    seeds.push(tagged(3, &codec::encode(&hello).expect("encodes")));
+    seeds.extend(founding_frame(b"said".to_vec()).map(|frame| tagged(4, &frame[4..])));
+    seeds.extend(covering::<RefuseReason>("refusal").iter().map(|bytes| tagged(5, bytes)));
+    seeds.push(tagged(6, &[8, 4, 192, 0, 2, 7, 6, 0x0f, 0xa0, 8, 4, 127, 0, 0, 1, 6, 0, 1]));
+    seeds
+}
+
+/// The fields of a hello, which the transport has for itself.
+#[derive(Serialize)]
+struct HelloShape {
+    mesh_name: &'static str,
+    genesis: Option<Genesis>,
+    expect: Option<u16>,
+    incarnation: u64,
+    nonce: Value,
+    hello: Value,
+    addresses: Vec<Value>,
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        group: GroupId::from_u128(3),
+        term: Term::from_u64(1),
+        lsn: Lsn::from_u64(70_000),
+        commit: Timestamp::from_u64(1 << 40),
+        txn: TxnTimestamp { time: Timestamp::from_u64(1 << 40), incarnation: 5, sequence: 6 },
+    }
+}
+
+/// Frames of every kind, large payloads, and lists of choices for what is sent.
+#[must_use]
+pub fn framing() -> Vec<Vec<u8>> {
+    // No cuts, and raw bytes.
+    let raw = |bytes: &[u8]| [&[0, 0], bytes].concat();
+    let mut seeds: Vec<Vec<u8>> = kinds()
+        .flat_map(|kind| {
+            let body: &[u8] = if matches!(kind, 7 | 8) { &[1; 8] } else { &[] };
+            [frame(kind, body), frame(kind, &[0, 0, 0, 3])]
+        })
+        .flatten()
+        .map(|frame| raw(&frame))
+        .collect();
+    let frames = [frame(1, b"small"), frame(2, &[0, 0, 0, 3]), frame(3, b"ab"), frame(5, b""), frame(3, b"c"), frame(6, b"")];
+    let frames: Vec<u8> = frames.into_iter().flatten().flatten().collect();
+    seeds.push(raw(&frames));
+    // The same, cut into pieces of two and of one byte.
+    seeds.push([&[4, 1, 0, 0, 0, 0], frames.as_slice()].concat());
+    // The length of the bytes that say where it is cut comes first; then what is done.
+    for number in 0..LISTS {
+        let how = if number % 2 == 0 { 1 } else { 2 };
+        seeds.push([&[3, 9, 0, 80, how], &*bytes_of("framing", number, 10 + 8 * number)].concat());
+    }
+    seeds
+}
+
+/// Sides that fit, sides that do not, and somebody in between.
+#[must_use]
+pub fn handshake() -> Vec<Vec<u8>> {
+    // Of each side: bits, name, secret, genesis, expected peers, and what it tells of itself.
+    let side = |genesis: u8, expect: u8| [0, 5, 5, genesis, expect, 1, b'h'];
+    let both = |one: [u8; 7], other: [u8; 7]| [&[0], &one[..], &other[..], &[3]].concat();
+    let mut seeds = vec![
+        both(side(1, 0), side(1, 0)),
+        both(side(1, 0), side(0, 0)),
+        both(side(0, 1), side(0, 1)),
+        both(side(0, 1), side(0, 3)),
+        both(side(1, 0), side(3, 0)),
+        both([0, 0, 5, 1, 0, 0, 0], side(1, 0)),
+        both([0, 5, 2, 1, 0, 0, 0], side(1, 0)),
+        both([0x0f, 5, 5, 1, 0, 0, 0], side(1, 0)),
+    ];
+    for number in 0..LISTS {
+        seeds.push([both(side(1, 0), side(1, 0)), bytes_of("handshake", number, 12)].concat());
+    }
+    // A stranger that says a hello and no proof.
+    let hello = [&2_u32.to_be_bytes()[..], &words().iter().find(|seed| seed[0] == 3).expect("a hello")[1..]].concat();
+    let said = [frame(0x81, &hello), frame(0x82, &[7; 32]), frame(0x84, b"")];
+    let said: Vec<u8> = said.into_iter().flatten().flatten().collect();
+    seeds.push([&[1, 0, 5, 5, 1, 0, 0, 2], said.as_slice()].concat());
+    seeds
+}
+
+/// Files with and without objects.
+#[must_use]
+pub fn export() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<Vec<u8>> = (0..6_u64)
+        .map(|number| {
+            let bytes = bytes_of("export", number, 30 * number);
+            let file = targets::export::file(&mut Choices::new(&bytes));
+            file.write().expect("a file is written")
+        })
+        .collect();
+    seeds.extend((0..6).map(|number| bytes_of("export", number, 60)));
+    seeds
+}
+
+/// All that a client can say.
+#[must_use]
+pub fn control() -> Vec<Vec<u8>> {
+    [
+        r#"{"cmd": "status"}"#,
+        r#"{"cmd": "explain", "object": "0123456789abcdef0123456789abcdef"}"#,
+        r#"{"cmd": "export", "file": "/tmp/a"}"#,
+        r#"{"cmd": "promote", "group": "0123456789abcdef0123456789abcdef", "accept_loss": true}"#,
+        r#"{"cmd": "forget", "group": "a", "force": true}"#,
+        r#"{"cmd": "drain", "limit": 60}"#,
+        r#"{"cmd": "leave"}"#,
+        r#"{"cmd": "stop"}"#,
+        r#"{"cmd": "stopp"}"#,
+        r#"{"cmd": "stop", "else": null}"#,
+    ]
+    .map(|line| line.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Histories that are sound, and some that are not.
+#[must_use]
+pub fn histories() -> Vec<Vec<u8>> {
+    [
+        "{:index 0, :type :invoke, :process 0, :f :txn, :value [[:append 1 1] [:r 1 nil]], :time 1}\n\
+         {:index 1, :type :ok, :process 0, :f :txn, :value [[:append 1 1] [:r 1 [1]]], :time 2}\n\
+         {:index 2, :type :invoke, :process 1, :f :txn, :value [[:append 1 2]], :time 3}\n\
+         {:index 3, :type :info, :process 1, :f :txn, :value [[:append 1 2]], :time 4}\n",
+        "{:index 0, :type :invoke, :process 0, :value [[:r 5 nil]]}\n\
+         {:index 1, :type :ok, :process 0, :value [[:r 5 [7 8]]]}\n",
+        "#jepsen.history.Op{:index 0 :type :fail :process 3 :value (nil #{1}) :error \"a \\\" b\"} ; end",
+        r#"{"params":{"id":1,"n_node":1,"n_variable":2,"n_transaction":1,"n_event":2},"info":"x","start":"a","end":"b",
+"data":[[{"events":[{"Read":{"variable":1,"version":0}},{"Write":{"variable":1,"version":5}}],"committed":true}],
+[{"events":[{"Read":{"variable":1,"version":5}}],"committed":true}]]}"#,
+        r#"{"params":{"id":1,"n_node":1,"n_variable":2,"n_transaction":1,"n_event":2},"info":"x","start":"a","end":"b",
+"data":[[{"events":[{"Write":{"variable":1,"version":0}}],"committed":true}]]}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Values of users' types, and what no type makes.
+#[must_use]
+pub fn objects() -> Vec<Vec<u8>> {
+    let thing = Thing {
+        name: "sword".to_owned(),
+        gold: -5,
+        owner: Some(Ref::from_id(ObjectId::from_u128(7))),
+        places: BTreeMap::from([("here".to_owned(), ObjectId::from_u128(8))]),
+        kinds: vec![Kind::Plain, Kind::Of(3), Kind::With { a: 1, b: Some("b".to_owned()) }],
+        added_later: true,
+    };
+    let encoded = |value: Value| value.bytes().to_vec();
+    let names: BTreeMap<&str, ObjectId> = [("guild/red", ObjectId::from_u128(9))].into();
+    let bucket = [
+        codec::encode(driftmesh_peer::session::NameBucket::TYPE_NAME),
+        codec::encode(&1_u32),
+        codec::encode(&BTreeMap::from([("node", BTreeMap::from([("Names", names)]))])),
+    ];
+    let children: Vec<ObjectId> = (0..16).map(ObjectId::from_u128).collect();
+    let split = [
+        codec::encode(driftmesh_peer::session::NameBucket::TYPE_NAME),
+        codec::encode(&1_u32),
+        codec::encode(&BTreeMap::from([("node", BTreeMap::from([("Children", children)]))])),
+    ];
+    let whole = |parts: [Result<Vec<u8>, codec::EncodeError>; 3]| parts.map(|part| part.expect("encodes")).concat();
+    vec![
+        encoded(encode_object(&thing).expect("encodes")),
+        encoded(encode_object(&LongNamed(thing)).expect("encodes")),
+        whole(bucket),
+        whole(split),
+        b"rubbish".to_vec(),
+    ]
+}
+
+/// What processes of a testnet say.
+#[must_use]
+pub fn testnet() -> Vec<Vec<u8>> {
+    let receipt: String =
+        codec::encode(&receipt()).expect("encodes").iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut order = vec![3; 25];
+    order[24] = 1;
+    let answer = |said: u8| {
+        let mut answer = vec![0; 88];
+        answer[12] = said;
+        tagged(1, &answer)
+    };
+    vec![
+        tagged(0, &[3, 0, 0, 0, 0, b'{', b'}', b'\n', 0, 0, 0, 0, 1]),
+        tagged(0, &[1, 0, 0, 0, 2, 7]),
+        tagged(1, &order),
+        answer(0),
+        answer(1),
+        answer(2),
+        answer(3),
+        tagged(2, format!("{}{}", ObjectId::from_u128(1), ObjectId::from_u128(u128::MAX)).as_bytes()),
+        tagged(3, receipt.as_bytes()),
+    ]
+}
+
+/// Addresses and ids.
+#[must_use]
+pub fn texts() -> Vec<Vec<u8>> {
+    let object = ObjectId::from_u128(0x0d84_916f);
+    let task = TaskId { anchor: object, key: TaskKey { issued: Micros(1_767_225_600_000_000), number: u64::MAX } };
+    let texts = [
+        object.to_string(),
+        task.to_string(),
+        ScheduleId { object, number: 7 }.to_string(),
+        "127.0.0.1:4000".to_owned(),
+        " [::1]:4000 ".to_owned(),
+        "seed.example.org:1".to_owned(),
+        "/ip4/192.0.2.7/tcp/4000".to_owned(),
+        "/dns4/a-b/tcp/65535".to_owned(),
+        "/ip6/::1/tcp/0".to_owned(),
+        "/ip6/::1/tcp/4000/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp".to_owned(),
+        "/ip4/1.2.3.4/udp/1".to_owned(),
+        "\u{1b}[31m:1".to_owned(),
+    ];
+    texts.map(String::into_bytes).to_vec()
+}
