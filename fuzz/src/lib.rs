@@ -23,13 +23,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: &[Target] = &[
     Target { name: "control", run: targets::control::run, seeds: seeds::control },
     Target { name: "entry", run: targets::entry::run, seeds: seeds::entry },
     Target { name: "export", run: targets::export::run, seeds: seeds::export },
     Target { name: "framing", run: targets::framing::run, seeds: seeds::framing },
     Target { name: "group", run: targets::group::run, seeds: seeds::choices },
     Target { name: "handshake", run: targets::handshake::run, seeds: seeds::handshake },
+    #[cfg(feature = "histories")]
     Target { name: "histories", run: targets::histories::run, seeds: seeds::histories },
     Target { name: "journal", run: targets::journal::run, seeds: seeds::choices },
     Target { name: "message", run: targets::message::run, seeds: seeds::message },

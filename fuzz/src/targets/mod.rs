@@ -6,6 +6,7 @@ pub mod export;
 pub mod framing;
 pub mod group;
 pub mod handshake;
+#[cfg(feature = "histories")]
 pub mod histories;
 pub mod journal;
 pub mod message;
