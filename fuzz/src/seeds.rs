@@ -9,7 +9,7 @@ use crate::imagine::Draws;
 use crate::targets;
 use crate::targets::objects::{Kind, LongNamed, Thing};
 use driftmesh::fuzzing::{frame, founding_frame, kinds};
-use driftmesh::transport::{Genesis, RefuseReason};
+use driftmesh::transport::{FrameError, Genesis, RefuseReason};
 use driftmesh_model::{GroupId, Object, ObjectId, Ref, ScheduleId, TaskId, TaskKey, Value, codec, encode_object};
 use driftmesh_model::{Lsn, Micros, Term, Timestamp, TxnTimestamp};
 use driftmesh_object_store::Entry;
@@ -18,10 +18,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many values are imagined to find a few that show everything.
-const CANDIDATES: u64 = 6_000;
+/// How many values are imagined to find a few small ones that show everything.
+const CANDIDATES: u64 = 4_000;
+/// How many are imagined at most, if these do not.
+const CANDIDATES_MAX: u64 = 60_000;
 /// Most bytes that one of them is drawn from.
 const DRAWS_MAX: u64 = 400;
+/// Most bytes that one of the others is drawn from.
+const LONG_DRAWS_MAX: u64 = 1_200;
 /// How many lists of choices a corpus begins with.
 const LISTS: u64 = 24;
 
@@ -44,10 +48,19 @@ type Variant = (&'static str, &'static str);
 fn covering<T: Serialize + DeserializeOwned>(name: &str) -> Vec<Vec<u8>> {
     let mut candidates: Vec<(Vec<u8>, BTreeSet<Variant>)> = Vec::new();
     let mut enums: BTreeMap<&'static str, &'static [&'static str]> = BTreeMap::new();
-    for number in 0..CANDIDATES {
-        let mut draws = Draws::new(bytes_of(name, number, number % DRAWS_MAX));
+    let mut all = BTreeSet::new();
+    let lacks = |enums: &BTreeMap<&'static str, &'static [&'static str]>, all: &BTreeSet<Variant>| {
+        enums.iter().any(|(name, variants)| variants.iter().any(|variant| !all.contains(&(*name, *variant))))
+    };
+    for number in 0..CANDIDATES_MAX {
+        if number >= CANDIDATES && number % 100 == 0 && !lacks(&enums, &all) {
+            break;
+        }
+        let length = if number < CANDIDATES { number % DRAWS_MAX } else { number % LONG_DRAWS_MAX };
+        let mut draws = Draws::new(bytes_of(name, number, length));
         let Ok(value) = draws.imagine::<T>() else { continue };
         enums.append(&mut draws.enums);
+        all.extend(draws.chosen.iter().copied());
         candidates.push((codec::encode(&value).expect("a value encodes"), draws.chosen));
     }
     candidates.sort_by_key(|(encoded, chosen)| (encoded.len() / chosen.len().max(1), encoded.len()));
@@ -106,9 +119,31 @@ pub fn words() -> Vec<Vec<u8>> {
     };
     seeds.push(tagged(3, &codec::encode(&hello).expect("encodes")));
     seeds.extend(founding_frame(b"said".to_vec()).map(|frame| tagged(4, &frame[4..])));
-    seeds.extend(covering::<RefuseReason>("refusal").iter().map(|bytes| tagged(5, bytes)));
+    seeds.extend(refusals().iter().map(|reason| tagged(5, &codec::encode(reason).expect("encodes"))));
     seeds.push(tagged(6, &[8, 4, 192, 0, 2, 7, 6, 0x0f, 0xa0, 8, 4, 127, 0, 0, 1, 6, 0, 1]));
     seeds
+}
+
+fn refusals() -> Vec<RefuseReason> {
+    let genesis = |byte| Genesis::from_bytes([byte; 16]);
+    vec![
+        RefuseReason::WrongMeshName { theirs: "lobby\u{1b}[2J".to_owned(), ours: "arena".to_owned() },
+        RefuseReason::WrongSecret,
+        RefuseReason::OtherGenesis { theirs: genesis(1), ours: genesis(2) },
+        RefuseReason::ProtocolVersion { theirs: 1, ours: 2 },
+        RefuseReason::NoMeshYet,
+        RefuseReason::OtherExpect { theirs: 3, ours: 5 },
+        RefuseReason::TooManyPeers,
+        RefuseReason::HandshakeTimeout,
+        RefuseReason::Malformed(FrameError::TooLong { length: 1 << 20, limit: 1 << 16 }),
+        RefuseReason::NotDriftmesh,
+        RefuseReason::SelfConnect,
+        RefuseReason::DuplicateIncarnation,
+        RefuseReason::WrongPeer { expected: "a".to_owned(), actual: "b".to_owned() },
+        RefuseReason::UnknownIdentity,
+        RefuseReason::ShuttingDown,
+        RefuseReason::ConnectionLost,
+    ]
 }
 
 /// The fields of a hello, which the transport has for itself.
