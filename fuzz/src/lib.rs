@@ -26,17 +26,23 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "control", run: targets::control::run, seeds: seeds::control },
     Target { name: "entry", run: targets::entry::run, seeds: seeds::entry },
-    Target { name: "export", run: targets::export::run, seeds: seeds::export },
-    Target { name: "framing", run: targets::framing::run, seeds: seeds::framing },
+    #[cfg(feature = "network")]
+    Target { name: "export", run: targets::export::run, seeds: seeds::network::export },
+    #[cfg(feature = "network")]
+    Target { name: "framing", run: targets::framing::run, seeds: seeds::network::framing },
     Target { name: "group", run: targets::group::run, seeds: seeds::choices },
-    Target { name: "handshake", run: targets::handshake::run, seeds: seeds::handshake },
+    #[cfg(feature = "network")]
+    Target { name: "handshake", run: targets::handshake::run, seeds: seeds::network::handshake },
     #[cfg(feature = "histories")]
     Target { name: "histories", run: targets::histories::run, seeds: seeds::histories },
     Target { name: "journal", run: targets::journal::run, seeds: seeds::choices },
     Target { name: "message", run: targets::message::run, seeds: seeds::message },
     Target { name: "objects", run: targets::objects::run, seeds: seeds::objects },
     Target { name: "slices", run: targets::slices::run, seeds: seeds::choices },
-    Target { name: "testnet", run: targets::testnet::run, seeds: seeds::testnet },
-    Target { name: "texts", run: targets::texts::run, seeds: seeds::texts },
-    Target { name: "words", run: targets::words::run, seeds: seeds::words },
+    #[cfg(feature = "network")]
+    Target { name: "testnet", run: targets::testnet::run, seeds: seeds::network::testnet },
+    #[cfg(feature = "network")]
+    Target { name: "texts", run: targets::texts::run, seeds: seeds::network::texts },
+    #[cfg(feature = "network")]
+    Target { name: "words", run: targets::words::run, seeds: seeds::network::words },
 ];

@@ -35,8 +35,9 @@ pub(crate) fn pack_receipt(receipt: &Receipt) -> Result<String> {
 /// Reads what [`pack_receipt`] wrote.
 pub(crate) fn unpack_receipt(packed: &str) -> Result<Receipt> {
     let (pairs, []) = packed.as_bytes().as_chunks::<2>() else { bail!("half a byte of a receipt") };
-    let byte = |pair: &[u8; 2]| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
-    let bytes = pairs.iter().map(byte).collect::<Result<Vec<u8>>>().context("a receipt is not hexadecimal")?;
+    let digit = |sign: u8| char::from(sign).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+    let bytes = pairs.iter().map(byte).collect::<Option<Vec<u8>>>().context("a receipt is not hexadecimal")?;
     codec::decode(&bytes).context("no receipt")
 }
 
@@ -67,5 +68,8 @@ mod tests {
         for bad in ["1", "zz", "00", ""] {
             assert!(unpack_receipt(bad).is_err(), "{bad}");
         }
+        // `from_str_radix` takes a sign before a digit: no packed byte has one.
+        let signed = pack_receipt(&receipt).unwrap().replacen("05", "+5", 1);
+        assert!(signed.contains('+') && unpack_receipt(&signed).is_err(), "{signed}");
     }
 }

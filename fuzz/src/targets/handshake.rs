@@ -6,11 +6,14 @@
 
 use super::pipe::{self, End, Tamper};
 use crate::choices::Choices;
-use driftmesh::fuzzing::{Admitted, Side, SideConfig};
+use driftmesh::fuzzing::{Admitted, Side, SideConfig, frame};
 use driftmesh::transport::{Genesis, RefuseReason};
 use driftmesh_model::PeerId;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use std::cell::RefCell;
+
+/// The code of a frame that admits the other side.
+const ADMIT: u8 = 0x84;
 
 fn side(choices: &mut Choices<'_>, peer: u8) -> SideConfig {
     let bits = choices.byte();
@@ -58,14 +61,29 @@ fn fit(one: &SideConfig, other: &SideConfig) -> bool {
 struct Passed {
     /// What each side has said, frame by frame.
     said: [Vec<Vec<u8>>; 2],
-    /// Whether what each side was told is not what the other one said.
-    changed: [bool; 2],
+    /// What arrived of that at the other one.
+    arrived: [Vec<u8>; 2],
+}
+
+impl Passed {
+    /// Whether what a side said arrived as it was, up to and including its admission of the other, which says nothing else.
+    /// (What follows that is no part of the handshake.)
+    fn is_true(&self, from: usize) -> bool {
+        let admits = frame(ADMIT, &[]).expect("a known kind");
+        let [hello, proof, ..] = self.said[from].as_slice() else { return false };
+        self.arrived[from].starts_with(&[hello.as_slice(), proof, &admits].concat())
+    }
+
+    /// Whether nobody has changed anything.
+    fn is_whole(&self) -> bool {
+        (0..2).all(|from| self.said[from].concat() == self.arrived[from])
+    }
 }
 
 /// What somebody in between makes of what one side says.
 fn tampered(choices: &mut Choices<'_>, passed: &mut Passed, from: usize, frame: Vec<u8>) -> Vec<u8> {
     passed.said[from].push(frame.clone());
-    let mut arrives = frame.clone();
+    let mut arrives = frame;
     if choices.is_over() {
         return arrives;
     }
@@ -80,7 +98,6 @@ fn tampered(choices: &mut Choices<'_>, passed: &mut Passed, from: usize, frame: 
         6 => arrives.extend_from_slice(choices.some_bytes()),
         _ => arrives.clear(),
     }
-    passed.changed[1 - from] |= arrives != frame;
     arrives
 }
 
@@ -91,7 +108,10 @@ fn two_sides(choices: &mut Choices<'_>) {
     let passed = RefCell::new(Passed::default());
     let script = RefCell::new(*choices);
     let tamper: Box<Tamper<'_>> = Box::new(|is_first, frame| {
-        tampered(&mut script.borrow_mut(), &mut passed.borrow_mut(), usize::from(!is_first), frame)
+        let (mut passed, from) = (passed.borrow_mut(), usize::from(!is_first));
+        let arrives = tampered(&mut script.borrow_mut(), &mut passed, from, frame);
+        passed.arrived[from].extend_from_slice(&arrives);
+        arrives
     });
     let (one, other) = (Side::new(low.clone()), Side::new(high.clone()));
     let (first, second) = pipe::run_both(
@@ -99,15 +119,15 @@ fn two_sides(choices: &mut Choices<'_>) {
         async |end: &mut End<'_>| one.handshake(high.peer, end).await,
         async |end: &mut End<'_>| other.handshake(low.peer, end).await,
     );
-    let changed = passed.borrow().changed;
-    for (result, changed, theirs) in [(&first, changed[0], &high), (&second, changed[1], &low)] {
+    let passed = passed.borrow();
+    for (result, is_true, theirs) in [(&first, passed.is_true(1), &high), (&second, passed.is_true(0), &low)] {
         let Some(Ok(Admitted { hello, addresses, genesis })) = result else { continue };
         assert!(fit(&low, &high), "R26: {low:?} and {high:?} do not fit");
-        assert!(!changed, "R26: admitted by what was changed on its way");
+        assert!(is_true, "R26: admitted by something else than what the other side said");
         assert_eq!((hello, addresses.len()), (&theirs.hello, theirs.advertise.len().min(1)));
         assert_eq!(*genesis, low.genesis.or(high.genesis), "both are in one mesh");
     }
-    if fit(&low, &high) && changed == [false, false] {
+    if fit(&low, &high) && passed.is_whole() {
         assert!(matches!(&first, Some(Ok(_))), "{first:?} of {low:?} and {high:?}");
         assert!(matches!(&second, Some(Ok(_))), "{second:?} of {low:?} and {high:?}");
     }

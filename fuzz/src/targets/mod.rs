@@ -2,9 +2,12 @@
 
 pub mod control;
 pub mod entry;
+#[cfg(feature = "network")]
 pub mod export;
+#[cfg(feature = "network")]
 pub mod framing;
 pub mod group;
+#[cfg(feature = "network")]
 pub mod handshake;
 #[cfg(feature = "histories")]
 pub mod histories;
@@ -12,9 +15,13 @@ pub mod journal;
 pub mod message;
 pub mod objects;
 pub mod slices;
+#[cfg(feature = "network")]
 pub mod testnet;
+#[cfg(feature = "network")]
 pub mod texts;
+#[cfg(feature = "network")]
 pub mod words;
 
 mod life;
+#[cfg(feature = "network")]
 mod pipe;

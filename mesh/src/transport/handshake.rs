@@ -178,13 +178,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         match genesis {
             // Who joins lets itself be admitted first, so that it never admits a peer of a mesh that refuses it.
             Some(adopted) if our_genesis.is_none() => {
-                self.receive(FrameKind::Admit).await?;
+                self.receive_admit().await?;
                 shared.adopt(adopted)?;
                 self.send(FrameKind::Admit, &[]).await?;
             }
             Some(_) | None => {
                 self.send(FrameKind::Admit, &[]).await?;
-                self.receive(FrameKind::Admit).await?;
+                self.receive_admit().await?;
             }
         }
         Ok((theirs, genesis, place))
@@ -193,6 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     async fn send(&mut self, kind: FrameKind, body: &[u8]) -> Result<(), Failure> {
         self.stream.write_all(&frame::encode(kind, body)).await?;
         Ok(self.stream.flush().await?)
+    }
+
+    /// The remote admits this side, and says nothing else by that (R25).
+    async fn receive_admit(&mut self) -> Result<(), Failure> {
+        let body = self.receive(FrameKind::Admit).await?;
+        if body.is_empty() { Ok(()) } else { Err(FrameError::body(FrameKind::Admit).into()) }
     }
 
     /// The body of the next frame, which must be of this kind.
