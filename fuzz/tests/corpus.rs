@@ -41,8 +41,11 @@ fn every_input_passes_its_target() {
 #[test]
 fn the_corpora_begin_with_what_the_present_code_says() {
     for target in TARGETS {
-        let kept: Vec<_> =
-            corpus(target.name).into_iter().filter(|(file, _)| file.starts_with("seed-")).map(|(_, input)| input).collect();
+        let kept: Vec<_> = corpus(target.name)
+            .into_iter()
+            .filter(|(file, _)| file.starts_with("seed-"))
+            .map(|(_, input)| input)
+            .collect();
         assert!(
             kept == (target.seeds)(),
             "corpus/{} is not that of the present code: cargo run --package driftmesh-fuzz --example corpus",
@@ -104,8 +107,11 @@ fn a_message_and_an_entry_of_each_kind_is_in_the_corpus() {
         .filter_map(|input| codec::decode::<Envelope>(input).ok())
         .map(|envelope| kind(&envelope.message))
         .collect();
-    let journalled: Vec<String> =
-        corpus("entry").values().filter_map(|input| codec::decode(input).ok()).map(|entry: Entry| kind(&entry)).collect();
+    let journalled: Vec<String> = corpus("entry")
+        .values()
+        .filter_map(|input| codec::decode(input).ok())
+        .map(|entry: Entry| kind(&entry))
+        .collect();
     for (kinds, met) in [(messages, said), (entries, journalled)] {
         let never: Vec<_> = kinds.iter().filter(|kind| !met.iter().any(|met| met == *kind)).collect();
         assert!(never.is_empty(), "never {never:?}: cargo run --package driftmesh-fuzz --example corpus");

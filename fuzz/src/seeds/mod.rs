@@ -77,6 +77,7 @@ fn covering<T: Serialize + DeserializeOwned>(name: &str) -> Vec<Vec<u8>> {
 }
 
 /// With a byte before it that says what it is.
+#[cfg(feature = "network")]
 fn tagged(tag: u8, bytes: &[u8]) -> Vec<u8> {
     [&[tag], bytes].concat()
 }

@@ -90,7 +90,8 @@ pub fn framing() -> Vec<Vec<u8>> {
         .flatten()
         .map(|frame| raw(&frame))
         .collect();
-    let frames = [frame(1, b"small"), frame(2, &[0, 0, 0, 3]), frame(3, b"ab"), frame(5, b""), frame(3, b"c"), frame(6, b"")];
+    let frames =
+        [frame(1, b"small"), frame(2, &[0, 0, 0, 3]), frame(3, b"ab"), frame(5, b""), frame(3, b"c"), frame(6, b"")];
     let frames: Vec<u8> = frames.into_iter().flatten().flatten().collect();
     seeds.push(raw(&frames));
     // The same, cut into pieces of two and of one byte.

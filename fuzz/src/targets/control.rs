@@ -20,7 +20,8 @@ pub fn run(data: &[u8]) {
                 let is_default = value.is_null() || *value == json!(false);
                 assert!(written.get(name) == Some(value) || is_default, "{name} of {said} is read as {line:?}");
             }
-            let again = Line::read(Value::Object(written.clone()).to_string().as_bytes()).expect("what is written is read");
+            let again =
+                Line::read(Value::Object(written.clone()).to_string().as_bytes()).expect("what is written is read");
             assert_eq!(self::written(&again), written);
         }
         Err(error) => assert!(error.contains("\"status\"") && error.len() < 3 * LINE_BYTES_MAX, "{error}"),

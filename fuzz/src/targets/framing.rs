@@ -43,7 +43,8 @@ fn cut(bytes: &[u8], choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let most = if choices.is_over() { rest.len() } else { 1 + usize::from(choices.byte()) * [1, 90][choices.below(2)] };
+        let most =
+            if choices.is_over() { rest.len() } else { 1 + usize::from(choices.byte()) * [1, 90][choices.below(2)] };
         let (piece, left) = rest.split_at(most.min(rest.len()));
         pieces.push(piece.to_vec());
         rest = left;
@@ -73,7 +74,8 @@ fn frames(bytes: &[u8], pieces: &[Vec<u8>]) {
         if bytes.len() < 2_000 {
             assert_eq!(frames_of(bytes.chunks(1), limit), at_once, "byte by byte");
         }
-        let again: Vec<u8> = expected.iter().flat_map(|(kind, body)| frame(*kind, body).expect("a known kind")).collect();
+        let again: Vec<u8> =
+            expected.iter().flat_map(|(kind, body)| frame(*kind, body).expect("a known kind")).collect();
         assert!(bytes.starts_with(&again), "frames are the bytes that they were made of");
         assert!(end.is_err() || end == Ok(bytes.len() - again.len()));
     }

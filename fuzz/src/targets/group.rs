@@ -7,9 +7,7 @@ use super::life::is_sound;
 use crate::choices::Choices;
 use crate::imagine::Draws;
 use driftmesh_model::{Generation, GroupId, Incarnation, Micros, ObjectId, PeerId, Timestamp, Value, codec};
-use driftmesh_object_store::{
-    Departure, Entry, Group, GroupMessage, MemberId, Membership, Settings, Write,
-};
+use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Settings, Write};
 
 const MEMBERS: usize = 3;
 /// Most steps of one run.
@@ -132,8 +130,7 @@ impl World {
             _ => 0,
         };
         let how = choices.below(16);
-        let (from, to, message) =
-            if how == 0 { self.under_way[which].clone() } else { self.under_way.remove(which) };
+        let (from, to, message) = if how == 0 { self.under_way[which].clone() } else { self.under_way.remove(which) };
         let mut bytes = codec::encode(&message).expect("a message encodes");
         if how == 1 {
             self.honest = false;

@@ -368,7 +368,8 @@ impl Life {
     /// A number that the group has not answered; they are answered in any order.
     fn unanswered(&self, from: GroupId, ahead: usize) -> u64 {
         let is_new = |number: &u64| self.state.grant_seen(from, *number) == GrantSeen::New;
-        let first = self.state.grants_received().find(|(group, _)| *group == from).map_or(0, |(_, log)| log.contiguous());
+        let first =
+            self.state.grants_received().find(|(group, _)| *group == from).map_or(0, |(_, log)| log.contiguous());
         (first + 1..first + GRANT_WINDOW).filter(is_new).nth(ahead).unwrap_or(first + 1)
     }
 

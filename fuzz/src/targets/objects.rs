@@ -53,7 +53,8 @@ pub fn run(data: &[u8]) {
     as_type::<NameBucket>(&value);
     if let Ok(header) = header {
         let known = [Thing::TYPE_NAME, LongNamed::TYPE_NAME, NameBucket::TYPE_NAME];
-        let is_known = is_stored_as::<Thing>(&value) || is_stored_as::<LongNamed>(&value) || is_stored_as::<NameBucket>(&value);
+        let is_known =
+            is_stored_as::<Thing>(&value) || is_stored_as::<LongNamed>(&value) || is_stored_as::<NameBucket>(&value);
         assert_eq!(known.contains(&&*header.type_name), is_known, "{header:?}");
     }
     let mut choices = Choices::new(data);

@@ -2,9 +2,7 @@
 
 use crate::check;
 use crate::choices::Choices;
-use driftmesh::fuzzing::{
-    TOLD_ADDRESSES_MAX, founding_body, founding_frame, hello_body, refusal, told_addresses,
-};
+use driftmesh::fuzzing::{TOLD_ADDRESSES_MAX, founding_body, founding_frame, hello_body, refusal, told_addresses};
 use driftmesh::transport::RefuseReason;
 use driftmesh::transport::limits::FOUNDING_BYTES_MAX;
 use driftmesh_model::codec::{self, DecodeError};

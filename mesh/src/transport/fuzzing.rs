@@ -54,12 +54,7 @@ impl Frames {
     ///
     /// # Errors
     /// When a header is refused. The frames before it were pushed to `frames`.
-    pub fn take(
-        &mut self,
-        mut bytes: &[u8],
-        limit: usize,
-        frames: &mut Vec<(u8, Vec<u8>)>,
-    ) -> Result<(), FrameError> {
+    pub fn take(&mut self, mut bytes: &[u8], limit: usize, frames: &mut Vec<(u8, Vec<u8>)>) -> Result<(), FrameError> {
         while !bytes.is_empty() {
             let space = self.0.space();
             let count = space.len().min(bytes.len());
