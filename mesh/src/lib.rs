@@ -42,6 +42,9 @@ mod clock;
 mod conformance;
 mod export;
 mod founding;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod inbound;
 mod joining;

@@ -35,6 +35,7 @@ mod net;
 mod numbers;
 mod options;
 mod output;
+mod packed;
 mod peer_process;
 mod peers;
 mod places;

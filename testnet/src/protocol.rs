@@ -6,11 +6,11 @@ use crate::bench::work::{Work, Worked};
 use crate::fates::Fate;
 use crate::workloads::parts::{Filled, Part};
 use crate::workloads::plan::Plan;
-use anyhow::{Context, Result, bail};
-use driftmesh::{ObjectId, Receipt};
-use driftmesh_model::codec;
+use driftmesh::ObjectId;
 use driftmesh_sim::dump::{AppendOp, RegisterOp, SeenVersion};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::packed::{pack, pack_receipt, unpack, unpack_receipt};
 
 /// What the orchestrator tells a peer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -332,27 +332,6 @@ pub(crate) struct Settled {
     pub(crate) left: u64,
 }
 
-/// Digits of a packed id.
-const DIGITS: usize = 32;
-
-/// Writes ids as one string of 32 hexadecimal digits each.
-pub(crate) fn pack(objects: &[ObjectId]) -> String {
-    let mut packed = String::with_capacity(objects.len() * DIGITS);
-    for object in objects {
-        packed.push_str(&object.to_string());
-    }
-    packed
-}
-
-/// Reads what [`pack`] wrote.
-pub(crate) fn unpack(packed: &str) -> Result<Vec<ObjectId>> {
-    if !packed.is_ascii() || !packed.len().is_multiple_of(DIGITS) {
-        bail!("{} bytes are not a list of object ids", packed.len());
-    }
-    let id = |at: usize| packed[at..at + DIGITS].parse().context("an object id is not hexadecimal");
-    (0..packed.len()).step_by(DIGITS).map(id).collect()
-}
-
 /// An object's id in JSON, which has no bytes.
 pub(crate) mod id_text {
     use driftmesh::ObjectId;
@@ -385,39 +364,9 @@ pub(crate) mod maybe_id_text {
     }
 }
 
-/// Writes a receipt as the hexadecimal digits of its encoding.
-pub(crate) fn pack_receipt(receipt: &Receipt) -> Result<String> {
-    Ok(codec::encode(receipt)?.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Reads what [`pack_receipt`] wrote.
-pub(crate) fn unpack_receipt(packed: &str) -> Result<Receipt> {
-    let (pairs, []) = packed.as_bytes().as_chunks::<2>() else { bail!("half a byte of a receipt") };
-    let byte = |pair: &[u8; 2]| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
-    let bytes = pairs.iter().map(byte).collect::<Result<Vec<u8>>>().context("a receipt is not hexadecimal")?;
-    codec::decode(&bytes).context("no receipt")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_survive_packing() {
-        let objects: Vec<ObjectId> = [0, 1, u128::MAX].into_iter().map(ObjectId::from_u128).collect();
-        assert_eq!(unpack(&pack(&objects)).unwrap(), objects);
-        assert!(unpack("12").is_err());
-        assert!(unpack(&"x".repeat(32)).is_err());
-    }
-
-    #[test]
-    fn receipts_survive_packing() {
-        let receipt = crate::ledger::tests::receipt(3, 4, 5);
-        assert_eq!(unpack_receipt(&pack_receipt(&receipt).unwrap()).unwrap(), receipt);
-        for bad in ["1", "zz", "00", ""] {
-            assert!(unpack_receipt(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn orders_and_answers_survive() {

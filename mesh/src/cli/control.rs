@@ -3,9 +3,9 @@
 //! It refuses lines longer than 4 KiB, more than 16 clients at once, and clients that say nothing for a minute.
 
 use super::exit::{Exit, Failure};
+use super::line::{Command, LINE_BYTES_MAX, Line};
 use super::socket::{self, BoundSocket};
 use driftmesh::Mesh;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Longest line, bytes, without its end.
-const LINE_BYTES_MAX: usize = 4 << 10;
 /// Most clients at once.
 const CLIENTS_MAX: usize = 16;
 /// A client that says nothing for so long is cut off.
@@ -25,44 +23,6 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// Words of progress that wait to be written.
 const PROGRESS_MAX: usize = 4;
-
-/// What a client can say.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Line {
-    cmd: Command,
-    /// The id of the object that `explain` is about.
-    #[serde(default)]
-    object: Option<String>,
-    /// The id of the group that `promote` and `forget` are about.
-    #[serde(default)]
-    pub(super) group: Option<String>,
-    /// Whether `promote` goes on although others have seen more.
-    #[serde(default)]
-    pub(super) accept_loss: bool,
-    /// Whether `forget` gives up a group that somebody holds.
-    #[serde(default)]
-    pub(super) force: bool,
-    /// The file that `export` writes.
-    #[serde(default)]
-    pub(super) file: Option<String>,
-    /// How long `drain` may take, seconds.
-    #[serde(default)]
-    limit: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Command {
-    Status,
-    Explain,
-    Leave,
-    Drain,
-    Export,
-    Promote,
-    Forget,
-    Stop,
-}
 
 /// What the peer is asked to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -233,13 +193,9 @@ async fn answer_line(
     confirm: &mut Option<oneshot::Sender<()>>,
     told: &mpsc::Sender<Value>,
 ) -> Value {
-    let line = match serde_json::from_slice::<Line>(line) {
+    let line = match Line::read(line) {
         Ok(line) => line,
-        Err(error) => {
-            return json!({ "error": format!(
-                "{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"export\", \"promote\", \"forget\", \"drain\", \"leave\" or \"stop\""
-            ) });
-        }
+        Err(error) => return json!({ "error": error }),
     };
     let ask = match line.cmd {
         Command::Explain => return super::locate::answer(mesh, line.object.as_deref()).await,

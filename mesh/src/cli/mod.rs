@@ -3,6 +3,7 @@
 mod client;
 mod control;
 mod exit;
+mod line;
 mod locate;
 mod operators;
 mod out;

@@ -2,8 +2,8 @@
 //!
 //! Whether they may be done is the core's business; this refuses to know more than how to ask and to tell.
 
-use super::control::Line;
 use super::exit::{Exit, Failure};
+use super::line::Line;
 use super::{ExportArgs, ForgetArgs, PromoteArgs, client, out};
 use driftmesh::{Exported, GroupId, Mesh, OperatorError, PeerId, transport};
 use serde_json::{Value, json};

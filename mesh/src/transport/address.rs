@@ -174,7 +174,11 @@ fn is_host_name(name: &str) -> bool {
 fn parse_multiaddress(text: &str) -> Result<PeerAddress, AddressError> {
     let shown = || text.escape_debug().to_string();
     let address = Multiaddr::from_str(text)
-        .map_err(|error| AddressError::Multiaddress { text: shown(), error: error.to_string() })?;
+        // It repeats parts of the text.
+        .map_err(|error| AddressError::Multiaddress {
+            text: shown(),
+            error: error.to_string().escape_debug().to_string(),
+        })?;
     let not_tcp = || AddressError::NotTcp { text: shown() };
     let mut parts = address.iter();
     let host = match parts.next() {
@@ -312,6 +316,7 @@ mod tests {
             (":4000", "no valid host"),
             ("\u{1b}[31m:1", "\\u{1b}"),
             ("/ip4/1.2.3/tcp/1", "not a multiaddress"),
+            ("/ip4/1.2.3.4/t\u{1b}cp/1", "unknown protocol string: t\\u{1b}cp"),
             ("/ip4/1.2.3.4/udp/1", "not a TCP address"),
             ("/ip4/1.2.3.4/tcp/1/ws", "not a TCP address"),
             ("/ip4/1.2.3.4/tcp/0", "1 to 65535"),

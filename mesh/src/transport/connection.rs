@@ -133,8 +133,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 }
                 FrameKind::BulkCredit => self.session.lanes.take_credit(frame::number(kind, body)?)?,
                 FrameKind::Alive if body.is_empty() => {}
-                FrameKind::Alive => return Err(FrameError::body(kind).into()),
-                FrameKind::Goodbye => return Err(End::Goodbye),
+                FrameKind::Goodbye if body.is_empty() => return Err(End::Goodbye),
+                FrameKind::Alive | FrameKind::Goodbye => return Err(FrameError::body(kind).into()),
                 FrameKind::Ping => {
                     let body = ping::body_of(kind, body)?;
                     self.session.lanes.push_control(frame::encode(FrameKind::Pong, &body));

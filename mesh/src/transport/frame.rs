@@ -44,7 +44,7 @@ pub(super) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Payload,
         Self::BulkBegin,
         Self::BulkChunk,
@@ -60,7 +60,7 @@ impl FrameKind {
         Self::Refuse,
     ];
 
-    const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Self::Payload => 1,
             Self::BulkBegin => 2,
@@ -79,7 +79,7 @@ impl FrameKind {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub(super) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 }

@@ -29,14 +29,14 @@ use super::{Event, FreshEvent};
 
 /// A fresh peer and where it can be dialled, as one of its links knows it.
 #[derive(Clone, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     peer: PeerId,
     addresses: Vec<Bytes>,
 }
 
 /// The body of a frame of the founding.
 #[derive(Serialize, Deserialize)]
-enum Body {
+pub(super) enum Body {
     /// Fresh peers that the sender has links to; none is a sign of life.
     Known(Vec<Record>),
     /// A message of the founding.
@@ -54,7 +54,7 @@ pub(super) fn said(message: Vec<u8>) -> Option<Vec<u8>> {
     (message.len() <= FOUNDING_BYTES_MAX).then(|| encode(&Body::Said(Bytes(message))))
 }
 
-fn encode(body: &Body) -> Vec<u8> {
+pub(super) fn encode(body: &Body) -> Vec<u8> {
     // Only an exhausted memory can make it fail; the remote then closes the link.
     frame::encode(FrameKind::Founding, &codec::encode(body).unwrap_or_default())
 }
@@ -220,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     }
 }
 
-fn read(body: &[u8]) -> Result<Body, FrameError> {
+pub(super) fn read(body: &[u8]) -> Result<Body, FrameError> {
     let malformed = FrameError::body(FrameKind::Founding);
     let body: Body = codec::decode(body).map_err(|_| malformed)?;
     let is_within = match &body {

@@ -178,13 +178,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         match genesis {
             // Who joins lets itself be admitted first, so that it never admits a peer of a mesh that refuses it.
             Some(adopted) if our_genesis.is_none() => {
-                self.receive(FrameKind::Admit).await?;
+                self.receive_admit().await?;
                 shared.adopt(adopted)?;
                 self.send(FrameKind::Admit, &[]).await?;
             }
             Some(_) | None => {
                 self.send(FrameKind::Admit, &[]).await?;
-                self.receive(FrameKind::Admit).await?;
+                self.receive_admit().await?;
             }
         }
         Ok((theirs, genesis, place))
@@ -193,6 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     async fn send(&mut self, kind: FrameKind, body: &[u8]) -> Result<(), Failure> {
         self.stream.write_all(&frame::encode(kind, body)).await?;
         Ok(self.stream.flush().await?)
+    }
+
+    /// The remote admits this side, and says nothing else by that (R25).
+    async fn receive_admit(&mut self) -> Result<(), Failure> {
+        let body = self.receive(FrameKind::Admit).await?;
+        if body.is_empty() { Ok(()) } else { Err(FrameError::body(FrameKind::Admit).into()) }
     }
 
     /// The body of the next frame, which must be of this kind.
@@ -215,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 }
 
-fn refused_by_remote(body: &[u8]) -> Failure {
+pub(super) fn refused_by_remote(body: &[u8]) -> Failure {
     match codec::decode::<RefuseReason>(body) {
         Ok(reason) => Failure::Refused { reason: reason.mirrored(), by_remote: true },
         Err(error) => {
@@ -263,6 +269,13 @@ fn check_hello(shared: &Shared, bytes: &[u8]) -> Result<HelloBody, Failure> {
         return Err(RefuseReason::WrongMeshName { theirs: hello.mesh_name, ours }.into());
     }
     Ok(hello)
+}
+
+/// For fuzz targets: what is read of a hello, written again.
+#[cfg(feature = "testing")]
+pub(super) fn decode_and_encode_hello(body: &[u8]) -> Result<Vec<u8>, codec::DecodeError> {
+    let hello: HelloBody = codec::decode(body)?;
+    Ok(codec::encode(&hello).unwrap_or_default())
 }
 
 /// Whether two fresh peers can found a mesh together: both want to, with as many peers.

@@ -14,6 +14,9 @@ mod delay;
 mod dial;
 mod frame;
 mod fresh;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod handshake;
 #[cfg(feature = "testing")]

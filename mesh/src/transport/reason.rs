@@ -59,7 +59,7 @@ impl fmt::Debug for Genesis {
     }
 }
 
-/// A mesh name as it may be shown in a terminal: control characters escaped, at most 64 bytes of it.
+/// A name that a remote told as it may be shown in a terminal: control characters escaped, at most 64 bytes of it.
 fn shown(name: &str) -> impl fmt::Display {
     name[..name.floor_char_boundary(MESH_NAME_BYTES_MAX)].escape_debug()
 }
@@ -139,7 +139,11 @@ pub enum RefuseReason {
     #[error("a newer process uses the same peer key; stop one of the two, or give it a key of its own")]
     DuplicateIncarnation,
     /// The address belongs to another peer than was named.
-    #[error("the peer at the address is {actual}, not {expected}; correct the /p2p/ part of the join address")]
+    #[error(
+        "the peer at the address is {}, not {}; correct the /p2p/ part of the join address",
+        shown(actual),
+        shown(expected)
+    )]
     WrongPeer {
         /// The peer that the address names.
         expected: String,
@@ -284,6 +288,18 @@ mod tests {
         };
         let text = reason.to_string();
         assert!(text.contains("\\u{1b}[2J\\n") && text.chars().all(|c| !c.is_control()) && text.len() < 300);
+    }
+
+    #[test]
+    fn the_peers_that_a_remote_names_cannot_write_to_the_terminal_either() {
+        let reason =
+            RefuseReason::WrongPeer { expected: "\u{1b}[2J\n".to_owned(), actual: "\u{7}".repeat(16_000) }.mirrored();
+        let text = reason.to_string();
+        assert!(text.contains("\\u{1b}[2J\\n") && text.chars().all(|c| !c.is_control()) && text.len() < 600, "{text}");
+        // What is meant is shown whole.
+        let peer = libp2p::PeerId::random().to_string();
+        let reason = RefuseReason::WrongPeer { expected: peer.clone(), actual: peer.clone() };
+        assert_eq!(reason.to_string().matches(&peer).count(), 2);
     }
 
     #[test]

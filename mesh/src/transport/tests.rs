@@ -3,10 +3,13 @@
 //! They assert what happened and in which order, never how fast; the waits are generous and end in a panic.
 
 use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
 use std::sync::Mutex;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::kad;
 use libp2p::swarm::SwarmEvent;
 
@@ -970,6 +973,14 @@ async fn greeted_stream(
     genesis: Option<Genesis>,
     expect: Option<u16>,
 ) -> libp2p::Stream {
+    let mut stream = substream(&keypair, target).await;
+    let shared = shared_of(&keypair, genesis, expect);
+    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
+    stream
+}
+
+/// A substream on which nothing was said yet, on a connection that is kept alive.
+async fn substream(keypair: &Keypair, target: &Transport) -> libp2p::Stream {
     let mut swarm = swarm::build(keypair.clone()).unwrap();
     let mut control = swarm.behaviour().control();
     swarm.dial(target.addresses()[0].clone()).unwrap();
@@ -979,10 +990,7 @@ async fn greeted_stream(
             swarm.select_next_some().await;
         }
     });
-    let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
-    let shared = shared_of(&keypair, genesis, expect);
-    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
-    stream
+    control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap()
 }
 
 /// What a handshake with the peers of [`config`] needs of the peer with this key.
@@ -1010,7 +1018,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
     let (friend, _) = start(joining(&target)).await;
     until("a friend is admitted", || target.peers().len() == 1).await;
     let begin = |length: u32| frame::encode(FrameKind::BulkBegin, &length.to_be_bytes());
-    let table: [(Vec<u8>, FrameError); 10] = [
+    let table: [(Vec<u8>, FrameError); 11] = [
         (vec![0; 50], FrameError::UnknownKind(0)),
         (vec![1, 0x01, 0x00, 0x01], FrameError::TooLong { length: 0x1_0001, limit: 0x1_0000 }),
         (begin(u32::MAX), FrameError::BulkLength(u32::MAX)),
@@ -1019,6 +1027,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         (frame::encode(FrameKind::BulkChunk, b"ab"), FrameError::Unexpected(3)),
         (frame::encode(FrameKind::BulkCredit, &[0, 0, 0, 1]), FrameError::Credit),
         (frame::encode(FrameKind::Alive, &[0xff; 9]), FrameError::Body(5)),
+        (frame::encode(FrameKind::Goodbye, b"and more"), FrameError::Body(6)),
         (frame::encode(FrameKind::Hello, b""), FrameError::Unexpected(0x81)),
         (fresh::said(b"too late".to_vec()).unwrap(), FrameError::Unexpected(0x47)),
     ];
@@ -1035,6 +1044,46 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
     }
     told.assert_turns();
+}
+
+/// Writes an admission with a body, and everything else as it is.
+struct AdmitsAndSaysMore(libp2p::Stream);
+
+impl AsyncRead for AdmitsAndSaysMore {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(context, bytes)
+    }
+}
+
+impl AsyncWrite for AdmitsAndSaysMore {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes != frame::encode(FrameKind::Admit, &[]) {
+            return Pin::new(&mut self.0).poll_write(context, bytes);
+        }
+        let more = frame::encode(FrameKind::Admit, b"more");
+        Pin::new(&mut self.0).poll_write(context, &more).map_ok(|_| bytes.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(context)
+    }
+}
+
+#[tokio::test]
+async fn an_admission_that_says_more_is_refused() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let stream = substream(&low, &target).await;
+    let shared = shared_of(&low, Some(genesis()), None);
+    // It may admit the target before it hears of the refusal.
+    let _ = handshake::run(&shared, target.local_peer(), &mut AdmitsAndSaysMore(stream)).await;
+    until("the refusal is told", || !told.refusals().is_empty()).await;
+    assert_eq!(told.refusals(), [(RefuseReason::Malformed(FrameError::Body(0x84)), false)]);
+    assert_eq!(target.peers(), []);
 }
 
 #[tokio::test]

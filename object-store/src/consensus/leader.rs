@@ -65,7 +65,8 @@ impl<E: LogEntry> Consensus<E> {
         });
         self.renew_followers(now);
         let entry = E::term_start(self.term);
-        self.append(now, entry);
+        // Nobody has applied this one yet: it is kept until then, also by who is alone.
+        self.append_kept(now, entry);
     }
 
     /// Appends an entry, which has its position at once. Whether it is stable is known later.
@@ -75,11 +76,15 @@ impl<E: LogEntry> Consensus<E> {
     pub fn append(&mut self, now: Micros, entry: E) -> Lsn {
         assert!(self.is_leading(), "only a leader appends");
         if self.alone && self.log.is_empty() && self.settings.keep_bytes != u64::MAX && entry.membership().is_none() {
-            // Stable at once and wanted by nobody; nor is anything before it.
+            // Stable at once and wanted by nobody, for who appends has applied it; nor is anything before it.
             let lsn = self.log.pass(self.term);
             self.watermark = lsn;
             return lsn;
         }
+        self.append_kept(now, entry)
+    }
+
+    fn append_kept(&mut self, now: Micros, entry: E) -> Lsn {
         let lsn = self.take_in(self.term, Arc::new(entry), now);
         if self.log.entry(lsn).is_some_and(|entry| entry.membership().is_some()) {
             self.renew_followers(now);
