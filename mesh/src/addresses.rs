@@ -1,11 +1,17 @@
 //! Addresses to listen at and to advertise, as a user writes them, and whether they stay on this machine.
 //!
-//! It refuses what plain TCP cannot use. Addresses to join are read by the transport.
+//! It refuses what plain TCP cannot use, and to wait for a resolver that does not answer. Addresses to join are read by
+//! the transport.
 
 use crate::StartError;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long resolving a name may take; then it stands for itself only.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
 
 /// Reads an address to listen at: `/ip4/ADDRESS/tcp/PORT`, `/ip6/ADDRESS/tcp/PORT` or `ADDRESS:PORT`. Port 0 lets
 /// the operating system choose.
@@ -41,18 +47,25 @@ pub(crate) fn place(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
-/// The places that an address stands for now: itself, and what its name resolves to.
+/// The places that an address stands for now: itself, and what its name resolves to within 2 s.
 pub(crate) async fn places(address: &Multiaddr) -> Vec<Multiaddr> {
     let own = place(address);
     let mut parts = own.iter();
     let mut places = Vec::new();
-    if let (Some(Protocol::Dns(name)), Some(Protocol::Tcp(port))) = (parts.next(), parts.next())
-        && let Ok(sockets) = tokio::net::lookup_host((name.as_ref(), port)).await
-    {
+    if let (Some(Protocol::Dns(name)), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) {
+        let sockets = in_time(tokio::net::lookup_host((name.as_ref(), port))).await;
         places.extend(sockets.map(|socket| Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))));
     }
     places.push(own);
     places
+}
+
+/// What a resolver answers in time; nothing else.
+async fn in_time<A: Iterator<Item = SocketAddr>>(
+    lookup: impl Future<Output = io::Result<A>>,
+) -> impl Iterator<Item = SocketAddr> {
+    let answered = tokio::time::timeout(RESOLVE_MAX, lookup).await;
+    answered.ok().and_then(Result::ok).into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -87,6 +100,13 @@ mod tests {
         ] {
             assert_eq!(is_loopback(&text.parse().unwrap()), loopback, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_does_not_answer_is_not_waited_for() {
+        let silent = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
+        let resolved = tokio::time::timeout(Duration::from_secs(60), in_time(silent)).await;
+        assert_eq!(resolved.map(Iterator::count), Ok(0));
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The mesh's name unless another is given.
@@ -272,7 +273,12 @@ impl Builder {
         let founding = self
             .expect
             .map(|expect| Arc::new(FoundingHost::new(peer_id, expect, random_incarnation(), self.observer.clone())));
-        let inbound = Inbound { shared: Arc::downgrade(&shared), observer: self.observer, founding: founding.clone() };
+        let inbound = Inbound {
+            shared: Arc::downgrade(&shared),
+            observer: self.observer,
+            founding: founding.clone(),
+            told_superseded: AtomicBool::new(false),
+        };
         let config = TransportConfig {
             keypair: key,
             listen: places.listen,

@@ -2,7 +2,8 @@
 //!
 //! A scan meets what each peer owns at the snapshot. What moves meanwhile is asked for afterwards: each peer says what has
 //! come to it since its first page, and what nobody has any more is read like any object. It refuses to write a file that
-//! might miss something: then it takes a new snapshot, a few times, and in the end says why.
+//! might miss something: then it takes a new snapshot, a few times, and in the end says why. It refuses to share the file
+//! that it writes to: two exports to one name never meet before one of them gets it.
 
 use crate::snapshot_file::{Header, ImportError, Reader, Record, Writer};
 use crate::{Error, Mesh, Snapshot};
@@ -12,7 +13,7 @@ use driftmesh_object_store::Write;
 use driftmesh_peer::{ARRIVALS_FROM, Peer, ScanPage, Seen};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub enum ExportError {
         /// The file.
         file: PathBuf,
     },
+    /// The peer is one of a simulation, which has no files of its own.
+    #[error("a simulated peer is not exported; export from a real one")]
+    Simulated,
     /// The transaction layer refused.
     #[error(transparent)]
     Mesh(#[from] Error),
@@ -83,84 +87,111 @@ fn again(why: impl Into<String>) -> Trouble {
     Trouble::Again(why.into())
 }
 
-/// The file while it is written, under another name.
-struct Output {
-    writer: Option<Writer<BufWriter<File>>>,
-    partial: PathBuf,
-    met: BTreeSet<ObjectId>,
-}
+/// A file that is being written, under a name of its own. Whatever becomes of the export, it goes with this.
+struct Partial(PathBuf);
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        if self.writer.is_some() {
-            // It was given up; what cannot be removed has a name that says what it is.
-            let _ = std::fs::remove_file(&self.partial);
+impl Partial {
+    /// Beside the file, under a name that nobody else has: somebody who writes to the same file goes on with it when it has
+    /// got its final name.
+    fn create(file: &Path) -> Result<(Self, File), ExportError> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".partial-{:016x}", crate::transport::random_incarnation()));
+        let name = PathBuf::from(name);
+        match File::create_new(&name) {
+            Ok(created) => Ok((Self(name), created)),
+            Err(error) => Err(ExportError::Unwritable { file: name, error }),
         }
     }
+
+    fn unwritable(&self, error: std::io::Error) -> ExportError {
+        ExportError::Unwritable { file: self.0.clone(), error }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be removed has a name that says what it is.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The file while it is written, under another name.
+struct Output {
+    /// Elsewhere while something is written.
+    writer: Option<Writer<BufWriter<File>>>,
+    partial: Partial,
+    met: BTreeSet<ObjectId>,
 }
 
 impl Output {
     fn create(file: &Path, header: &Header) -> Result<Self, ExportError> {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
-        let writer = File::create(&partial).and_then(|created| Writer::new(BufWriter::new(created), header));
-        let writer = writer.map_err(|error| ExportError::Unwritable { file: partial.clone(), error })?;
+        let (partial, created) = Partial::create(file)?;
+        let writer = Writer::new(BufWriter::new(created), header).map_err(|error| partial.unwritable(error))?;
         Ok(Self { writer: Some(writer), partial, met: BTreeSet::new() })
+    }
+
+    fn take_writer(&mut self) -> Result<Writer<BufWriter<File>>, ExportError> {
+        self.writer.take().ok_or_else(|| self.partial.unwritable(std::io::Error::other("writing to it failed before")))
     }
 
     /// Writes objects that were not met before, without holding up the runtime.
     async fn put(&mut self, records: Vec<Record>) -> Result<Exported, ExportError> {
         let new: Vec<Record> = records.into_iter().filter(|record| self.met.insert(record.object)).collect();
-        let Some(mut writer) = self.writer.take() else { return Ok(Exported::default()) };
+        let mut writer = self.take_writer()?;
         let written = tokio::task::spawn_blocking(move || {
-            let written = new.iter().try_for_each(|record| writer.put(record));
-            (writer, written)
+            new.iter().try_for_each(|record| writer.put(record))?;
+            Ok(writer)
         });
-        let (writer, written) = written.await.map_err(|error| self.unwritable(std::io::Error::other(error)))?;
+        let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let writer = self.writer.insert(written.map_err(|error| self.partial.unwritable(error))?);
         let (objects, bytes) = writer.written();
-        self.writer = Some(writer);
-        written.map_err(|error| self.unwritable(error))?;
         Ok(Exported { objects, bytes, snapshots: 0 })
-    }
-
-    fn unwritable(&self, error: std::io::Error) -> ExportError {
-        ExportError::Unwritable { file: self.partial.clone(), error }
     }
 
     /// Ends the file, and gives it its name when it is on the disk.
-    fn finish(mut self, file: &Path) -> Result<Exported, ExportError> {
-        let Some(writer) = self.writer.take() else { return Ok(Exported::default()) };
+    async fn finish(mut self, file: &Path) -> Result<Exported, ExportError> {
+        let writer = self.take_writer()?;
         let (objects, _) = writer.written();
-        let ended = writer.finish().and_then(|buffer| {
-            let written = buffer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let ended = tokio::task::spawn_blocking(move || {
+            let written = writer.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             written.sync_all()?;
-            let bytes = written.metadata()?.len();
-            // Unlike a rename, a link fails when somebody else was faster.
-            std::fs::hard_link(&self.partial, file)?;
-            Ok(bytes)
+            Ok(written.metadata()?.len())
         });
-        let removed = std::fs::remove_file(&self.partial);
-        let bytes = ended.and_then(|bytes| removed.map(|()| bytes)).map_err(|error| self.unwritable(error))?;
-        Ok(Exported { objects, bytes, snapshots: 0 })
+        let ended = ended.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let bytes = ended.map_err(|error| self.partial.unwritable(error))?;
+        // Here, and not beside: who gives the export up before finds no file. Unlike a rename, a link fails when somebody
+        // else was faster.
+        match std::fs::hard_link(&self.partial.0, file) {
+            Ok(()) => Ok(Exported { objects, bytes, snapshots: 0 }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(ExportError::Exists { file: file.to_owned() })
+            }
+            Err(error) => Err(ExportError::Unwritable { file: file.to_owned(), error }),
+        }
     }
 }
 
 impl Mesh {
     /// Writes one consistent snapshot of the whole mesh to a file, while everything goes on; see
     /// [`Builder::import`](crate::Builder::import). What commits afterwards is not in it, and what was told to other peers
-    /// a moment ago may not be, as with every snapshot. `progress` is called with what is written so far.
+    /// a moment ago may not be, as with every snapshot. `progress` is called with what is written so far, and when another
+    /// snapshot is begun.
     ///
-    /// The snapshot lives 60 s at most, so that is how long it may take. Cancel safe: nothing is left of the file.
+    /// The snapshot lives 60 s at most, so that is how long it may take; up to ten are tried. Cancel safe: dropped before it
+    /// is ready, nothing is left of the file.
     ///
     /// # Errors
     /// When the file exists or cannot be written, or no snapshot was whole because peers are out of reach, groups are led
     /// by nobody or in place of lost peers, or the old versions were gone too soon.
     pub async fn export(&self, file: &Path, mut progress: impl FnMut(Exported)) -> Result<Exported, ExportError> {
+        if self.host.shared.is_simulated() {
+            return Err(ExportError::Simulated);
+        }
         if file.exists() {
             return Err(ExportError::Exists { file: file.to_owned() });
         }
         for snapshots in 1_u32.. {
+            progress(Exported { snapshots, ..Exported::default() });
             match self.export_once(file, snapshots, &mut progress).await {
                 Ok(exported) => return Ok(Exported { snapshots, ..exported }),
                 Err(Trouble::End(error)) => return Err(error),
@@ -224,12 +255,7 @@ impl Mesh {
         if self.everybody() != peers {
             return Err(again("peers have come or gone meanwhile"));
         }
-        let named = file.to_owned();
-        let finished = tokio::task::spawn_blocking(move || output.finish(&named)).await;
-        Ok(finished.map_err(|error| {
-            let error = std::io::Error::other(error);
-            ExportError::Unwritable { file: file.to_owned(), error }
-        })??)
+        Ok(output.finish(file).await?)
     }
 
     fn everybody(&self) -> BTreeSet<PeerId> {

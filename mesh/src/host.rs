@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::coop::poll_proceed;
@@ -222,6 +222,11 @@ impl Shared {
             session: OnceCell::new(),
             this: Weak::clone(this),
         })
+    }
+
+    /// Whether it is a peer of a simulation: it has no runtime, and no time but the virtual one.
+    pub(crate) const fn is_simulated(&self) -> bool {
+        self.live().is_none()
     }
 
     const fn live(&self) -> Option<&Live> {
@@ -448,6 +453,7 @@ impl Shared {
         let mut core = live.lock();
         core.clock.refresh();
         let now = core.clock.now();
+        let begun = Instant::now();
         if core.peer.next_timer().is_some_and(|next| next <= now.mono) {
             core.peer.timers_due(now);
         }
@@ -459,7 +465,9 @@ impl Shared {
         core.note_hold(now.mono);
         drop(core);
         self.carry_out(live, effects);
-        next.map_or(IDLE_SLEEP, |next| Duration::from_micros(next.since(now.mono).0).min(IDLE_SLEEP))
+        // The step, sending and waking took their time, which must not be slept once more.
+        let sleep = next.map_or(IDLE_SLEEP, |next| Duration::from_micros(next.since(now.mono).0).min(IDLE_SLEEP));
+        sleep.saturating_sub(begun.elapsed())
     }
 }
 

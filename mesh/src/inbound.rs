@@ -9,6 +9,7 @@ use crate::notice::{Notice, Observer};
 use crate::transport::{Event, Handler};
 use driftmesh_model::{Incarnation, PeerId, codec};
 use driftmesh_peer::{Envelope, Introduction, Peer};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The transport's handler. It holds the peer weakly: the transport belongs to the peer, not the other way round.
@@ -17,12 +18,21 @@ pub(crate) struct Inbound {
     pub(crate) observer: Option<Observer>,
     /// Until there is a mesh, for a peer that founds one with others.
     pub(crate) founding: Option<Arc<FoundingHost>>,
+    /// Whether it was told that another process counts as this peer.
+    pub(crate) told_superseded: AtomicBool,
 }
 
 impl Inbound {
     fn tell(&self, notice: Notice) {
         if let Some(observer) = &self.observer {
             observer(notice);
+        }
+    }
+
+    /// R9: another process counts as this peer, as that member says. Told once, whichever way it was learned.
+    fn superseded(&self, by: PeerId) {
+        if !self.told_superseded.swap(true, Ordering::Relaxed) {
+            self.tell(Notice::Superseded { by });
         }
     }
 
@@ -61,7 +71,14 @@ impl Handler for Inbound {
             }
         }
         let said_something = !envelopes.is_empty();
-        shared.step_each(envelopes, |core, now, envelope| core.received(now, from, envelope));
+        let mut is_superseded = false;
+        shared.step_each(envelopes, |core, now, envelope| {
+            core.received(now, from, envelope);
+            is_superseded = core.is_superseded();
+        });
+        if is_superseded {
+            self.superseded(from);
+        }
         if said_something {
             shared.joining.heard(&from);
         }
@@ -101,7 +118,7 @@ impl Handler for Inbound {
             }
             Event::Superseded { by } => {
                 shared.step(Peer::superseded);
-                self.tell(Notice::Superseded { by });
+                self.superseded(by);
             }
             Event::OtherMesh { reason, address } => {
                 self.tell(Notice::OtherMesh { reason, address: address.map(|address| address.to_string()) });
@@ -115,5 +132,42 @@ impl Handler for Inbound {
                 self.tell(Notice::ListenFailed { addresses, error });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Error, Mesh, Notice};
+    use driftmesh_model::{Timestamp, codec};
+    use driftmesh_peer::{Envelope, Message};
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_peer_that_learns_to_be_an_old_copy_of_itself_tells_so_once() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tells = Arc::clone(&told);
+        let copy = Mesh::builder().observe(move |notice| {
+            if let Notice::Superseded { by } = notice {
+                tells.lock().unwrap().push(by);
+            }
+        });
+        let copy = copy.start().await.unwrap();
+        let other = Mesh::builder().join(&copy.addresses()[0]).start().await.unwrap();
+        copy.wait_for_peers(1).await;
+        assert!(!copy.status().superseded);
+        let incarnation = copy.host.shared.step(|peer, _| peer.introduction()).incarnation;
+        let message = Message::Forgotten { incarnation, heartbeats: u64::MAX };
+        let payload = codec::encode(&Envelope { clock: Timestamp::ZERO, message }).unwrap();
+        let begun = Instant::now();
+        while !copy.status().superseded || told.lock().unwrap().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not tell: {:?}", copy.status());
+            let _ = other.host.shared.transport().unwrap().send(copy.peer_id(), payload.clone());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(*told.lock().unwrap(), [other.peer_id()]);
+        let refused = copy.transact(|_| async { Ok(()) }).await;
+        assert!(matches!(refused, Err(Error::Superseded)), "{refused:?}");
     }
 }

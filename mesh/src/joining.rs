@@ -6,6 +6,7 @@ use crate::StartError;
 use crate::addresses::{place, places};
 use crate::transport::{PeerAddress, RefuseReason};
 use driftmesh_model::PeerId;
+use futures::future::join_all;
 use libp2p::Multiaddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -77,6 +78,13 @@ const fn is_final(reason: &RefuseReason) -> bool {
         | RefuseReason::ShuttingDown
         | RefuseReason::ConnectionLost => false,
     }
+}
+
+async fn trouble_of(seed: &Multiaddr, state: &State) -> Option<Trouble> {
+    let places = places(seed).await;
+    let troubles = || places.iter().filter_map(|place| state.troubles.get(place));
+    let refused = troubles().find(|trouble| matches!(trouble, Trouble::Refused(_)));
+    refused.or_else(|| troubles().next()).cloned()
 }
 
 impl Joining {
@@ -214,11 +222,9 @@ impl Joining {
         }
     }
 
-    async fn trouble_of(&self, seed: &Multiaddr, state: &State) -> Option<Trouble> {
-        let places = places(seed).await;
-        let troubles = || places.iter().filter_map(|place| state.troubles.get(place));
-        let refused = troubles().find(|trouble| matches!(trouble, Trouble::Refused(_)));
-        refused.or_else(|| troubles().next()).cloned()
+    /// What was last heard from each join address. All names are resolved at once: each may take its time.
+    async fn troubles(&self, state: &State) -> Vec<(&Multiaddr, Option<Trouble>)> {
+        join_all(self.seeds.iter().map(|seed| async move { (seed, trouble_of(seed, state).await) })).await
     }
 
     /// Whether the refusal means nothing: all peers of a founding may be given the same addresses, their own included.
@@ -228,8 +234,8 @@ impl Joining {
 
     async fn refused_by_all(&self, state: &State) -> Option<StartError> {
         let mut first = None;
-        for seed in &self.seeds {
-            let Some(Trouble::Refused(reason)) = self.trouble_of(seed, state).await else { return None };
+        for (seed, trouble) in self.troubles(state).await {
+            let Some(Trouble::Refused(reason)) = trouble else { return None };
             if self.is_own_seed(&reason) {
                 continue;
             }
@@ -241,12 +247,16 @@ impl Joining {
     /// What each join address last said.
     pub(crate) async fn tried(&self) -> Vec<String> {
         let state = self.state.borrow().clone();
+        self.told_of(self.troubles(&state).await)
+    }
+
+    fn told_of(&self, troubles: Vec<(&Multiaddr, Option<Trouble>)>) -> Vec<String> {
         let mut tried = Vec::new();
         if self.seeds.is_empty() && self.way == Way::Join {
             tried.push("no address was given, and none was found on the network or has found this peer".to_owned());
         }
-        for seed in &self.seeds {
-            tried.push(match self.trouble_of(seed, &state).await {
+        for (seed, trouble) in troubles {
+            tried.push(match trouble {
                 Some(Trouble::Refused(reason)) if self.is_own_seed(&reason) => continue,
                 Some(Trouble::Refused(reason)) => format!("{seed}: {reason}"),
                 Some(Trouble::Passing(error)) => format!("{seed}: {error}"),
@@ -260,15 +270,16 @@ impl Joining {
 
     async fn give_up(&self, after: Duration) -> StartError {
         let state = self.state.borrow().clone();
-        for seed in &self.seeds {
-            if let Some(Trouble::Refused(reason)) = self.trouble_of(seed, &state).await
-                && !self.is_own_seed(&reason)
+        let troubles = self.troubles(&state).await;
+        for (seed, trouble) in &troubles {
+            if let Some(Trouble::Refused(reason)) = trouble
+                && !self.is_own_seed(reason)
             {
-                return StartError::Refused { address: seed.to_string(), reason };
+                return StartError::Refused { address: seed.to_string(), reason: reason.clone() };
             }
         }
         match self.way {
-            Way::Found | Way::Join => StartError::Unreachable { after, tried: self.tried().await },
+            Way::Found | Way::Join => StartError::Unreachable { after, tried: self.told_of(troubles) },
             Way::Expect => StartError::NotFounded { after, found: state.found },
         }
     }

@@ -1,4 +1,6 @@
 //! The handle of a running peer: what users embed.
+//!
+//! It refuses to do anything by itself: each call is a step of the core, or a future of its sessions.
 
 use crate::host::LiveHost;
 use crate::status::{MeshStatus, ReplicationView, Surroundings, TransportView};
@@ -8,7 +10,7 @@ use crate::{
     Builder, Error, Fate, Fates, Metrics, NameWatch, OperatorError, Owned, Owner, Ownership, Promoted, Reads, Receipt,
     Result, Scheduled, Snapshot, StartError, Task, TaskId, Tx, Watch,
 };
-use driftmesh_model::{GroupId, Micros, Object, ObjectId, PeerId, Ref};
+use driftmesh_model::{GroupId, Micros, Now, Object, ObjectId, PeerId, Ref};
 use driftmesh_peer::Found;
 use driftmesh_peer::session::{self, Options};
 use futures::TryFutureExt;
@@ -285,7 +287,9 @@ impl Mesh {
     ///
     /// # Errors
     /// Why it cannot be; `AskPeer` names who holds more; `Beyond`, without `accept_loss`, what others have seen of the group
-    /// that is not left. Nothing has changed then.
+    /// that is not left. Nothing has changed then, unless it fails in its second round, after everybody agreed that it can be
+    /// (`Unanswered`, as a rule): the former generation is over then, for some or for all, and the command has to be given
+    /// again.
     pub async fn promote(&self, group: GroupId, accept_loss: bool) -> Result<Promoted, OperatorError> {
         session::promote(self.host.clone(), group, accept_loss).await
     }
@@ -335,9 +339,10 @@ impl Mesh {
     #[must_use]
     pub fn status(&self) -> MeshStatus {
         let shared = &self.host.shared;
-        let told =
-            shared.step(|peer, now| (peer.status(now), now.mono.as_millis(), ReplicationView::from(peer.metrics())));
-        let (core, uptime_ms, replication) = told;
+        let (core, uptime_ms, replication, superseded) = shared.step(|peer, now| {
+            let replication = ReplicationView::from(peer.metrics());
+            (peer.status(now), now.mono.as_millis(), replication, peer.is_superseded())
+        });
         let transport = shared.transport();
         let counters = transport.map(crate::transport::Transport::counters).unwrap_or_default();
         let around = Surroundings {
@@ -349,6 +354,7 @@ impl Mesh {
             transport: TransportView::new(counters, shared.counters.undecodable.load(Ordering::Relaxed)),
             longest_core_hold_us: shared.longest_hold().0,
             replication,
+            superseded,
         };
         MeshStatus::new(core, around)
     }
@@ -373,12 +379,11 @@ impl Mesh {
         });
         let mut empty_since = None;
         while !shared.members().is_empty() {
-            let (now, is_drained, is_idle) =
-                shared.step(|peer, now| (now.mono, peer.is_drained(), peer.status(now).transactions == 0));
+            let (now, is_drained) = shared.step(|peer, now| (now.mono, peer.is_drained()));
             let empty_for = Duration::from_micros(now.since(*empty_since.get_or_insert(now)).0);
             if !is_drained {
                 empty_since = None;
-            } else if empty_for >= LEAVE_HEARD && (is_idle || empty_for >= LEAVE_GRACE) {
+            } else if empty_for >= LEAVE_HEARD && (empty_for >= LEAVE_GRACE || shared.step(is_idle)) {
                 break;
             }
             if Duration::from_micros(now.since(begun).0) >= limit {
@@ -406,6 +411,11 @@ impl Mesh {
 /// The objects that would be lost if the peer stopped now.
 fn holds(peer: &driftmesh_peer::Peer) -> usize {
     peer.group().owned_count() + peer.group().in_transit_count()
+}
+
+/// Whether no transaction is open. It takes a whole status to know, so it is asked only when everything else is done.
+fn is_idle(peer: &mut driftmesh_peer::Peer, now: Now) -> bool {
+    peer.status(now).transactions == 0
 }
 
 /// Lets the peer take objects again when its leaving is given up.

@@ -1,4 +1,6 @@
 //! What a peer tells its operator while it runs.
+//!
+//! It refuses to be the way to know a state: notices may be missed. [`crate::Mesh::status`] says what is so now.
 
 use crate::transport::{LeaveReason, RefuseReason};
 use driftmesh_model::PeerId;
@@ -55,8 +57,9 @@ pub enum Notice {
         /// Whether the other side refused.
         by_remote: bool,
     },
-    /// A member has refused this peer, because a newer process with the same key was admitted after it. This one takes no
-    /// part any more: its transactions end with `Error::Superseded`.
+    /// A member has refused this peer: a newer process with the same key was admitted after it, or it is an old copy of
+    /// itself, as of a virtual machine that was set back. This one takes no part any more: its transactions end with
+    /// `Error::Superseded`. Told once.
     Superseded {
         /// The member.
         by: PeerId,

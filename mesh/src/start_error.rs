@@ -1,4 +1,6 @@
 //! Why a peer could not be started or could not join: what happened, and what to do.
+//!
+//! It refuses errors that only the program's authors understand: each says what its reader can change.
 
 use crate::ImportError;
 use crate::transport::{self, AddressError, RefuseReason};

@@ -1,4 +1,6 @@
 //! What a peer says of itself and its mesh: for operators, tools and `driftmesh status`.
+//!
+//! It refuses to judge for all: each field is what this peer knows, which others may know better.
 
 use crate::schedule_view::SchedulesView;
 use crate::transport::{TransportCounters, to_libp2p};
@@ -251,6 +253,8 @@ pub struct MeshStatus {
     pub clock_off_us: Option<i64>,
     /// Whether the peer is leaving.
     pub draining: bool,
+    /// Whether another process counts as this peer now: it takes no part any more, and should be stopped.
+    pub superseded: bool,
     /// The groups that this peer belongs to, its own first.
     pub groups: Vec<GroupView>,
     /// Groups of the mesh that nobody in reach is known to lead: what they own is unavailable.
@@ -296,6 +300,7 @@ pub(crate) struct Surroundings {
     pub(crate) transport: TransportView,
     pub(crate) longest_core_hold_us: u64,
     pub(crate) replication: ReplicationView,
+    pub(crate) superseded: bool,
 }
 
 impl MeshStatus {
@@ -327,6 +332,7 @@ impl MeshStatus {
             directory_bytes: core.directory_bytes,
             clock_off_us: core.clock_off_us,
             draining: core.draining,
+            superseded: around.superseded,
             groups: core.groups.into_iter().map(GroupView::from).collect(),
             leaderless: core.leaderless.iter().map(ToString::to_string).collect(),
             held_messages: core.held_messages,

@@ -1,4 +1,6 @@
 //! A task that is about to be submitted: where, for how long, under which id, and how certain its end is to be.
+//!
+//! It refuses to say what became of a task that nobody has told: that is `Unknown`, with the id to ask by.
 
 use crate::caller::Room;
 use crate::host::LiveHost;

@@ -29,7 +29,7 @@
 //!
 //! It refuses to know real time: sleep with [`World::sleep`], and take time and randomness from `tx`. `tokio::time`,
 //! sockets and threads do not work in a simulation, or would make a seed give different runs; so does iterating over a
-//! std `HashMap`. Peers do not crash: in this version a crash destroys objects, by design.
+//! std `HashMap`. Peers neither crash nor restart: a [`Mesh`] is one start of a peer.
 
 use crate::Mesh;
 use crate::builder::AddTask;
@@ -73,8 +73,8 @@ impl Faults {
         Self { network: true, peers: false }
     }
 
-    /// Those of the network, and peers that stand still for up to 1.5 s, wall clocks that are off by up to 120 ms,
-    /// journals that become stable late, and small memories for records and old versions.
+    /// Those of the network, and peers that stand still for up to 4 s, wall clocks that are off by up to 120 ms, run too
+    /// fast or too slow and are set, and small memories for records and old versions.
     #[must_use]
     pub const fn all() -> Self {
         Self { network: true, peers: true }
@@ -146,6 +146,7 @@ impl Options {
         } else {
             driftmesh_sim::Options {
                 skew_us: 0,
+                drift_ppm: 0,
                 version_bytes_max: 64 << 20,
                 records_max: 1 << 16,
                 pointers_max: 1 << 16,

@@ -1,4 +1,6 @@
 //! A kind of transactions: with a name, a deadline and more.
+//!
+//! It refuses to know what a transaction does, and to run one by itself: sessions do.
 
 use crate::host::LiveHost;
 use crate::{Done, Result, Tx};

@@ -162,7 +162,8 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     let (code, shown) = place.run(&["status", "--control", control.to_str().unwrap()]);
     assert_eq!(code, 0, "{shown}");
     let id = joiner.line("peer ").replace("peer ", "");
-    for part in ["mesh       default", "64 owned", "lag 0", "zone       here", "connected", "group", &id] {
+    let tasks = "tasks      0 submitted here";
+    for part in ["mesh       default", "64 owned", "lag 0", "zone       here", "connected", "group", &id, tasks] {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     let (_, json) = place.run(&["status", "--json", "--control", control.to_str().unwrap()]);
@@ -176,6 +177,7 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     }
     joiner.signal("-TERM");
     assert_eq!(joiner.wait().code(), Some(0), "{}", joiner.text());
+    founder.line(&format!("peer {id} left: "));
     founder.line("joined mesh default: 1 peer");
     assert_eq!(place.run(&["status"]).0, 0, "one is left, so it is found");
     founder.signal("-INT");
@@ -240,6 +242,8 @@ fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
         (vec!["peer", "--new", "--control", "empty"], 6, "it exists and is no socket"),
         (vec!["peer", "--new", "--replicas", "7"], 2, "give 0 to 6"),
         (vec!["status", "--control", "absent"], 6, "no peer answers at absent"),
+        (vec!["promote", "--force", "sword", "--control", "absent"], 2, "sword is no group id"),
+        (vec!["forget", "sword", "--control", "absent"], 2, "sword is no group id"),
     ] {
         let (code, text) = place.run(&arguments);
         assert_eq!(code, expected, "{arguments:?}:\n{text}");
@@ -619,4 +623,74 @@ async fn a_mesh_is_exported_and_another_one_begins_with_it() {
     std::fs::remove_file(file).unwrap();
     let (code, said) = run(&["peer", "--import", "mesh.export"]);
     assert!(code == 2 && said.contains("--new"), "{code}: {said}");
+}
+
+#[test]
+fn what_a_peer_answers_ends_with_another_code_than_no_answer() {
+    let place = Place::new("answers");
+    let path = place.0.join("fake.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let answers = [
+        (r#"{"refused":"it is busy"}"#, 8, "it is busy"),
+        (r#"{"error":"it went wrong"}"#, 1, "it went wrong"),
+        ("what", 6, "answered no JSON"),
+    ];
+    for (answer, code, part) in answers {
+        let mut process = place.start(&["status", "--control", path.to_str().unwrap()]);
+        let (mut stream, _) = listener.accept().unwrap();
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        assert_eq!(process.wait().code(), Some(code), "{answer}");
+        assert!(process.text().contains(part), "{}", process.text());
+    }
+}
+
+#[test]
+fn an_export_to_a_name_that_cannot_be_told_is_a_mistake_of_who_asks() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new("utf8");
+    let mut command = place.command(&["export", "--control", "absent"]);
+    let ended = command.arg(std::ffi::OsStr::from_bytes(b"mesh-\xff.export")).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(2) && said.contains("must be UTF-8"), "{said}");
+}
+
+#[test]
+fn a_peer_whose_terminal_stands_still_hears_its_signals() {
+    let place = Place::new("still");
+    let path = place.0.join("my.sock");
+    let (reader, full) = std::io::pipe().unwrap();
+    let mut filler = full.try_clone().unwrap();
+    // More than fits, so that it waits in there.
+    std::thread::spawn(move || filler.write_all(&[b'x'; 1 << 20]));
+    std::thread::sleep(Duration::from_millis(200));
+    let mut command = place.command(&["peer", "--new", "--control", path.to_str().unwrap()]);
+    let child = command.stdout(full).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+    let mut process = Process { child, lines: Arc::default(), readers: Vec::new() };
+    let begun = Instant::now();
+    while UnixStream::connect(&path).is_err() {
+        assert!(begun.elapsed() < HANGS, "it does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(ask(&path, r#"{"cmd":"status"}"#)["owned"], NAME_BUCKETS);
+    process.signal("-TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(!path.exists());
+    drop(reader);
+}
+
+#[test]
+fn a_signal_ends_a_peer_that_still_reads_the_file_to_import() {
+    let place = Place::new("importing");
+    let pipe = place.0.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut process = place.start(&["peer", "--new", "--import", "pipe"]);
+    let (sender, opened) = std::sync::mpsc::channel();
+    // Opened when the peer reads it; then nothing is written.
+    std::thread::spawn(move || sender.send(std::fs::File::options().write(true).open(pipe)));
+    let written_to = opened.recv_timeout(HANGS).unwrap().unwrap();
+    process.signal("-TERM");
+    assert_eq!(process.wait().code(), Some(0), "{}", process.text());
+    process.line("ended before it had started");
+    drop(written_to);
 }

@@ -3,24 +3,33 @@
 
 use crate::common::{HANGS, Player, bounded, meshes, until};
 use driftmesh::{ExportError, ImportError, Mesh, Ref, StartError, limits};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
-/// A file that goes with its test.
+/// A file in a directory of its own, that goes with its test.
 struct TestFile(PathBuf);
 
 impl TestFile {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("dm-export-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        Self(path)
+        let directory = std::env::temp_dir().join(format!("dm-export-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        Self(directory.join("mesh.export"))
+    }
+
+    /// How many files are in its directory.
+    fn files(&self) -> usize {
+        std::fs::read_dir(self.0.parent().unwrap()).unwrap().count()
     }
 }
 
 impl Drop for TestFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(self.0.parent().unwrap());
     }
 }
 
@@ -84,7 +93,7 @@ async fn an_export_while_gold_and_accounts_move_is_one_snapshot_and_a_mesh_begin
         .enumerate()
         .map(|(seed, mesh)| tokio::spawn(pay(mesh.clone(), Arc::clone(&accounts), seed + 1, Arc::clone(&ends))))
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     for round in 0..4 {
         let file = TestFile::new(&format!("moving-{round}"));
         let seen = AtomicU64::new(0);
@@ -158,16 +167,68 @@ async fn a_mesh_with_a_part_out_of_reach_is_not_exported_and_no_file_is_left() {
     bounded(all[1].shutdown()).await;
     until("it is missed", || !all[0].status().leaderless.is_empty()).await;
     let file = TestFile::new("missing");
-    let refused = bounded(all[0].export(&file.0, |_| {})).await;
+    let mut begun = BTreeSet::new();
+    let noted = |exported: driftmesh::Exported| {
+        begun.insert(exported.snapshots);
+    };
+    let refused = bounded(all[0].export(&file.0, noted)).await;
+    assert!(begun.into_iter().eq(1..=10), "each snapshot is told of");
     assert!(
         matches!(&refused, Err(ExportError::NotWhole { why, .. }) if why.contains("nobody in reach")),
         "{refused:?}"
     );
-    let mut partial = file.0.clone().into_os_string();
-    partial.push(".partial");
-    assert!(!file.0.exists() && !PathBuf::from(partial).exists());
+    assert_eq!(file.files(), 0);
     // Given up, it counts no more.
     let group = all[0].status().leaderless[0].parse().unwrap();
     bounded(all[0].forget(group, true)).await.unwrap();
     bounded(all[0].export(&file.0, |_| {})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_exports_to_one_name_one_is_written_and_the_other_told() {
+    let all = meshes(2).await;
+    accounts(&all[0]).await;
+    until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
+    for round in 0..10 {
+        let file = TestFile::new(&format!("both-{round}"));
+        let both = async { tokio::join!(all[0].export(&file.0, |_| {}), all[1].export(&file.0, |_| {})) };
+        let told = match bounded(both).await {
+            (Ok(_), Err(told)) | (Err(told), Ok(_)) => told,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(told, ExportError::Exists { .. }), "{told:?}");
+        assert_eq!(file.files(), 1);
+        let fresh = bounded(Mesh::builder().import(&file.0).start()).await;
+        assert_eq!(fresh.unwrap().status().owned, ACCOUNTS + limits::NAME_BUCKETS);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_given_up_leaves_nothing_whenever_that_is() {
+    let mesh = bounded(Mesh::builder().start()).await.unwrap();
+    accounts(&mesh).await;
+    let file = TestFile::new("given-up");
+    let mut times = 0;
+    loop {
+        times += 1;
+        let exported = bounded(polled(mesh.export(&file.0, |_| {}), times)).await;
+        if let Some(exported) = exported {
+            exported.unwrap();
+            break;
+        }
+        assert_eq!(file.files(), 0, "given up after {times} polls");
+    }
+    assert!(times > 2, "it was given up while it was written, and while it was ended");
+    assert_eq!(file.files(), 1);
+}
+
+/// Polls a future so often at most, and gives it up when it is woken once more.
+async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0;
+    std::future::poll_fn(|context| {
+        polls += 1;
+        if polls > times { Poll::Ready(None) } else { future.as_mut().poll(context).map(Some) }
+    })
+    .await
 }

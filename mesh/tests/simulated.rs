@@ -229,3 +229,11 @@ fn tasks_take_effect_once_under_faults_too() {
         assert_eq!(run.value, (BTreeSet::from([90]), 10));
     }
 }
+
+#[test]
+fn a_simulated_peer_says_that_it_is_not_exported() {
+    let run = simulate(Options::seed(1), |peers, _| async move {
+        peers[0].export(std::path::Path::new("/nowhere/mesh.export"), |_| {}).await
+    });
+    assert!(matches!(run.value, Err(driftmesh::ExportError::Simulated)), "{:?}", run.value);
+}

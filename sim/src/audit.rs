@@ -1,4 +1,6 @@
 //! What must hold at the end of a run, read from the final states of all peers.
+//!
+//! It refuses to ask the peers: what they hold is read from outside, and compared with what clients were told.
 
 use crate::checker::{self, History, ObjectKey, Outcome, Token};
 use crate::client::World;

@@ -1,4 +1,6 @@
 //! The simulator's host: lends a peer to the session, and keeps what its steps want done for the world to do.
+//!
+//! It refuses to do any of it itself: no message leaves and no task is woken inside a step.
 
 use crate::executor::Job;
 use crate::requests::{Request, Requests};

@@ -2,6 +2,9 @@
 //!
 //! A crash takes a peer's memory and the work of its clients; what the clients were told is kept outside. Unless a seed
 //! says otherwise every group keeps the majority of its voters, and the next crash waits until all groups are whole.
+//!
+//! It refuses to let anything of a life reach the next one: who comes back has a new incarnation and an empty memory. (Old
+//! copies are another matter: `old_copies.rs`.)
 
 use crate::client::{Client, World};
 use crate::hearing::Heard;

@@ -1,5 +1,7 @@
 //! The network between simulated peers: loss, duplication, delay, reordering, slow peers, links that lose most of what
 //! they carry, one-way and full partitions, and such with a bridge.
+//!
+//! It refuses to promise anything but what the live transport promises, and to change what a message says.
 
 use crate::options::Options;
 use fastrand::Rng;

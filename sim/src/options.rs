@@ -1,4 +1,6 @@
 //! Every choice that is drawn from the seed, printed so that a run can be understood and replayed.
+//!
+//! It refuses to choose anything while a run goes on, and choices that are not printed.
 
 use crate::workloads::Workloads;
 use driftmesh_peer::Sabotage;

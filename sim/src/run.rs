@@ -1,4 +1,6 @@
 //! One seed from beginning to end: a world is made, worked in under faults, healed, and judged.
+//!
+//! It refuses to forgive after the faults: from then on everything must end, and every purse must be found.
 
 use crate::audit;
 use crate::client::{Came, Client, World};

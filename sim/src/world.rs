@@ -1,4 +1,7 @@
 //! The event loop: virtual time, messages on their way, timers, faults.
+//!
+//! It refuses threads, clocks and any randomness but the seed's, and to look into messages: one seed is one run. What bytes
+//! cross from peer to peer are those that a live mesh would send.
 
 use crate::executor::Executor;
 use crate::hearing::Heard;

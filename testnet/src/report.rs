@@ -171,6 +171,8 @@ pub(crate) struct Report {
     pub(crate) packets_dropped: u64,
     /// That were delivered late because of a fault.
     pub(crate) packets_delayed: u64,
+    /// That were lost for another reason: a queue was full, or a machine was just being made or removed.
+    pub(crate) packets_failed: u64,
     /// Why the run does not count; empty is good.
     pub(crate) invalid: Vec<String>,
 }
@@ -317,6 +319,7 @@ impl Report {
         self.packets_delivered = traffic.delivered;
         self.packets_dropped = traffic.dropped;
         self.packets_delayed = traffic.delayed;
+        self.packets_failed = traffic.failed;
     }
 
     fn add_faults(&mut self, course: &Course, recovered: &[Recovered], lost_window: Option<Duration>) {
@@ -463,10 +466,11 @@ impl Report {
         let done = list(self.faults_done.iter().map(|(kind, count)| format!("{kind} {count}")).collect());
         let skipped = list(self.faults_skipped.iter().map(|(kind, why)| format!("{kind} {why}")).collect());
         format!(
-            "faults: {done}; skipped: {skipped}; {} packets delivered, {} of them late, {} dropped\n",
+            "faults: {done}; skipped: {skipped}; {} packets delivered, {} of them late, {} dropped, {} failed\n",
             grouped(self.packets_delivered),
             grouped(self.packets_delayed),
             grouped(self.packets_dropped),
+            grouped(self.packets_failed),
         )
     }
 

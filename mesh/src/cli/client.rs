@@ -1,4 +1,6 @@
 //! Asking a running peer through its control socket, and `driftmesh status`, which shows what it says of itself.
+//!
+//! It refuses to wait for a peer that hangs, and to know more than the peer said: a field that is missing is not shown.
 
 use super::exit::{Exit, Failure};
 use super::{out, socket};
@@ -35,7 +37,7 @@ pub(super) fn chosen(control: Option<&Path>) -> Result<PathBuf, Failure> {
 /// Asks a peer; returns its answer as it stands and as it reads.
 ///
 /// # Errors
-/// When it does not answer, or answers with an error.
+/// When it does not answer, or answers that it refuses, or cannot.
 pub(super) fn ask(path: &Path, request: &Value) -> Result<(String, Value), Failure> {
     ask_for(path, request, ANSWER_MAX, &mut |_| {})
 }
@@ -56,9 +58,10 @@ pub(super) fn ask_for(
     })?;
     let answer: Value = serde_json::from_str(&line)
         .map_err(|error| Failure::new(Exit::Control, format!("{} answered no JSON: {error}", path.display())))?;
-    match answer["error"].as_str() {
-        Some(error) => Err(Failure::new(Exit::Control, error)),
-        None => Ok((line.trim_end().to_owned(), answer)),
+    match (answer["refused"].as_str(), answer["error"].as_str()) {
+        (Some(refused), _) => Err(Failure::new(Exit::Declined, refused)),
+        (None, Some(error)) => Err(Failure::new(Exit::Other, error)),
+        (None, None) => Ok((line.trim_end().to_owned(), answer)),
     }
 }
 
@@ -136,6 +139,11 @@ fn table(status: &Value) -> String {
         format!("{} owned, {} in transit, {} being fetched", get("owned"), get("in_transit"), get("fetching")),
     );
     row("open", format!("{} transactions and snapshots", get("transactions")));
+    row(
+        "tasks",
+        format!("{} submitted here and under way, {} of others run here", get("tasks_submitted"), get("tasks_running")),
+    );
+    schedule_rows(&status["schedules"]).into_iter().for_each(|(name, value)| row(name, value));
     let other_genesis = status["transport"]["other_genesis"].as_u64().unwrap_or(0);
     if other_genesis > 0 {
         row("refused", format!("{other_genesis} handshakes with peers of another mesh of this name"));
@@ -154,6 +162,9 @@ fn table(status: &Value) -> String {
     );
     if let Some(ahead_us) = status["clock_off_us"].as_i64() {
         row("clock", format!("{} ms ahead of the members: no transaction begins here; set it right", ahead_us / 1_000));
+    }
+    if status["superseded"].as_bool() == Some(true) {
+        row("state", "superseded: another process counts as this peer now; stop this one".to_owned());
     }
     if status["draining"].as_bool() == Some(true) {
         row("state", "leaving".to_owned());
@@ -192,6 +203,19 @@ fn table(status: &Value) -> String {
     }
     table.truncate(table.trim_end().len());
     table
+}
+
+/// The schedules of what the peer owns, and why some do not run.
+fn schedule_rows(schedules: &Value) -> Vec<(&'static str, String)> {
+    let get = |key: &str| text(&schedules[key]);
+    let (scheduled, running, late, parked) = (get("scheduled"), get("running"), get("late"), get("parked"));
+    let counts = format!("{scheduled} of what it owns: {running} run, {late} are late; {parked} more are parked");
+    let mut rows = vec![("schedules", counts)];
+    for waiting in schedules["waiting"].as_array().into_iter().flatten() {
+        let why = format!("{} of {}: {}", text(&waiting["name"]), text(&waiting["id"]), text(&waiting["why"]));
+        rows.push(("", why));
+    }
+    rows
 }
 
 /// One group that the peer belongs to.
@@ -249,6 +273,9 @@ mod tests {
                 {"group": "01", "leader": "12D3", "voters": 1, "learners": 1, "whole": 1, "wanted": 2, "owned": 3, "lag": 2, "has_majority": false},
                 {"group": "02", "leader": "12D4", "voters": 1, "learners": 1, "whole": 0, "wanted": 2, "owned": 7, "lag": 0},
             ],
+            "tasks_submitted": 5, "tasks_running": 6, "superseded": true,
+            "schedules": {"scheduled": 8, "running": 1, "late": 2, "parked": 3,
+                "waiting": [{"id": "04/1", "name": "rot", "why": "nobody can run it"}]},
             "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
             "may_not_stop_because": "nobody in reach leads group 03",
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
@@ -262,6 +289,9 @@ mod tests {
             "4 handshakes with peers of another mesh",
             "12D4  group 02  connected  7 objects",
             "uptime     2 s",
+            "tasks      5 submitted here and under way, 6 of others run here\n",
+            "schedules  8 of what it owns: 1 run, 2 are late; 3 more are parked\n           rot of 04/1: nobody can run it\n",
+            "state      superseded: another process",
             "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2  its majority is out of reach: nothing becomes stable\n",
             "02  led by 12D4  1 voters, 1 learners  7 owned  lag 0\n",
             "leaderless group 03: nobody",

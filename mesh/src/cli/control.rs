@@ -95,7 +95,7 @@ async fn accept(listener: UnixListener, mesh: Mesh, requests: mpsc::Sender<Reque
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             // It has just been accepted, so its buffer takes this without waiting.
-            let busy = json!({ "error": format!("{CLIENTS_MAX} clients are connected; try again later") });
+            let busy = json!({ "refused": format!("{CLIENTS_MAX} clients are connected; try again later") });
             let _ = tokio::time::timeout(WRITE_MAX, write_line(&mut stream, &busy)).await;
             continue;
         };
@@ -214,7 +214,7 @@ async fn answer_line(
     let (confirmation, written) = oneshot::channel();
     *confirm = Some(confirmation);
     if requests.try_send(Request { ask, answer, written }).is_err() {
-        return json!({ "error": "the peer is ending already" });
+        return json!({ "refused": "the peer is ending already" });
     }
-    answered.await.unwrap_or_else(|_| json!({ "error": "the peer is ending already" }))
+    answered.await.unwrap_or_else(|_| json!({ "error": "the peer has ended without doing so" }))
 }

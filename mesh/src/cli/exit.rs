@@ -1,4 +1,6 @@
 //! How the program ends: a code for scripts, and one message for people.
+//!
+//! It refuses codes that say how something failed where what to do is the same: those differ whose cure does.
 
 use driftmesh::StartError;
 use driftmesh::transport;
@@ -8,14 +10,14 @@ use std::process::ExitCode;
 pub(super) const HELP: &str = "\
 Exit codes:
   0  ended as asked
-  1  failed for another reason
+  1  failed for another reason, also at the peer that was asked
   2  the command line, the secret file, the file to import or an address is wrong
   3  the port is taken, or cannot be listened at
-  4  the mesh refused this peer: name, secret, genesis or protocol version
+  4  the mesh refused this peer: name, secret, genesis or protocol version; or another process counts as it
   5  no peer of the mesh could be reached, or no mesh was founded, in time
   6  the control socket cannot be created, or no peer answers there
   7  the object was not found
-  8  the peer refuses the command, and nothing has changed
+  8  the peer refuses the command, and nothing has changed (of promote see its help)
   130  ended at once by a second Ctrl-C";
 
 /// Why the program ended.
@@ -25,11 +27,11 @@ pub(super) enum Exit {
     Success,
     /// Failed for another reason.
     Other,
-    /// The command line, the secret file or an address is wrong.
+    /// The command line, the secret file, the file to import or an address is wrong.
     Usage,
     /// The port is taken, or cannot be listened at.
     Port,
-    /// The mesh refused this peer.
+    /// The mesh refused this peer, or another process counts as it now.
     Refused,
     /// No peer of the mesh could be reached, or no mesh was founded, in time.
     Unreachable,
@@ -37,7 +39,7 @@ pub(super) enum Exit {
     Control,
     /// The object was not found.
     NotFound,
-    /// The peer refuses the command, and nothing has changed.
+    /// The peer refuses the command, and nothing has changed; but see `Mesh::promote`.
     Declined,
     /// Ended at once by a second Ctrl-C.
     Interrupted,

@@ -1,4 +1,6 @@
 //! `driftmesh where` and `driftmesh explain`: where an object is, and how a running peer found that.
+//!
+//! It refuses to search by itself: the peer that is asked does.
 
 use super::client;
 use super::exit::{Exit, Failure};
@@ -31,8 +33,7 @@ fn described(object: ObjectId, found: &Found) -> Value {
     match found.place {
         Place::At { peer, group, epoch } => {
             described["place"] = json!("at");
-            described["peer"] =
-                json!(driftmesh::transport::to_libp2p(&peer).map_or_else(|| peer.to_string(), |full| full.to_string()));
+            described["peer"] = json!(super::full_id(&peer));
             described["group"] = json!(group.to_string());
             described["epoch"] = json!(epoch.as_u64());
         }

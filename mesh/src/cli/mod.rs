@@ -1,4 +1,6 @@
 //! The command line: what can be said, and what becomes of it.
+//!
+//! It refuses to know how anything is done: each command is a call of another file here.
 
 mod client;
 mod control;
@@ -11,6 +13,8 @@ mod peer;
 mod socket;
 
 use clap::{Args, Parser, Subcommand};
+use driftmesh::PeerId;
+use driftmesh::transport::to_libp2p;
 use exit::{Exit, Failure};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +37,8 @@ enum Command {
     /// Lets a running peer hand everything over and end, and says what was moved, left and lost.
     Drain(DrainArgs),
     /// Founds a group anew from what is left of it, when most of its members are gone for good. What they had beyond that
-    /// is lost. See `leaderless` in the status.
+    /// is lost. See `leaderless` in the status. When it fails because a peer did not say in time what it knows, what the
+    /// group was may be over already: give the command again.
     Promote(PromoteArgs),
     /// Gives up a group whose members are all gone for good: its objects and receipts are lost.
     Forget(ForgetArgs),
@@ -189,13 +194,17 @@ pub(crate) fn main() -> ExitCode {
         Command::Where(args) => args.show(false),
         Command::Explain(args) => args.show(true),
     };
-    match ended {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            out::complain(&failure.message);
-            failure.exit.into()
-        }
-    }
+    let exit = ended.unwrap_or_else(|failure| {
+        out::complain(&failure.message);
+        failure.exit
+    });
+    out::finish();
+    exit.into()
+}
+
+/// A peer's id as everything shows it that users see: the one that stands in addresses.
+fn full_id(peer: &PeerId) -> String {
+    to_libp2p(peer).map_or_else(|| peer.to_string(), |full| full.to_string())
 }
 
 fn start_logging(filter: &str) -> Result<(), Failure> {
@@ -207,12 +216,13 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
 }
 
 fn run_peer(args: PeerArgs) -> Result<Exit, Failure> {
+    out::write_on_a_thread();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::new(Exit::Other, format!("the runtime cannot be started: {error}; free resources"))
     })?;
     let ended = runtime.block_on(peer::run(args));
-    // A name that is still being resolved must not hold up the end.
+    // A name that is still being resolved, and a file that is still being read, must not hold up the end.
     runtime.shutdown_background();
     ended
 }

@@ -4,13 +4,13 @@
 
 use super::exit::{Exit, Failure};
 use super::line::Line;
-use super::{ExportArgs, ForgetArgs, PromoteArgs, client, out};
-use driftmesh::{Exported, GroupId, Mesh, OperatorError, PeerId, transport};
+use super::{ExportArgs, ForgetArgs, PromoteArgs, client, full_id, out};
+use driftmesh::{Exported, GroupId, Mesh, OperatorError, PeerId};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
 /// How long a drain may take unless said otherwise, seconds.
 pub(super) const DRAIN_SECONDS: u64 = 60;
@@ -53,6 +53,7 @@ const SURVEY_MAX: Duration = Duration::from_secs(10);
 /// # Errors
 /// When no peer answers, or it refuses.
 pub(super) fn promote(args: &PromoteArgs) -> Result<Exit, Failure> {
+    check_group(&args.group)?;
     let request = json!({ "cmd": "promote", "group": args.group, "accept_loss": args.accept_loss });
     show(&request, args.asked.control.as_deref(), args.asked.json, |answer| {
         let get = |key: &str| client::text(&answer["promoted"][key]);
@@ -74,6 +75,7 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// When no peer answers, or it refuses.
 pub(super) fn forget(args: &ForgetArgs) -> Result<Exit, Failure> {
+    check_group(&args.group)?;
     let request = json!({ "cmd": "forget", "group": args.group, "force": args.force });
     let told = format!("group {} is given up: its objects and receipts are lost", args.group);
     show(&request, args.asked.control.as_deref(), args.asked.json, |_| told)
@@ -86,11 +88,16 @@ fn show(
     told: impl FnOnce(&Value) -> String,
 ) -> Result<Exit, Failure> {
     let (line, answer) = client::ask_for(&client::chosen(control)?, request, SURVEY_MAX, &mut |_| {})?;
-    if let Some(refused) = answer["refused"].as_str() {
-        return Err(Failure::new(Exit::Declined, refused));
-    }
     out::say(if json { line } else { told(&answer) }.as_str());
     Ok(Exit::Success)
+}
+
+fn check_group(group: &str) -> Result<(), Failure> {
+    let wrong = |_| {
+        let message = format!("{group} is no group id: give its 32 hexadecimal digits, as the status names it");
+        Failure::new(Exit::Usage, message)
+    };
+    group.parse::<GroupId>().map(|_| ()).map_err(wrong)
 }
 
 fn group_of(line: &Line) -> Result<GroupId, Value> {
@@ -139,16 +146,18 @@ fn refused(error: &OperatorError) -> Value {
         _ => None,
     };
     let mut text = error.to_string();
-    if let Some(full) = named.and_then(|peer| Some((peer, transport::to_libp2p(&peer)?))) {
-        text = text.replace(&full.0.to_string(), &full.1.to_string());
+    if let Some(peer) = named {
+        text = text.replace(&peer.to_string(), &full_id(&peer));
     }
     json!({ "refused": text })
 }
 
-/// From one word of an export to the next, at most: a page may be long in coming.
+/// From one word of an export to the next, at most.
 const EXPORT_SILENT_MAX: Duration = Duration::from_secs(60);
 /// How often an export tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// How often it says that it goes on, when it is no farther: a page may be long in coming, and so may be a whole snapshot.
+const GOES_ON_EVERY: Duration = Duration::from_secs(5);
 
 /// `driftmesh export`: writes a snapshot of the mesh to a file.
 ///
@@ -156,14 +165,23 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// When no peer answers, the file cannot be written, or no snapshot was whole.
 pub(super) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     // The peer may have been started elsewhere.
-    let file = std::path::absolute(&args.file)
-        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", args.file.display())))?;
+    let wrong = |why: String| Failure::new(Exit::Usage, format!("{}: {why}", args.file.display()));
+    let file = std::path::absolute(&args.file).map_err(|error| wrong(error.to_string()))?;
+    let Some(file) = file.to_str() else {
+        return Err(wrong(
+            "the whole path of the file must be UTF-8, to be told to the peer; choose another name".to_owned(),
+        ));
+    };
     let path = client::chosen(args.asked.control.as_deref())?;
     let request = json!({ "cmd": "export", "file": file });
     let is_shown = std::io::stderr().is_terminal();
     let mut progress = |told: &Value| {
-        let line =
-            format!("{} objects, {} KiB", client::text(&told["objects"]), told["bytes"].as_u64().unwrap_or(0) >> 10);
+        let line = format!(
+            "snapshot {}: {} objects, {} KiB",
+            client::text(&told["snapshots"]),
+            client::text(&told["objects"]),
+            told["bytes"].as_u64().unwrap_or(0) >> 10
+        );
         if is_shown {
             // A terminal that is gone need not be told.
             let _ = write!(std::io::stderr(), "\r{line} ");
@@ -174,11 +192,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
         let _ = writeln!(std::io::stderr());
     }
     let (line, answer) = answered?;
-    if let Some(refused) = answer["refused"].as_str() {
-        return Err(Failure::new(Exit::Declined, refused));
-    }
     let get = |key: &str| client::text(&answer["exported"][key]);
-    let text = format!("{} objects, {} bytes written to {}", get("objects"), get("bytes"), file.display());
+    let text = format!("{} objects, {} bytes written to {}", get("objects"), get("bytes"), file);
     out::say(if args.asked.json { line } else { text }.as_str());
     Ok(Exit::Success)
 }
@@ -188,18 +203,58 @@ pub(super) async fn answer_export(mesh: &Mesh, line: &Line, told: &mpsc::Sender<
     let Some(file) = line.file.as_deref().map(PathBuf::from).filter(|file| file.is_absolute()) else {
         return json!({ "error": "give the file, by its whole path: {\"cmd\": \"export\", \"file\": \"/PATH\"}" });
     };
-    let mut told_at: Option<Instant> = None;
-    let progress = |exported: Exported| {
-        if told_at.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
-            told_at = Some(Instant::now());
-            // Who does not read fast enough hears less.
-            let _ = told.try_send(json!({ "progress": { "objects": exported.objects, "bytes": exported.bytes } }));
-        }
-    };
-    match mesh.export(&file, progress).await {
+    let (noted, progress) = watch::channel(Exported::default());
+    let exporting = mesh.export(&file, |exported| {
+        noted.send_replace(exported);
+    });
+    match telling(exporting, progress, told, GOES_ON_EVERY).await {
         Ok(Exported { objects, bytes, snapshots }) => {
             json!({ "exported": { "objects": objects, "bytes": bytes, "snapshots": snapshots } })
         }
         Err(error) => json!({ "refused": error.to_string() }),
+    }
+}
+
+/// Waits for an export, and tells meanwhile how far it is, or that it goes on.
+async fn telling<T>(
+    exporting: impl Future<Output = T>,
+    mut progress: watch::Receiver<Exported>,
+    told: &mpsc::Sender<Value>,
+    goes_on_every: Duration,
+) -> T {
+    let telling = async {
+        loop {
+            let _ = tokio::time::timeout(goes_on_every, progress.changed()).await;
+            let Exported { objects, bytes, snapshots } = *progress.borrow_and_update();
+            // Who does not read fast enough hears less.
+            let _ =
+                told.try_send(json!({ "progress": { "objects": objects, "bytes": bytes, "snapshots": snapshots } }));
+            tokio::time::sleep(PROGRESS_EVERY).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = exporting => ended,
+        never = telling => never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_that_gets_no_farther_says_that_it_goes_on_and_tells_of_each_snapshot() {
+        let (noted, progress) = watch::channel(Exported::default());
+        let (teller, mut told) = mpsc::channel::<Value>(4);
+        let silent = async {
+            for _ in 0..2 {
+                assert_eq!(told.recv().await.unwrap()["progress"]["snapshots"], 0);
+            }
+            noted.send_replace(Exported { snapshots: 2, ..Exported::default() });
+            while told.recv().await.unwrap()["progress"]["snapshots"] != 2 {}
+        };
+        let ended = telling(silent, progress, &teller, Duration::from_millis(10));
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), ended).await, Ok(()));
     }
 }

@@ -1,11 +1,16 @@
 //! `driftmesh peer`: runs one peer until it is told to end.
+//!
+//! It refuses to wait for anything but what ends it: whatever takes its time goes on beside the signals.
 
 use super::PeerArgs;
 use super::control::{Ask, Control, Request};
 use super::exit::{Exit, Failure};
+use super::full_id;
 use super::out::{complain, say};
 use driftmesh::transport::RefuseReason;
 use driftmesh::{Builder, Left, Mesh, Notice, PeerId, StartError};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +18,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long handing over may take.
@@ -43,12 +48,25 @@ const LAST_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// When it cannot start or join; the message says what to do.
 pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     let (notice_sender, notices) = mpsc::channel(NOTICES_MAX);
+    let (by_sender, superseded_by) = watch::channel(None);
     let builder = builder(&args)?.observe(move |notice| {
+        if let Notice::Superseded { by } = notice {
+            // This one must not be missed.
+            by_sender.send_replace(Some(by));
+        }
         // A full queue means that the terminal stands still; the next notice that fits shows the present state.
         let _ = notice_sender.try_send(notice);
     });
-    let signals = Signals::new()?;
-    let mesh = builder.launch().await?;
+    let mut signals = Signals::new()?;
+    let mesh = tokio::select! {
+        biased;
+        () = signals.next() => {
+            // A file that is being imported may be long.
+            say("ended before it had started");
+            return Ok(Exit::Success);
+        }
+        launched = builder.launch() => launched?,
+    };
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
     introduce(&mesh, &args, control.path());
@@ -62,6 +80,7 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
         signals,
         notices,
         requests,
+        superseded_by,
         shown: 0,
         refused_at: None,
         told: BTreeSet::new(),
@@ -72,7 +91,7 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
     };
     let exit = running.end(end).await;
     drop(control);
-    Ok(exit)
+    exit
 }
 
 /// How long to wait for a mesh; only who was told where to join gives up by itself.
@@ -274,10 +293,11 @@ impl Waiting {
         let tried = mesh.join_progress().await.join("; ");
         let tried = if tried.is_empty() { tried } else { format!(": {tried}") };
         match self.expect {
-            Some(expect) => {
-                let found = mesh.fresh_peers().max(1);
-                say(&format!("waiting for a mesh: {found} of {expect} peers found{tried}"));
-            }
+            Some(expect) => match mesh.fresh_peers() {
+                // It has been admitted meanwhile.
+                0 => {}
+                found => say(&format!("waiting for a mesh: {found} of {expect} peers found{tried}")),
+            },
             None if self.how_to_start_one.is_empty() => {
                 say(&format!("waiting for a peer of mesh {}{tried}", self.name))
             }
@@ -327,6 +347,8 @@ enum End {
     Signal,
     /// A client of the control socket.
     Asked(Request),
+    /// That member says that another process counts as this peer.
+    Superseded(PeerId),
 }
 
 /// A peer that runs, and what it listens to.
@@ -336,11 +358,22 @@ struct Running {
     signals: Signals,
     notices: mpsc::Receiver<Notice>,
     requests: mpsc::Receiver<Request>,
+    /// Who said that another process counts as this peer now.
+    superseded_by: watch::Receiver<Option<PeerId>>,
     /// How many peers were shown last, this one included.
     shown: usize,
     refused_at: Option<Instant>,
     /// Peers of which was said that they expect another number of peers.
     told: BTreeSet<PeerId>,
+}
+
+/// Waits until somebody says that another process counts as this peer. Cancel safe.
+async fn superseded(by: &mut watch::Receiver<Option<PeerId>>) -> PeerId {
+    match by.wait_for(Option::is_some).await.map(|by| *by) {
+        Ok(Some(by)) => by,
+        // Nobody is left to say so.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
 }
 
 impl Running {
@@ -353,6 +386,8 @@ impl Running {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut found = 0;
         let mesh = self.mesh.clone();
+        // Beside everything else: names are resolved for it.
+        let mut telling: Fuse<BoxFuture<'_, ()>> = Fuse::terminated();
         let mut joined = std::pin::pin!(mesh.joined(limit));
         loop {
             tokio::select! {
@@ -360,11 +395,13 @@ impl Running {
                 biased;
                 () = self.signals.next() => return Ok(Some(End::Signal)),
                 Some(request) = self.requests.recv() => return Ok(Some(End::Asked(request))),
+                by = superseded(&mut self.superseded_by) => return Ok(Some(End::Superseded(by))),
+                () = &mut telling => {}
                 Some(notice) = self.notices.recv() => {
                     if let Notice::FreshPeers { found: now } = notice {
                         // Fewer are also found when the others have a mesh already, and this one is about to join.
                         if now > found {
-                            waiting.tell(&self.mesh).await;
+                            telling = waiting.tell(&mesh).boxed().fuse();
                             ticks.reset();
                         }
                         found = now;
@@ -377,7 +414,7 @@ impl Running {
                     self.show_members();
                     return Ok(None);
                 }
-                _ = ticks.tick() => waiting.tell(&self.mesh).await,
+                _ = ticks.tick(), if telling.is_terminated() => telling = waiting.tell(&mesh).boxed().fuse(),
             }
         }
     }
@@ -388,6 +425,7 @@ impl Running {
             tokio::select! {
                 () = self.signals.next() => return End::Signal,
                 Some(request) = self.requests.recv() => return End::Asked(request),
+                by = superseded(&mut self.superseded_by) => return End::Superseded(by),
                 Some(notice) = self.notices.recv() => self.show(notice),
             }
         }
@@ -406,12 +444,12 @@ impl Running {
         match notice {
             Notice::Joined { .. } => self.show_members(),
             Notice::Left { peer, reason, .. } => {
-                say(&format!("peer {peer} left: {reason}"));
+                say(&format!("peer {} left: {reason}", full_id(&peer)));
                 self.show_members();
             }
             Notice::Founded { genesis, founder } => {
-                let founder =
-                    if founder == self.mesh.peer_id() { "this peer".to_owned() } else { format!("peer {founder}") };
+                let is_own = founder == self.mesh.peer_id();
+                let founder = if is_own { "this peer".to_owned() } else { format!("peer {}", full_id(&founder)) };
                 say(&format!("founded mesh {} (genesis {genesis}), its founder is {founder}", self.name));
             }
             Notice::OtherMesh { reason, address } => self.show_other_mesh(&reason, address.as_deref()),
@@ -446,7 +484,7 @@ impl Running {
         let address = address.unwrap_or("an unknown address");
         if let Some(peer) = peer.filter(|_| concerns_peer(reason)) {
             if self.told.len() < TOLD_MAX && self.told.insert(peer) {
-                say(&format!("refused peer {peer} at {address}: {reason}"));
+                say(&format!("refused peer {} at {address}: {reason}", full_id(&peer)));
             }
         } else if self.refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
             self.refused_at = Some(Instant::now());
@@ -455,8 +493,19 @@ impl Running {
     }
 
     /// Ends as asked; at once when interrupted.
-    async fn end(mut self, end: End) -> Exit {
+    ///
+    /// # Errors
+    /// When another process counts as this peer: it has nothing to hand over, and nobody to say goodbye to.
+    async fn end(mut self, end: End) -> Result<Exit, Failure> {
         let (request, ask) = match end {
+            End::Superseded(by) => {
+                let message = format!(
+                    "peer {} says that another process counts as this peer now, so this one ends: one that was started \
+                     later with the same key, or the one of which this is an old copy; start it as a new peer",
+                    full_id(&by)
+                );
+                return Err(Failure::new(Exit::Refused, message));
+            }
             End::Signal => (None, Ask::Leave),
             End::Asked(request) => {
                 let ask = request.ask;
@@ -486,13 +535,13 @@ impl Running {
             answer = ending => answer,
             _ = self.signals.interrupt.recv() => {
                 say("ended at once");
-                return Exit::Interrupted;
+                return Ok(Exit::Interrupted);
             }
         };
         if let Some(request) = request {
             tell(request, answer).await;
         }
-        Exit::Success
+        Ok(Exit::Success)
     }
 }
 
@@ -533,6 +582,23 @@ async fn leave(mesh: &Mesh, limit: Duration) -> Left {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_peer_as_which_another_process_counts_ends_and_says_who_told_it() {
+        let mesh = Mesh::builder().start().await.unwrap();
+        let by = mesh.peer_id();
+        let (by_sender, superseded_by) = watch::channel(None);
+        let ((_notices, notices), (_requests, requests)) = (mpsc::channel(1), mpsc::channel(1));
+        let signals = Signals::new().unwrap();
+        let (name, told) = ("arena".to_owned(), BTreeSet::new());
+        let mut running =
+            Running { mesh, name, signals, notices, requests, superseded_by, shown: 0, refused_at: None, told };
+        by_sender.send_replace(Some(by));
+        let end = tokio::time::timeout(Duration::from_secs(60), running.until_told()).await.unwrap();
+        let failure = running.end(end).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(failure.message.starts_with(&format!("peer {} says", full_id(&by))), "{}", failure.message);
+    }
 
     #[test]
     fn words_are_quoted_for_a_shell() {

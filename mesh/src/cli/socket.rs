@@ -1,18 +1,24 @@
 //! Control sockets in the file system: where they are, and how they come and go.
 //!
 //! It refuses to let anybody but the owner touch a socket at any moment: it is bound inside a directory that only the
-//! owner can enter, and gets its final name when its own mode is right. It never replaces a file it did not find dead.
+//! owner can enter, and gets its final name when its own mode is right. It never replaces a file it did not find dead, and
+//! of several that find one dead only one does at a time.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How the directories of sockets without a path of their own begin.
 const DIRECTORY_PREFIX: &str = "driftmesh-";
 /// The name of the socket in such a directory.
 const SOCKET_NAME: &str = "control.sock";
+
+/// How long somebody else may take to bind a socket in the same directory, and how often that is looked at.
+const TURN_MAX: Duration = Duration::from_secs(2);
+const TURN_TICK: Duration = Duration::from_millis(5);
 
 /// A bound control socket. Its file is removed when this is dropped.
 #[derive(Debug)]
@@ -95,8 +101,10 @@ fn bind_anywhere() -> io::Result<(UnixListener, BoundSocket)> {
 }
 
 fn bind_at(path: &Path) -> io::Result<(UnixListener, BoundSocket)> {
-    remove_if_dead(path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Until the new socket has its name: who found the old one dead must not remove a new one.
+    let _turn = turn(parent)?;
+    remove_if_dead(path)?;
     let directory = private_directory(parent, ".dm")?;
     let inside = directory.join("s");
     let bound = UnixListener::bind(&inside).and_then(|listener| {
@@ -108,6 +116,23 @@ fn bind_at(path: &Path) -> io::Result<(UnixListener, BoundSocket)> {
     let _ = fs::remove_dir_all(&directory);
     let (listener, identity) = bound?;
     Ok((listener, BoundSocket { path: path.to_owned(), directory: None, identity }))
+}
+
+/// Waits until nobody else binds a socket in the directory, for as long as the result is kept; `None` where the file system
+/// knows no such locks. The lock is on the directory itself, so that no file is left of it.
+fn turn(directory: &Path) -> io::Result<Option<File>> {
+    let directory = File::open(directory)?;
+    let begun = Instant::now();
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < TURN_MAX => std::thread::sleep(TURN_TICK),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(ErrorKind::AddrInUse, "another process keeps its directory locked"));
+            }
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
 }
 
 /// Makes way for a new socket where a process left one behind that nobody listens at.
@@ -172,6 +197,32 @@ mod tests {
         assert_eq!(bind(Some(&path)).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn of_many_that_find_a_dead_socket_one_is_bound_and_stays() {
+        let base = private_directory(&std::env::temp_dir(), "dmtest-").unwrap();
+        let path = base.join("c.sock");
+        for _ in 0..50 {
+            drop(UnixListener::bind(&path).unwrap());
+            let together = std::sync::Barrier::new(8);
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let starts: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            together.wait();
+                            bind(Some(&path)).ok()
+                        })
+                    })
+                    .collect();
+                starts.into_iter().filter_map(|start| start.join().unwrap()).collect()
+            });
+            assert_eq!(bound.len(), 1);
+            assert!(UnixStream::connect(&path).is_ok(), "nobody took it away");
+            drop(bound);
+            assert!(!path.exists());
+        }
+        fs::remove_dir(&base).unwrap();
     }
 
     #[test]
