@@ -43,8 +43,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use driftmesh_model::PeerId;
-use libp2p::Multiaddr;
-use libp2p::identity::{Keypair, ed25519};
+use libp2p::identity::ed25519;
 use libp2p::multiaddr::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
@@ -52,6 +51,8 @@ pub use address::{AddressError, PeerAddress, parse_address};
 pub use conduct::{Offender, Received};
 pub use counters::TransportCounters;
 pub use frame::FrameError;
+pub use libp2p::Multiaddr;
+pub use libp2p::identity::Keypair;
 pub use peer_id::{from_libp2p, to_libp2p};
 pub use reason::{Genesis, LeaveReason, RefuseReason};
 pub use routing::FindError;
