@@ -13,7 +13,7 @@ use super::conduct::Received;
 use super::counters::add;
 use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, Reassembly};
 use super::lanes::Step;
-use super::limits::{INBOUND_PAUSE_MAX, RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
+use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
 use super::pace::Pace;
 use super::ping;
 use super::reason::LeaveReason;
@@ -145,10 +145,9 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
     /// R24: what this member has said beyond its share is not read yet.
     async fn keep_pace(&mut self, taken: Taken) {
         let pause = self.pace.take(taken.frames, taken.bytes, taken.held, Instant::now());
-        let Some(mut left) = pause else { return };
+        let Some(pause) = pause else { return };
         add(&self.shared.counters.inbound_paused, 1);
-        left = left.min(INBOUND_PAUSE_MAX);
-        tokio::time::sleep(left).await;
+        tokio::time::sleep(pause).await;
     }
 
     fn deliver(&self, payloads: &mut Vec<Vec<u8>>, taken: &mut Taken) -> Result<(), End> {

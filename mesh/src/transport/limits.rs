@@ -206,8 +206,8 @@ pub const INBOUND_HELD_SHARE: u32 = 2;
 pub(super) const INBOUND_BURST: Duration = Duration::from_secs(1);
 /// Shorter pauses are not worth a timer; they add up.
 pub(super) const INBOUND_PAUSE_MIN: Duration = Duration::from_millis(1);
-/// The longest pause: then it is looked again.
-pub(super) const INBOUND_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause; what was taken beyond is forgiven.
+pub(super) const INBOUND_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Most things that no peer says, of one member, that are not forgiven yet. One more, and it is dropped.
 pub const OFFENCES_MAX: u32 = 32;

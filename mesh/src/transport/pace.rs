@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::limits::{
-    INBOUND_BURST, INBOUND_BYTES_PER_S, INBOUND_FRAMES_PER_S, INBOUND_HELD_SHARE, INBOUND_PAUSE_MIN,
+    INBOUND_BURST, INBOUND_BYTES_PER_S, INBOUND_FRAMES_PER_S, INBOUND_HELD_SHARE, INBOUND_PAUSE_MAX, INBOUND_PAUSE_MIN,
 };
 
 /// What one member has taken of its share.
@@ -31,7 +31,8 @@ impl Pace {
         ];
         let mut longest = Duration::ZERO;
         for (even_at, cost) in self.even_at.iter_mut().zip(costs) {
-            *even_at = (*even_at).max(now) + cost;
+            // A machine that stood still meanwhile makes any message seem costly.
+            *even_at = ((*even_at).max(now) + cost).min(now + INBOUND_BURST + INBOUND_PAUSE_MAX);
             longest = longest.max((*even_at - now).saturating_sub(INBOUND_BURST));
         }
         Some(longest).filter(|pause| *pause >= INBOUND_PAUSE_MIN)
@@ -72,6 +73,15 @@ mod tests {
         for turn in 0..10_000 {
             let now = begin + Duration::from_millis(turn);
             assert_eq!(pace.take(50, 64 << 10, Duration::from_micros(300), now), None);
+        }
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_a_bound() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        for _ in 0..3 {
+            assert_eq!(pace.take(1, 1, Duration::from_secs(3_600), begin), Some(INBOUND_PAUSE_MAX));
         }
     }
 
