@@ -29,11 +29,12 @@ const REFUSED_LIMIT: Duration = Duration::from_secs(8);
 /// How often anything is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Broken messages of one burst: far more than it takes to be dropped.
-const BURST: u64 = 480;
+const BURST: u64 = 900;
 /// Messages of one flood, and the pause after it: the machine is not the attacker's alone.
 const FLOOD: u64 = 1_000;
-const FLOOD_PAUSE: Duration = Duration::from_millis(50);
-/// The pause after a lie of each kind.
+const FLOOD_PAUSE: Duration = Duration::from_millis(100);
+/// Lies of each kind in one turn, and the pause after it.
+const LIES: usize = 3;
 const LIE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a message may wait for room before the attacker turns to another peer.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -296,7 +297,7 @@ pub(crate) async fn lie(known: &Known, tally: &Arc<Tally>, until: Instant) -> Re
             let Some(to) = rng.choice(listeners).filter(|_| Instant::now() < until) else { break };
             let way = Way::LIES[turns % Way::LIES.len()];
             turns += 1;
-            for kind in Kind::ALL {
+            for kind in Kind::ALL.into_iter().cycle().take(LIES * Kind::ALL.len()) {
                 let payload = identity.next(&mut maker, kind, way);
                 if identity.say(to, payload).await {
                     tally.sent(kind, way, 1);

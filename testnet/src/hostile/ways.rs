@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 /// Most bytes that follow a message, and most nested lists.
 const TRAILING_MAX: usize = 16;
-const NESTED_MAX: usize = 20_000;
+const NESTED_MAX: usize = 1_500;
+/// One nested message of so many is far deeper.
+const ONE_DEEP_OF: u8 = 64;
+const DEEP: usize = 20_000;
 /// One oversized message of so many is as long as it says, or nearly: it travels in pieces.
 const ONE_LONG_OF: u8 = 16;
 const LONG_BYTES: usize = 200_000;
@@ -142,7 +145,8 @@ impl Maker {
     /// One list in another, in the place of the message.
     fn nested(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(self.rng.usize(1..bytes.len()));
-        bytes.resize(bytes.len() + self.rng.usize(100..NESTED_MAX), [0x81, 0x9f, 0xbf][self.rng.usize(..3)]);
+        let depth = if self.rng.u8(..ONE_DEEP_OF) == 0 { DEEP } else { self.rng.usize(100..NESTED_MAX) };
+        bytes.resize(bytes.len() + depth, [0x81, 0x9f, 0xbf][self.rng.usize(..3)]);
         bytes
     }
 }
