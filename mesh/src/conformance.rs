@@ -5,7 +5,8 @@ use crate::Mesh;
 use crate::host::Shared;
 use crate::transport::limits::MAX_PAYLOAD;
 use crate::transport::{
-    Event, Genesis, Handler, Received, SendError, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
+    Event, Genesis, Handler, Received, SendError, Transport, TransportConfig, from_libp2p, parse_address,
+    random_incarnation,
 };
 use driftmesh_model::{Micros, Now, PeerId};
 use driftmesh_sim::ports::{ClockPort, NetworkPort, NotSent, Promises, Told, clock_conforms, network_conforms};

@@ -1093,7 +1093,9 @@ async fn a_member_that_breaks_the_protocol_is_refused_for_a_while_and_told_so() 
     let again = TransportConfig { keypair: low.clone(), ..joining(&target) };
     let (_again, again_told) = start(again).await;
     let is_refusal = |(reason, by_remote): &(RefuseReason, bool), remote: bool| match reason {
-        RefuseReason::Dropped { seconds } => *by_remote == remote && (1..=limits::DROPPED_FOR.as_secs()).contains(seconds),
+        RefuseReason::Dropped { seconds } => {
+            *by_remote == remote && (1..=limits::DROPPED_FOR.as_secs()).contains(seconds)
+        }
         _ => false,
     };
     until("it is told so", || again_told.refusals().iter().any(|refusal| is_refusal(refusal, true))).await;

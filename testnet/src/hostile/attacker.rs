@@ -115,7 +115,9 @@ impl Handler for Ears {
             if heard.refused.get(&peer).is_some_and(|since| since.elapsed() < REFUSED_AT_LEAST) {
                 self.tally.fault(format!("{peer} let an attacker in again that it had dropped"));
             }
-        } else if let Event::Refused { peer: Some(peer), reason: RefuseReason::Dropped { .. }, by_remote: true, .. } = event
+        } else if let Event::Refused {
+            peer: Some(peer), reason: RefuseReason::Dropped { .. }, by_remote: true, ..
+        } = event
         {
             self.lock().refused.entry(peer).or_insert_with(Instant::now);
             count(&self.tally.told_refused);

@@ -7,10 +7,10 @@
 use crate::hostile::attacker::Known;
 use crate::hostile::tally::{Tally, count};
 use anyhow::{Context, Result};
+use driftmesh::PeerId;
 use driftmesh::transport::{
     Event, Handler, Keypair, Received, Transport, TransportConfig, parse_address, random_incarnation,
 };
-use driftmesh::PeerId;
 use fastrand::Rng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -66,8 +66,10 @@ async fn hold(to: SocketAddr, words: &'static [u8], counter: impl Fn(), until: I
             let _ = stream.write_all(words).await;
             let mut ignored = [0; 256];
             let left = until.saturating_duration_since(Instant::now()).min(HELD_FOR);
-            let _ = tokio::time::timeout(left, async { while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {} })
-                .await;
+            let _ = tokio::time::timeout(left, async {
+                while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+            })
+            .await;
         }
         // Who is turned away at once tries again, and not in a tight loop.
         tokio::time::sleep(GARBAGE_PAUSE).await;

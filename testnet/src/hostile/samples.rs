@@ -242,7 +242,11 @@ pub(crate) fn envelope(kind: Kind, flavour: Flavour, scene: &Scene, wall: Micros
 impl Maker<'_> {
     fn number(&mut self) -> u64 {
         const ENDS: [u64; 6] = [0, 1, u32::MAX as u64, i64::MAX as u64, u64::MAX - 1, u64::MAX];
-        if self.flavour == Flavour::Wild && self.rng.bool() { ENDS[self.rng.usize(..ENDS.len())] } else { self.rng.u64(..) }
+        if self.flavour == Flavour::Wild && self.rng.bool() {
+            ENDS[self.rng.usize(..ENDS.len())]
+        } else {
+            self.rng.u64(..)
+        }
     }
 
     fn wall_told(&mut self) -> Micros {
@@ -378,14 +382,13 @@ impl Maker<'_> {
             Kind::Feed => self.feed(),
             Kind::NoRoom => Message::NoRoom { group: self.any_group() },
             Kind::Groups => Message::Groups { records: self.list(Self::group_record) },
-            Kind::AskFate => Message::AskFate {
-                ask: self.number(),
-                group: self.any_group(),
-                term: self.term(),
-                lsn: self.lsn(),
-            },
+            Kind::AskFate => {
+                Message::AskFate { ask: self.number(), group: self.any_group(), term: self.term(), lsn: self.lsn() }
+            }
             // Of questions that nobody asked: who is asked is believed (R22).
-            Kind::Fate => Message::Fate { ask: self.rng.u64(1 << 40..), fate: FateTold::Lost, lost_from: Some(self.lsn()) },
+            Kind::Fate => {
+                Message::Fate { ask: self.rng.u64(1 << 40..), fate: FateTold::Lost, lost_from: Some(self.lsn()) }
+            }
             // Without fences: who names one is believed to be an operator's peer.
             Kind::AskStanding => {
                 Message::AskStanding { ask: self.number(), group: self.any_group(), fences: Vec::new() }
@@ -450,7 +453,13 @@ impl Maker<'_> {
             _ => Body::Voted { granted: true, trial: self.rng.bool() },
         };
         let message = match self.rng.u8(..4) {
-            0 => GroupMessage::Closed(Closed { generation, term, watermark: self.lsn(), at: self.time(), lsn: self.lsn() }),
+            0 => GroupMessage::Closed(Closed {
+                generation,
+                term,
+                watermark: self.lsn(),
+                at: self.time(),
+                lsn: self.lsn(),
+            }),
             1 => GroupMessage::SliceTaken { at: self.lsn(), number: self.number() },
             _ => GroupMessage::Consensus(Said { generation, term, body }),
         };
@@ -595,8 +604,7 @@ impl Maker<'_> {
     }
 
     fn page(&mut self) -> Message {
-        let objects =
-            self.list(|maker| Scanned { object: maker.object(), epoch: maker.epoch(), seen: maker.seen() });
+        let objects = self.list(|maker| Scanned { object: maker.object(), epoch: maker.epoch(), seen: maker.seen() });
         Message::ScanPage(ScanPage {
             snapshot: self.time(),
             cursor: self.number(),
@@ -633,9 +641,7 @@ pub(crate) mod tests {
     fn each_kind_has_a_sample_of_each_flavour_that_decodes() {
         let (scene, mut rng) = (scene(), Rng::with_seed(1));
         for kind in Kind::ALL {
-            for flavour in
-                [Flavour::Plausible, Flavour::Wild, Flavour::Stale, Flavour::Future, Flavour::EpochJump]
-            {
+            for flavour in [Flavour::Plausible, Flavour::Wild, Flavour::Stale, Flavour::Future, Flavour::EpochJump] {
                 for _ in 0..50 {
                     let made = envelope(kind, flavour, &scene, Micros(1 << 50), &mut rng);
                     assert_eq!(kind_of(&made.message), kind);

@@ -79,7 +79,10 @@ impl Tally {
 
     /// All connections of strangers.
     pub(crate) fn strangers(&self) -> u64 {
-        [&self.silent, &self.half_open, &self.garbage, &self.come_and_go, &self.wrong_secret].into_iter().map(read).sum()
+        [&self.silent, &self.half_open, &self.garbage, &self.come_and_go, &self.wrong_secret]
+            .into_iter()
+            .map(read)
+            .sum()
     }
 
     /// Notes what should not have happened.

@@ -60,8 +60,7 @@ impl Way {
     /// Those that do not decode.
     pub(crate) const BROKEN: [Self; 4] = [Self::Oversized, Self::Nested, Self::Truncated, Self::Trailing];
     /// Those that decode and are no flood.
-    pub(crate) const LIES: [Self; 5] =
-        [Self::WrongContent, Self::Stale, Self::Future, Self::Replayed, Self::EpochJump];
+    pub(crate) const LIES: [Self; 5] = [Self::WrongContent, Self::Stale, Self::Future, Self::Replayed, Self::EpochJump];
 
     /// As the report calls it.
     pub(crate) const fn name(self) -> &'static str {
