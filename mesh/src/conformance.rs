@@ -5,7 +5,8 @@ use crate::Mesh;
 use crate::host::Shared;
 use crate::transport::limits::MAX_PAYLOAD;
 use crate::transport::{
-    Event, Genesis, Handler, SendError, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
+    Event, Genesis, Handler, Received, SendError, Transport, TransportConfig, from_libp2p, parse_address,
+    random_incarnation,
 };
 use driftmesh_model::{Micros, Now, PeerId};
 use driftmesh_sim::ports::{ClockPort, NetworkPort, NotSent, Promises, Told, clock_conforms, network_conforms};
@@ -54,13 +55,14 @@ fn filled(number: u64, bytes: usize) -> Vec<u8> {
 }
 
 impl Handler for Log {
-    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) {
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) -> Received {
         for payload in payloads {
             let number = payload.first_chunk().map(|number| u64::from_be_bytes(*number));
             let whole = number.filter(|number| payload == filled(*number, payload.len()));
             let payload = whole.map(|number| (number, payload.len()));
             self.note(Told::Said { from: self.number(from), payload });
         }
+        Received::default()
     }
 
     fn event(&self, event: Event) {

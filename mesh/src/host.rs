@@ -27,6 +27,8 @@ const IDLE_SLEEP: Duration = Duration::from_secs(1);
 /// How often somebody who waits in virtual time looks again.
 #[cfg(feature = "test")]
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// A batch of messages that takes longer lets go of the core in between (R24): one message takes longer, or does not.
+const HOLD_MAX: Duration = Duration::from_millis(2);
 
 /// What the mutex guards.
 struct Core {
@@ -306,25 +308,41 @@ impl Shared {
         result
     }
 
-    /// Takes a batch of inputs under one lock. Each is an input of its own to the core, as in the simulator.
-    pub(crate) fn step_each<I>(&self, inputs: impl IntoIterator<Item = I>, mut step: impl FnMut(&mut Peer, Now, I)) {
+    /// Takes a batch of inputs under one lock, or under several one after the other where that takes long. Each is an
+    /// input of its own to the core, as in the simulator. Returns how long the lock was held.
+    pub(crate) fn step_each<I>(
+        &self,
+        inputs: impl IntoIterator<Item = I>,
+        mut step: impl FnMut(&mut Peer, Now, I),
+    ) -> Duration {
         // Batches come from the transport, which a simulated peer does not have.
-        let Some(live) = self.live() else { return };
-        let mut all = Effects::default();
-        let mut core = live.lock();
-        let now = core.clock.now();
-        for input in inputs {
-            step(&mut core.peer, now, input);
-            let Some(mut effects) = core.effects() else { continue };
-            all.sends.append(&mut effects.sends);
-            all.wakers.append(&mut effects.wakers);
-            all.seeks.append(&mut effects.seeks);
-            all.tasks.append(&mut effects.tasks);
-            all.wants_earlier_timer |= effects.wants_earlier_timer;
+        let Some(live) = self.live() else { return Duration::ZERO };
+        let mut held = Duration::ZERO;
+        let mut inputs = inputs.into_iter().peekable();
+        while inputs.peek().is_some() {
+            let mut all = Effects::default();
+            let mut core = live.lock();
+            let (begun, now) = (Instant::now(), core.clock.now());
+            for input in inputs.by_ref() {
+                step(&mut core.peer, now, input);
+                if let Some(mut effects) = core.effects() {
+                    all.sends.append(&mut effects.sends);
+                    all.wakers.append(&mut effects.wakers);
+                    all.seeks.append(&mut effects.seeks);
+                    all.tasks.append(&mut effects.tasks);
+                    all.wants_earlier_timer |= effects.wants_earlier_timer;
+                }
+                // Whoever is called here waits for one such part, and not for all that somebody has sent.
+                if begun.elapsed() >= HOLD_MAX {
+                    break;
+                }
+            }
+            core.note_hold(now.mono);
+            drop(core);
+            held += begun.elapsed();
+            self.carry_out(live, all);
         }
-        core.note_hold(now.mono);
-        drop(core);
-        self.carry_out(live, all);
+        held
     }
 
     /// As if somebody had set the system's wall clock by so much.

@@ -6,7 +6,7 @@
 use crate::founding::FoundingHost;
 use crate::host::{Shared, count_and_should_log};
 use crate::notice::{Notice, Observer};
-use crate::transport::{Event, Handler};
+use crate::transport::{Event, Handler, Received};
 use driftmesh_model::{Incarnation, PeerId, codec};
 use driftmesh_peer::{Envelope, Introduction, Peer};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,13 +57,15 @@ impl Inbound {
 }
 
 impl Handler for Inbound {
-    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) -> Received {
+        let mut received = Received::default();
+        let Some(shared) = self.shared.upgrade() else { return received };
         let mut envelopes = Vec::with_capacity(payloads.len());
         for payload in payloads {
             match codec::decode::<Envelope>(&payload) {
                 Ok(envelope) => envelopes.push(envelope),
                 Err(error) => {
+                    received.undecodable += 1;
                     if count_and_should_log(&shared.counters.undecodable) {
                         tracing::warn!(%from, %error, "a message does not decode; both peers must run one release");
                     }
@@ -72,8 +74,11 @@ impl Handler for Inbound {
         }
         let said_something = !envelopes.is_empty();
         let mut is_superseded = false;
-        shared.step_each(envelopes, |core, now, envelope| {
+        received.held = shared.step_each(envelopes, |core, now, envelope| {
+            let before = core.metrics().impossible;
             core.received(now, from, envelope);
+            // Others may be told of the same step; who spoke is who is counted.
+            received.impossible += u32::from(core.metrics().impossible > before);
             is_superseded = core.is_superseded();
         });
         if is_superseded {
@@ -82,6 +87,7 @@ impl Handler for Inbound {
         if said_something {
             shared.joining.heard(&from);
         }
+        received
     }
 
     /// R11: it says how much this start has said, so that an old copy of it is known.

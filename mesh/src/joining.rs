@@ -76,6 +76,7 @@ const fn is_final(reason: &RefuseReason) -> bool {
         | RefuseReason::Malformed(_)
         | RefuseReason::DuplicateIncarnation
         | RefuseReason::ShuttingDown
+        | RefuseReason::Dropped { .. }
         | RefuseReason::ConnectionLost => false,
     }
 }

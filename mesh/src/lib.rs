@@ -94,7 +94,7 @@ pub use schedule::{Occurrence, Owner, Schedule, Scheduled, Scheduling};
 pub use schedule_view::{SchedulesView, WaitingView};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
-pub use status::{GroupView, MemberView, MeshStatus, ReadsView, ReplicationView, TransportView};
+pub use status::{GroupView, MemberView, MeshStatus, OffenderView, ReadsView, ReplicationView, TransportView};
 pub use submit::Submit;
 pub use task::Task;
 pub use transactions::Transactions;

@@ -3,7 +3,7 @@
 //! It refuses to do anything by itself: each call is a step of the core, or a future of its sessions.
 
 use crate::host::LiveHost;
-use crate::status::{MeshStatus, ReplicationView, Surroundings, TransportView};
+use crate::status::{MeshStatus, OffenderView, ReplicationView, Surroundings, TransportView};
 use crate::submit::Submit;
 use crate::transactions::Transactions;
 use crate::{
@@ -345,6 +345,7 @@ impl Mesh {
         });
         let transport = shared.transport();
         let counters = transport.map(crate::transport::Transport::counters).unwrap_or_default();
+        let offenders = transport.map(crate::transport::Transport::offenders).unwrap_or_default();
         let around = Surroundings {
             mesh: shared.identity.mesh.clone(),
             genesis: transport.and_then(crate::transport::Transport::genesis).map(|genesis| genesis.to_string()),
@@ -352,6 +353,7 @@ impl Mesh {
             zone: shared.identity.zone.clone(),
             uptime_ms,
             transport: TransportView::new(counters, shared.counters.undecodable.load(Ordering::Relaxed)),
+            offenders: offenders.into_iter().map(OffenderView::from).collect(),
             longest_core_hold_us: shared.longest_hold().0,
             replication,
             superseded,

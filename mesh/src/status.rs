@@ -3,7 +3,7 @@
 //! It refuses to judge for all: each field is what this peer knows, which others may know better.
 
 use crate::schedule_view::SchedulesView;
-use crate::transport::{TransportCounters, to_libp2p};
+use crate::transport::{Offender, TransportCounters, to_libp2p};
 use driftmesh_model::PeerId;
 use driftmesh_peer::{GroupStatus, MemberStatus, Metrics, Status};
 use serde::{Serialize, Serializer};
@@ -138,6 +138,20 @@ pub struct TransportView {
     pub routing_throttled: u64,
     /// Messages that did not decode.
     pub undecodable: u64,
+    /// Messages that no peer says, whatever faults there are.
+    pub impossible: u64,
+    /// Connections of members that ended with bytes that are no frame.
+    pub malformed: u64,
+    /// How often a member was dropped for any of these three, and refused for a while.
+    pub offenders_dropped: u64,
+    /// Handshakes that were refused because the peer had been dropped.
+    pub offenders_refused: u64,
+    /// How often nothing more was taken in of a member for a moment, because it had said too much.
+    pub inbound_paused: u64,
+    /// Connections that were not taken because there were too many, or too many of one address or peer.
+    pub connections_turned_away: u64,
+    /// Handshakes that were not begun because too many were under way, or too many of one address.
+    pub handshakes_turned_away: u64,
 }
 
 impl TransportView {
@@ -155,6 +169,45 @@ impl TransportView {
             records_refused: counters.records_refused,
             routing_throttled: counters.routing_throttled,
             undecodable,
+            impossible: counters.impossible,
+            malformed: counters.malformed,
+            offenders_dropped: counters.offenders_dropped,
+            offenders_refused: counters.offenders_refused,
+            inbound_paused: counters.inbound_paused,
+            connections_turned_away: counters.connections_turned_away,
+            handshakes_turned_away: counters.handshakes_turned_away,
+        }
+    }
+}
+
+/// A member that said what no peer says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct OffenderView {
+    /// Who; in JSON its full id.
+    #[serde(serialize_with = "full_id")]
+    pub peer: PeerId,
+    /// Its messages that did not decode.
+    pub undecodable: u64,
+    /// Its messages that no peer says, whatever faults there are.
+    pub impossible: u64,
+    /// Its connections that ended with bytes that are no frame.
+    pub malformed: u64,
+    /// How often it was dropped.
+    pub dropped: u32,
+    /// How long it will still be refused, milliseconds; 0 when it is not.
+    pub refused_for_ms: u64,
+}
+
+impl From<Offender> for OffenderView {
+    fn from(offender: Offender) -> Self {
+        let left = offender.refused_for.unwrap_or_default().as_millis();
+        Self {
+            peer: offender.peer,
+            undecodable: offender.undecodable,
+            impossible: offender.impossible,
+            malformed: offender.malformed,
+            dropped: offender.dropped,
+            refused_for_ms: u64::try_from(left).unwrap_or(u64::MAX),
         }
     }
 }
@@ -284,6 +337,8 @@ pub struct MeshStatus {
     pub members: Vec<MemberView>,
     /// What went over all connections.
     pub transport: TransportView,
+    /// Members that said what no peer says: the worst 16 that are remembered.
+    pub offenders: Vec<OffenderView>,
     /// The longest time that messages or timers held the core, microseconds.
     pub longest_core_hold_us: u64,
     /// What replica groups made it do since its start.
@@ -298,6 +353,7 @@ pub(crate) struct Surroundings {
     pub(crate) zone: Option<String>,
     pub(crate) uptime_ms: u64,
     pub(crate) transport: TransportView,
+    pub(crate) offenders: Vec<OffenderView>,
     pub(crate) longest_core_hold_us: u64,
     pub(crate) replication: ReplicationView,
     pub(crate) superseded: bool,
@@ -352,6 +408,7 @@ impl MeshStatus {
             may_not_stop_because,
             members: core.members.into_iter().map(MemberView::from).collect(),
             transport: around.transport,
+            offenders: around.offenders,
             longest_core_hold_us: around.longest_core_hold_us,
             replication: around.replication,
         }

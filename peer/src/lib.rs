@@ -61,6 +61,11 @@ mod uses;
 mod watching;
 mod windows;
 
+/// What peers say to each other, in parts: for tools and tests that make messages by hand.
+pub mod wire {
+    pub use crate::message::*;
+}
+
 pub use beyond::Beyond;
 pub use config::{Config, REPLICAS, REPLICAS_MAX};
 pub use driftmesh_directory::{Source, Step, Trail};

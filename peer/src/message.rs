@@ -4,6 +4,7 @@
 use crate::steps::Receipt;
 use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
+use driftmesh_model::limits::TRANSACTION_OBJECTS_MAX;
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, Term, Timestamp,
     TxnTimestamp, Value,
@@ -12,6 +13,9 @@ use driftmesh_object_store::{Body, GrantLog, GroupMessage, Outcomes, TermTable};
 use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Longest list in a message: twice what one transaction touches, as much as a step gathers for one peer (R24).
+const LIST_MAX: usize = 2 * TRANSACTION_OBJECTS_MAX;
 
 /// A message and the clock of its sender when it left.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -813,4 +817,40 @@ pub enum Message {
     },
     /// A page of what a group owns.
     ScanPage(ScanPage),
+}
+
+impl Message {
+    /// Whether it has a list that is longer than any that a peer makes.
+    pub(crate) const fn is_too_long(&self) -> bool {
+        let longest = match self {
+            Self::Groups { records } | Self::AskStanding { fences: records, .. } => records.len(),
+            Self::Subscribe { wishes, ended, .. } => wishes.len() + ended.len(),
+            Self::Feed { news, .. } => news.len(),
+            Self::Read { objects, .. } => objects.len(),
+            Self::ReadAnswers { answers, .. } => answers.len(),
+            Self::Own { requests, .. } => requests.len(),
+            Self::Queued { objects } => objects.len(),
+            Self::Stays { objects } | Self::ClockAhead { objects, .. } => objects.len(),
+            Self::Locate { objects } => objects.len(),
+            Self::Located { answers } => answers.len(),
+            Self::Publish { records, .. } | Self::Learned { records } => records.len(),
+            Self::Grants { grants, .. } => grants.len(),
+            Self::GrantAnswers { answers, .. } => answers.len(),
+            Self::ScanPage(page) => page.objects.len() + page.moving.len(),
+            Self::Submit { request, .. } => request.touches.len(),
+            Self::Heartbeat { .. }
+            | Self::Forgotten { .. }
+            | Self::Introduced(_)
+            | Self::Group { .. }
+            | Self::WantCloses { .. }
+            | Self::NoRoom { .. }
+            | Self::AskFate { .. }
+            | Self::Fate { .. }
+            | Self::Standing { .. }
+            | Self::Published { .. }
+            | Self::TaskEnded { .. }
+            | Self::Scan { .. } => 0,
+        };
+        longest > LIST_MAX
+    }
 }

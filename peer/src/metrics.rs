@@ -237,6 +237,8 @@ pub struct Metrics {
     pub schedule_failures: u64,
     /// Messages that did not decode or did not fit.
     pub malformed: u64,
+    /// Those of them that no peer says, whatever faults there are.
+    pub impossible: u64,
     /// How often each rare event happened.
     pub rare: BTreeMap<RareEvent, u64>,
     /// How often each rare branch was taken on purpose: never in a live peer.
@@ -247,5 +249,11 @@ impl Metrics {
     /// Counts a rare event.
     pub(crate) fn note(&mut self, event: RareEvent) {
         *self.rare.entry(event).or_default() += 1;
+    }
+
+    /// Counts a message that no peer says, whatever faults there are.
+    pub(crate) fn note_impossible(&mut self) {
+        self.malformed += 1;
+        self.impossible += 1;
     }
 }

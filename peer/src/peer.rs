@@ -333,6 +333,11 @@ impl Peer {
             self.hear_who_does_not_count(from, envelope.message);
             return;
         }
+        if envelope.message.is_too_long() {
+            // R24: so much at once would keep everybody else waiting.
+            self.metrics.note_impossible();
+            return;
+        }
         if !matches!(envelope.message, Message::Heartbeat { .. } | Message::Group { .. }) {
             self.note_use(from);
         }

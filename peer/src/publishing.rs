@@ -76,14 +76,14 @@ impl Peer {
 
     pub(crate) fn published(&mut self, from: PeerId, batch: u64, records: Vec<Record>) {
         if records.len() > RECORDS_MAX {
-            self.metrics.malformed += 1;
+            self.metrics.note_impossible();
             return;
         }
         for record in records {
             if record.is_sound() || self.broken(Sabotage::Wire) {
                 self.homes.learn(record);
             } else {
-                self.metrics.malformed += 1;
+                self.metrics.note_impossible();
             }
         }
         if from != self.config.peer {
@@ -94,7 +94,7 @@ impl Peer {
     /// Path compression: a search that passed here ended there.
     pub(crate) fn learned(&mut self, records: Vec<Record>) {
         if records.len() > RECORDS_MAX {
-            self.metrics.malformed += 1;
+            self.metrics.note_impossible();
             return;
         }
         for record in records {
@@ -108,7 +108,7 @@ impl Peer {
             return;
         }
         if !record.is_sound() && !self.broken(Sabotage::Wire) {
-            self.metrics.malformed += 1;
+            self.metrics.note_impossible();
             return;
         }
         if record.group == self.group.id() && self.group.owned(record.object).is_some() {

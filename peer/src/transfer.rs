@@ -236,7 +236,7 @@ impl Peer {
         let is_numbered = grant.number > 0 && grant.unsettled_from <= grant.number;
         if grant.from == grant.to || !is_numbered {
             // R25: no sound group says so, and no answer to it could be journalled.
-            self.metrics.malformed += 1;
+            self.metrics.note_impossible();
             return;
         }
         if group.is_retired() {

@@ -37,6 +37,10 @@ fn malformed(mesh: &Mesh, at: usize) -> u64 {
     mesh.metrics(at).malformed
 }
 
+fn impossible(mesh: &Mesh, at: usize) -> u64 {
+    mesh.metrics(at).impossible
+}
+
 /// An object that is created, read, written and moved between the first two peers, as if nothing had happened.
 fn a_normal_transaction_works(mesh: &Mesh) {
     let object = mesh.create_known(0, 1);
@@ -152,7 +156,7 @@ fn what_an_unknown_peer_says_is_counted_and_nothing_else() {
         let envelope = Envelope { clock: Timestamp::from_wall(mesh.now(0).wall.plus(Micros(400_000))), message };
         mesh.step(0, |peer, now| peer.received(now, peer_id(99), envelope));
     }
-    assert_eq!(malformed(&mesh, 0), count);
+    assert_eq!((malformed(&mesh, 0), impossible(&mesh, 0)), (count, 0), "who is not met yet may be a moment later");
     assert_eq!((status(&mesh, 0), mesh.tail(0)), before);
     assert!(mesh.sent(|_| true).is_empty());
     let commit = mesh.put(0, object, 2).receipt.commit;
@@ -208,6 +212,8 @@ fn wrong_grant_numbers_adopt_nothing() {
     }
     assert_eq!(mesh.tail(0), tail);
     assert!(mesh.look(0, |peer| peer.group().owned(NOWHERE).is_none()));
+    // Without a number, or settled beyond it.
+    assert!(impossible(&mesh, 0) > 0);
     for number in [0, 1, 2, u64::MAX] {
         for reply in [WireReply::Adopted, WireReply::Refused, WireReply::NeedsValues] {
             let (from, to) = (group_of(&mesh, 0), group_of(&mesh, 1));
@@ -283,7 +289,7 @@ fn a_record_that_nothing_could_ever_replace_is_not_taken_and_its_pointer_is_not_
     for message in [Wire::Learned { records: vec![absurd] }, Wire::Publish { batch: 9, records: vec![absurd] }] {
         mesh.forge(2, 0, message.message());
     }
-    assert_eq!(malformed(&mesh, 0), before + 2);
+    assert_eq!((malformed(&mesh, 0), impossible(&mesh, 0)), (before + 2, 2));
     let known = mesh.step(0, |peer, _| (peer.pointer(object), peer.kept_record(object)));
     assert!([known.0, known.1].iter().flatten().all(|record| record.epoch.as_u64() < 10), "{known:?}");
     assert_eq!(mesh.get(2, object), Some(2));
@@ -420,7 +426,7 @@ fn a_hundred_thousand_records_in_one_message_are_refused() {
     mesh.clear_log();
     mesh.forge(1, 0, Wire::Publish { batch: 1, records: records.clone() }.message());
     mesh.forge(1, 0, Wire::Learned { records: records.clone() }.message());
-    assert_eq!(malformed(&mesh, 0), 2);
+    assert_eq!((malformed(&mesh, 0), impossible(&mesh, 0)), (2, 2));
     let after = status(&mesh, 0);
     assert_eq!((before.home_records, before.hints), (after.home_records, after.hints));
     assert!(mesh.sent(is_published).is_empty());
@@ -433,6 +439,40 @@ fn a_hundred_thousand_records_in_one_message_are_refused() {
     assert!(after.home_records <= RECORDS_MAX && after.hints <= RECORDS_MAX);
     assert_eq!(mesh.sent(is_published).len(), 25);
     mesh.settle();
+    a_normal_transaction_works(&mesh);
+}
+
+#[test]
+fn a_list_that_is_longer_than_any_peer_makes_is_refused_whole() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    let locates = |count: usize| Wire::Locate { objects: vec![WireLocate { object, round: 1 }; count] }.message();
+    let most = 2 * limits::TRANSACTION_OBJECTS_MAX;
+    mesh.clear_log();
+    mesh.forge(1, 0, locates(most + 1));
+    assert_eq!((malformed(&mesh, 0), impossible(&mesh, 0)), (1, 1));
+    assert!(mesh.sent(is_located).is_empty());
+    mesh.forge(1, 0, locates(most));
+    assert_eq!(impossible(&mesh, 0), 1);
+    a_normal_transaction_works(&mesh);
+}
+
+#[test]
+fn what_honest_faults_cause_is_nothing_that_no_peer_says() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    for round in 0..3 {
+        mesh.add(round, object, 1);
+    }
+    // All that was said comes again, and late.
+    let said: Vec<Flight> = mesh.sent(|_| true);
+    assert!(said.len() > 10);
+    mesh.run(2_000);
+    for flight in said {
+        mesh.hand(flight);
+    }
+    mesh.run(1_000);
+    assert!((0..3).all(|at| impossible(&mesh, at) == 0));
     a_normal_transaction_works(&mesh);
 }
 

@@ -19,6 +19,13 @@ impl Simulation {
             for (what, kept, most) in kept.into_iter().filter(|(_, kept, most)| kept > most) {
                 wrong.push(format!("R24: peer {index} keeps {kept} {what}, and may keep {most}"));
             }
+            // R24: a live peer drops whoever says such things, and nobody is honest who does.
+            let impossible = peer.host.look(|core| core.metrics().impossible);
+            if impossible > 0 && !options.rubbish {
+                wrong.push(format!(
+                    "R24: peer {index} heard {impossible} messages that no peer says, and all are honest"
+                ));
+            }
         }
         wrong.into_iter().for_each(|text| self.observer.wrong(text));
     }

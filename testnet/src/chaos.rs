@@ -49,6 +49,6 @@ pub(crate) fn run(options: &ChaosOptions) -> Result<ExitCode> {
     // Histories are judged in any case, and kept where that was asked for.
     let scratch = options.dump.is_none().then(Scratch::new);
     options.dump = options.dump.or_else(|| scratch.as_ref().map(|scratch| scratch.0.clone()));
-    let ended = runtime.block_on(testnet::run(&options, Some(network), interrupt))?;
+    let ended = runtime.block_on(testnet::run(&options, Some(network), None, interrupt))?;
     tell_ended(ended, &options)
 }

@@ -146,6 +146,11 @@ impl Child {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).faults.clone()
     }
 
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(Some(_)))
+    }
+
     /// Ends the process at once, by SIGKILL.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.start_kill().with_context(|| format!("cannot kill peer process {}", self.number))

@@ -408,6 +408,11 @@ impl Exchange {
         })
     }
 
+    /// What each peer that has told anything said last of itself.
+    pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
+        self.lock().seats.iter().map(|seat| seat.first_and_last().1).collect()
+    }
+
     /// How many orders are under way at live peers, and acts that have no certain answer yet.
     pub(crate) fn under_way(&self) -> usize {
         let inner = self.lock();

@@ -46,6 +46,13 @@ impl Latencies {
         if others.histogram.is_empty() { 0.0 } else { nanos(self) / nanos(others) }
     }
 
+    /// How many took longer.
+    pub(crate) fn longer_than(&self, latency: Duration) -> u64 {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        // What shares a bucket with it counts as no longer.
+        self.histogram.len() - self.histogram.count_between(1, nanos.clamp(1, LONGEST_NANOS))
+    }
+
     /// The longest, microseconds; 0 when there is none.
     pub(crate) fn longest_us(&self) -> f64 {
         micros(self.histogram.max())

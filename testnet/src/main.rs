@@ -23,6 +23,7 @@ mod executor;
 mod fates;
 mod faults;
 mod frames;
+mod hostile;
 mod interrupt;
 mod json_file;
 mod latency;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     let code = match options.command {
         None => run_testnet(&options.run),
         Some(Command::Chaos(options)) => chaos::run(&options),
+        Some(Command::Hostile(options)) => hostile::run(&options),
         Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
@@ -94,7 +96,7 @@ fn with_log<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn run_testnet(options: &RunOptions) -> Result<ExitCode> {
     options.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async { testnet::run(options, None, interrupt::interrupt()?).await })?;
+    let ended = runtime.block_on(async { testnet::run(options, None, None, interrupt::interrupt()?).await })?;
     tell_ended(ended, options)
 }
 

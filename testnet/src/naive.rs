@@ -170,6 +170,7 @@ fn obey(zone: &Shared, order: Order) -> Result<Answer> {
         Order::CreateParts { .. } | Order::FillPlaces { .. } | Order::LearnParts { .. } | Order::Look => {
             bail!("a zone server knows trades only")
         }
+        Order::Forget { .. } => bail!("a zone server has no groups"),
         Order::CreateMarks { .. }
         | Order::Beat
         | Order::Gap

@@ -22,6 +22,9 @@ const CHAOS_PEERS_MIN: u64 = 3;
 const KILL_PEERS: u64 = 3;
 const KILL_REPLICAS: u8 = 2;
 const KILL_SECONDS: u64 = 5;
+/// Fewest peers of a hostile run: with fewer no group has followers enough; and its shortest time.
+const HOSTILE_PEERS_MIN: u64 = 3;
+const HOSTILE_SECONDS_MIN: u64 = 6;
 /// Most kills, and most pauses.
 const FAULTS_MAX: u64 = 1_000;
 /// Most followers of a group.
@@ -46,6 +49,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Runs the testnet in a network of its own, with faults of all kinds; needs root, exit code 77 where it is skipped.
     Chaos(ChaosOptions),
+    /// Runs the testnet while hostile members and strangers attack its peers; exit code 1 when a bar is missed.
+    Hostile(HostileOptions),
     /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
     Sim(SimOptions),
     /// Runs many peers in the simulator: a flash join, churn, half of all killed at once; exit code 1 on a violation.
@@ -235,6 +240,50 @@ pub(crate) struct ChaosOptions {
     /// Only faults of these kinds; repeatable, or with commas.
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = Fault::KINDS)]
     pub(crate) only: Vec<String>,
+}
+
+/// The options of a hostile run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostileOptions {
+    /// How many honest peer processes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(HOSTILE_PEERS_MIN..=PEERS_MAX))]
+    pub(crate) peers: u64,
+    /// How long the bots trade; they are attacked until 2 s before the end. 300 are enough for 1,000 messages of each kind in
+    /// each way.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(HOSTILE_SECONDS_MIN..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// How many players the world has; each has 100 gold and 2 items at first.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(2..=PLAYERS_MAX))]
+    pub(crate) players: u64,
+    /// What the bots' choices and the attackers' messages are drawn from; drawn by chance unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl HostileOptions {
+    /// The same as options of a run.
+    pub(crate) fn run_options(&self) -> RunOptions {
+        RunOptions {
+            peers: self.peers,
+            seconds: self.seconds,
+            workload: Workload::Trade,
+            players: Some(self.players),
+            locality: 0.95,
+            seed: self.seed,
+            json: self.json.clone(),
+            kill: Some(0),
+            pause: 0,
+            restart: false,
+            together: false,
+            replicas: KILL_REPLICAS,
+            mode: Mode::Mesh,
+            dump: None,
+            only: Vec::new(),
+        }
+    }
 }
 
 impl ChaosOptions {

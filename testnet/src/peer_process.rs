@@ -138,6 +138,11 @@ impl Process {
             }
             Order::World { shares } => self.learn(&shares)?,
             Order::Status => Answer::Status(status(self.mesh()?)),
+            Order::Forget { group } => {
+                let group = group.parse().context("it is no id of a group")?;
+                self.mesh()?.forget(group, true).await.context("cannot forget a group")?;
+                Answer::Ready
+            }
             Order::HoldTraffic { ms } => {
                 self.mesh()?.hold_outgoing(Duration::from_millis(ms));
                 Answer::Holding
@@ -298,6 +303,13 @@ fn say_refusal(notice: Notice) {
     }
 }
 
+/// The memory of this process, KiB, where the system says.
+fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 fn status(mesh: &Mesh) -> PeerStatus {
     let (status, metrics) = (mesh.status(), mesh.metrics());
     PeerStatus {
@@ -317,5 +329,14 @@ fn status(mesh: &Mesh) -> PeerStatus {
         chain_max: metrics.chain_max,
         pointers: status.pointers as u64,
         directory_bytes: status.directory_bytes as u64,
+        memory_kib: memory_kib(),
+        undecodable: status.transport.undecodable,
+        impossible: status.transport.impossible,
+        malformed: status.transport.malformed,
+        offenders_dropped: status.transport.offenders_dropped,
+        offenders_refused: status.transport.offenders_refused,
+        inbound_paused: status.transport.inbound_paused,
+        connections_turned_away: status.transport.connections_turned_away,
+        handshakes_turned_away: status.transport.handshakes_turned_away,
     }
 }

@@ -172,6 +172,16 @@ impl Peers {
         known.into_iter().filter_map(|peer| self.addresses.get(peer).cloned()).take(JOIN_MAX).collect()
     }
 
+    /// The addresses of all peers that were started.
+    pub(crate) fn all_addresses(&self) -> Vec<String> {
+        self.addresses.clone()
+    }
+
+    /// How many processes have ended that nobody has ended.
+    pub(crate) fn ended_by_themselves(&mut self) -> u64 {
+        self.children.iter_mut().map(|child| u64::from(child.has_ended())).sum()
+    }
+
     async fn see_others(&mut self, peers: &[usize], others: usize) -> Result<()> {
         self.all(peers, &Order::WaitForPeers { others }, |answer| matches!(answer, Answer::SeesAll).then_some(()))
             .await?;

@@ -52,6 +52,11 @@ pub(crate) enum Order {
     },
     /// Tell how the peer stands.
     Status,
+    /// Give up a group, as an operator does.
+    Forget {
+        /// The group.
+        group: String,
+    },
     /// Send nothing to other peers for so long, while trades go on.
     HoldTraffic {
         /// Milliseconds.
@@ -317,6 +322,33 @@ pub(crate) struct PeerStatus {
     pub(crate) pointers: u64,
     /// About how much memory pointers, hints and home records take now, bytes.
     pub(crate) directory_bytes: u64,
+    /// Memory of the process, KiB; 0 where the system does not say.
+    #[serde(default)]
+    pub(crate) memory_kib: u64,
+    /// Messages that did not decode.
+    #[serde(default)]
+    pub(crate) undecodable: u64,
+    /// Messages that no peer says.
+    #[serde(default)]
+    pub(crate) impossible: u64,
+    /// Connections of members that brought no frames.
+    #[serde(default)]
+    pub(crate) malformed: u64,
+    /// How often a member was dropped for what it said.
+    #[serde(default)]
+    pub(crate) offenders_dropped: u64,
+    /// Handshakes refused because the peer had been dropped.
+    #[serde(default)]
+    pub(crate) offenders_refused: u64,
+    /// How often nothing more was taken of a member for a moment.
+    #[serde(default)]
+    pub(crate) inbound_paused: u64,
+    /// Connections that were not taken.
+    #[serde(default)]
+    pub(crate) connections_turned_away: u64,
+    /// Handshakes that were not begun.
+    #[serde(default)]
+    pub(crate) handshakes_turned_away: u64,
 }
 
 /// How a peer that has settled stands.

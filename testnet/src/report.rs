@@ -70,6 +70,8 @@ pub(crate) struct Report {
     pub(crate) commit_p999_us: f64,
     /// The slowest.
     pub(crate) commit_max_us: f64,
+    /// How many took longer than a second.
+    pub(crate) slow: u64,
     /// Share of the commits that awaited no message.
     pub(crate) local_share: f64,
     /// Objects whose owner changed.
@@ -266,6 +268,7 @@ impl Report {
         self.commit_p99_us = traded.latencies.at_quantile_us(0.99);
         self.commit_p999_us = traded.latencies.at_quantile_us(0.999);
         self.commit_max_us = traded.latencies.longest_us();
+        self.slow = traded.latencies.longer_than(Duration::from_secs(1));
         self.local_share = ratio(traded.local_commits, traded.commits);
         if self.workload != Workload::Trade {
             // What a task waited for only the peer knows that ran it.

@@ -13,6 +13,7 @@ use crate::dump_files::DumpFolder;
 use crate::dumping::Dumping;
 use crate::exchange::Exchange;
 use crate::faults;
+use crate::hostile::Siege;
 use crate::interrupt::Interrupt;
 use crate::live_table;
 use crate::naive::{self, folder_of};
@@ -55,11 +56,13 @@ pub(crate) enum Ended {
     Interrupted(Interrupt),
 }
 
-/// Runs the testnet until it is done or interrupted, in a network of its own where one is given. No peer process and
+/// Runs the testnet until it is done or interrupted, in a network of its own where one is given, besieged where that is
+/// wanted. No peer process and
 /// nothing of the network is left when this returns, whatever happens.
 pub(crate) async fn run(
     options: &RunOptions,
     network: Option<Network>,
+    siege: Option<&Siege>,
     interrupt: impl Future<Output = Interrupt>,
 ) -> Result<Ended> {
     let mut peers = match (options.mode, network) {
@@ -71,7 +74,7 @@ pub(crate) async fn run(
         std::fs::create_dir(folder_of(&peers.meeting.mesh)).context("cannot create a folder for the zones")?;
     }
     let ended = tokio::select! {
-        report = run_all(&mut peers, options) => report.map(|report| Ended::Reported(Box::new(report))),
+        report = run_all(&mut peers, options, siege) => report.map(|report| Ended::Reported(Box::new(report))),
         interrupt = interrupt => Ok(Ended::Interrupted(interrupt)),
     };
     let is_good = match &ended {
@@ -82,6 +85,9 @@ pub(crate) async fn run(
     if !is_good {
         peers.error_lines().iter().for_each(|line| output::error_line(line));
     }
+    if let Some(siege) = siege {
+        siege.ended(peers.ended_by_themselves(), &peers.exchange);
+    }
     peers.end().await;
     if options.mode == Mode::Naive {
         // What is left of it is in the folder for such things.
@@ -90,7 +96,7 @@ pub(crate) async fn run(
     ended
 }
 
-async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
+async fn run_all(peers: &mut Peers, options: &RunOptions, siege: Option<&Siege>) -> Result<Report> {
     let count = usize::try_from(options.peers).context("too many peers")?;
     peers.start(count).await?;
     output::line(&format!("{count} peers see each other; seed {}", peers.meeting.seed));
@@ -104,7 +110,10 @@ async fn run_all(peers: &mut Peers, options: &RunOptions) -> Result<Report> {
         output::line(note);
     }
     let mut troubles = Vec::new();
-    let course = work(peers, options, &world, dumping.as_mut()).await?;
+    let course = work(peers, options, (&world, siege), dumping.as_mut()).await?;
+    if let Some(siege) = siege {
+        siege.lift(peers).await?;
+    }
     become_whole(&peers.exchange, &mut troubles).await?;
     peers.learn_fates().await?;
     let mut calls = Counts::default();
@@ -212,7 +221,7 @@ impl World {
 async fn work(
     peers: &mut Peers,
     options: &RunOptions,
-    world: &World,
+    (world, siege): (&World, Option<&Siege>),
     mut dumping: Option<&mut Dumping>,
 ) -> Result<Course> {
     let exchange = Arc::clone(&peers.exchange);
@@ -228,9 +237,16 @@ async fn work(
         None => faults::plan(options.kills(), options.pause, run, &mut rng),
     };
     let rules = Rules { together: options.together, restart: options.restarts(), run };
+    let known = siege.map(|siege| siege.known(peers));
+    let besieging = async {
+        match siege.zip(known.as_ref()) {
+            Some((siege, known)) => siege.lay(known, &exchange, run).await,
+            None => Ok(()),
+        }
+    };
     let working = async {
         let faults = carry_out(peers, plan, rules, &mut rng);
-        let ((), course) = tokio::try_join!(show(&exchange, options.seconds), faults)?;
+        let ((), course, ()) = tokio::try_join!(show(&exchange, options.seconds, siege), faults, besieging)?;
         all_answered(&exchange).await?;
         if let Some(dumping) = dumping {
             dumping.end_work(&exchange).await?;
@@ -249,7 +265,7 @@ async fn work(
 
 /// Shows the table each second, and closes the exchange after the last: of those asked for, or of those that it takes to see
 /// what late faults do.
-async fn show(exchange: &Exchange, seconds: u64) -> Result<()> {
+async fn show(exchange: &Exchange, seconds: u64, siege: Option<&Siege>) -> Result<()> {
     let begun = tokio::time::Instant::from_std(exchange.begun());
     let mut table = Redrawn::new();
     for second in 1.. {
@@ -262,7 +278,9 @@ async fn show(exchange: &Exchange, seconds: u64) -> Result<()> {
         if is_last {
             exchange.close();
         }
-        table.draw(&exchange.events(), &live_table::lines(second, seconds, &exchange.rows()));
+        let mut lines = live_table::lines(second, seconds, &exchange.rows());
+        lines.extend(siege.map(Siege::line));
+        table.draw(&exchange.events(), &lines);
         if is_last {
             break;
         }

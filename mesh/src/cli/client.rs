@@ -148,6 +148,9 @@ fn table(status: &Value) -> String {
     if other_genesis > 0 {
         row("refused", format!("{other_genesis} handshakes with peers of another mesh of this name"));
     }
+    for offender in status["offenders"].as_array().into_iter().flatten() {
+        row("offender", offender_line(offender));
+    }
     row("journal", format!("at {}, lag {}", get("journal_tail"), get("journal_lag")));
     row("core", format!("longest hold {} us", get("longest_core_hold_us")));
     row(
@@ -243,6 +246,21 @@ fn group_line(group: &Value, me: &Value, own: bool) -> String {
     )
 }
 
+/// A member that said what no peer says.
+fn offender_line(offender: &Value) -> String {
+    let count = |name: &str| offender[name].as_u64().unwrap_or(0);
+    let left = count("refused_for_ms").div_ceil(1_000);
+    let now = if left > 0 { format!(", refused for another {left} s") } else { String::new() };
+    format!(
+        "{}  {} messages that do not decode, {} that no peer says, {} broken connections; dropped {} times{now}",
+        text(&offender["peer"]),
+        count("undecodable"),
+        count("impossible"),
+        count("malformed"),
+        count("dropped"),
+    )
+}
+
 /// Whether another peer may stop now, as far as this one knows.
 fn may_stop(status: &Value) -> String {
     if let Some(why) = status["may_not_stop_because"].as_str() {
@@ -279,6 +297,7 @@ mod tests {
             "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
             "may_not_stop_because": "nobody in reach leads group 03",
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
+            "offenders": [{"peer": "12D9", "undecodable": 33, "impossible": 1, "malformed": 2, "dropped": 3, "refused_for_ms": 4_100}],
         });
         let table = table(&status);
         for part in [
@@ -297,6 +316,7 @@ mod tests {
             "leaderless group 03: nobody",
             "unstable   96 bytes for 4 ms, 1 messages",
             "may stop   no (nobody in reach leads group 03)",
+            "12D9  33 messages that do not decode, 1 that no peer says, 2 broken connections; dropped 3 times, refused for another 5 s",
         ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }

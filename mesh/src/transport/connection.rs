@@ -5,13 +5,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::conduct::Received;
 use super::counters::add;
 use super::frame::{self, BODY_MAX, FrameBuffer, FrameError, FrameKind, Reassembly};
 use super::lanes::Step;
 use super::limits::{RECEIVE_BATCH, SILENCE_MAX, WRITE_BYTES_KEPT};
+use super::pace::Pace;
 use super::ping;
 use super::reason::LeaveReason;
 use super::registry::{Session, Shared};
@@ -37,7 +40,8 @@ where
 {
     let (read_half, write_half) = stream.split();
     let mut writer = tokio::spawn(write(Arc::clone(shared), Arc::clone(session), write_half));
-    let mut reader = Reader { shared, session, stream: read_half, frames, reassembly: Reassembly::default() };
+    let pace = Pace::new(Instant::now());
+    let mut reader = Reader { shared, session, stream: read_half, frames, reassembly: Reassembly::default(), pace };
     let lost = |error: io::Error| LeaveReason::Lost { error: error.to_string() };
     let reading = async {
         match reader.run().await {
@@ -46,7 +50,17 @@ where
             End::Stream(_) if session.lanes.is_leaving() => LeaveReason::ShutDown,
             End::Stream(error) => lost(error),
             End::Silence => LeaveReason::Silent,
-            End::Frame(error) => LeaveReason::Malformed(error),
+            End::Frame(error) => {
+                add(&shared.counters.malformed, 1);
+                add(&shared.counters.offenders_dropped, 1);
+                // The bytes were sealed by its key, so no fault of the network has changed them.
+                shared.conduct().broke_the_protocol(session.peer, Instant::now());
+                LeaveReason::Malformed(error)
+            }
+            End::Offences { offences, refused_for } => {
+                add(&shared.counters.offenders_dropped, 1);
+                LeaveReason::Dropped { offences, refused_for }
+            }
         }
     };
     tokio::pin!(reading);
@@ -75,6 +89,7 @@ enum End {
     Silence,
     Stream(io::Error),
     Frame(FrameError),
+    Offences { offences: u32, refused_for: Duration },
 }
 
 impl From<FrameError> for End {
@@ -89,23 +104,36 @@ struct Reader<'a, R> {
     stream: R,
     frames: FrameBuffer,
     reassembly: Reassembly,
+    pace: Pace,
+}
+
+/// What was taken in at once.
+#[derive(Default)]
+struct Taken {
+    frames: u64,
+    bytes: u64,
+    held: Duration,
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
     async fn run(&mut self) -> End {
         let mut payloads = Vec::new();
+        let mut taken = Taken::default();
         loop {
-            let taken = self.take_frames(&mut payloads);
-            self.deliver(&mut payloads);
-            if let Err(end) = taken {
+            let mut took = self.take_frames(&mut payloads, &mut taken);
+            let delivered = self.deliver(&mut payloads, &mut taken);
+            took = took.and(delivered);
+            if let Err(end) = took {
                 return end;
             }
+            self.keep_pace(std::mem::take(&mut taken)).await;
             // A stream that is always ready would else never let another task of this thread run.
             tokio::task::consume_budget().await;
             match tokio::time::timeout(SILENCE_MAX, self.stream.read(self.frames.space())).await {
                 Ok(Ok(0)) => return End::Stream(io::ErrorKind::UnexpectedEof.into()),
                 Ok(Ok(count)) => {
                     add(&self.shared.counters.bytes_received, count as u64);
+                    taken.bytes += count as u64;
                     self.frames.filled(count);
                 }
                 Ok(Err(error)) => return End::Stream(error),
@@ -114,16 +142,37 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         }
     }
 
-    fn deliver(&self, payloads: &mut Vec<Vec<u8>>) {
-        if !payloads.is_empty() {
-            self.shared.handler.received(self.session.peer, std::mem::take(payloads));
+    /// R24: what this member has said beyond its share is not read yet.
+    async fn keep_pace(&mut self, taken: Taken) {
+        let pause = self.pace.take(taken.frames, taken.bytes, taken.held, Instant::now());
+        let Some(pause) = pause else { return };
+        add(&self.shared.counters.inbound_paused, 1);
+        tokio::time::sleep(pause).await;
+    }
+
+    fn deliver(&self, payloads: &mut Vec<Vec<u8>>, taken: &mut Taken) -> Result<(), End> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let peer = self.session.peer;
+        let received = self.shared.handler.received(peer, std::mem::take(payloads));
+        taken.held += received.held;
+        let Received { undecodable, impossible, .. } = received;
+        if (undecodable, impossible) == (0, 0) {
+            return Ok(());
+        }
+        add(&self.shared.counters.impossible, u64::from(impossible));
+        match self.shared.conduct().offended(peer, received, Instant::now()) {
+            Some(refused_for) => Err(End::Offences { offences: undecodable.saturating_add(impossible), refused_for }),
+            None => Ok(()),
         }
     }
 
     /// Takes all whole frames of the buffer. Payloads that came before an error are still delivered.
-    fn take_frames(&mut self, payloads: &mut Vec<Vec<u8>>) -> Result<(), End> {
+    fn take_frames(&mut self, payloads: &mut Vec<Vec<u8>>, taken: &mut Taken) -> Result<(), End> {
         while let Some((kind, body)) = self.frames.next(BODY_MAX)? {
             add(&self.shared.counters.frames_received, 1);
+            taken.frames += 1;
             match kind {
                 FrameKind::Payload => payloads.push(body.to_vec()),
                 FrameKind::BulkBegin => self.reassembly.begin(frame::number(kind, body)?)?,
@@ -145,7 +194,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 }
             }
             if payloads.len() >= RECEIVE_BATCH {
-                self.shared.handler.received(self.session.peer, std::mem::take(payloads));
+                self.deliver(payloads, taken)?;
             }
         }
         Ok(())

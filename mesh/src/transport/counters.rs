@@ -2,6 +2,7 @@
 //!
 //! It refuses to be exact between two counters: each is read by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the transport did since its start.
@@ -29,6 +30,20 @@ pub struct TransportCounters {
     pub records_refused: u64,
     /// How often a connection's routing messages had to wait because there were too many.
     pub routing_throttled: u64,
+    /// Connections of members that ended with bytes that are no frame.
+    pub malformed: u64,
+    /// Messages that no peer says, whatever faults there are.
+    pub impossible: u64,
+    /// How often a member was dropped for what it said.
+    pub offenders_dropped: u64,
+    /// Handshakes that were refused because the peer had been dropped.
+    pub offenders_refused: u64,
+    /// How often nothing more was taken in of a member for a moment, because it had said too much.
+    pub inbound_paused: u64,
+    /// Connections that were not taken because there were too many, or too many of one address or peer.
+    pub connections_turned_away: u64,
+    /// Handshakes that were not begun because too many were under way, or too many of one address.
+    pub handshakes_turned_away: u64,
 }
 
 #[derive(Default)]
@@ -44,6 +59,14 @@ pub(super) struct Counters {
     pub(super) nearby_dropped: AtomicU64,
     pub(super) records_refused: AtomicU64,
     pub(super) routing_throttled: AtomicU64,
+    pub(super) malformed: AtomicU64,
+    pub(super) impossible: AtomicU64,
+    pub(super) offenders_dropped: AtomicU64,
+    pub(super) offenders_refused: AtomicU64,
+    pub(super) inbound_paused: AtomicU64,
+    /// The swarm's door counts it.
+    pub(super) connections_turned_away: Arc<AtomicU64>,
+    pub(super) handshakes_turned_away: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -67,6 +90,13 @@ impl Counters {
             nearby_dropped: read(&self.nearby_dropped),
             records_refused: read(&self.records_refused),
             routing_throttled: read(&self.routing_throttled),
+            malformed: read(&self.malformed),
+            impossible: read(&self.impossible),
+            offenders_dropped: read(&self.offenders_dropped),
+            offenders_refused: read(&self.offenders_refused),
+            inbound_paused: read(&self.inbound_paused),
+            connections_turned_away: read(&self.connections_turned_away),
+            handshakes_turned_away: read(&self.handshakes_turned_away),
         }
     }
 }

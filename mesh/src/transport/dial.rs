@@ -224,6 +224,12 @@ impl DialBook {
         self.shun(peer, now + DEPARTED_FOR);
     }
 
+    /// An admitted peer was dropped for what it said, and is refused until then.
+    pub(super) fn dropped(&mut self, peer: PeerId, until: Instant) {
+        self.redials.remove(&peer);
+        self.shun(peer, until);
+    }
+
     fn shun(&mut self, peer: PeerId, until: Instant) {
         self.shunned.retain(|(shunned, _)| *shunned != peer);
         self.shunned.push_back((peer, until));

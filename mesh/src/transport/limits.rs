@@ -177,10 +177,50 @@ pub(super) const COMMANDS_MAX: usize = 1_024;
 /// Most yamux streams of one connection; beyond it yamux ends the connection. One is used, a second for a moment when
 /// it is replaced, and Kademlia uses 32 at most each way for moments.
 pub(super) const YAMUX_STREAMS_MAX: usize = 128;
+/// Most connections altogether.
+pub(super) const CONNECTIONS_MAX: usize = PEERS_MAX * 2 + HANDSHAKES_MAX;
 /// Most connections of one peer: two simultaneous dials, and the dead ones they replace.
-pub(super) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+pub(super) const CONNECTIONS_PER_PEER_MAX: usize = 4;
 /// Most inbound connections that have not finished their encryption handshake.
-pub(super) const PENDING_INBOUND_MAX: u32 = 256;
+pub(super) const PENDING_INBOUND_MAX: usize = 256;
+/// Those of one host: an IPv4 address, or a network of IPv6. All peers of one machine share it.
+pub(super) const PENDING_PER_HOST_MAX: usize = 128;
+/// Most connections of one host that are encrypted and not admitted.
+pub(super) const UNADMITTED_PER_HOST_MAX: usize = 256;
+/// Most inbound connections of one host that come at once ...
+pub(super) const CONNECTIONS_PER_HOST_BURST: u32 = 512;
+/// ... and the time after which one more may come.
+pub(super) const CONNECTIONS_PER_HOST_INTERVAL: Duration = Duration::from_millis(15);
+/// Most hosts of which connections are counted; beyond it the bounds on all together hold.
+pub(super) const HOSTS_REMEMBERED: usize = 4_096;
+/// Most handshakes under way at once that one host began.
+pub(super) const HANDSHAKES_PER_HOST_MAX: usize = 48;
+
+/// Most frames of one member in a second; what is beyond waits in its connection.
+pub const INBOUND_FRAMES_PER_S: u64 = 100_000;
+/// Most bytes of one member in a second.
+pub const INBOUND_BYTES_PER_S: u64 = 256 << 20;
+/// The messages of one member may hold the core for one part in so many of the time.
+pub const INBOUND_HELD_SHARE: u32 = 2;
+/// How much of that may be taken at once.
+pub(super) const INBOUND_BURST: Duration = Duration::from_secs(1);
+/// Shorter pauses are not worth a timer; they add up.
+pub(super) const INBOUND_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The longest pause; what was taken beyond is forgiven.
+pub(super) const INBOUND_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Most things that no peer says, of one member, that are not forgiven yet. One more, and it is dropped.
+pub const OFFENCES_MAX: u32 = 32;
+/// After so long one of them is forgiven.
+pub const OFFENCE_FORGIVEN_AFTER: Duration = Duration::from_secs(1);
+/// How long a member that was dropped is refused the first time; it doubles.
+pub const DROPPED_FOR: Duration = Duration::from_secs(60);
+/// How long it is refused at most.
+pub const DROPPED_FOR_MAX: Duration = Duration::from_secs(900);
+/// Most members of which it is remembered.
+pub(super) const OFFENDERS_REMEMBERED: usize = 4_096;
+/// Most of them that are shown.
+pub(super) const OFFENDERS_SHOWN: usize = 16;
 
 /// The time between two tellings of all fresh peers that are known; they are also the sign of life.
 pub(super) const FRESH_TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -200,5 +240,8 @@ const _: () = assert!(FRESH_RECORDS_PER_FRAME * (ADDRESSES_MAX * (ADDRESS_BYTES_
 const _: () = assert!(FOUNDING_BYTES_MAX + 64 <= CHUNK);
 // A peer's id is in each of its addresses and stands before them; 20 peers are in an answer.
 const _: () = assert!(20 * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 48) + 64) + 64 <= KADEMLIA_PACKET_BYTES_MAX);
+const _: () = assert!(PENDING_PER_HOST_MAX < PENDING_INBOUND_MAX && UNADMITTED_PER_HOST_MAX < CONNECTIONS_MAX);
+const _: () = assert!(HANDSHAKES_PER_HOST_MAX < HANDSHAKES_MAX);
+const _: () = assert!(DROPPED_FOR.as_secs() <= DROPPED_FOR_MAX.as_secs());
 const _: () = assert!(NEARBY_DIALS_MAX < DIALS_MAX && NEARBY_PER_HOST_MAX < NEARBY_MAX);
 const _: () = assert!(MAX_PAYLOAD <= BULK_QUEUE_BYTES && MAX_PAYLOAD <= u32::MAX as usize);

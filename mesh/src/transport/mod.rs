@@ -7,11 +7,13 @@
 
 mod address;
 mod bytes;
+mod conduct;
 mod connection;
 mod counters;
 #[cfg(feature = "testing")]
 mod delay;
 mod dial;
+mod door;
 mod frame;
 mod fresh;
 #[cfg(feature = "testing")]
@@ -26,6 +28,7 @@ mod latch;
 pub mod limits;
 mod nearby;
 mod no_records;
+mod pace;
 mod peer_id;
 mod ping;
 mod reason;
@@ -43,19 +46,21 @@ use std::time::Duration;
 use std::time::Instant;
 
 use driftmesh_model::PeerId;
-use libp2p::Multiaddr;
-use libp2p::identity::{Keypair, ed25519};
+use libp2p::identity::ed25519;
 use libp2p::multiaddr::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
 pub use address::{AddressError, PeerAddress, parse_address};
+pub use conduct::{Offender, Received};
 pub use counters::TransportCounters;
 pub use frame::FrameError;
+pub use libp2p::Multiaddr;
+pub use libp2p::identity::Keypair;
 pub use peer_id::{from_libp2p, to_libp2p};
 pub use reason::{Genesis, LeaveReason, RefuseReason};
 pub use routing::FindError;
 
-use counters::add;
+use counters::{Counters, add};
 use dial::DialBook;
 use latch::Latch;
 use limits::{
@@ -86,8 +91,9 @@ pub fn random_incarnation() -> u64 {
 pub trait Handler: Send + Sync + 'static {
     /// Payloads of an admitted peer: at least 1, at most 64. Calls for one peer follow each other; those for
     /// different peers run at the same time. Payloads up to 64 KiB come in the order in which they were sent, larger
-    /// ones too, but a small one may overtake a large one.
-    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>);
+    /// ones too, but a small one may overtake a large one. What it returns decides how much more of that peer is taken in,
+    /// and whether it is dropped; [`Received::default`] finds nothing wrong.
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) -> Received;
 
     /// Something happened. Between `Admitted` and `Left` of a peer, and only then, its payloads come.
     fn event(&self, event: Event);
@@ -361,7 +367,8 @@ impl Transport {
         let libp2p_peer = config.keypair.public().to_peer_id();
         let peer = from_libp2p(&libp2p_peer)
             .ok_or_else(|| StartError::Key { error: "it is not an ed25519 key".to_owned() })?;
-        let mut swarm = swarm::build(config.keypair)?;
+        let counters = Counters::default();
+        let mut swarm = swarm::build(config.keypair, Arc::clone(&counters.connections_turned_away))?;
         let incoming = swarm.behaviour().accept();
         let bound = swarm::listen(&mut swarm, &config.listen).await?;
         let local = Local {
@@ -377,7 +384,7 @@ impl Transport {
             peers_max,
         };
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
-        let shared = Arc::new(Shared::new(local, config.genesis, handler, commands));
+        let shared = Arc::new(Shared::new(local, config.genesis, handler, commands, counters));
         let now = Instant::now();
         let mdns = match config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
             false => NearbySearch::Off,
@@ -504,6 +511,19 @@ impl Transport {
     #[must_use]
     pub fn counters(&self) -> TransportCounters {
         self.owner.shared.counters.read()
+    }
+
+    /// The members that said what no peer says, the worst 16 of those that are remembered.
+    #[must_use]
+    pub fn offenders(&self) -> Vec<Offender> {
+        self.owner.shared.conduct().worst(Instant::now())
+    }
+
+    /// Writes these bytes to an admitted peer as they are, past the queues of payloads: whole frames or not. Returns
+    /// whether they were queued.
+    #[cfg(feature = "testing")]
+    pub fn send_raw(&self, to: PeerId, bytes: Vec<u8>) -> bool {
+        self.owner.shared.session(&to).is_some_and(|session| session.lanes.push_control(bytes))
     }
 
     /// Writes nothing to any admitted peer for so long, 10 s at most; what is sent meanwhile waits in the queues, within

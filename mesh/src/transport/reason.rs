@@ -3,6 +3,7 @@
 //! It decides nothing. Text that came from a remote is shortened and escaped before it is shown.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -156,6 +157,15 @@ pub enum RefuseReason {
     /// The refusing side is shutting down.
     #[error("the peer is shutting down; join again after its start, or join another one")]
     ShuttingDown,
+    /// The refusing side has dropped the other for what it said.
+    #[error(
+        "a peer that says what no peer says is dropped, and refused for another {seconds} s; see that both run the same \
+         release"
+    )]
+    Dropped {
+        /// How long it will still be refused, seconds.
+        seconds: u64,
+    },
     /// The connection ended before the handshake did.
     #[error("the connection ended during the handshake; it is tried again")]
     ConnectionLost,
@@ -180,6 +190,7 @@ impl RefuseReason {
             | Self::WrongPeer { .. }
             | Self::UnknownIdentity
             | Self::ShuttingDown
+            | Self::Dropped { .. }
             | Self::ConnectionLost) => same,
         }
     }
@@ -203,6 +214,7 @@ impl RefuseReason {
             | Self::ProtocolVersion { .. }
             | Self::OtherExpect { .. }
             | Self::TooManyPeers
+            | Self::Dropped { .. }
             | Self::DuplicateIncarnation => true,
             Self::WrongMeshName { .. }
             | Self::OtherGenesis { .. }
@@ -221,7 +233,11 @@ impl RefuseReason {
     /// Whether it may pass by itself within moments, so that trying again soon is worth it.
     pub(super) const fn is_transient(&self) -> bool {
         match self {
-            Self::NoMeshYet | Self::OtherExpect { .. } | Self::HandshakeTimeout | Self::ConnectionLost => true,
+            Self::NoMeshYet
+            | Self::OtherExpect { .. }
+            | Self::HandshakeTimeout
+            | Self::Dropped { .. }
+            | Self::ConnectionLost => true,
             Self::WrongMeshName { .. }
             | Self::WrongSecret
             | Self::OtherGenesis { .. }
@@ -260,6 +276,14 @@ pub enum LeaveReason {
     /// It broke the protocol.
     #[error("it broke the protocol: {0}")]
     Malformed(FrameError),
+    /// It said what no peer says, too often; it is refused for a while.
+    #[error("it said what no peer says, {offences} times of late, and is refused for {} s", refused_for.as_secs())]
+    Dropped {
+        /// How often it did so at the end.
+        offences: u32,
+        /// How long it is refused.
+        refused_for: Duration,
+    },
     /// It connected anew; its next admission follows.
     #[error("it connected anew")]
     Replaced,
@@ -271,7 +295,7 @@ impl LeaveReason {
     pub const fn is_clean(&self) -> bool {
         match self {
             Self::Goodbye | Self::ShutDown => true,
-            Self::Lost { .. } | Self::Silent | Self::Malformed(_) | Self::Replaced => false,
+            Self::Lost { .. } | Self::Silent | Self::Malformed(_) | Self::Dropped { .. } | Self::Replaced => false,
         }
     }
 }

@@ -11,15 +11,19 @@ use libp2p::Multiaddr;
 use tokio::sync::mpsc;
 
 use super::Handler;
+use super::conduct::Conduct;
 use super::counters::Counters;
 #[cfg(feature = "testing")]
 use super::delay::Delay;
+use super::door::Host;
 use super::fresh::FreshLink;
 #[cfg(feature = "testing")]
 use super::hold::Hold;
 use super::lanes::Lanes;
 use super::latch::Latch;
-use super::limits::{FRESH_LINKS_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED};
+use super::limits::{
+    FRESH_LINKS_MAX, HANDSHAKES_PER_HOST_MAX, OTHER_MESHES_REMEMBERED, SUPERSEDED_REMEMBERED, UNASKED_REMEMBERED,
+};
 use super::ping::Pings;
 use super::reason::{Genesis, RefuseReason};
 use super::swarm::Command;
@@ -110,6 +114,9 @@ pub(super) struct Shared {
     #[cfg(feature = "testing")]
     pub(super) delay: Delay,
     state: Mutex<State>,
+    conduct: Mutex<Conduct>,
+    /// How many handshakes each host has begun that are under way.
+    greeting: Mutex<HashMap<Host, usize>>,
     sessions: RwLock<HashMap<PeerId, Arc<Session>>>,
 }
 
@@ -122,6 +129,25 @@ pub(super) struct HandshakeTurn {
 impl Drop for HandshakeTurn {
     fn drop(&mut self) {
         self.shared.lock().handshakes.remove(&self.peer);
+    }
+}
+
+/// One of the handshakes that a host may have under way; given back when dropped.
+pub(super) struct HostTurn {
+    shared: Arc<Shared>,
+    host: Option<Host>,
+}
+
+impl Drop for HostTurn {
+    fn drop(&mut self) {
+        let Some(host) = self.host else { return };
+        let mut greeting = self.shared.greeting();
+        if let Some(count) = greeting.get_mut(&host) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                greeting.remove(&host);
+            }
+        }
     }
 }
 
@@ -144,6 +170,7 @@ impl Shared {
         genesis: Option<Genesis>,
         handler: Arc<dyn Handler>,
         commands: mpsc::Sender<Command>,
+        counters: Counters,
     ) -> Self {
         let genesis_known = Latch::new();
         if genesis.is_some() {
@@ -157,16 +184,40 @@ impl Shared {
             #[cfg(feature = "testing")]
             delay: Delay::default(),
             handler,
-            counters: Counters::default(),
+            counters,
             commands,
             stop: Latch::new(),
             state: Mutex::new(State { genesis, ..State::default() }),
+            conduct: Mutex::default(),
+            greeting: Mutex::default(),
             sessions: RwLock::default(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How members behave.
+    pub(super) fn conduct(&self) -> MutexGuard<'_, Conduct> {
+        self.conduct.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn greeting(&self) -> MutexGuard<'_, HashMap<Host, usize>> {
+        self.greeting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a handshake that this host wants, unless it has begun too many.
+    pub(super) fn greet_host(self: &Arc<Self>, host: Option<Host>) -> Option<HostTurn> {
+        if let Some(host) = host {
+            let mut greeting = self.greeting();
+            let count = greeting.entry(host).or_default();
+            if *count >= HANDSHAKES_PER_HOST_MAX {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(HostTurn { shared: Arc::clone(self), host })
     }
 
     /// The mesh that this peer belongs to, if it has found one.

@@ -5,6 +5,7 @@
 //! which each has one per remote. It refuses more handshakes at once than a bound; the opener then tries again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use driftmesh_model::PeerId;
 use futures::StreamExt;
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::Event;
 use super::connection::{self, SessionEnd};
 use super::counters::add;
+use super::door::Host;
 use super::fresh;
 use super::handshake::{self, Admission, Failure};
 use super::lanes::Lanes;
@@ -53,6 +55,13 @@ pub(super) async fn accept(shared: Arc<Shared>, mut incoming: IncomingStreams) {
         };
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
             tracing::debug!(%peer, "substream dropped: too many handshakes are under way");
+            add(&shared.counters.handshakes_turned_away, 1);
+            continue;
+        };
+        let address = shared.endpoint(&peer);
+        let Some(host_turn) = shared.greet_host(address.as_ref().and_then(Host::of)) else {
+            tracing::debug!(%peer, "substream dropped: too many handshakes of its address are under way");
+            add(&shared.counters.handshakes_turned_away, 1);
             continue;
         };
         let Some(turn) = shared.begin_handshake(peer) else {
@@ -62,10 +71,9 @@ pub(super) async fn accept(shared: Arc<Shared>, mut incoming: IncomingStreams) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let remote = Remote { peer, libp2p_peer };
-            let address = shared.endpoint(&peer);
             match greet(&shared, remote, stream).await {
                 Ok((stream, admission)) => {
-                    drop(permit);
+                    drop((permit, host_turn));
                     live(&shared, remote, stream, admission, turn).await;
                 }
                 Err(failure) => failed(&shared, remote, address, failure, turn).await,
@@ -128,6 +136,13 @@ async fn open_and_greet(
 }
 
 async fn greet(shared: &Arc<Shared>, remote: Remote, mut stream: Stream) -> Result<(Stream, Admission), Failure> {
+    let refused_for = shared.conduct().refused_for(&remote.peer, Instant::now());
+    if let Some(left) = refused_for {
+        add(&shared.counters.offenders_refused, 1);
+        let reason = RefuseReason::Dropped { seconds: left.as_secs().max(1) };
+        handshake::refuse(&mut stream, &reason).await;
+        return Err(reason.into());
+    }
     let admission = tokio::select! {
         () = shared.stop.wait() => return Err(RefuseReason::ShuttingDown.into()),
         result = handshake::run(shared, remote.peer, &mut stream) => result?,

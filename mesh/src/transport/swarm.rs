@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use driftmesh_model::PeerId;
@@ -17,7 +17,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, connection_limits, noise, tcp, yamux};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, tcp, yamux};
 use libp2p_stream::{Control, IncomingStreams};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -25,12 +25,12 @@ use tokio::time::MissedTickBehavior;
 use super::address;
 use super::counters::add;
 use super::dial::{DialBook, Due, Origin};
+use super::door::Door;
 use super::frame::{self, FrameError, FrameKind};
 use super::gate::{Gate, GateEvent};
 use super::limits::{
-    ADMISSION_TIMEOUT, ALIVE_INTERVAL, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, DIAL_TICK, HANDSHAKES_MAX,
-    IDLE_CONNECTION_TIMEOUT, LISTEN_TIMEOUT, OPEN_AGAIN, OPEN_FALLBACK, PEERS_MAX, PENDING_INBOUND_MAX,
-    YAMUX_STREAMS_MAX,
+    ADMISSION_TIMEOUT, ALIVE_INTERVAL, BACKOFF_MIN, DIAL_TICK, HANDSHAKES_MAX, IDLE_CONNECTION_TIMEOUT, LISTEN_TIMEOUT,
+    OPEN_AGAIN, OPEN_FALLBACK, YAMUX_STREAMS_MAX,
 };
 use super::nearby::{Nearby, NearbyEvent};
 use super::peer_id;
@@ -64,7 +64,7 @@ pub(super) enum Command {
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     // First, so that the others never see a connection that it denies.
-    limits: connection_limits::Behaviour,
+    door: Door,
     streams: libp2p_stream::Behaviour,
     gate: Gate,
     nearby: Nearby,
@@ -86,17 +86,12 @@ impl Behaviour {
 ///
 /// # Errors
 /// When libp2p cannot use the key.
-pub(super) fn build(keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
+pub(super) fn build(keypair: Keypair, turned_away: Arc<AtomicU64>) -> Result<Swarm<Behaviour>, StartError> {
     let multiplexer = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(YAMUX_STREAMS_MAX);
         config
     };
-    let connections_max = u32::try_from(PEERS_MAX * 2 + HANDSHAKES_MAX).unwrap_or(u32::MAX);
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING_INBOUND_MAX))
-        .with_max_established(Some(connections_max))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX));
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, multiplexer)
@@ -104,7 +99,7 @@ pub(super) fn build(keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
         .with_behaviour(|keypair| {
             let local = keypair.public().to_peer_id();
             Behaviour {
-                limits: connection_limits::Behaviour::new(limits),
+                door: Door::new(turned_away),
                 streams: libp2p_stream::Behaviour::new(),
                 gate: Gate::new(local),
                 nearby: Nearby::new(local),
@@ -483,7 +478,10 @@ impl Driver {
                     return;
                 }
                 self.swarm.behaviour_mut().gate.forget(session.libp2p_peer);
-                if is_clean {
+                let refused_for = self.shared.conduct().refused_for(&session.peer, now);
+                if let Some(refused_for) = refused_for {
+                    self.book.dropped(session.peer, now + refused_for);
+                } else if is_clean {
                     self.book.departed(session.peer, now);
                 } else {
                     self.book.lost(session.peer, &session.addresses, now);
@@ -556,7 +554,9 @@ impl Driver {
         self.unadmitted.remove(&session.peer);
         self.book.admitted(&session.peer, now);
         // It may have left already; its end is told after this.
-        self.swarm.behaviour_mut().gate.admit(session.libp2p_peer, &session.addresses);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.gate.admit(session.libp2p_peer, &session.addresses);
+        behaviour.door.admitted(&session.libp2p_peer);
         self.routing.admitted(self.shared.sessions().len(), now);
         if self.mdns == NearbySearch::AfterAdmission {
             self.find_nearby();

@@ -29,16 +29,21 @@ struct Recorder {
     largest_batch: Mutex<usize>,
     /// While set, `received` does not return.
     is_stuck: Mutex<bool>,
+    /// What `received` makes of each payload.
+    opinion: Mutex<Received>,
 }
 
 impl Handler for Recorder {
-    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) {
+    fn received(&self, from: PeerId, payloads: Vec<Vec<u8>>) -> Received {
         while *self.is_stuck.lock().unwrap() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut largest = self.largest_batch.lock().unwrap();
         *largest = payloads.len().max(*largest);
+        let (count, opinion) = (u32::try_from(payloads.len()).unwrap(), *self.opinion.lock().unwrap());
         self.payloads.lock().unwrap().extend(payloads.into_iter().map(|payload| (from, payload)));
+        let Received { undecodable, impossible, held } = opinion;
+        Received { undecodable: undecodable * count, impossible: impossible * count, held: held * count }
     }
 
     fn event(&self, event: Event) {
@@ -888,7 +893,7 @@ struct Stranger {
 
 impl Stranger {
     fn new(keypair: Keypair) -> Self {
-        Self { swarm: swarm::build(keypair).unwrap() }
+        Self { swarm: swarm::build(keypair, Arc::default()).unwrap() }
     }
 
     /// Writes the bytes on a new substream; gives all that comes back until the other side closes it.
@@ -966,6 +971,13 @@ async fn admitted_stream(keypair: Keypair, target: &Transport) -> libp2p::Stream
     greeted_stream(keypair, target, Some(genesis()), None).await
 }
 
+/// Keys of lower peers than one with the returned key.
+fn high_key_and_lower_ones(count: usize) -> (Keypair, Vec<Keypair>) {
+    let mut keys: Vec<Keypair> = (0..=count).map(|_| Keypair::generate_ed25519()).collect();
+    keys.sort_unstable_by_key(id);
+    (keys.pop().unwrap(), keys)
+}
+
 /// A substream that passed the handshake with a target, on a connection that is kept alive.
 async fn greeted_stream(
     keypair: Keypair,
@@ -981,7 +993,7 @@ async fn greeted_stream(
 
 /// A substream on which nothing was said yet, on a connection that is kept alive.
 async fn substream(keypair: &Keypair, target: &Transport) -> libp2p::Stream {
-    let mut swarm = swarm::build(keypair.clone()).unwrap();
+    let mut swarm = swarm::build(keypair.clone(), Arc::default()).unwrap();
     let mut control = swarm.behaviour().control();
     swarm.dial(target.addresses()[0].clone()).unwrap();
     while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
@@ -1008,12 +1020,13 @@ fn shared_of(keypair: &Keypair, genesis: Option<Genesis>, expect: Option<u16>) -
         peers_max: PEERS_MAX,
     };
     let (commands, _) = mpsc::channel(1);
-    Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands))
+    Arc::new(Shared::new(local, genesis, Arc::new(Recorder::default()), commands, Counters::default()))
 }
 
 #[tokio::test]
 async fn garbage_after_the_admission_closes_that_connection_only() {
-    let (low, high) = two_keys();
+    // A new one each time: who breaks the protocol is refused from then on.
+    let (high, mut lower) = high_key_and_lower_ones(10);
     let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
     let (friend, _) = start(joining(&target)).await;
     until("a friend is admitted", || target.peers().len() == 1).await;
@@ -1032,6 +1045,7 @@ async fn garbage_after_the_admission_closes_that_connection_only() {
         (fresh::said(b"too late".to_vec()).unwrap(), FrameError::Unexpected(0x47)),
     ];
     for (index, (bytes, error)) in table.into_iter().enumerate() {
+        let low = lower.pop().unwrap();
         let mut stream = admitted_stream(low.clone(), &target).await;
         // What comes before the garbage still counts.
         stream.write_all(&frame::encode(FrameKind::Payload, b"good")).await.unwrap();
@@ -1088,10 +1102,10 @@ async fn an_admission_that_says_more_is_refused() {
 
 #[tokio::test]
 async fn random_bytes_after_the_admission_never_panic() {
-    let (low, high) = two_keys();
+    let (high, lower) = high_key_and_lower_ones(40);
     let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
     let mut random = blake3::Hasher::new().update(b"session").finalize_xof();
-    for round in 1..=40 {
+    for (round, low) in (1..).zip(lower) {
         let mut stream = admitted_stream(low.clone(), &target).await;
         let mut bytes = vec![0; 200];
         random.fill(&mut bytes);
@@ -1113,4 +1127,89 @@ async fn a_remote_that_says_nothing_is_refused_in_time() {
     let answer = Stranger::new(low).write(&target, &[]).await;
     assert!(has_refuse_frame(&answer));
     until("told", || told.refusals() == [(RefuseReason::HandshakeTimeout, false)]).await;
+}
+
+#[tokio::test]
+async fn a_member_that_breaks_the_protocol_is_refused_for_a_while_and_told_so() {
+    let (low, high) = two_keys();
+    let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
+    let (friend, _) = start(joining(&target)).await;
+    let mut stream = admitted_stream(low.clone(), &target).await;
+    stream.write_all(&[0; 50]).await.unwrap();
+    stream.flush().await.unwrap();
+    until("it has left", || told.leavings() == [LeaveReason::Malformed(FrameError::UnknownKind(0))]).await;
+    until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
+    let again = TransportConfig { keypair: low.clone(), ..joining(&target) };
+    let (_again, again_told) = start(again).await;
+    let is_refusal = |(reason, by_remote): &(RefuseReason, bool), remote: bool| match reason {
+        RefuseReason::Dropped { seconds } => {
+            *by_remote == remote && (1..=limits::DROPPED_FOR.as_secs()).contains(seconds)
+        }
+        _ => false,
+    };
+    until("it is told so", || again_told.refusals().iter().any(|refusal| is_refusal(refusal, true))).await;
+    until("so is the user", || told.refusals().iter().any(|refusal| is_refusal(refusal, false))).await;
+    assert_eq!(told.admitted(id(&low)), 1, "the first time only");
+    let [offender] = target.offenders()[..] else { panic!("{:?}", target.offenders()) };
+    assert_eq!((offender.peer, offender.malformed, offender.dropped), (id(&low), 1, 1));
+    assert!(offender.refused_for.is_some() && target.counters().offenders_refused > 0);
+    assert_eq!((target.counters().malformed, target.counters().offenders_dropped), (1, 1));
+    assert_eq!(target.peers(), [friend.local_peer()]);
+}
+
+#[tokio::test]
+async fn who_says_what_no_peer_says_is_dropped_and_neither_dialled_nor_admitted_for_a_while() {
+    let ((one, one_told), (other, other_told)) = pair().await;
+    *one_told.opinion.lock().unwrap() = Received { impossible: 1, ..Received::default() };
+    for _ in 0..limits::OFFENCES_MAX {
+        other.send(one.local_peer(), b"rubbish".to_vec()).unwrap();
+    }
+    until("all have arrived", || one_told.payloads.lock().unwrap().len() == limits::OFFENCES_MAX as usize).await;
+    assert_eq!(one.peers(), [other.local_peer()], "what may be forgiven is no reason yet");
+    for _ in 0..limits::OFFENCES_MAX {
+        // It is dropped in between.
+        let _ = other.send(one.local_peer(), b"rubbish".to_vec());
+    }
+    until("it is dropped", || matches!(one_told.leavings()[..], [LeaveReason::Dropped { .. }])).await;
+    until("it is refused", || one.counters().offenders_refused > 1).await;
+    assert!(other_told.refusals().iter().any(|(reason, by)| matches!(reason, RefuseReason::Dropped { .. }) && *by));
+    assert_eq!((one_told.admitted(other.local_peer()), one.counters().offenders_dropped), (1, 1));
+    assert!(one.counters().impossible > u64::from(limits::OFFENCES_MAX));
+    one_told.assert_turns();
+}
+
+#[tokio::test]
+async fn who_says_too_much_waits_and_nobody_else_does() {
+    let ((one, one_told), (other, _)) = pair().await;
+    let (third, _) = start(joining(&one)).await;
+    until("a third one is admitted", || one.peers().len() == 2).await;
+    *one_told.opinion.lock().unwrap() = Received { held: Duration::from_secs(60), ..Received::default() };
+    other.send(one.local_peer(), b"costly".to_vec()).unwrap();
+    until("it is paused", || one.counters().inbound_paused == 1).await;
+    *one_told.opinion.lock().unwrap() = Received::default();
+    let heard = |from: &Transport| {
+        one_told.payloads.lock().unwrap().iter().filter(|(peer, _)| *peer == from.local_peer()).count()
+    };
+    for _ in 0..100 {
+        other.send(one.local_peer(), b"waits".to_vec()).unwrap();
+        third.send(one.local_peer(), b"does not wait".to_vec()).unwrap();
+    }
+    until("the third one is heard", || heard(&third) == 100).await;
+    assert_eq!(heard(&other), 1, "it waits for some seconds");
+    assert_eq!(one.peers().len(), 2, "nobody is dropped for a flood");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_take_a_bounded_room_and_give_it_back() {
+    let (target, _) = start(config()).await;
+    let socket = address::socket(&target.addresses()[0]).unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..limits::PENDING_PER_HOST_MAX + 20 {
+        silent.push(std::net::TcpStream::connect(socket).unwrap());
+    }
+    until("the last ones are turned away", || target.counters().connections_turned_away >= 20).await;
+    assert_eq!(target.counters().connections_turned_away, 20);
+    drop(silent);
+    let (joiner, _) = start(joining(&target)).await;
+    until("there is room again", || joiner.peers() == [target.local_peer()]).await;
 }

@@ -283,7 +283,7 @@ fn cpu_time() -> Result<f64> {
         only: Vec::new(),
     };
     let runtime = super::runtime()?;
-    match runtime.block_on(testnet::run(&options, None, std::future::pending()))? {
+    match runtime.block_on(testnet::run(&options, None, None, std::future::pending()))? {
         Ended::Interrupted(_) => bail!("interrupted"),
         Ended::Reported(report) => {
             // Without partners elsewhere there are no transfers to demand.

@@ -64,7 +64,8 @@ pub(crate) fn run() -> Result<Figures> {
             dump: None,
             only: Vec::new(),
         };
-        let Ended::Reported(report) = runtime.block_on(testnet::run(&options, None, std::future::pending()))? else {
+        let Ended::Reported(report) = runtime.block_on(testnet::run(&options, None, None, std::future::pending()))?
+        else {
             bail!("interrupted");
         };
         let (per_s, local, p99) = (report.commits_per_s, report.local_share, report.commit_p99_us);
