@@ -131,6 +131,12 @@ impl Mesh {
         self.task("transaction").stable().run(body)
     }
 
+    /// How many outcomes of tasks are kept by the objects that this peer owns. Looks at all of them.
+    #[must_use]
+    pub fn kept_outcomes(&self) -> usize {
+        self.host.shared.step(|peer, _| peer.kept_outcomes())
+    }
+
     /// What became of a commit: asks other peers where this one cannot tell, also long after the peer that gave the
     /// receipt has gone. Cancel safe.
     pub async fn fate(&self, receipt: &Receipt) -> Fate {

@@ -583,6 +583,14 @@ impl Peer {
         self.wakes.push(waiter);
     }
 
+    /// How many outcomes the objects here keep. Looks at all of them.
+    #[must_use]
+    pub fn kept_outcomes(&self) -> usize {
+        let kept =
+            |stored: &driftmesh_object_store::Stored| stored.outcomes.as_ref().map_or(0, |outcomes| outcomes.len());
+        self.group.owned_from(0).map(|(_, stored)| kept(stored)).sum()
+    }
+
     /// R21: what the anchor says of a task, to a transaction that holds its lock and so owns it: nobody else can end the
     /// task before that transaction has ended.
     pub fn task_seen(&mut self, now: Now, id: TxnId, task: &TaskId) -> Stepped<TaskFound> {

@@ -11,6 +11,7 @@ use crate::ledger::{Entry, Ledger};
 use crate::net::links::{Effect, LinkFault, Which};
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Answer, Order};
+use crate::soak::{Kept, SPARED};
 use anyhow::{Context, Result};
 use driftmesh::transport::RefuseReason;
 use fastrand::Rng;
@@ -60,6 +61,8 @@ pub(crate) struct Course {
     pub(crate) restarts: u64,
     /// What was wrong.
     pub(crate) troubles: Vec<String>,
+    /// What the first peer keeps, over time.
+    pub(crate) kept: Kept,
 }
 
 /// What is still to come of a pause.
@@ -110,6 +113,8 @@ pub(crate) struct Rules {
     pub(crate) restart: bool,
     /// For how long the bots trade.
     pub(crate) run: Duration,
+    /// Whether the first peer is never killed or paused.
+    pub(crate) spares_first: bool,
 }
 
 /// Carries a plan out, and has a long ledger shortened meanwhile. Returns when the bots have ended and nothing is going on.
@@ -131,6 +136,7 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
             going.copied.iter_mut().for_each(|copied| copied.in_peace_since = Instant::now());
         }
         course.end_copied(peers, &mut going.copied)?;
+        course.kept.look(&peers.exchange.statuses());
         if ledger_seen.elapsed() >= LEDGER_EVERY {
             ledger_seen = Instant::now();
             peers.shorten_ledger().await?;
@@ -140,7 +146,7 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
             rules.together || (next.along && !going.is_over()) || (going.is_over() && peers.exchange.is_whole())
         };
         if due.is_some_and(may_begin) {
-            let victim = choose_victim(&peers.exchange, course.happened.is_empty(), rng);
+            let victim = choose_victim(&peers.exchange, course.happened.is_empty(), rules.spares_first, rng);
             if let (Some(planned), Some(victim)) = (plan.pop_front(), victim) {
                 course.strike(peers, planned.fault, victim, &mut going, rules.restart, rng).await?;
             }
@@ -157,7 +163,10 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
 }
 
 /// The busiest peer first; later ones by chance.
-fn choose_victim(exchange: &Exchange, is_first: bool, rng: &mut Rng) -> Option<usize> {
+fn choose_victim(exchange: &Exchange, is_first: bool, spares_first: bool, rng: &mut Rng) -> Option<usize> {
+    if spares_first {
+        return rng.choice(exchange.live().into_iter().filter(|peer| *peer != SPARED).collect::<Vec<_>>());
+    }
     if is_first { exchange.busiest() } else { rng.choice(exchange.live()) }
 }
 

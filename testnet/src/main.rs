@@ -48,6 +48,7 @@ mod sabotage;
 mod scale;
 mod seats;
 mod simulate;
+mod soak;
 mod testnet;
 mod trade;
 mod way_in;
@@ -74,6 +75,8 @@ fn main() -> ExitCode {
         Some(Command::PeerProcess) => with_log(peer_process::run).map(|()| ExitCode::SUCCESS),
         Some(Command::ZoneServer) => naive::run().map(|()| ExitCode::SUCCESS),
         Some(Command::Sim(sim)) => simulate::run(&sim).map(|is_good| ExitCode::from(u8::from(!is_good))),
+        Some(Command::Soak(options)) => soak::run(&options),
+        Some(Command::Overload(options)) => bench::overload(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Scale(options)) => scale::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),
         Some(Command::Sabotage(wanted)) => sabotage::run(&wanted),
         Some(Command::Check(options)) => check::run(&options).map(|is_good| ExitCode::from(u8::from(!is_good))),

@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Hostile(HostileOptions),
     /// Runs seeds of the deterministic simulator; exit code 1 on a violation.
     Sim(SimOptions),
+    /// Runs the testnet for long, with a kill every minute, and looks whether anything grows for ever; exit code 1 if so.
+    Soak(SoakOptions),
+    /// Asks a mesh for twice what it can carry, for minutes, and then for half of it again; exit code 1 when a bar is missed.
+    Overload(OverloadOptions),
     /// Runs many peers in the simulator: a flash join, churn, half of all killed at once; exit code 1 on a violation.
     Scale(ScaleOptions),
     /// Breaks every rule on purpose in the simulator, which must notice; exit code 1 if it misses one. Needs the sources.
@@ -202,6 +206,9 @@ pub(crate) struct RunOptions {
     /// Of chaos: the kinds of faults, unless all.
     #[arg(skip)]
     pub(crate) only: Vec<String>,
+    /// Whether the first peer is never killed or paused.
+    #[arg(skip)]
+    pub(crate) spares_first: bool,
 }
 
 /// The options of a run of chaos.
@@ -282,6 +289,7 @@ impl HostileOptions {
             mode: Mode::Mesh,
             dump: None,
             only: Vec::new(),
+            spares_first: false,
         }
     }
 }
@@ -305,6 +313,7 @@ impl ChaosOptions {
             mode: Mode::Mesh,
             dump: self.dump.clone(),
             only: self.only.clone(),
+            spares_first: false,
         }
     }
 }
@@ -328,6 +337,61 @@ pub(crate) struct SimOptions {
     #[arg(long, value_name = "DIR")]
     pub(crate) dump: Option<PathBuf>,
     /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The options of a long run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakOptions {
+    /// How long, minutes; nothing is judged in less than 10.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=1_440))]
+    pub(crate) minutes: u64,
+    /// How many peer processes; the first is never killed.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(KILL_PEERS..=PEERS_MAX))]
+    pub(crate) peers: u64,
+    /// What the players do.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Workload::Trade)]
+    pub(crate) workload: Workload,
+    /// What the bots' choices and the faults are drawn from; drawn by chance unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Also writes the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl SoakOptions {
+    /// The same as options of a run.
+    pub(crate) fn run_options(&self) -> RunOptions {
+        RunOptions {
+            peers: self.peers,
+            seconds: 60 * self.minutes,
+            workload: self.workload,
+            players: None,
+            locality: 0.95,
+            seed: self.seed,
+            json: self.json.clone(),
+            kill: Some(self.minutes),
+            pause: 0,
+            restart: true,
+            together: false,
+            replicas: KILL_REPLICAS,
+            mode: Mode::Mesh,
+            dump: None,
+            only: Vec::new(),
+            spares_first: true,
+        }
+    }
+}
+
+/// The options of overload.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OverloadOptions {
+    /// How long too much is asked for, seconds; memory is not judged in less than 30.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(3..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Also writes the figures to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

@@ -30,6 +30,8 @@ use tokio::time::Instant;
 const PEERS_LIMIT: Duration = Duration::from_secs(30);
 /// How long a peer may take until nothing moves any more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// How often outcomes of tasks are counted.
+const COUNT_OUTCOMES_EVERY: Duration = Duration::from_secs(5);
 /// How often it looks.
 const SETTLE_TICK: Duration = Duration::from_millis(10);
 
@@ -57,6 +59,8 @@ pub(crate) fn run() -> Result<()> {
             lists: Lists::default(),
             parts: Arc::default(),
             worker: None,
+            outcomes: 0,
+            outcomes_counted: None,
         };
         while let Some(order) = orders.recv().await {
             if let Err(error) = process.obey(order).await {
@@ -119,6 +123,9 @@ struct Process {
     parts: Arc<(Plan, Made)>,
     /// What works in a benchmark.
     worker: Option<Worker>,
+    /// Outcomes of tasks that were kept here, and when they were counted: that looks at all objects.
+    outcomes: u64,
+    outcomes_counted: Option<Instant>,
 }
 
 impl Process {
@@ -137,7 +144,13 @@ impl Process {
                 Answer::Created { players: pack(&world::create_players(self.mesh()?, number, players).await?) }
             }
             Order::World { shares } => self.learn(&shares)?,
-            Order::Status => Answer::Status(status(self.mesh()?)),
+            Order::Status => {
+                if self.outcomes_counted.is_none_or(|counted| counted.elapsed() >= COUNT_OUTCOMES_EVERY) {
+                    self.outcomes = self.mesh()?.kept_outcomes() as u64;
+                    self.outcomes_counted = Some(Instant::now());
+                }
+                Answer::Status(status(self.mesh()?, self.outcomes))
+            }
             Order::Forget { group } => {
                 let group = group.parse().context("it is no id of a group")?;
                 self.mesh()?.forget(group, true).await.context("cannot forget a group")?;
@@ -310,7 +323,7 @@ fn memory_kib() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn status(mesh: &Mesh) -> PeerStatus {
+fn status(mesh: &Mesh, outcomes: u64) -> PeerStatus {
     let (status, metrics) = (mesh.status(), mesh.metrics());
     PeerStatus {
         owned: status.owned as u64,
@@ -329,6 +342,9 @@ fn status(mesh: &Mesh) -> PeerStatus {
         chain_max: metrics.chain_max,
         pointers: status.pointers as u64,
         directory_bytes: status.directory_bytes as u64,
+        version_bytes: status.version_bytes as u64,
+        held_messages: status.held_messages as u64,
+        outcomes,
         memory_kib: memory_kib(),
         undecodable: status.transport.undecodable,
         impossible: status.transport.impossible,

@@ -322,6 +322,15 @@ pub(crate) struct PeerStatus {
     pub(crate) pointers: u64,
     /// About how much memory pointers, hints and home records take now, bytes.
     pub(crate) directory_bytes: u64,
+    /// What superseded versions take, bytes.
+    #[serde(default)]
+    pub(crate) version_bytes: u64,
+    /// Messages that wait until what they depend on is stable.
+    #[serde(default)]
+    pub(crate) held_messages: u64,
+    /// Outcomes of tasks that are kept here; counted now and then.
+    #[serde(default)]
+    pub(crate) outcomes: u64,
     /// Memory of the process, KiB; 0 where the system does not say.
     #[serde(default)]
     pub(crate) memory_kib: u64,

@@ -16,6 +16,7 @@ use crate::options::{Mode, RunOptions};
 use crate::protocol::PeerStatus;
 use crate::recovery::Recovered;
 use crate::seats::Life;
+use crate::soak::{self, Growth};
 use crate::workloads::Workload;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -175,6 +176,8 @@ pub(crate) struct Report {
     pub(crate) packets_delayed: u64,
     /// That were lost for another reason: a queue was full, or a machine was just being made or removed.
     pub(crate) packets_failed: u64,
+    /// What the first peer keeps, in the second and in the last third of the run, where it lived throughout.
+    pub(crate) growth: BTreeMap<&'static str, Growth>,
     /// Why the run does not count; empty is good.
     pub(crate) invalid: Vec<String>,
 }
@@ -250,6 +253,11 @@ impl Report {
         report.duplicates = audit.duplicates;
         report.invalid = report.reasons();
         report.invalid.extend(report.too_few_faults(&course));
+        if options.spares_first {
+            report.growth = course.kept.growths();
+            let grows = if course.kept.may_be_judged() { soak::faults(&report.growth) } else { Vec::new() };
+            report.invalid.extend(grows);
+        }
         report.invalid.extend(course.troubles);
         report.invalid.extend(troubles);
         report.invalid.extend(work.looks.faults.iter().map(|fault| format!("a look while players acted: {fault}")));
@@ -675,6 +683,7 @@ mod tests {
             mode: Mode::Mesh,
             dump: None,
             only: Vec::new(),
+            spares_first: false,
         };
         let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
         (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);

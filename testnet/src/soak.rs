@@ -36,6 +36,12 @@ const GAUGES: [(&str, fn(&PeerStatus) -> u64, u64); 6] = [
     ("outcomes", |status| status.outcomes, 2_000),
 ];
 
+impl Default for Kept {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What the peer that lives throughout keeps, over time.
 #[derive(Debug)]
 pub(crate) struct Kept {

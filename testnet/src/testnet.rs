@@ -236,7 +236,8 @@ async fn work(
         Some(_) => faults::chaos(&options.only, run, &mut rng),
         None => faults::plan(options.kills(), options.pause, run, &mut rng),
     };
-    let rules = Rules { together: options.together, restart: options.restarts(), run };
+    let (together, restart, spares_first) = (options.together, options.restarts(), options.spares_first);
+    let rules = Rules { together, restart, run, spares_first };
     let known = siege.map(|siege| siege.known(peers));
     let besieging = async {
         match siege.zip(known.as_ref()) {

@@ -9,6 +9,7 @@ mod handover;
 mod hotspot;
 mod local;
 mod locality;
+mod overload;
 mod remote;
 mod replication;
 mod tasks;
@@ -16,7 +17,7 @@ mod trades;
 pub(crate) mod work;
 mod zipf;
 
-use crate::options::{Bench, BenchOptions, check_writable};
+use crate::options::{Bench, BenchOptions, OverloadOptions, check_writable};
 use crate::peers::Peers;
 use crate::protocol::Answer;
 use crate::{json_file, output};
@@ -53,6 +54,11 @@ pub(crate) fn run(options: &BenchOptions) -> Result<bool> {
         json_file::write(options.json.as_deref(), &report)?;
     }
     Ok(is_good)
+}
+
+/// Asks a mesh for more than it can carry. `Ok(false)` when a bar is missed.
+pub(crate) fn overload(options: &OverloadOptions) -> Result<bool> {
+    overload::run(options)
 }
 
 /// Runs a measurement in a mesh of so many peer processes. None is left when this returns.

@@ -81,7 +81,7 @@ pub(crate) struct Figures {
 }
 
 /// Runs it. `Ok(false)` when a bar is missed.
-pub(crate) fn run(options: &OverloadOptions) -> Result<bool> {
+pub(super) fn run(options: &OverloadOptions) -> Result<bool> {
     crate::options::check_writable(options.json.as_deref())?;
     let seconds = Duration::from_secs(options.seconds);
     let measured = with_peers((PEERS, REPLICAS), None, async |peers| measure(peers, seconds).await);
@@ -187,13 +187,22 @@ impl Figures {
             }
         };
         bar(refused > 0.0, "nothing was refused under overload".to_owned());
-        bar(done >= DONE_MIN, format!("under overload {done} of what the mesh can carry was done, {DONE_MIN} at least"));
+        bar(
+            done >= DONE_MIN,
+            format!("under overload {done} of what the mesh can carry was done, {DONE_MIN} at least"),
+        );
         let growth = self.rss_growth_mb;
         bar(growth <= GROWTH_MAX_MIB, format!("a process gained {growth} MiB under overload, {GROWTH_MAX_MIB} may be"));
         let done_after = ratio_of(after.done_per_s, after.asked_per_s);
-        bar(done_after >= DONE_AFTER_MIN, format!("{done_after} of the tasks after it were done, {DONE_AFTER_MIN} at least"));
+        bar(
+            done_after >= DONE_AFTER_MIN,
+            format!("{done_after} of the tasks after it were done, {DONE_AFTER_MIN} at least"),
+        );
         let frames = ratio_of(after.frames_per_task, before.frames_per_task);
-        bar(frames <= FRAMES_RATIO_MAX, format!("{frames} times the frames a task after it, {FRAMES_RATIO_MAX} at most"));
+        bar(
+            frames <= FRAMES_RATIO_MAX,
+            format!("{frames} times the frames a task after it, {FRAMES_RATIO_MAX} at most"),
+        );
     }
 }
 

@@ -281,6 +281,7 @@ fn cpu_time() -> Result<f64> {
         mode: Mode::Mesh,
         dump: None,
         only: Vec::new(),
+        spares_first: false,
     };
     let runtime = super::runtime()?;
     match runtime.block_on(testnet::run(&options, None, None, std::future::pending()))? {

@@ -63,6 +63,7 @@ pub(crate) fn run() -> Result<Figures> {
             mode: Mode::Mesh,
             dump: None,
             only: Vec::new(),
+            spares_first: false,
         };
         let Ended::Reported(report) = runtime.block_on(testnet::run(&options, None, None, std::future::pending()))?
         else {
