@@ -20,7 +20,7 @@ use super::limits::{ADDRESSES_MAX, PEERS_MAX, PROTOCOL_VERSION};
 use super::ping::Pings;
 use super::reason::{Genesis, LeaveReason, RefuseReason};
 use super::registry::{Local, Session, Shared};
-use super::{Event, Handler, connection, fresh};
+use super::{Counters, Event, Handler, Received, connection, fresh};
 
 /// Longest body of a frame, bytes.
 pub const FRAME_BODY_MAX: usize = BODY_MAX;
@@ -194,10 +194,11 @@ struct Kept {
 }
 
 impl Handler for Kept {
-    fn received(&self, _: PeerId, mut payloads: Vec<Vec<u8>>) {
+    fn received(&self, _: PeerId, mut payloads: Vec<Vec<u8>>) -> Received {
         let mut largest = self.largest_batch.lock().unwrap_or_else(PoisonError::into_inner);
         *largest = payloads.len().max(*largest);
         self.payloads.lock().unwrap_or_else(PoisonError::into_inner).append(&mut payloads);
+        Received::default()
     }
 
     fn event(&self, _: Event) {}
@@ -251,7 +252,7 @@ impl Side {
         let (commands, _) = mpsc::channel(1);
         let kept = Arc::new(Kept::default());
         let handler: Arc<dyn Handler> = Arc::<Kept>::clone(&kept);
-        Self { shared: Arc::new(Shared::new(local, genesis, handler, commands)), kept }
+        Self { shared: Arc::new(Shared::new(local, genesis, handler, commands, Counters::default())), kept }
     }
 
     /// Runs the handshake over a stream; needs a runtime that keeps time.

@@ -460,7 +460,7 @@ impl Maker<'_> {
                 at: self.time(),
                 lsn: self.lsn(),
             }),
-            1 => GroupMessage::SliceTaken { at: self.lsn(), number: self.number() },
+            1 => GroupMessage::SliceTaken { copy: self.number(), at: self.lsn(), number: self.number() },
             _ => GroupMessage::Consensus(Said { generation, term, body }),
         };
         Message::Group { group, message }
