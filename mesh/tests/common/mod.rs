@@ -1,5 +1,6 @@
 //! What the tests share: objects, meshes in one process, and a bound on every wait.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh::{Mesh, Object, Ref};
 use serde::{Deserialize, Serialize};
