@@ -47,23 +47,23 @@ impl Host {
 /// Why a connection was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 enum TurnedAway {
-    TooMany,
-    TooManyPending,
-    TooManyOfPeer,
-    TooManyPendingOfHost,
-    TooManyUnadmittedOfHost,
-    TooFast,
+    Full,
+    Pending,
+    OfPeer,
+    HostPending,
+    HostUnadmitted,
+    HostFast,
 }
 
 impl fmt::Display for TurnedAway {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::TooMany => "there are as many connections as may be",
-            Self::TooManyPending => "too many connections have not finished their encryption handshake",
-            Self::TooManyOfPeer => "the peer has too many connections",
-            Self::TooManyPendingOfHost => "too many connections of that address have not finished their handshake",
-            Self::TooManyUnadmittedOfHost => "too many connections of that address are not admitted",
-            Self::TooFast => "connections come too fast from that address",
+            Self::Full => "there are as many connections as may be",
+            Self::Pending => "too many connections have not finished their encryption handshake",
+            Self::OfPeer => "the peer has too many connections",
+            Self::HostPending => "too many connections of that address have not finished their handshake",
+            Self::HostUnadmitted => "too many connections of that address are not admitted",
+            Self::HostFast => "connections come too fast from that address",
         })
     }
 }
@@ -105,16 +105,16 @@ impl Book {
     /// Somebody connects.
     fn knock(&mut self, connection: ConnectionId, host: Option<Host>, now: Instant) -> Result<(), TurnedAway> {
         if self.pending >= PENDING_INBOUND_MAX {
-            return Err(TurnedAway::TooManyPending);
+            return Err(TurnedAway::Pending);
         }
         // Beyond what is remembered the bounds on all together still hold.
         if let Some(guest) = host.and_then(|host| self.guest(host, now)) {
             if guest.pending >= PENDING_PER_HOST_MAX {
-                return Err(TurnedAway::TooManyPendingOfHost);
+                return Err(TurnedAway::HostPending);
             }
             let even_at = guest.even_at.max(now) + CONNECTIONS_PER_HOST_INTERVAL;
             if even_at - now > CONNECTIONS_PER_HOST_INTERVAL * CONNECTIONS_PER_HOST_BURST {
-                return Err(TurnedAway::TooFast);
+                return Err(TurnedAway::HostFast);
             }
             guest.even_at = even_at;
             guest.pending += 1;
@@ -142,7 +142,7 @@ impl Book {
         let Some(Stranger { host, .. }) = stranger else { return Ok(()) };
         if let Some(guest) = host.and_then(|host| self.guests.get_mut(&host)) {
             if guest.unadmitted >= UNADMITTED_PER_HOST_MAX {
-                return Err(TurnedAway::TooManyUnadmittedOfHost);
+                return Err(TurnedAway::HostUnadmitted);
             }
             guest.unadmitted += 1;
         }
@@ -153,10 +153,10 @@ impl Book {
     /// Whether one more connection may be.
     fn check(&self, peer: &PeerId) -> Result<(), TurnedAway> {
         if self.established >= CONNECTIONS_MAX {
-            return Err(TurnedAway::TooMany);
+            return Err(TurnedAway::Full);
         }
         let of_peer = self.of_peer.get(peer).map_or(0, HashSet::len);
-        if of_peer >= CONNECTIONS_PER_PEER_MAX { Err(TurnedAway::TooManyOfPeer) } else { Ok(()) }
+        if of_peer >= CONNECTIONS_PER_PEER_MAX { Err(TurnedAway::OfPeer) } else { Ok(()) }
     }
 
     fn established(&mut self, connection: ConnectionId, peer: PeerId) {
@@ -303,7 +303,7 @@ mod tests {
         for number in 0..PENDING_PER_HOST_MAX {
             assert_eq!(book.knock(connection(number), host(1), now), Ok(()));
         }
-        assert_eq!(book.knock(connection(1_000), host(1), now), Err(TurnedAway::TooManyPendingOfHost));
+        assert_eq!(book.knock(connection(1_000), host(1), now), Err(TurnedAway::HostPending));
         assert_eq!(book.knock(connection(1_001), host(2), now), Ok(()));
         book.forget(connection(0));
         assert_eq!(book.knock(connection(1_002), host(1), now), Ok(()));
@@ -317,7 +317,7 @@ mod tests {
             let from = host(u8::try_from(number % 200).unwrap());
             assert_eq!(book.knock(connection(number), from, now), Ok(()));
         }
-        assert_eq!(book.knock(connection(100_000), host(250), now), Err(TurnedAway::TooManyPending));
+        assert_eq!(book.knock(connection(100_000), host(250), now), Err(TurnedAway::Pending));
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
             result.map(|()| peer)
         };
         let peers: Vec<PeerId> = (0..UNADMITTED_PER_HOST_MAX).map(|number| come(&mut book, number).unwrap()).collect();
-        assert_eq!(come(&mut book, 1_000), Err(TurnedAway::TooManyUnadmittedOfHost));
+        assert_eq!(come(&mut book, 1_000), Err(TurnedAway::HostUnadmitted));
         book.admitted(&peers[0]);
         assert!(come(&mut book, 1_001).is_ok());
         book.closed(connection(1), &peers[1]);
@@ -355,10 +355,10 @@ mod tests {
         for number in 0..CONNECTIONS_PER_HOST_BURST {
             come_and_go(&mut book, number, begin).unwrap();
         }
-        assert_eq!(come_and_go(&mut book, 1_000_000, begin), Err(TurnedAway::TooFast));
+        assert_eq!(come_and_go(&mut book, 1_000_000, begin), Err(TurnedAway::HostFast));
         let later = begin + CONNECTIONS_PER_HOST_INTERVAL;
         assert_eq!(come_and_go(&mut book, 1_000_001, later), Ok(()));
-        assert_eq!(come_and_go(&mut book, 1_000_002, later), Err(TurnedAway::TooFast));
+        assert_eq!(come_and_go(&mut book, 1_000_002, later), Err(TurnedAway::HostFast));
         assert_eq!(taken, CONNECTIONS_PER_HOST_BURST + 1);
     }
 

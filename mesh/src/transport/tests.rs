@@ -1141,11 +1141,9 @@ async fn a_member_that_breaks_the_protocol_is_refused_for_a_while_and_told_so() 
     until("its connection is closed", || target.owner.shared.endpoint(&id(&low)).is_none()).await;
     let again = TransportConfig { keypair: low.clone(), ..joining(&target) };
     let (_again, again_told) = start(again).await;
-    let is_refusal = |(reason, by_remote): &(RefuseReason, bool), remote: bool| match reason {
-        RefuseReason::Dropped { seconds } => {
-            *by_remote == remote && (1..=limits::DROPPED_FOR.as_secs()).contains(seconds)
-        }
-        _ => false,
+    let is_refusal = |(reason, by_remote): &(RefuseReason, bool), remote: bool| {
+        let is_dropped = matches!(reason, RefuseReason::Dropped { seconds } if (1..=60).contains(seconds));
+        is_dropped && *by_remote == remote
     };
     until("it is told so", || again_told.refusals().iter().any(|refusal| is_refusal(refusal, true))).await;
     until("so is the user", || told.refusals().iter().any(|refusal| is_refusal(refusal, false))).await;

@@ -126,13 +126,15 @@ impl Siege {
     /// Looks at the honest peers for ever.
     async fn look(&self, exchange: &Exchange) -> std::convert::Infallible {
         loop {
-            let statuses = exchange.statuses();
-            let mut watch = self.watch();
-            watch.memory.push(statuses.iter().map(|status| status.memory_kib).collect());
-            watch.last = statuses;
-            drop(watch);
+            self.note(exchange.statuses());
             tokio::time::sleep(SAMPLE_EVERY).await;
         }
+    }
+
+    fn note(&self, statuses: Vec<PeerStatus>) {
+        let mut watch = self.watch();
+        watch.memory.push(statuses.iter().map(|status| status.memory_kib).collect());
+        watch.last = statuses;
     }
 
     /// The line below the table.

@@ -498,6 +498,7 @@ impl Maker<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "it is called for these kinds alone")]
     fn of_objects(&mut self, kind: Kind) -> Message {
         match kind {
             Kind::Read => Message::Read {
@@ -535,6 +536,7 @@ impl Maker<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "it is called for these kinds alone")]
     fn of_places(&mut self, kind: Kind) -> Message {
         match kind {
             Kind::Locate => Message::Locate {
