@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const HOP_LIMIT: usize = 8;
 /// Rounds of questions that one lookup may number: more than it can ask within any deadline.
 const ROUNDS_PER_LOOKUP: u64 = 1 << 20;
-/// After this many silent repetitions a lookup stops asking one group and goes on.
+/// After this many silent repetitions a lookup stops asking one group and goes on: the record that names it may be a lie, and
+/// whoever waits should not wait for a second.
+const SILENT_ASKED_MAX: u32 = 1;
+/// After this many a lookup that asks everybody begins anew.
 const SILENT_MAX: u32 = 2;
 
 /// What a peer says of an object in its own group's name.
@@ -279,7 +282,7 @@ impl Lookup {
     pub fn timed_out(&mut self, reachable: &Reachable) -> Next {
         self.silent += 1;
         match &self.stage {
-            Stage::Asking(group) if self.silent <= SILENT_MAX => Next::Ask(*group),
+            Stage::Asking(group) if self.silent <= SILENT_ASKED_MAX => Next::Ask(*group),
             Stage::Asking(_) => self.ask_homes(reachable),
             Stage::Homes(_) => self.ask_everyone(None, reachable),
             Stage::Everyone(round) if self.silent <= SILENT_MAX => Next::Locate(round.waiting.clone()),
