@@ -452,7 +452,6 @@ mod tests {
         let mut lookup = Lookup::new(OBJECT, Some((Source::Hint, record(1, 3))), 1);
         lookup.begin(&reachable);
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
-        assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.timed_out(&reachable), Next::Locate([peer(1)].into()));
         assert!(matches!(lookup.timed_out(&reachable), Next::Locate(_)));
     }

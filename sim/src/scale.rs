@@ -33,6 +33,8 @@ const PURSES_PER_PEER: usize = 2;
 const PACE_US: u64 = 2 * SECOND_US;
 /// Within which groups must be whole after others came, and served by somebody after half of all went.
 const WITHIN_US: u64 = 30 * SECOND_US;
+/// Clients work until so many transactions were begun: more than they can begin, until somebody says that they were.
+const WORK_UNTIL: u64 = u64::MAX / 2;
 /// At so many peers each purse is looked for.
 const LOOKED_FOR_AT: usize = 3;
 const LOOK_EVERY_US: u64 = 50_000;
@@ -135,7 +137,7 @@ impl Scale {
     /// Three times the peers that are there come within a second, while clients work.
     fn flash_join(&mut self) {
         let simulation = &mut self.simulation;
-        simulation.staff = Some(Staff { world: self.world.clone(), until: u64::MAX, next_session: 2_000 });
+        simulation.staff = Some(Staff { world: self.world.clone(), until: WORK_UNTIL, next_session: 2_000 });
         simulation.begin_faults();
         let now_us = simulation.now_us();
         for index in 0..simulation.peers.len() {
@@ -205,7 +207,7 @@ impl Scale {
     /// Clients end, the faults stop, and every purse that survived is looked for at several peers.
     fn find_all(&mut self) {
         let simulation = &mut self.simulation;
-        self.world.recorder.lock().begun = u64::MAX;
+        self.world.recorder.lock().begun = WORK_UNTIL;
         simulation.heal();
         let until = simulation.now_us() + END_WITHIN_US;
         // Clients that wait for what is out of reach end with their deadlines.

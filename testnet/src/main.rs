@@ -2,7 +2,8 @@
 //! simulator's front end; a check of histories that both dump; benchmarks.
 //!
 //! It refuses to call a run good that proves too little: see `report.rs`. Exit codes: 0 good, 1 a run that does not
-//! count, a violation or an error, 2 a wrong command line, 77 skipped, 130 and 143 after Ctrl-C and SIGTERM.
+//! count, a violation or an error (options that do not fit together too), 2 a command line that cannot be read, 77 skipped, 130 and
+//! 143 after Ctrl-C and SIGTERM.
 
 mod accounts;
 mod answers;

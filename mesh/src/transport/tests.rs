@@ -1026,7 +1026,7 @@ fn shared_of(keypair: &Keypair, genesis: Option<Genesis>, expect: Option<u16>) -
 #[tokio::test]
 async fn garbage_after_the_admission_closes_that_connection_only() {
     // A new one each time: who breaks the protocol is refused from then on.
-    let (high, mut lower) = high_key_and_lower_ones(10);
+    let (high, mut lower) = high_key_and_lower_ones(11);
     let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
     let (friend, _) = start(joining(&target)).await;
     until("a friend is admitted", || target.peers().len() == 1).await;

@@ -5,6 +5,7 @@
 use crate::hostile::samples::{self, Flavour, Kind, Scene};
 use driftmesh::Micros;
 use driftmesh_model::codec;
+use driftmesh_peer::Envelope;
 use fastrand::Rng;
 use std::collections::BTreeMap;
 
@@ -112,19 +113,38 @@ impl Maker {
         let envelope = samples::envelope(kind, flavour, scene, wall, &mut self.rng);
         let bytes = codec::encode(&envelope).expect("a message of our own making encodes");
         match way {
-            Way::Oversized => self.oversized(bytes),
-            Way::Nested => self.nested(bytes),
-            Way::Truncated => bytes[..self.rng.usize(..bytes.len())].to_vec(),
-            Way::Trailing => {
-                let more = self.rng.usize(1..=TRAILING_MAX);
-                let rng = &mut self.rng;
-                bytes.into_iter().chain(std::iter::repeat_with(|| rng.u8(..)).take(more)).collect()
-            }
+            Way::Oversized | Way::Nested | Way::Truncated | Way::Trailing => loop {
+                let broken = self.broken(way, &bytes);
+                // What is put in the place of the rest may be just what an id lacks.
+                if codec::decode::<Envelope>(&broken).is_err() {
+                    break broken;
+                }
+            },
             Way::WrongContent | Way::Stale | Way::Future | Way::Replayed | Way::EpochJump => {
                 self.said.insert(kind, bytes.clone());
                 bytes
             }
             Way::Flood => bytes,
+        }
+    }
+
+    /// The bytes of a message, broken in one of the ways.
+    fn broken(&mut self, way: Way, bytes: &[u8]) -> Vec<u8> {
+        match way {
+            Way::Oversized => self.oversized(bytes.to_vec()),
+            Way::Nested => self.nested(bytes.to_vec()),
+            Way::Truncated => bytes[..self.rng.usize(..bytes.len())].to_vec(),
+            Way::Trailing
+            | Way::WrongContent
+            | Way::Stale
+            | Way::Future
+            | Way::Replayed
+            | Way::EpochJump
+            | Way::Flood => {
+                let more = self.rng.usize(1..=TRAILING_MAX);
+                let rng = &mut self.rng;
+                bytes.iter().copied().chain(std::iter::repeat_with(|| rng.u8(..)).take(more)).collect()
+            }
         }
     }
 
@@ -172,7 +192,6 @@ pub(crate) fn no_frame(number: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftmesh_peer::Envelope;
 
     #[test]
     fn broken_messages_do_not_decode_and_all_others_do() {
