@@ -26,8 +26,9 @@ const JUDGED_AFTER: Duration = Duration::from_secs(600);
 /// Most growth from the second third of a run to the last.
 const GROWTH_MAX: f64 = 0.1;
 
-/// What is looked at, and how much of it comes and goes by itself.
-const GAUGES: [(&str, fn(&PeerStatus) -> u64, u64); 6] = [
+/// What is looked at: its name, where it stands, and how much of it comes and goes by itself.
+type Gauge = (&'static str, fn(&PeerStatus) -> u64, u64);
+const GAUGES: [Gauge; 6] = [
     ("memory_kib", |status| status.memory_kib, 16 << 10),
     ("version_bytes", |status| status.version_bytes, 1 << 20),
     ("pointers", |status| status.pointers, 2_000),
@@ -95,7 +96,7 @@ impl Kept {
             let sum: u64 = self.samples[from..to].iter().map(|sample| sample[gauge]).sum();
             sum / (to - from) as u64
         };
-        let growth = |(number, (name, _, noise)): (usize, &(&'static str, _, u64))| {
+        let growth = |(number, (name, _, noise)): (usize, &Gauge)| {
             let (before, after) = (mean(third, 2 * third, number), mean(2 * third, self.samples.len(), number));
             let more = after.saturating_sub(before.saturating_add(*noise));
             let growth = thousandths(crate::numbers::ratio(more, before.max(*noise)));

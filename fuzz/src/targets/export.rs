@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
     let damage = choices.some_bytes();
     let file = file(&mut choices);
     let written = file.write().expect("a file is written");
-    assert_eq!(ExportFile::read(&written), Ok(file.clone()));
+    assert_eq!(ExportFile::read(&written), Ok(file));
     let mut damaged = written.clone();
     Choices::new(damage).damage(&mut damaged);
     if damaged != written {
