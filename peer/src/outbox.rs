@@ -349,3 +349,28 @@ impl Outbox {
         self.held_count = self.held.values().map(Vec::len).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_about_very_many_objects_is_cut_into_messages() {
+        let (mut outbox, me, to) = (Outbox::default(), PeerId::from_bytes([1; 32]), PeerId::from_bytes([2; 32]));
+        let objects = 2 * RECORDS_MAX as u128 + 1;
+        for object in (0..objects).map(ObjectId::from_u128) {
+            outbox.locate(to, LocateRequest { object, round: 1 });
+            outbox.queued(to, Queued { object, behind: None });
+        }
+        outbox.flush(&Needs::new(), GroupId::from_u128(1), me);
+        let (mut located, mut queued) = (Vec::new(), Vec::new());
+        for (_, envelope) in outbox.take(Timestamp::ZERO, me) {
+            if let Message::Locate { objects } = &envelope.message {
+                located.push(objects.len());
+            } else if let Message::Queued { objects } = &envelope.message {
+                queued.push(objects.len());
+            }
+        }
+        assert_eq!((&located, &queued), (&vec![RECORDS_MAX, RECORDS_MAX, 1], &located));
+    }
+}

@@ -1,7 +1,9 @@
 //! R19 and R20: one owner or in transit, and a grant takes effect once, whatever becomes of its messages.
 
-use crate::harness::{Flight, Mesh, Rule, amount, is_grant, is_grant_answer, is_own, large, ready, shifted, small};
-use driftmesh_model::{Epoch, ObjectId, Timestamp};
+use crate::harness::{
+    Flight, Mesh, Rule, amount, heavy, is_grant, is_grant_answer, is_own, large, ready, shifted, small,
+};
+use driftmesh_model::{Epoch, ObjectId, Timestamp, limits};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Message, RareEvent, StepError};
 
@@ -550,4 +552,28 @@ fn a_grant_to_a_peer_out_of_reach_waits_for_it_and_arrives_once() {
     mesh.run(1_000);
     assert!(nothing_in_transit(&mesh));
     assert_eq!((mesh.owner_of(object), mesh.newest(object), adoptions(&mesh, 1, object)), (1, Some(6), 1));
+}
+
+#[test]
+fn a_grant_that_is_repeated_leaves_out_what_was_only_kept_because_it_was_not_stable() {
+    const BYTES: usize = 200_000;
+    let mesh = Mesh::replicated(4, 2);
+    let value = |amount| heavy(amount, BYTES);
+    let object = mesh.create_values(0, &[value(0)])[0];
+    mesh.run(200);
+    mesh.hold_entries(0);
+    for amount in 1..=10 {
+        mesh.put_values(0, &[(object, Some(value(amount)))]);
+    }
+    let txn = mesh.begin_for(3, "fetch", 10_000);
+    assert!(mesh.intend(txn, &[object]).is_pending());
+    mesh.run(20);
+    assert_eq!(mesh.look(0, |peer| peer.group().in_transit_count()), 1, "it has left, with all its versions");
+    mesh.release();
+    mesh.rule(Rule::Drop, is_grant);
+    mesh.run(1_500);
+    let sent: Vec<usize> = mesh.sent(is_grant).iter().map(size_of).collect();
+    assert!(sent.len() > 1 && sent[0] > 10 * BYTES, "{sent:?}");
+    let most = limits::CHAIN_TRANSFER_BYTES_MAX + BYTES + 4_096;
+    assert!(sent.last().is_some_and(|last| *last <= most), "{sent:?}");
 }

@@ -6,11 +6,13 @@
 
 use crate::audit;
 use crate::client::{Came, World};
+use crate::game::Purse;
 use crate::lives::Staff;
 use crate::options::{Options, Overrides};
 use crate::run::{ask_all_fates, client, make_world};
 use crate::world::{Event, Simulation};
 use driftmesh_model::{ObjectId, Ref};
+use driftmesh_object_store::Fate;
 use driftmesh_peer::Peer;
 use driftmesh_peer::session::Host;
 use serde::Serialize;
@@ -105,7 +107,6 @@ fn options_of(seed: u64, peers: usize) -> Options {
     let purses = PURSES_PER_PEER * peers;
     Options {
         late_peers: peers - peers / FLASH,
-        steps: u64::MAX,
         clients: 1,
         readers: 0,
         watchers: 0,
@@ -231,7 +232,7 @@ impl Scale {
         self.wrong.append(&mut missed.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn look_for(&mut self, purse: Ref<crate::game::Purse>, at: usize, session: u32, missed: &Arc<Mutex<Vec<String>>>) {
+    fn look_for(&mut self, purse: Ref<Purse>, at: usize, session: u32, missed: &Arc<Mutex<Vec<String>>>) {
         let mut seeker = client(&mut self.simulation, &self.world, at, session);
         let missed = Arc::clone(missed);
         self.simulation.executor.spawn(at, async move {
@@ -248,7 +249,7 @@ impl Scale {
         wrong.append(&mut audit::audit(&mut simulation, &world));
         let recorder = world.recorder.lock();
         let ledger = &recorder.ledger;
-        let is_lost = |number: &usize| ledger.fate(*number) == driftmesh_object_store::Fate::Lost;
+        let is_lost = |number: &usize| ledger.fate(*number) == Fate::Lost;
         report.lost = (0..ledger.kept.len()).filter(is_lost).count() as u64;
         report.commits = recorder.committed;
         report.transfers = simulation.observer.transfers;

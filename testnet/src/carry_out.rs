@@ -61,7 +61,7 @@ pub(crate) struct Course {
     pub(crate) restarts: u64,
     /// What was wrong.
     pub(crate) troubles: Vec<String>,
-    /// What the first peer keeps, over time.
+    /// What the first peer keeps, over time, where it is spared.
     pub(crate) kept: Kept,
 }
 
@@ -136,7 +136,9 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
             going.copied.iter_mut().for_each(|copied| copied.in_peace_since = Instant::now());
         }
         course.end_copied(peers, &mut going.copied)?;
-        course.kept.look(&peers.exchange.statuses());
+        if rules.spares_first {
+            course.kept.look(|| peers.exchange.statuses());
+        }
         if ledger_seen.elapsed() >= LEDGER_EVERY {
             ledger_seen = Instant::now();
             peers.shorten_ledger().await?;

@@ -32,6 +32,7 @@ mod ledger;
 mod lists;
 mod live_table;
 mod marks;
+mod memory;
 mod naive;
 mod net;
 mod numbers;

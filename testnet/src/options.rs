@@ -274,22 +274,10 @@ impl HostileOptions {
     /// The same as options of a run.
     pub(crate) fn run_options(&self) -> RunOptions {
         RunOptions {
-            peers: self.peers,
-            seconds: self.seconds,
-            workload: Workload::Trade,
             players: Some(self.players),
-            locality: 0.95,
             seed: self.seed,
             json: self.json.clone(),
-            kill: Some(0),
-            pause: 0,
-            restart: false,
-            together: false,
-            replicas: KILL_REPLICAS,
-            mode: Mode::Mesh,
-            dump: None,
-            only: Vec::new(),
-            spares_first: false,
+            ..RunOptions::plain(self.peers, self.seconds)
         }
     }
 }
@@ -298,22 +286,17 @@ impl ChaosOptions {
     /// The same as options of a run.
     pub(crate) fn run_options(&self) -> RunOptions {
         RunOptions {
-            peers: self.peers,
-            seconds: self.seconds,
             workload: self.workload,
             players: Some(self.players),
             locality: self.locality,
             seed: self.seed,
             json: self.json.clone(),
-            kill: Some(0),
-            pause: 0,
             restart: true,
             together: self.together,
             replicas: self.replicas,
-            mode: Mode::Mesh,
             dump: self.dump.clone(),
             only: self.only.clone(),
-            spares_first: false,
+            ..RunOptions::plain(self.peers, self.seconds)
         }
     }
 }
@@ -365,22 +348,13 @@ impl SoakOptions {
     /// The same as options of a run.
     pub(crate) fn run_options(&self) -> RunOptions {
         RunOptions {
-            peers: self.peers,
-            seconds: 60 * self.minutes,
             workload: self.workload,
-            players: None,
-            locality: 0.95,
             seed: self.seed,
             json: self.json.clone(),
             kill: Some(self.minutes),
-            pause: 0,
             restart: true,
-            together: false,
-            replicas: KILL_REPLICAS,
-            mode: Mode::Mesh,
-            dump: None,
-            only: Vec::new(),
             spares_first: true,
+            ..RunOptions::plain(self.peers, 60 * self.minutes)
         }
     }
 }
@@ -425,6 +399,28 @@ pub(crate) struct SabotageOptions {
 }
 
 impl RunOptions {
+    /// A run of trades with two followers for each group, in which nothing happens but trades.
+    pub(crate) const fn plain(peers: u64, seconds: u64) -> Self {
+        Self {
+            peers,
+            seconds,
+            workload: Workload::Trade,
+            players: None,
+            locality: 0.95,
+            seed: None,
+            json: None,
+            kill: Some(0),
+            pause: 0,
+            restart: false,
+            together: false,
+            replicas: KILL_REPLICAS,
+            mode: Mode::Mesh,
+            dump: None,
+            only: Vec::new(),
+            spares_first: false,
+        }
+    }
+
     /// How many players there are.
     pub(crate) fn players(&self) -> u64 {
         self.players.unwrap_or_else(|| self.workload.players())

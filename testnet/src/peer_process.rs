@@ -16,7 +16,7 @@ use crate::workloads::look::look;
 use crate::workloads::performer::Performer;
 use crate::workloads::plan::{Made, Plan};
 use crate::workloads::{parts, records, tasks};
-use crate::{fates, world};
+use crate::{fates, memory, world};
 use anyhow::{Context, Result, bail};
 use driftmesh::{Builder, Mesh, Notice, ObjectId};
 use std::io::BufReader;
@@ -316,13 +316,6 @@ fn say_refusal(notice: Notice) {
     }
 }
 
-/// The memory of this process, KiB, where the system says.
-fn memory_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
 fn status(mesh: &Mesh, outcomes: u64) -> PeerStatus {
     let (status, metrics) = (mesh.status(), mesh.metrics());
     PeerStatus {
@@ -345,7 +338,7 @@ fn status(mesh: &Mesh, outcomes: u64) -> PeerStatus {
         version_bytes: status.version_bytes as u64,
         held_messages: status.held_messages as u64,
         outcomes,
-        memory_kib: memory_kib(),
+        memory_kib: memory::of_process_kib(),
         undecodable: status.transport.undecodable,
         impossible: status.transport.impossible,
         malformed: status.transport.malformed,

@@ -667,24 +667,7 @@ mod tests {
 
     #[test]
     fn faults_of_the_audit_and_errors_of_trades_make_a_run_invalid() {
-        let options = RunOptions {
-            peers: 1,
-            seconds: 1,
-            workload: Workload::Trade,
-            players: Some(2),
-            locality: 0.95,
-            seed: None,
-            json: None,
-            kill: Some(0),
-            pause: 0,
-            restart: false,
-            together: false,
-            replicas: 2,
-            mode: Mode::Mesh,
-            dump: None,
-            only: Vec::new(),
-            spares_first: false,
-        };
+        let options = RunOptions { players: Some(2), ..RunOptions::plain(1, 1) };
         let mut work = Work { errors: vec!["lost a sword".into()], error_count: 1, ..Work::default() };
         (work.traded.commits, work.traded.local_commits) = (2_000, 2_000);
         let audit = Findings {

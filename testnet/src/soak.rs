@@ -37,12 +37,6 @@ const GAUGES: [Gauge; 6] = [
     ("outcomes", |status| status.outcomes, 2_000),
 ];
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What the peer that lives throughout keeps, over time.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -63,18 +57,23 @@ pub(crate) struct Growth {
     pub(crate) growth: f64,
 }
 
-impl Kept {
-    /// Nothing was looked at yet.
-    pub(crate) fn new() -> Self {
+impl Default for Kept {
+    fn default() -> Self {
         let begun = Instant::now();
         Self { samples: Vec::new(), every: SAMPLE_EVERY, begun, next: begun }
     }
+}
 
-    /// To be called often with what all peers said last.
-    pub(crate) fn look(&mut self, statuses: &[PeerStatus]) {
+impl Kept {
+    /// To be called often; `statuses` is what all peers said last, asked for now and then.
+    pub(crate) fn look(&mut self, statuses: impl FnOnce() -> Vec<PeerStatus>) {
         let now = Instant::now();
-        let Some(spared) = statuses.get(SPARED).filter(|_| now >= self.next) else { return };
+        if now < self.next {
+            return;
+        }
         self.next = now + self.every;
+        let statuses = statuses();
+        let Some(spared) = statuses.get(SPARED) else { return };
         self.samples.push(GAUGES.map(|(_, gauge, _)| gauge(spared)));
         if self.samples.len() > SAMPLES_MAX {
             let mut number = 0_usize;
@@ -143,7 +142,7 @@ mod tests {
 
     fn kept(samples: impl Iterator<Item = u64>) -> Kept {
         let samples = samples.map(|memory| [memory, 0, 0, 0, 0, 0]).collect();
-        Kept { samples, ..Kept::new() }
+        Kept { samples, ..Kept::default() }
     }
 
     #[test]
@@ -159,11 +158,11 @@ mod tests {
 
     #[test]
     fn samples_are_bounded_however_long_it_lasts() {
-        let mut kept = Kept::new();
-        let statuses = [PeerStatus { memory_kib: 7, ..PeerStatus::default() }];
+        let mut kept = Kept::default();
+        let statuses = || vec![PeerStatus { memory_kib: 7, ..PeerStatus::default() }];
         for _ in 0..3 * SAMPLES_MAX {
             kept.next = Instant::now();
-            kept.look(&statuses);
+            kept.look(statuses);
         }
         assert!(kept.samples.len() <= SAMPLES_MAX && kept.every > SAMPLE_EVERY);
         assert_eq!(kept.growths()["memory_kib"], Growth { before: 7, after: 7, growth: 0.0 });

@@ -45,7 +45,12 @@ pub(crate) fn small(amount: u64) -> Value {
 
 /// A value large enough to be spared by its hash.
 pub(crate) fn large(amount: u64) -> Value {
-    encode_object(&Gold { amount, ballast: "x".repeat(400) }).expect("encodes")
+    heavy(amount, 400)
+}
+
+/// A value with so many bytes of ballast.
+pub(crate) fn heavy(amount: u64, bytes: usize) -> Value {
+    encode_object(&Gold { amount, ballast: "x".repeat(bytes) }).expect("encodes")
 }
 
 /// The number in a value.

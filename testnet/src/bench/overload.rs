@@ -7,6 +7,7 @@
 
 use super::work::{Work, Worked};
 use super::{created, runtime, with_peers, worked};
+use crate::memory::{growth_mib, mib};
 use crate::numbers::{float, grouped, per_second, ratio, rounded, thousandths};
 use crate::options::OverloadOptions;
 use crate::peers::Peers;
@@ -39,8 +40,6 @@ const DONE_MIN: f64 = 0.5;
 const GROWTH_MAX_MIB: f64 = 48.0;
 const DONE_AFTER_MIN: f64 = 0.99;
 const FRAMES_RATIO_MAX: f64 = 1.25;
-/// With fewer looks memory is not judged.
-const LOOKS_MIN: usize = 30;
 
 /// One stretch of the run.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
@@ -162,18 +161,6 @@ async fn stretch(
         done_p99_us: quantile(&sum.samples_us),
         frames_per_task: thousandths(ratio(sent, sum.done)),
     })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people, below 2^53")]
-fn mib(kib: u64) -> f64 {
-    (kib as f64 / 102.4).round() / 10.0
-}
-
-/// What a process takes more at the end than after a third, at most. In a short run there is no telling, and it is 0.
-fn growth_mib(memory: &[Vec<u64>]) -> f64 {
-    let (Some(last), true) = (memory.last(), memory.len() >= LOOKS_MIN) else { return 0.0 };
-    let early = &memory[memory.len() / 3];
-    mib(last.iter().zip(early).map(|(last, early)| last.saturating_sub(*early)).max().unwrap_or(0))
 }
 
 impl Figures {

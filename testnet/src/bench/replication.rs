@@ -8,9 +8,8 @@
 
 use super::local::Account;
 use crate::latency::Latencies;
-use crate::options::{Mode, RunOptions};
+use crate::options::RunOptions;
 use crate::testnet::Ended;
-use crate::workloads::Workload;
 use crate::{output, testnet};
 use anyhow::{Context, Result, bail};
 use driftmesh::{Fate, Mesh, Ref};
@@ -266,22 +265,10 @@ fn take_stable(stable: &std::sync::mpsc::Receiver<Result<Duration>>, measured: &
 /// CPU time of all peers of a testnet for one commit, microseconds.
 fn cpu_time() -> Result<f64> {
     let options = RunOptions {
-        peers: PEERS as u64,
-        seconds: CPU_SECONDS,
-        workload: Workload::Trade,
         players: Some(CPU_PLAYERS),
         locality: 1.0,
-        seed: None,
-        json: None,
-        kill: Some(0),
-        pause: 0,
-        restart: false,
-        together: false,
         replicas: u8::try_from(REPLICAS)?,
-        mode: Mode::Mesh,
-        dump: None,
-        only: Vec::new(),
-        spares_first: false,
+        ..RunOptions::plain(PEERS as u64, CPU_SECONDS)
     };
     let runtime = super::runtime()?;
     match runtime.block_on(testnet::run(&options, None, None, std::future::pending()))? {

@@ -3,10 +3,9 @@
 //! Runs of the testnet with all their checks. It refuses to report a run that does not count.
 
 use crate::numbers::rounded;
-use crate::options::{Mode, RunOptions};
+use crate::options::RunOptions;
 use crate::output;
 use crate::testnet::{self, Ended};
-use crate::workloads::Workload;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -47,24 +46,8 @@ pub(crate) fn run() -> Result<Figures> {
     let runtime = super::runtime()?;
     let mut figures = Figures { peers: PEERS, replicas: REPLICAS.into(), ..Figures::default() };
     for locality in [0.99, 0.9, 0.0] {
-        let options = RunOptions {
-            peers: PEERS,
-            seconds: SECONDS,
-            workload: Workload::Trade,
-            players: Some(PLAYERS),
-            locality,
-            seed: None,
-            json: None,
-            kill: Some(0),
-            pause: 0,
-            restart: false,
-            together: false,
-            replicas: REPLICAS,
-            mode: Mode::Mesh,
-            dump: None,
-            only: Vec::new(),
-            spares_first: false,
-        };
+        let options =
+            RunOptions { players: Some(PLAYERS), locality, replicas: REPLICAS, ..RunOptions::plain(PEERS, SECONDS) };
         let Ended::Reported(report) = runtime.block_on(testnet::run(&options, None, None, std::future::pending()))?
         else {
             bail!("interrupted");

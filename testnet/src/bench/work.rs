@@ -492,11 +492,10 @@ impl Shared {
         let (begun, mut asked) = (Instant::now(), 0_u128);
         let mut under_way = JoinSet::new();
         while !self.is_over() {
-            let next = || {
+            let mut next = || {
                 let (shared, counter) = (Arc::clone(&self), counters[rng.usize(..counters.len())]);
                 async move { shared.ask_for_task(counter).await }
             };
-            let mut next = next;
             if per_s == 0 {
                 next().await;
                 continue;

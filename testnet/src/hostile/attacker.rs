@@ -287,52 +287,57 @@ async fn burst(identity: &mut Identity, maker: &mut Maker, to: PeerId, number: u
     queued.into_iter().for_each(|kind| identity.tally.sent(kind, way, 1));
 }
 
-/// Says what decodes and is not so, a message of each kind in turn, until the time is over.
-pub(crate) async fn lie(known: &Known, tally: &Arc<Tally>, until: Instant) -> Result<()> {
-    let (mut maker, mut rng) = (Maker::new(known.seed ^ 1), Rng::with_seed(known.seed ^ 2));
-    let nobody = GroupId::from_u128(u128::from(known.seed) | 2);
-    let mut turns = 0_usize;
+/// Members come, one after the other, and take turns at peers that listen to them, until the time is over. `who` tells these attackers
+/// from others.
+async fn take_turns(
+    known: &Known,
+    tally: &Arc<Tally>,
+    (who, until, pause): (u64, Instant, Duration),
+    mut turn: impl AsyncFnMut(&mut Identity, PeerId, usize),
+) -> Result<()> {
+    let mut rng = Rng::with_seed(known.seed ^ who);
+    let nobody = GroupId::from_u128(u128::from(known.seed) | u128::from(who));
+    let mut turns = 0;
     while Instant::now() < until {
         let mut identity = Identity::join(known, tally, nobody).await?;
         loop {
             let listeners = identity.listeners();
             let Some(to) = rng.choice(listeners).filter(|_| Instant::now() < until) else { break };
-            let way = Way::LIES[turns % Way::LIES.len()];
+            turn(&mut identity, to, turns).await;
             turns += 1;
-            for kind in Kind::ALL.into_iter().cycle().take(LIES * Kind::ALL.len()) {
-                let payload = identity.next(&mut maker, kind, way);
-                if identity.say(to, payload).await {
-                    tally.sent(kind, way, 1);
-                }
-            }
-            tokio::time::sleep(LIE_PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
         identity.leave().await;
     }
     Ok(())
 }
 
+/// Says what decodes and is not so, a message of each kind in turn, until the time is over.
+pub(crate) async fn lie(known: &Known, tally: &Arc<Tally>, until: Instant) -> Result<()> {
+    let mut maker = Maker::new(known.seed ^ 1);
+    take_turns(known, tally, (2, until, LIE_PAUSE), async |identity, to, turns| {
+        let way = Way::LIES[turns % Way::LIES.len()];
+        for kind in Kind::ALL.into_iter().cycle().take(LIES * Kind::ALL.len()) {
+            let payload = identity.next(&mut maker, kind, way);
+            if identity.say(to, payload).await {
+                tally.sent(kind, way, 1);
+            }
+        }
+    })
+    .await
+}
+
 /// Sends one message again and again as fast as it is taken, of each kind in turn, until the time is over.
 pub(crate) async fn flood(known: &Known, tally: &Arc<Tally>, until: Instant) -> Result<()> {
-    let (mut maker, mut rng) = (Maker::new(known.seed ^ 3), Rng::with_seed(known.seed ^ 4));
-    let nobody = GroupId::from_u128(u128::from(known.seed) | 4);
-    let mut turns = 0_usize;
-    while Instant::now() < until {
-        let mut identity = Identity::join(known, tally, nobody).await?;
-        loop {
-            let listeners = identity.listeners();
-            let Some(to) = rng.choice(listeners).filter(|_| Instant::now() < until) else { break };
-            let kind = Kind::ALL[turns % Kind::ALL.len()];
-            turns += 1;
-            let payload = identity.next(&mut maker, kind, Way::Flood);
-            let mut queued = 0;
-            while queued < FLOOD && identity.say(to, payload.clone()).await {
-                queued += 1;
-            }
-            tally.sent(kind, Way::Flood, queued);
-            tokio::time::sleep(FLOOD_PAUSE).await;
+    let mut maker = Maker::new(known.seed ^ 3);
+    take_turns(known, tally, (4, until, FLOOD_PAUSE), async |identity, to, turns| {
+        let kind = Kind::ALL[turns % Kind::ALL.len()];
+        let payload = identity.next(&mut maker, kind, Way::Flood);
+        let mut queued = 0;
+        while queued < FLOOD && identity.say(to, payload.clone()).await {
+            queued += 1;
         }
-        identity.leave().await;
-    }
-    Ok(())
+        tally.sent(kind, Way::Flood, queued);
+    })
+    .await
 }

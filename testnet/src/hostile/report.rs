@@ -5,6 +5,7 @@
 use crate::hostile::Siege;
 use crate::hostile::samples::Kind;
 use crate::hostile::tally::read;
+use crate::memory::{growth_mib, mib};
 use crate::numbers::grouped;
 use crate::protocol::PeerStatus;
 use crate::report::Report;
@@ -15,8 +16,6 @@ use std::collections::BTreeMap;
 const SENT_MIN: u64 = 1_000;
 /// Most memory that an honest peer may gain from the first third of the run to its end, MiB.
 const GROWTH_MAX_MIB: f64 = 48.0;
-/// With fewer samples memory is not judged: what a peer takes at its start is not what attackers make it take.
-const SAMPLES_MIN: usize = 30;
 
 /// The report of a hostile run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -180,29 +179,6 @@ impl HostileReport {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people, below 2^53")]
-fn mib(kib: u64) -> f64 {
-    (kib as f64 / 102.4).round() / 10.0
-}
-
-/// How much more memory a peer takes at the end than before a third of the run was over, at most: the medians of five
-/// samples. In a short run there is no telling, and it is 0.
-fn growth_mib(samples: &[Vec<u64>]) -> f64 {
-    const WINDOW: usize = 5;
-    if samples.len() < SAMPLES_MIN {
-        return 0.0;
-    }
-    let peers = samples.iter().map(Vec::len).min().unwrap_or(0);
-    let median = |from: usize, peer: usize| {
-        let mut window: Vec<u64> = samples[from..from + WINDOW].iter().map(|sample| sample[peer]).collect();
-        window.sort_unstable();
-        window[WINDOW / 2]
-    };
-    let (early, late) = (samples.len() / 3, samples.len() - WINDOW);
-    let growths = (0..peers).map(|peer| median(late, peer).saturating_sub(median(early, peer)));
-    mib(growths.max().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,15 +218,5 @@ mod tests {
         let mut few = good();
         few.sent.insert(Kind::Scan.name(), SENT_MIN - 1);
         assert!(few.missed(vec!["a fault".to_owned()]).len() == 2);
-    }
-
-    #[test]
-    fn memory_that_grows_is_seen_and_one_sample_is_not() {
-        let mut flat: Vec<Vec<u64>> = (0..60).map(|_| vec![100 << 10, 200 << 10]).collect();
-        flat[59][0] = 900 << 10;
-        assert_eq!(growth_mib(&flat), 0.0);
-        let growing: Vec<Vec<u64>> = (0..60).map(|second| vec![(100 + second) << 10, 200 << 10]).collect();
-        assert_eq!(growth_mib(&growing), 35.0);
-        assert_eq!(growth_mib(&growing[..20]), 0.0, "too short to tell");
     }
 }
