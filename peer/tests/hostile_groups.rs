@@ -307,6 +307,31 @@ fn one_member_does_not_fill_a_peer_with_groups_that_there_are_not() {
 }
 
 #[test]
+fn who_cannot_remember_more_promises_makes_no_more() {
+    const REMEMBERED: u128 = 1 << 16;
+    let mesh = Mesh::new(2);
+    let follows = |group| mesh.look(0, |peer| peer.groups().any(|held| held.id() == group));
+    let first = GroupId::from_u128(0xbad0_0000);
+    for group in (0..REMEMBERED).map(|number| GroupId::from_u128(first.as_u128() + number)) {
+        invited(&mesh, 1, 0, group);
+        mesh.forge(1, 0, said(group, 1, Body::Excluded { since: Lsn::from_u64(9) }));
+        mesh.intercept(|_| true);
+    }
+    assert!(!follows(first), "it was let go");
+    // R11: what it would promise now would be forgotten when it is let go again.
+    let next = GroupId::from_u128(0x600d);
+    invited(&mesh, 1, 0, next);
+    assert!(!follows(next));
+    assert_eq!(
+        mesh.in_flight(|flight| matches!(flight.message(), Message::NoRoom { group } if *group == next)).len(),
+        1
+    );
+    // One of which it remembers its promises may have it back.
+    invited(&mesh, 1, 0, first);
+    assert!(follows(first));
+}
+
+#[test]
 fn answers_to_questions_that_nobody_asked_answer_nothing() {
     let mesh = Mesh::replicated(3, 2);
     for ask in [0, 1, 1 << 62, u64::MAX] {
