@@ -11,7 +11,7 @@ use crate::lives::Staff;
 use crate::options::{Options, Overrides};
 use crate::run::{ask_all_fates, client, make_world};
 use crate::world::{Event, Simulation};
-use driftmesh_model::{ObjectId, Ref};
+use driftmesh_model::{GroupId, ObjectId, Ref};
 use driftmesh_object_store::Fate;
 use driftmesh_peer::Peer;
 use driftmesh_peer::session::Host;
@@ -274,10 +274,11 @@ fn run_until(simulation: &mut Simulation, within_us: u64, is_so: impl Fn(&Simula
     })
 }
 
-/// What leaders own that can commit.
+/// What leaders own whose groups kept their majority: others cannot make anything stable, and so answer nobody.
 fn served(simulation: &Simulation) -> BTreeSet<ObjectId> {
     let mut served = BTreeSet::new();
-    for (index, id) in simulation.leaders() {
+    let is_lost = |id: &GroupId| simulation.lost_groups.contains(id);
+    for (index, id) in simulation.leaders().into_iter().filter(|(_, id)| !is_lost(id)) {
         simulation.peers[index].host.look(|peer| {
             for group in peer.groups().filter(|group| group.id() == id) {
                 served.extend(group.owned_from(0).map(|(_, stored)| stored.object));
