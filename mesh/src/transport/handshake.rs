@@ -62,7 +62,7 @@ pub(super) struct Admission {
 pub(super) enum Failure {
     /// One side refused the other.
     Refused { reason: RefuseReason, by_remote: bool },
-    /// The remote closed the substream before it said anything.
+    /// The remote closed or dropped the substream before it said anything.
     Unheard,
 }
 
@@ -75,13 +75,6 @@ impl From<RefuseReason> for Failure {
 impl From<FrameError> for Failure {
     fn from(error: FrameError) -> Self {
         RefuseReason::Malformed(error).into()
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        tracing::debug!(%error, "stream failed during the handshake");
-        RefuseReason::ConnectionLost.into()
     }
 }
 
@@ -191,8 +184,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     async fn send(&mut self, kind: FrameKind, body: &[u8]) -> Result<(), Failure> {
-        self.stream.write_all(&frame::encode(kind, body)).await?;
-        Ok(self.stream.flush().await?)
+        let bytes = frame::encode(kind, body);
+        let sent = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        match sent.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// What it means that the substream failed. One that is dropped unread, as it is under load, may already take no
+    /// hello.
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        tracing::debug!(%error, self.is_heard, "stream failed during the handshake");
+        if self.is_heard { RefuseReason::ConnectionLost.into() } else { Failure::Unheard }
     }
 
     /// The remote admits this side, and says nothing else by that (R25).
@@ -210,7 +217,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 }
                 return if kind == expected { Ok(body.to_vec()) } else { Err(FrameError::unexpected(kind).into()) };
             }
-            let count = self.stream.read(self.frames.space()).await?;
+            let count = match self.stream.read(self.frames.space()).await {
+                Ok(count) => count,
+                Err(error) => return Err(self.failed(&error)),
+            };
             if count == 0 {
                 let lost = Failure::Refused { reason: RefuseReason::ConnectionLost, by_remote: true };
                 return Err(if self.is_heard { lost } else { Failure::Unheard });

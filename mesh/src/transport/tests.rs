@@ -12,8 +12,10 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::kad;
 use libp2p::swarm::SwarmEvent;
+use libp2p_stream::Control;
 
 use super::frame::FrameKind;
+use super::handshake::Failure;
 use super::limits::{CHUNK, FIND_RESULTS, SMALL_QUEUE_PAYLOADS};
 use super::session::PROTOCOL;
 use super::*;
@@ -795,8 +797,7 @@ async fn greeted(
 ) -> libp2p::Stream {
     let mut control = swarm.behaviour().streams.new_control();
     let greeting = async {
-        let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
-        assert!(handshake::run(shared, target.local_peer(), &mut stream).await.is_ok());
+        let stream = open_greeted(&mut control, shared, target).await;
         until("it is known", is_known).await;
         stream
     };
@@ -985,16 +986,28 @@ async fn greeted_stream(
     genesis: Option<Genesis>,
     expect: Option<u16>,
 ) -> libp2p::Stream {
-    let mut stream = substream(&keypair, target).await;
     let shared = shared_of(&keypair, genesis, expect);
-    assert!(handshake::run(&shared, target.local_peer(), &mut stream).await.is_ok());
-    stream
+    open_greeted(&mut connected(&keypair, target).await, &shared, target).await
 }
 
-/// A substream on which nothing was said yet, on a connection that is kept alive.
-async fn substream(keypair: &Keypair, target: &Transport) -> libp2p::Stream {
+/// Opens a substream and passes the handshake. Opens another one when that was dropped unread, as may happen when
+/// several come at once.
+async fn open_greeted(control: &mut Control, shared: &Arc<Shared>, target: &Transport) -> libp2p::Stream {
+    for _ in 0..limits::OPEN_ATTEMPTS {
+        let mut stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
+        match handshake::run(shared, target.local_peer(), &mut stream).await {
+            Ok(_) => return stream,
+            Err(Failure::Unheard) => tokio::time::sleep(limits::OPEN_RETRY_DELAY).await,
+            Err(failure) => panic!("{failure:?}"),
+        }
+    }
+    panic!("all substreams were dropped unread");
+}
+
+/// Opens substreams on a connection that is kept alive.
+async fn connected(keypair: &Keypair, target: &Transport) -> Control {
     let mut swarm = swarm::build(keypair.clone(), Arc::default()).unwrap();
-    let mut control = swarm.behaviour().control();
+    let control = swarm.behaviour().control();
     swarm.dial(target.addresses()[0].clone()).unwrap();
     while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
     tokio::spawn(async move {
@@ -1002,7 +1015,7 @@ async fn substream(keypair: &Keypair, target: &Transport) -> libp2p::Stream {
             swarm.select_next_some().await;
         }
     });
-    control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap()
+    control
 }
 
 /// What a handshake with the peers of [`config`] needs of the peer with this key.
@@ -1091,13 +1104,57 @@ impl AsyncWrite for AdmitsAndSaysMore {
 async fn an_admission_that_says_more_is_refused() {
     let (low, high) = two_keys();
     let (target, told) = start(TransportConfig { keypair: high, ..config() }).await;
-    let stream = substream(&low, &target).await;
+    let mut control = connected(&low, &target).await;
+    let stream = control.open_stream(to_libp2p(&target.local_peer()).unwrap(), PROTOCOL).await.unwrap();
     let shared = shared_of(&low, Some(genesis()), None);
     // It may admit the target before it hears of the refusal.
     let _ = handshake::run(&shared, target.local_peer(), &mut AdmitsAndSaysMore(stream)).await;
     until("the refusal is told", || !told.refusals().is_empty()).await;
     assert_eq!(told.refusals(), [(RefuseReason::Malformed(FrameError::Body(0x84)), false)]);
     assert_eq!(target.peers(), []);
+}
+
+/// A substream that the remote drops: at once, or when it has said something.
+struct Drops {
+    said: &'static [u8],
+}
+
+impl AsyncRead for Drops {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.said.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let count = io::Read::read(&mut self.said, bytes)?;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Drops {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(if self.said.is_empty() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_substream_that_is_dropped_unread_is_no_refusal() {
+    let (low, high) = two_keys();
+    let shared = shared_of(&low, Some(genesis()), None);
+    let outcome = handshake::run(&shared, id(&high), &mut Drops { said: b"" }).await;
+    assert!(matches!(outcome, Err(Failure::Unheard)), "the opener tries again");
+    // A hello that is not whole: the remote was there.
+    let outcome = handshake::run(&shared, id(&high), &mut Drops { said: &[0x81, 0, 0, 9] }).await;
+    let lost = |failure: &Failure| {
+        matches!(failure, Failure::Refused { reason: RefuseReason::ConnectionLost, by_remote: false })
+    };
+    assert!(outcome.is_err_and(|failure| lost(&failure)));
 }
 
 #[tokio::test]
