@@ -1,7 +1,9 @@
 //! One caller among several at a peer: it has so much under way at most, and leaves room for the others.
 //!
-//! It refuses early, before anything of a call is begun, and never lets a call wait for another one of the same caller.
+//! It refuses early, before anything of a call is begun, and lets a call wait for another one of the same caller only where it
+//! may rest on an answer of that one which is not certain.
 
+use crate::doubt::Doubts;
 use crate::{Error, Mesh, Result, Submit, Task, TaskError, Tx};
 use futures::StreamExt;
 use std::sync::Arc;
@@ -10,18 +12,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How many tasks of a batch are under way at once: as many as another peer runs of one.
 const BATCH_AT_ONCE: usize = driftmesh_peer::TASKS_RUNNING_PER_PEER_MAX;
 
-/// How much one caller may have under way.
+/// What is kept of one caller: how much it may have under way, and what it was told that may not stay.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Seat {
     most: usize,
     under_way: AtomicUsize,
+    doubts: Doubts,
 }
 
-/// What one call takes of it, given back when it is dropped.
+/// The room that one call takes, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Taken(Arc<Room>);
+pub(crate) struct Taken(Arc<Seat>);
 
-impl Room {
+impl Seat {
+    fn new(most: usize) -> Self {
+        Self { most, under_way: AtomicUsize::new(0), doubts: Doubts::default() }
+    }
+
     /// Takes a place; `None` if there is none.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
         let one_more = |under_way: usize| (under_way < self.most).then_some(under_way + 1);
@@ -32,6 +39,11 @@ impl Room {
     /// How many calls it has room for.
     pub(crate) const fn most(&self) -> usize {
         self.most
+    }
+
+    /// What it was told that may not stay.
+    pub(crate) const fn doubts(&self) -> &Doubts {
+        &self.doubts
     }
 }
 
@@ -46,36 +58,40 @@ impl Drop for Taken {
 #[derive(Clone, Debug)]
 pub struct Caller {
     mesh: Mesh,
-    room: Arc<Room>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 impl Caller {
     /// As [`Mesh::transact`].
     ///
     /// # Errors
-    /// As [`Mesh::transact`]; `CallerBusy` when this caller has as much under way as it may. Nothing was begun then.
+    /// As [`Mesh::transact`]; `CallerBusy` when this caller has as much under way as it may, `ToldOtherwise` when something
+    /// that it was told by [`Caller::provisional`] did not stay. Nothing was begun then.
     pub fn transact<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
     where
         F: FnMut(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let taken = self.room.take().ok_or(Error::CallerBusy { most: self.room.most });
+        let taken = self.seat.take().ok_or(Error::CallerBusy { most: self.seat.most });
+        let doubts = self.seat.doubts.clone();
         let transaction = self.mesh.transact(body);
         async move {
             let _taken = taken?;
+            doubts.settled().await.map_err(|name| Error::ToldOtherwise { name: name.to_owned() })?;
             transaction.await
         }
     }
 
-    /// As [`Mesh::submit`]; awaited, it ends with `CallerBusy` when this caller has as much under way as it may.
+    /// As [`Mesh::submit`]; awaited, it ends with `CallerBusy` when this caller has as much under way as it may, and with
+    /// `ToldOtherwise` when something that it was told by [`Caller::provisional`] did not stay.
     pub fn submit<T: Task>(&self, task: T) -> Submit<T> {
-        self.mesh.submit(task).of_caller(Arc::clone(&self.room))
+        self.mesh.submit(task).of_caller(Arc::clone(&self.seat))
     }
 
     /// How many transactions and tasks it has under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.room.under_way.load(Ordering::Relaxed)
+        self.seat.under_way.load(Ordering::Relaxed)
     }
 
     /// The peer.
@@ -89,7 +105,7 @@ impl Mesh {
     /// One of several callers at this peer, with so many transactions and tasks under way at most, one at least.
     #[must_use]
     pub fn caller(&self, most: usize) -> Caller {
-        Caller { mesh: self.clone(), room: Arc::new(Room { most: most.max(1), under_way: AtomicUsize::new(0) }) }
+        Caller { mesh: self.clone(), seat: Arc::new(Seat::new(most.max(1))) }
     }
 
     /// Submits many tasks, 256 of them at once, each as [`Mesh::submit`] does: they take effect one by one, in no order.
@@ -108,10 +124,10 @@ mod tests {
 
     #[test]
     fn what_is_dropped_makes_room() {
-        let room = Arc::new(Room { most: 2, under_way: AtomicUsize::new(0) });
-        let taken = [room.take(), room.take()];
-        assert!(taken.iter().all(Option::is_some) && room.take().is_none());
+        let seat = Arc::new(Seat::new(2));
+        let taken = [seat.take(), seat.take()];
+        assert!(taken.iter().all(Option::is_some) && seat.take().is_none());
         drop(taken);
-        assert!(room.take().is_some());
+        assert!(seat.take().is_some());
     }
 }

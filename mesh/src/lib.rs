@@ -40,6 +40,7 @@ mod caller;
 mod clock;
 #[cfg(test)]
 mod conformance;
+mod doubt;
 mod export;
 mod founding;
 #[cfg(feature = "testing")]
@@ -52,6 +53,7 @@ mod mesh;
 mod notice;
 mod placement;
 mod prefetch;
+mod provisional;
 mod schedule;
 mod schedule_view;
 mod snapshot_file;
@@ -90,6 +92,7 @@ pub use mesh::{Left, Mesh};
 pub use notice::Notice;
 pub use placement::Contention;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
+pub use provisional::Provisional;
 pub use schedule::{Occurrence, Owner, Schedule, Scheduled, Scheduling};
 pub use schedule_view::{SchedulesView, WaitingView};
 pub use snapshot_file::ImportError;

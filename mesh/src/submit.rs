@@ -2,12 +2,13 @@
 //!
 //! It refuses to say what became of a task that nobody has told: that is `Unknown`, with the id to ask by.
 
-use crate::caller::Room;
+use crate::caller::{Seat, Taken};
 use crate::host::LiveHost;
 use crate::{Error, Result, Task};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId, TaskId, Value, codec};
 use driftmesh_peer::session::{self, Options, Submission, TaskDone, TaskError};
 use driftmesh_peer::{TaskRequest, TaskTo};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -34,19 +35,19 @@ pub struct Submit<T> {
     id: Option<TaskId>,
     deadline: Micros,
     how: Submission,
-    /// What its caller may have under way, if that is bounded.
-    room: Option<Arc<Room>>,
+    /// What is kept of its caller, if it is one of several.
+    seat: Option<Arc<Seat>>,
 }
 
 impl<T: Task> Submit<T> {
     pub(crate) const fn new(host: LiveHost, task: T) -> Self {
         let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
-        Self { host, task, id: None, deadline: DEADLINE, how, room: None }
+        Self { host, task, id: None, deadline: DEADLINE, how, seat: None }
     }
 
     /// It takes one of its caller's places as long as it is under way.
-    pub(crate) fn of_caller(mut self, room: Arc<Room>) -> Self {
-        self.room = Some(room);
+    pub(crate) fn of_caller(mut self, seat: Arc<Seat>) -> Self {
+        self.seat = Some(seat);
         self
     }
 
@@ -83,11 +84,22 @@ impl<T: Task> Submit<T> {
     /// # Errors
     /// Why the task did not take effect, or `Unknown`: then submit it again with the id that the error names.
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
-        let Self { host, task, id, deadline, mut how, room } = self;
-        let _taken = match &room {
-            Some(room) => Some(room.take().ok_or(TaskError::CallerBusy { most: room.most() })?),
+        let Prepared { host, request, how, taken: _taken } = self.prepared().await?;
+        let handlers = Arc::clone(&host.shared.handlers);
+        decoded(T::NAME, session::submit(host, &handlers, request, how).await?)
+    }
+
+    /// Makes the request, when its caller has room for it and is in no doubt.
+    pub(crate) async fn prepared(self) -> Result<Prepared, TaskError> {
+        let Self { host, task, id, deadline, mut how, seat } = self;
+        let taken = match &seat {
+            Some(seat) => Some(seat.take().ok_or(TaskError::CallerBusy { most: seat.most() })?),
             None => None,
         };
+        if let Some(seat) = &seat {
+            let settled = seat.doubts().settled().await;
+            settled.map_err(|name| TaskError::ToldOtherwise { name: name.to_owned() })?;
+        }
         // An id that the caller has is as it is.
         how.kept_id = id.is_some();
         how.free_anchor = id.is_none() && task.anchor().is_none();
@@ -102,15 +114,31 @@ impl<T: Task> Submit<T> {
         let body = Value::from_slice(&body);
         let (version, key) = (T::VERSION, task.key());
         let request = TaskRequest { touches, key, ..TaskRequest::new(id, name, version, body, deadline) };
-        let handlers = Arc::clone(&host.shared.handlers);
-        let done = session::submit(host, &handlers, request, how).await?;
-        let TaskDone { value, task, receipt, stable, earlier, by } = done;
-        let value = codec::decode(value.bytes()).map_err(|error| {
-            let reason = error.to_string();
-            TaskError::AnswerUndecodable { name: T::NAME.to_owned(), reason }
-        })?;
-        Ok(TaskDone { value, task, receipt, stable, earlier, by })
+        Ok(Prepared { host, request, how, taken })
     }
+}
+
+/// A task that is ready to be submitted.
+pub(crate) struct Prepared {
+    pub(crate) host: LiveHost,
+    pub(crate) request: TaskRequest,
+    pub(crate) how: Submission,
+    /// What it takes of its caller's room.
+    pub(crate) taken: Option<Taken>,
+}
+
+/// An answer as the task's type has it.
+pub(crate) fn decoded_answer<T: DeserializeOwned>(name: &str, answer: &Value) -> Result<T, TaskError> {
+    codec::decode(answer.bytes()).map_err(|error| {
+        let reason = error.to_string();
+        TaskError::AnswerUndecodable { name: name.to_owned(), reason }
+    })
+}
+
+/// The same with all that is told of the task.
+pub(crate) fn decoded<T: DeserializeOwned>(name: &str, done: TaskDone<Value>) -> Result<TaskDone<T>, TaskError> {
+    let TaskDone { value, task, receipt, stable, earlier, by } = done;
+    Ok(TaskDone { value: decoded_answer(name, &value)?, task, receipt, stable, earlier, by })
 }
 
 impl<T: Task> IntoFuture for Submit<T> {

@@ -254,9 +254,7 @@ fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
 #[test]
 fn an_unreachable_seed_is_named_while_it_is_waited_for_and_joined_when_it_comes() {
     let place = Place::new("waiting");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = common::unused_address();
     let joiner = place.start(&["peer", "--join", &address, "--join-timeout", "0"]);
     let line = joiner.line("waiting for a peer of mesh default: ");
     assert!(line.contains("Connection refused"), "{line}");
@@ -382,9 +380,7 @@ fn a_second_genesis_and_another_number_are_said_once_and_counted() {
         }
     };
     // It founds a mesh before there is anything at the address that it joins later.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = common::unused_address();
     let other = place.start(&["peer", "--expect", "1", "--join", &address]);
     other.line("founded mesh default");
     let third = place.start(&["peer", "--new", "--listen", &address]);

@@ -139,13 +139,13 @@ async fn a_deadline_names_the_object_the_other_transaction_and_both_kinds() {
     let all = meshes(2).await;
     let player = players(&all[0]).await[0];
     let other = all[0].clone();
-    let slow = all[0].task("slow").deadline(Duration::from_millis(500));
+    let slow = all[0].task("slow").deadline(Duration::from_secs(3));
     let error = bounded(slow.run(|tx| {
         let other = other.clone();
         async move {
             let _ = tx.get(player).await?;
             if tx.attempt() > 1 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                std::future::pending::<()>().await;
             } else {
                 other
                     .task("fast")
@@ -162,7 +162,7 @@ async fn a_deadline_names_the_object_the_other_transaction_and_both_kinds() {
     let error = error.await.unwrap_err();
     assert!(matches!(error, Error::Deadline { last: Some(Cause::Conflict { .. }), .. }), "{error}");
     let text = error.to_string();
-    for part in ["`slow`", "`fast`", &player.to_string(), "500 ms", "2 attempts"] {
+    for part in ["`slow`", "`fast`", &player.to_string(), "3000 ms", "2 attempts"] {
         assert!(text.contains(part), "{part} in: {text}");
     }
 }

@@ -1,22 +1,12 @@
 //! Meshes that are founded by agreement: who expects how many, who joins whom, and who is the founder.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-use crate::common::{Player, bounded, until};
+use crate::common::{Player, bounded, until, unused_address};
 use driftmesh::transport::RefuseReason;
 use driftmesh::{Builder, Mesh, Notice, StartError};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// A port that can be named before anything listens at it; outside of the range from which port 0 is chosen.
-fn unused_address() -> String {
-    loop {
-        let port = 16_384 + u16::try_from(driftmesh::transport::random_incarnation() % 16_384).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return format!("127.0.0.1:{port}");
-        }
-    }
-}
 
 /// What an observer heard.
 #[derive(Clone, Default)]

@@ -1,5 +1,6 @@
 //! The hooks by which the testnet makes a crash lose what was not sent yet, and peers on one machine seem far away.
 
+use crate::common::bounded;
 use driftmesh::{Mesh, Object};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ impl Object for Thing {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_traffic_goes_out_later_and_callers_are_answered_meanwhile() {
-    const HOLD: Duration = Duration::from_millis(300);
+    const HOLD: Duration = Duration::from_secs(3);
     let first = Mesh::builder().start().await.unwrap();
     let second = Mesh::builder().join(&first.addresses()[0]).start().await.unwrap();
     second.wait_for_peers(1).await;
@@ -45,8 +46,7 @@ async fn a_delay_holds_for_each_way_and_ends() {
     second.delay_outgoing(Duration::ZERO);
     // What was on its way arrives first.
     second.ping(first.peer_id()).await.unwrap();
-    let near = second.ping(first.peer_id()).await.unwrap();
-    assert!(near < far, "{near:?}");
+    bounded(async { while second.ping(first.peer_id()).await.unwrap() >= 2 * DELAY {} }).await;
     assert_eq!(second.peers(), [first.peer_id()]);
 }
 
@@ -65,5 +65,5 @@ async fn round_trips_that_many_make_at_once_in_both_directions_all_end() {
             }
         });
     }
-    tokio::time::timeout(Duration::from_secs(30), loops.join_all()).await.expect("an answer is missing");
+    bounded(loops.join_all()).await;
 }

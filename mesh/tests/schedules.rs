@@ -1,5 +1,6 @@
 //! Schedules of live peers: delayed and periodic tasks, and those that follow a transaction.
 
+use crate::common::HANGS;
 use driftmesh::{Builder, CatchUp, Mesh, Object, Ref, Result, Schedule, ScheduleId, Scheduling as _, Task, Tx, limits};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -39,7 +40,8 @@ async fn bell(mesh: &Mesh) -> Ref<Bell> {
 }
 
 async fn rung(mesh: &Mesh, bell: Ref<Bell>) -> Vec<(u64, u64)> {
-    mesh.transact(|tx| async move { Ok(tx.get(bell).await?.rung.clone()) }).await.expect("it commits")
+    let read = mesh.task("rung").deadline(HANGS);
+    read.run(|tx| async move { Ok(tx.get(bell).await?.rung.clone()) }).await.expect("it commits")
 }
 
 async fn until_rung(mesh: &Mesh, bell: Ref<Bell>, times: usize) -> Vec<(u64, u64)> {
@@ -49,7 +51,7 @@ async fn until_rung(mesh: &Mesh, bell: Ref<Bell>, times: usize) -> Vec<(u64, u64
         if rung.len() >= times {
             return rung;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{rung:?}");
+        assert!(begun.elapsed() < HANGS, "{rung:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -62,13 +64,14 @@ async fn schedule(mesh: &Mesh, bell: Ref<Bell>, schedule: Schedule) -> ScheduleI
 async fn a_delayed_task_runs_once_in_its_time() {
     let mesh = builder().start().await.unwrap();
     let bell = bell(&mesh).await;
-    let (before, begun) = (mesh.transact(|tx| async move { Ok(tx.now_ms()) }).await.unwrap(), Instant::now());
+    let now_ms = || mesh.transact(|tx| async move { Ok(tx.now_ms()) });
+    let (before, begun) = (now_ms().await.unwrap(), Instant::now());
     schedule(&mesh, bell, Schedule::after(Duration::from_millis(200))).await;
+    let after = now_ms().await.unwrap();
     assert_eq!(mesh.schedules(bell).await.unwrap().len(), 1);
     let rung = until_rung(&mesh, bell, 1).await;
     assert!(begun.elapsed() >= Duration::from_millis(190), "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!((before + 200..before + 1_000).contains(&rung[0].0), "{rung:?} after {before}");
+    assert!((before + 200..=after + 200).contains(&rung[0].0), "{rung:?} after {before} to {after}");
     assert!(mesh.schedules(bell).await.unwrap().is_empty(), "it has run");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(self::rung(&mesh, bell).await.len(), 1);
@@ -84,7 +87,6 @@ async fn a_period_of_50_ms_keeps_its_rate_and_ends_when_it_is_cancelled() {
     let id = schedule(&mesh, bell, each).await;
     let rung = until_rung(&mesh, bell, 20).await;
     assert!(begun.elapsed() >= period * 18, "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     for pair in rung.windows(2) {
         assert_eq!(pair[1].0 - pair[0].0, 50 * pair[0].1, "{rung:?}");
     }

@@ -6,7 +6,7 @@ mod common;
 
 use common::Player;
 use driftmesh::test::{Faults, Options, Run, World, simulate, simulate_seeds};
-use driftmesh::{BridgeEvent, Error, Mesh, ObjectId, OwnershipEvent, Ref, Result, Task, Tx};
+use driftmesh::{BridgeEvent, Error, Mesh, ObjectId, Outcome, OwnershipEvent, Ref, Result, Task, TaskError, Tx};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -228,6 +228,92 @@ fn tasks_take_effect_once_under_faults_too() {
     for run in runs {
         assert_eq!(run.value, (BTreeSet::from([90]), 10));
     }
+}
+
+#[test]
+fn a_provisional_answer_comes_first_and_what_its_caller_does_next_waits_until_it_is_certain() {
+    let run = simulate(Options::seed(4).register::<Pay>(), |peers, world| async move {
+        let (from, to) = (create(&peers[1], 100).await, create(&peers[1], 0).await);
+        let (own, others) = (create(&peers[0], 1).await, create(&peers[0], 1).await);
+        gold_of_all(&peers[0], &[from, to]).await;
+        // One place is enough: the call that waits is not refused.
+        let (caller, other) = (peers[0].caller(1), peers[0].caller(1));
+        let told = caller.provisional(peers[0].submit(Pay { from, to, gold: 10 })).await.unwrap();
+        assert_eq!((told.value, told.is_settled(), told.by), (90, false, peers[1].peer_id()));
+        let of_other = other.transact(|tx| async move { tx.get_mut(others).await.map(drop) });
+        of_other.await.unwrap();
+        let early = world.elapsed();
+        let (clock, there) = (world.clone(), caller.clone());
+        let next = world.spawn(async move {
+            there.transact(|tx| async move { tx.get_mut(own).await.map(drop) }).await.unwrap();
+            clock.elapsed()
+        });
+        let done = told.settled().await.unwrap();
+        let settled = world.elapsed();
+        assert_eq!((done.value, done.stable, done.by), (90, true, peers[1].peer_id()));
+        // Nobody else is held up, and what has settled holds up nobody.
+        let next = next.join().await;
+        let later = caller.provisional(peers[0].submit(Pay { from, to, gold: 1 })).await.unwrap();
+        drop(later);
+        let rejected = caller.provisional(peers[0].submit(Pay { from, to, gold: 1_000 })).await;
+        assert!(matches!(rejected, Err(TaskError::Rejected { .. })), "{rejected:?}");
+        // At home it is told as early; and it goes on when nobody waits for it.
+        let home = peers[1].caller(1);
+        let told = home.provisional(peers[1].submit(Pay { from, to, gold: 1 })).await.unwrap();
+        assert_eq!((told.value, told.is_settled()), (88, false));
+        told.settled().await.unwrap();
+        (early, settled, next, gold_of_all(&peers[2], &[to]).await)
+    });
+    let (early, settled, next, gold) = run.value;
+    assert!(early < settled && settled <= next, "{early:?} {settled:?} {next:?}");
+    assert_eq!(gold, 12);
+}
+
+/// Peers stand still until they are deposed, with what they had told.
+#[test]
+fn a_provisional_answer_that_did_not_stay_is_told_before_anything_can_rest_on_it() {
+    let options = Options::seed(0).faults(Faults::all()).register::<Pay>();
+    let runs = simulate_seeds(0..60, options, |peers, world| async move {
+        let (from, to) = (create(&peers[1], 1_000).await, create(&peers[1], 0).await);
+        let (mut told_otherwise, mut refused, mut paid, mut unknown) = (0, 0, 0, 0);
+        for round in 0..12 {
+            let caller = peers[0].caller(2);
+            let payment = peers[0].submit(Pay { from, to, gold: 1 }).deadline(Duration::from_secs(8));
+            let told = match caller.provisional(payment).await {
+                Ok(told) => told,
+                Err(error) => {
+                    unknown += u64::from(error.outcome() == Outcome::Unknown);
+                    continue;
+                }
+            };
+            let value = told.value;
+            // Every other one does not ask what became of it: then the next call is told.
+            let next = caller.transact(|_| async move { Ok(()) });
+            let (settled, next) = if round % 2 == 0 {
+                let settled = told.settled().await;
+                (settled, next.await)
+            } else {
+                let next = next.await;
+                (told.settled().await, next)
+            };
+            let is_so = settled.as_ref().is_ok_and(|done| done.value == value);
+            paid += u64::from(settled.is_ok());
+            unknown += u64::from(settled.as_ref().is_err_and(|error| error.outcome() == Outcome::Unknown));
+            let is_refused = matches!(next, Err(Error::ToldOtherwise { .. }));
+            told_otherwise += u64::from(!is_so);
+            refused += u64::from(is_refused);
+            assert!(!is_refused || !is_so, "it was so");
+            assert!(is_so || is_refused || round % 2 == 0, "nobody was told: {value} {settled:?} {next:?}");
+        }
+        world.heal();
+        let gold = gold_of_all(&peers[2], &[to]).await;
+        assert!((paid..=paid + unknown).contains(&gold), "{gold} gold of {paid} payments, {unknown} unknown");
+        (told_otherwise, refused)
+    });
+    let told_otherwise: u64 = runs.iter().map(|run| run.value.0).sum();
+    let refused: u64 = runs.iter().map(|run| run.value.1).sum();
+    println!("{told_otherwise} told otherwise, {refused} calls refused");
+    assert!(told_otherwise > 0 && refused > 0, "too quiet: {told_otherwise} told otherwise, {refused} refused");
 }
 
 #[test]

@@ -228,7 +228,7 @@ async fn a_caller_has_a_share_of_its_peer_and_no_more() {
     let mesh = Mesh::builder().register::<Pay>().register::<Odd>().start().await.unwrap();
     let player = mesh.transact(|tx| async move { tx.create(&Player::new("Ada", 1)) }).await.unwrap();
     let (greedy, modest) = (mesh.caller(2), mesh.caller(1));
-    let hang = || greedy.submit(Odd::Hang(player)).deadline(std::time::Duration::from_millis(1_500)).into_future();
+    let hang = || greedy.submit(Odd::Hang(player)).deadline(std::time::Duration::from_secs(6)).into_future();
     let hanging = [tokio::spawn(hang()), tokio::spawn(hang())];
     until("both are under way", || greedy.under_way() == 2).await;
     assert!(matches!(greedy.submit(Odd::Nothing).await, Err(TaskError::CallerBusy { most: 2 })));

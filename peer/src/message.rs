@@ -403,6 +403,9 @@ pub struct TaskRequest {
     /// not know.
     #[serde(default, skip_serializing_if = "Micros::is_zero")]
     pub oldest: Micros,
+    /// Whoever asks wants to hear its answer also before that is stable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
 }
 
 impl TaskRequest {
@@ -420,6 +423,7 @@ impl TaskRequest {
             settled: false,
             came_for: None,
             oldest: Micros(0),
+            provisional: false,
         }
     }
 }
@@ -801,6 +805,17 @@ pub enum Message {
         /// How.
         end: Box<TaskEnd>,
     },
+    /// Says what a task came to that is not stable yet: a crash may still undo it. How it ended follows.
+    TaskProvisional {
+        /// The question.
+        ask: u64,
+        /// The task.
+        task: TaskId,
+        /// The encoded answer.
+        answer: Value,
+        /// Where its commit stands.
+        receipt: Receipt,
+    },
     /// A request named a time too far ahead (R18).
     ClockAhead {
         /// The objects it was about.
@@ -849,6 +864,7 @@ impl Message {
             | Self::Standing { .. }
             | Self::Published { .. }
             | Self::TaskEnded { .. }
+            | Self::TaskProvisional { .. }
             | Self::Scan { .. } => 0,
         };
         longest > LIST_MAX

@@ -183,6 +183,8 @@ pub struct Metrics {
     pub placed: u64,
     /// Tasks that were sent on to where their data is.
     pub tasks_sent_on: u64,
+    /// Tasks submitted here whose answer another peer told before it was stable.
+    pub tasks_told_early: u64,
     /// Commits that awaited no message.
     pub local_commits: u64,
     /// Attempts that ended without a commit.

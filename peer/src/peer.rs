@@ -28,7 +28,7 @@ use crate::scheduling::Scheduling;
 use crate::seeking::{Seek, Sought};
 use crate::subscribing::{FeedPart, Subscribed};
 use crate::surveying::Surveys;
-use crate::tasking::{Run, Tasks};
+use crate::tasking::{Provisional, Run, Tasks};
 use crate::timers::{Timer, Timers};
 use crate::told::Told;
 use crate::uses::Uses;
@@ -408,6 +408,9 @@ impl Peer {
             }
             Message::Submit { ask, request } => self.task_asked(from, ask, *request),
             Message::TaskEnded { ask, task, end } => self.task_told(from, ask, task, *end),
+            Message::TaskProvisional { ask, task, answer, receipt } => {
+                self.task_told_early(ask, task, Provisional { by: from, answer, receipt });
+            }
             Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
             Message::ScanPage(page) => self.scan_answered(from, page),

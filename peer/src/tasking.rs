@@ -8,7 +8,7 @@ use crate::message::{Message, TaskAbort, TaskEnd, TaskRequest};
 use crate::metrics::RareEvent;
 use crate::routes::Route;
 use crate::scheduling::ScheduleRun;
-use crate::steps::{StepError, Stepped};
+use crate::steps::{Receipt, StepError, Stepped};
 use crate::task_ids::TaskIds;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -85,6 +85,8 @@ pub enum TaskStep {
         /// How often it was sent on before.
         hops: u8,
     },
+    /// It ran, and a crash may still undo that. How it ends is told later, once: whoever submitted it goes on asking.
+    Provisional(Provisional),
     /// It has ended.
     Ended {
         /// The request; its anchor may have been chosen meanwhile.
@@ -101,6 +103,17 @@ pub enum TaskStep {
     },
     /// The only peer that it could run at is not connected. It was not sent.
     Unreachable,
+}
+
+/// What a task came to where it ran, before that is stable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Provisional {
+    /// Who ran it.
+    pub by: PeerId,
+    /// The encoded answer.
+    pub answer: Value,
+    /// Where its commit stands.
+    pub receipt: Receipt,
 }
 
 /// What the anchor says of a task.
@@ -167,6 +180,23 @@ struct Submitted {
     /// Who does not take it.
     refused_by: Vec<PeerId>,
     ended: Option<(PeerId, TaskEnd)>,
+    told_early: ToldEarly,
+}
+
+/// Whether a task's answer was told before it is stable: once, whatever becomes of it.
+#[derive(Clone, Debug)]
+enum ToldEarly {
+    No,
+    Now(Provisional),
+    Before,
+}
+
+/// A task of another peer.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    task: TaskId,
+    /// Whether its answer is told also before it is stable.
+    provisional: bool,
 }
 
 /// All tasks on their way.
@@ -174,7 +204,7 @@ struct Submitted {
 pub(crate) struct Tasks {
     submitted: BTreeMap<TxnId, Submitted>,
     /// By who sent them, and their numbers there.
-    running: BTreeMap<(PeerId, u64), TaskId>,
+    running: BTreeMap<(PeerId, u64), Running>,
     pub(crate) starts: Vec<Run>,
     ids: TaskIds,
 }
@@ -273,6 +303,7 @@ impl Peer {
             pause: ASK_AGAIN_AFTER,
             refused_by: Vec::new(),
             ended: None,
+            told_early: ToldEarly::No,
         };
         self.tasks.submitted.insert(waiter, submitted);
         self.timers.set(until, Timer::Wake(waiter));
@@ -286,7 +317,7 @@ impl Peer {
     }
 
     /// What to do next about a task that was submitted. May be called again until it answers; `waiter` is woken. Once it
-    /// has answered, the task is not waited for any more.
+    /// has answered anything but `Provisional`, the task is not waited for any more.
     pub fn poll_task(&mut self, now: Now, waiter: TxnId) -> Poll<TaskStep> {
         self.now = now;
         let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return Poll::Pending };
@@ -298,6 +329,11 @@ impl Peer {
         if now.mono >= submitted.until {
             self.forget_task(waiter);
             return Poll::Ready(TaskStep::Unknown { task });
+        }
+        if let ToldEarly::Now(provisional) = &submitted.told_early {
+            let provisional = provisional.clone();
+            submitted.told_early = ToldEarly::Before;
+            return Poll::Ready(TaskStep::Provisional(provisional));
         }
         if submitted.at.is_some() && now.mono < submitted.due {
             return Poll::Pending;
@@ -478,7 +514,7 @@ impl Peer {
             return;
         }
         self.metrics.tasks_for_others += 1;
-        self.tasks.running.insert((from, ask), task);
+        self.tasks.running.insert((from, ask), Running { task, provisional: request.provisional });
         let request = TaskRequest { deadline: request.deadline.min(DEADLINE_MAX), ..request };
         self.tasks.starts.push(Run::Task(TaskRun { from, ask, request }));
     }
@@ -514,12 +550,20 @@ impl Peer {
     /// A task that ran here for another peer has ended.
     pub fn task_ended(&mut self, now: Now, from: PeerId, ask: u64, end: TaskEnd) {
         self.now = now;
-        let Some(task) = self.tasks.running.remove(&(from, ask)) else { return };
+        let Some(Running { task, provisional }) = self.tasks.running.remove(&(from, ask)) else { return };
         let may_be_told = end.receipt().is_none_or(|receipt| {
             let is_led = self.led(receipt.group).is_some_and(|group| group.term() == receipt.term);
             is_led || self.is_stable(receipt)
         });
         if may_be_told {
+            if provisional
+                && let TaskEnd::Done { answer, receipt, .. } = &end
+                && !self.is_stable(receipt)
+            {
+                // Whoever hears it knows that it is not certain, and holds back what may depend on it (R6).
+                let (answer, receipt) = (answer.clone(), *receipt);
+                self.send_now(from, Message::TaskProvisional { ask, task, answer, receipt });
+            }
             // R6: a result leaves when it is stable, as does whatever else leaves by `send`.
             self.send(from, Message::TaskEnded { ask, task, end: Box::new(end) });
         }
@@ -564,6 +608,26 @@ impl Peer {
             submitted.ended = Some((from, end));
         }
         self.wakes.push(waiter);
+    }
+
+    /// A task that was sent to another peer ran, and that is not stable.
+    pub(crate) fn task_told_early(&mut self, ask: u64, task: TaskId, told: Provisional) {
+        let waiter = TxnId::from_u64(ask);
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter).filter(|submitted| submitted.request.id == task)
+        else {
+            return;
+        };
+        if told.answer.len() > TASK_ANSWER_BYTES_MAX {
+            self.metrics.malformed += 1;
+            return;
+        }
+        // Of a copy that was given up it says nothing; and when it has ended nobody needs it any more.
+        let is_wanted = submitted.request.provisional && submitted.at == Some(told.by) && submitted.ended.is_none();
+        if is_wanted && matches!(submitted.told_early, ToldEarly::No) {
+            submitted.told_early = ToldEarly::Now(told);
+            self.metrics.tasks_told_early += 1;
+            self.wakes.push(waiter);
+        }
     }
 
     /// A task did not run where it was sent, because what it wants is elsewhere: it goes there.

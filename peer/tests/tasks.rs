@@ -4,10 +4,10 @@ use crate::harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_ent
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
 use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
-    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
+    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit, submit_provisional,
 };
-use driftmesh_peer::{Message, TaskRequest, TaskTo};
-use std::sync::Arc;
+use driftmesh_peer::{Message, Provisional, TaskRequest, TaskTo};
+use std::sync::{Arc, Mutex};
 
 type Done = Result<TaskDone<Value>, TaskError>;
 
@@ -356,4 +356,94 @@ fn an_outcome_is_kept_for_who_may_ask_and_for_nobody_else() {
     assert_eq!((mesh.newest(object), kept()), (Some(2), 0));
     finish(&mesh, &submits(&mesh, 0, new_id(&mesh, 0, object), false)).expect("it took effect");
     assert_eq!((mesh.newest(object), kept()), (Some(3), 1));
+}
+
+/// Submits a task and keeps what is told of it before it has ended.
+fn submits_provisional(mesh: &Mesh, at: usize, id: TaskId) -> (Job<Done>, Arc<Mutex<Vec<Provisional>>>) {
+    let (host, told) = (mesh.host(at), Arc::new(Mutex::new(Vec::new())));
+    let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: false, kept_id: true };
+    let keeps = Arc::clone(&told);
+    let job = mesh.spawn(async move {
+        let mut tell = |provisional| keeps.lock().expect("whole").push(provisional);
+        submit_provisional(host, &handlers(), request(id, 20_000), how, &mut tell).await
+    });
+    (job, told)
+}
+
+fn told_early(told: &Mutex<Vec<Provisional>>) -> Vec<u64> {
+    let told = told.lock().expect("whole");
+    told.iter().map(|told| codec::decode(told.answer.bytes()).expect("a number")).collect()
+}
+
+#[test]
+fn who_asks_hears_an_answer_before_it_is_stable_and_nobody_else_does() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_entries);
+    let (job, told) = submits_provisional(&mesh, 0, new_id(&mesh, 0, object));
+    let (here, here_told) = submits_provisional(&mesh, 1, new_id(&mesh, 1, object));
+    let plain = submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    for _ in 0..20 {
+        run_tasks(&mesh);
+        mesh.run(1);
+    }
+    assert_eq!(mesh.newest(object), Some(4));
+    let mut early = [told_early(&told), told_early(&here_told)].concat();
+    early.sort_unstable();
+    assert_eq!((early.len(), job.is_done(), here.is_done(), plain.is_done()), (2, false, false, false));
+    let said = mesh.sent(|flight| matches!(flight.message(), Message::TaskProvisional { .. }));
+    assert_eq!(said.len(), 1, "nobody else asked, and one has run where it was submitted");
+    mesh.release();
+    let first = told_early(&told)[0];
+    assert_eq!(answer(finish(&mesh, &job)), (first, false));
+    finish(&mesh, &here).expect("it took effect");
+    finish(&mesh, &plain).expect("it took effect");
+    assert_eq!((told_early(&told).len(), told_early(&here_told).len()), (1, 1), "each is told once");
+    assert_eq!(mesh.metrics(0).tasks_told_early, 1);
+}
+
+#[test]
+fn what_was_told_early_and_died_with_its_peer_runs_again_once() {
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    mesh.run(200);
+    mesh.rule(Rule::Hold, is_entries);
+    let (job, told) = submits_provisional(&mesh, 0, new_id(&mesh, 0, object));
+    for _ in 0..20 {
+        run_tasks(&mesh);
+        mesh.run(1);
+    }
+    let receipt = told.lock().unwrap()[0].receipt;
+    mesh.rule(Rule::Drop, is_entries);
+    mesh.kill(1);
+    mesh.release();
+    let done = finish(&mesh, &job).expect("it took effect");
+    assert_ne!((done.receipt, done.by), (receipt, crate::harness::peer_id(1)));
+    assert!(told_early(&told).iter().all(|answer| *answer == 2), "the first run and the second came to the same");
+    assert_eq!(mesh.get(2, object), Some(2));
+}
+
+#[test]
+fn an_early_answer_that_nobody_asked_for_or_that_is_too_long_is_told_to_nobody() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    let id = new_id(&mesh, 0, object);
+    mesh.rule(Rule::Hold, |flight| matches!(flight.message(), Message::Submit { .. }));
+    let plain = submits(&mesh, 0, id, false);
+    mesh.run(1);
+    let asked = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. }));
+    let Message::Submit { ask, .. } = asked[0].message() else { panic!("it was asked for") };
+    let receipt = mesh.add(1, object, 0).receipt;
+    for length in [1, driftmesh_model::limits::TASK_ANSWER_BYTES_MAX + 1] {
+        let answer = Value::from_slice(&vec![0; length]);
+        mesh.forge(1, 0, Message::TaskProvisional { ask: *ask, task: id, answer, receipt });
+    }
+    mesh.run(1);
+    assert_eq!((mesh.metrics(0).tasks_told_early, mesh.metrics(0).malformed), (0, 1));
+    mesh.release();
+    assert_eq!(answer(finish(&mesh, &plain)), (2, false));
 }

@@ -144,8 +144,8 @@ impl Simulation {
     }
 
     /// A leader and its followers are parted until those have another leader, while somebody outside of the group whom it
-    /// tells what it closes goes on to believe it. Either it goes on as well, among all others; or it stands still, cut off
-    /// from all others too, and wakes up in the belief that it still leads.
+    /// tells what it closes goes on to believe it. It goes on as well, among all others or for that one alone; or it stands
+    /// still, cut off from all others too, and wakes up in the belief that it still leads.
     fn part_leader_from_followers(&mut self) {
         let Some(leader) = self.rng.choice(0..self.peers.len()) else { return };
         if self.peers[leader].gone || !self.options.stalls {
@@ -163,15 +163,15 @@ impl Simulation {
         });
         let Some(reader) = self.rng.choice(readers) else { return };
         self.faults += 1;
-        let stands_still = self.rng.bool();
+        let (is_alone, stands_still) = [(false, false), (true, false), (true, true)][self.rng.usize(..3)];
         let at = self.peers.iter().position(|peer| peer.id == reader);
         for other in (0..self.peers.len()).filter(|other| *other != leader) {
             let id = self.peers[other].id;
             let is_member = members.contains(&id);
-            if is_member || (stands_still && id != reader) {
+            if is_member || (is_alone && id != reader) {
                 self.network.cut_both(leader, other);
             }
-            if let Some(at) = at.filter(|_| is_member && stands_still) {
+            if let Some(at) = at.filter(|_| is_member && is_alone) {
                 self.network.cut_both(at, other);
             }
         }

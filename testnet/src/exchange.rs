@@ -308,6 +308,11 @@ impl Exchange {
         now
     }
 
+    /// Whether most of the players are served again whom bots tried right after a kill.
+    pub(crate) fn are_recovered(&self) -> bool {
+        self.lock().bots.recovery().0.is_over()
+    }
+
     /// A process is being killed that its bots have deserted: nobody is out of reach because of that.
     pub(crate) fn ended(&self, number: usize) {
         self.lock().changed(number, Life::Dead);

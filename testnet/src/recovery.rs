@@ -92,6 +92,11 @@ impl Recovery {
         self.kills.get_mut(kill)
     }
 
+    /// Whether most of the players who were tried in time are back, after each kill.
+    pub(crate) fn is_over(&self) -> bool {
+        self.kills.iter().all(|kill| kill.missed == 0 || kill.result().most.is_some())
+    }
+
     /// What each kill came to.
     pub(crate) fn results(&self) -> Vec<Recovered> {
         self.kills.iter().map(Kill::result).collect()

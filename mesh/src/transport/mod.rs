@@ -41,9 +41,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-#[cfg(feature = "testing")]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use driftmesh_model::PeerId;
 use libp2p::identity::ed25519;
@@ -543,11 +541,16 @@ impl Transport {
     /// most, and lets go of the ports, which may take 1 s more. Every admitted peer's `Left` is told before it
     /// returns, unless a handler takes longer. Cancel safe: dropped, it leaves a transport that admits nobody.
     pub async fn shutdown(&self) {
+        self.shutdown_within(SHUTDOWN_TIMEOUT).await;
+    }
+
+    /// As [`Transport::shutdown`], with another limit for each of its two waits.
+    pub(crate) async fn shutdown_within(&self, limit: Duration) {
         let Owner { shared, stopped } = &*self.owner;
         let sessions = shared.close();
         sessions.iter().for_each(|session| session.lanes.leave());
         let ended = || futures::future::join_all(sessions.iter().map(|session| session.ended.wait()));
-        let flushed = tokio::time::timeout(SHUTDOWN_TIMEOUT, ended()).await;
+        let flushed = tokio::time::timeout(limit, ended()).await;
         if flushed.is_err() {
             tracing::warn!("shutdown: not all peers took what was queued for them");
         }
@@ -556,7 +559,7 @@ impl Transport {
             ended().await;
             stopped.wait().await;
         };
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, released).await.is_err() {
+        if tokio::time::timeout(limit, released).await.is_err() {
             tracing::warn!("shutdown: a handler holds up the end of a connection");
         }
     }

@@ -51,6 +51,16 @@ pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "never: {what}");
 }
 
+/// A port that can be named before anything listens at it; outside of the range from which port 0 is chosen.
+pub fn unused_address() -> String {
+    loop {
+        let port = 16_384 + u16::try_from(driftmesh::transport::random_incarnation() % 16_384).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
+
 /// A mesh of so many peers, each connected to all others.
 pub async fn meshes(count: usize) -> Vec<Mesh> {
     let founder = bounded(Mesh::builder().start()).await.unwrap();

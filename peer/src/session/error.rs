@@ -120,6 +120,15 @@ pub enum Error {
         /// So many it may have.
         most: usize,
     },
+    /// This caller was told a provisional answer that was undone by a crash, or whose fate is not known, and has not heard of
+    /// that yet. Nothing was begun: what it was about to do may rest on that answer.
+    #[error(
+        "what this caller was told of task `{name}` before it was stable did not stay; await what it settled to first"
+    )]
+    ToldOtherwise {
+        /// The name of the task.
+        name: String,
+    },
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
@@ -264,6 +273,7 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::CallerBusy { .. }
+            | Self::ToldOtherwise { .. }
             | Self::Leaving
             | Self::Superseded
             | Self::TooManySubscriptions
@@ -303,6 +313,7 @@ impl Error {
             | Self::Ended
             | Self::Busy(_)
             | Self::CallerBusy { .. }
+            | Self::ToldOtherwise { .. }
             | Self::Leaving
             | Self::Superseded
             | Self::TooManySubscriptions

@@ -41,7 +41,7 @@ pub use ownership::{Owned, Ownership};
 pub use reads::Reads;
 pub use schedules::{First, Occurrence, Plan, ScheduleRefused, Scheduled};
 pub use snapshot::Snapshot;
-pub use submit::{Submission, TaskDone, new_task_id, submit};
+pub use submit::{Submission, TaskDone, Tell, new_task_id, submit, submit_provisional};
 pub use task_error::TaskError;
 pub use task_run::{Handlers, TaskAttempts, TaskFuture, panic_text, run_here};
 pub use transact::{Done, Isolation, Options, transact};

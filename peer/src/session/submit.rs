@@ -8,7 +8,7 @@ use super::task_error::TaskError;
 use super::task_run::{Copies, Handlers, Ran, run_once};
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
-use crate::tasking::{NotSubmitted, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
+use crate::tasking::{NotSubmitted, Provisional, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
 use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
 use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, Value};
 use std::future::poll_fn;
@@ -49,6 +49,9 @@ pub struct TaskDone<T> {
     pub by: PeerId,
 }
 
+/// Takes a task's answer before that is stable: perhaps not at all, and once more if the task had to run again here.
+pub type Tell<'a> = &'a mut (dyn FnMut(Provisional) + Send);
+
 /// A new id for a task with this anchor.
 pub fn new_task_id<H: Host>(host: &H, anchor: ObjectId) -> TaskId {
     host.step(|peer, now| peer.new_task_id(now, anchor))
@@ -65,6 +68,31 @@ pub async fn submit<H: Host>(
     request: TaskRequest,
     how: Submission,
 ) -> Result<TaskDone<Value>, TaskError> {
+    submit_and_tell(host, handlers, request, how, &mut |_| {}).await
+}
+
+/// Submits a task as [`submit`] does, and tells its answer before that is stable, if it is known before: it may be another one
+/// in the end, if the peer that ran the task crashes. Cancel safe as [`submit`].
+///
+/// # Errors
+/// As [`submit`].
+pub async fn submit_provisional<H: Host>(
+    host: H,
+    handlers: &Arc<Handlers<H>>,
+    request: TaskRequest,
+    how: Submission,
+    tell: Tell<'_>,
+) -> Result<TaskDone<Value>, TaskError> {
+    submit_and_tell(host, handlers, TaskRequest { provisional: true, ..request }, how, tell).await
+}
+
+async fn submit_and_tell<H: Host>(
+    host: H,
+    handlers: &Arc<Handlers<H>>,
+    request: TaskRequest,
+    how: Submission,
+    tell: Tell<'_>,
+) -> Result<TaskDone<Value>, TaskError> {
     let (bytes, touches) = (request.body.len(), request.touches.len());
     let is_long = request.name.len() > TASK_KIND_BYTES_MAX;
     if bytes > TASK_BYTES_MAX || touches > TASK_TOUCHES_MAX || is_long {
@@ -73,13 +101,16 @@ pub async fn submit<H: Host>(
     let mut request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };
     let me = host.step(|peer, _| peer.id());
     let until = host.step(|_, now| now.mono).plus(request.deadline);
-    let (by, ran) = await_end(&host, handlers, &mut request, how).await?;
+    let (by, ran) = await_end(&host, handlers, &mut request, how, tell).await?;
     let what = (request.name.as_str(), request.version);
     let (task, name) = (request.id, request.name.clone());
     let left = until.since(host.step(|_, now| now.mono));
     match ran.end {
         TaskEnd::Done { answer, receipt, earlier, .. } => {
             let mut stable = ran.stable || by != me;
+            if !stable && request.provisional {
+                tell(Provisional { by, answer: answer.clone(), receipt });
+            }
             // Others are told when their commits are stable. Who has run here and was told at once could have the next one
             // done before they hear of their first, and they would starve: with them it waits like them.
             let others_wait = |host: &H| host.step(|peer, _| peer.others_wait_for_stable());
@@ -151,13 +182,14 @@ async fn await_end<H: Host>(
     handlers: &Arc<Handlers<H>>,
     request: &mut TaskRequest,
     how: Submission,
+    tell: Tell<'_>,
 ) -> Result<(PeerId, Ran), TaskError> {
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let named = request.id.anchor;
     let session = Some(named).filter(|_| how.free_anchor);
     let mut way = Way { again: how.again, ..Way::default() };
     loop {
-        let (by, ran) = await_one(host, handlers, request, how, &mut way).await?;
+        let (by, ran) = await_one(host, handlers, request, how, (&mut way, &mut *tell)).await?;
         match &ran.end {
             // So often at most as the core lets it: what is settled runs where it arrives.
             TaskEnd::Elsewhere { object, at } => {
@@ -184,7 +216,7 @@ async fn await_one<H: Host>(
     handlers: &Arc<Handlers<H>>,
     request: &mut TaskRequest,
     how: Submission,
-    way: &mut Way,
+    (way, tell): (&mut Way, Tell<'_>),
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
@@ -201,36 +233,41 @@ async fn await_one<H: Host>(
         (_, Err(NotSubmitted::Busy)) => return Err(TaskError::Busy { retry_after: RETRY_AFTER }),
         (at, Err(NotSubmitted::ClockAhead { receiver })) => return Err(TaskError::ClockAhead { at, receiver }),
     }
-    match poll_fn(|context| host.poll_step(id, context, |peer, now| peer.poll_task(now, id))).await {
-        // Nothing waits for what another peer has told.
-        TaskStep::Ended { task, by, end } => {
-            request.id = task;
-            Ok((by, Ran { end, stable: true }))
+    let next = || poll_fn(|context| host.poll_step(id, context, |peer, now| peer.poll_task(now, id)));
+    let (mut here, again, hops) = loop {
+        match next().await {
+            TaskStep::Provisional(provisional) => tell(provisional),
+            // Nothing waits for what another peer has told.
+            TaskStep::Ended { task, by, end } => {
+                request.id = task;
+                return Ok((by, Ran { end, stable: true }));
+            }
+            TaskStep::Unknown { task } => return Err(unknown(task)),
+            TaskStep::Unreachable => {
+                return match how.to {
+                    TaskTo::Peer(peer) if !again => Err(TaskError::Unreachable(peer)),
+                    TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
+                };
+            }
+            TaskStep::RunHere { request, again, hops } => break (request, again, hops),
         }
-        TaskStep::Unknown { task } => Err(unknown(task)),
-        TaskStep::Unreachable => match how.to {
-            TaskTo::Peer(peer) if !again => Err(TaskError::Unreachable(peer)),
-            TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
-        },
-        TaskStep::RunHere { request: mut here, again, hops } => {
-            // R21: also for what follows. Copies keep their anchor, and an end here that is not kept says nothing of theirs.
-            (way.hops, way.again) = (hops, again);
-            request.id = here.id;
-            here.deadline = here.deadline.max(Micros(1));
-            let (me, task) = (host.step(|peer, _| peer.id()), here.id);
-            // An end that waits to be stable names the id if it waits in vain.
-            let may_ask = how.kept_id || how.stable;
-            let copies = if again {
-                Copies::Now
-            } else if may_ask {
-                Copies::Later
-            } else {
-                Copies::None
-            };
-            let ran = run_once(host, handlers, &here, copies).await;
-            let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });
-            // This copy did not run, for a reason of its own; another one may have.
-            if again && !ran.end.is_decided() && !goes_on { Err(unknown(task)) } else { Ok((me, ran)) }
-        }
-    }
+    };
+    // R21: also for what follows. Copies keep their anchor, and an end here that is not kept says nothing of theirs.
+    (way.hops, way.again) = (hops, again);
+    request.id = here.id;
+    here.deadline = here.deadline.max(Micros(1));
+    let (me, task) = (host.step(|peer, _| peer.id()), here.id);
+    // An end that waits to be stable names the id if it waits in vain.
+    let may_ask = how.kept_id || how.stable;
+    let copies = if again {
+        Copies::Now
+    } else if may_ask {
+        Copies::Later
+    } else {
+        Copies::None
+    };
+    let ran = run_once(host, handlers, &here, copies).await;
+    let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });
+    // This copy did not run, for a reason of its own; another one may have.
+    if again && !ran.end.is_decided() && !goes_on { Err(unknown(task)) } else { Ok((me, ran)) }
 }

@@ -117,6 +117,15 @@ pub enum TaskError {
         /// So many it may have.
         most: usize,
     },
+    /// This caller was told a provisional answer that was undone by a crash, or whose fate is not known, and has not heard of
+    /// that yet. The task was not submitted: it may rest on that answer.
+    #[error(
+        "what this caller was told of task `{name}` before it was stable did not stay; await what it settled to first"
+    )]
+    ToldOtherwise {
+        /// The name of the task.
+        name: String,
+    },
     /// The only peer that it may run at is not connected. It was not sent.
     #[error("peer {0} is not connected")]
     Unreachable(PeerId),
@@ -191,6 +200,12 @@ pub enum TaskError {
         /// What does not fit.
         reason: String,
     },
+    /// The peer that it was submitted at stopped before it heard how the task ended.
+    #[error("the peer stopped before it heard how `{name}` ended")]
+    Stopped {
+        /// The task's name.
+        name: String,
+    },
     /// This process cannot encode the task.
     #[error("`{name}` does not encode: {reason}")]
     Unencodable {
@@ -218,14 +233,17 @@ impl TaskError {
             | Self::AnswerTooLarge { .. }
             | Self::Busy { .. }
             | Self::CallerBusy { .. }
+            | Self::ToldOtherwise { .. }
             | Self::Unreachable(_)
             | Self::Leaving
             | Self::ClockAhead { .. }
             | Self::ClockOff { .. }
             | Self::Unencodable { .. } => Outcome::Aborted,
-            Self::Unknown { .. } | Self::Forgotten { .. } | Self::NotStable { .. } | Self::AnswerUndecodable { .. } => {
-                Outcome::Unknown
-            }
+            Self::Unknown { .. }
+            | Self::Forgotten { .. }
+            | Self::NotStable { .. }
+            | Self::AnswerUndecodable { .. }
+            | Self::Stopped { .. } => Outcome::Unknown,
             Self::Lost { .. } => Outcome::Lost,
         }
     }

@@ -161,6 +161,7 @@ pub(super) fn abort_of(error: &Error) -> Option<TaskAbort> {
         | Error::Ended
         | Error::Busy(_)
         | Error::CallerBusy { .. }
+        | Error::ToldOtherwise { .. }
         | Error::Leaving
         | Error::TooManySubscriptions
         | Error::TooManyWatches

@@ -250,6 +250,13 @@ fn who_starts_again_is_somebody_else<P: NetworkPort>(net: &mut P, clean: bool) {
         net.run_until(&mut |net| (0..last).all(|at| net.told(at).0.iter().any(anew))),
         "it is met as another start"
     );
+    let began = net.told(last).1;
+    let meets =
+        |told: &[Told], other: usize| told.iter().any(|told| matches!(told, Told::Met { peer, .. } if *peer == other));
+    assert!(
+        net.run_until(&mut |net| (0..last).all(|other| meets(&net.told(last).0[began..], other))),
+        "it meets them too"
+    );
     for other in 0..last {
         send_all(net, last, other, 100);
         send_all(net, other, last, 100);

@@ -138,13 +138,7 @@ async fn stretch(
         peers.exchange.tick()?;
         memory.push(peers.exchange.statuses().iter().map(|status| status.memory_kib).collect());
         for worked in peers.all(&all, &Order::WorkDone, worked).await? {
-            sum.done += worked.done;
-            sum.refused += worked.refused;
-            sum.late += worked.late;
-            sum.samples_us.extend(worked.samples_us);
-            sum.refusals_us.extend(worked.refusals_us);
-            sum.failed += worked.failed;
-            sum.error = sum.error.take().or(worked.error);
+            sum.add(worked);
         }
     }
     let (micros, sent) = (u64::try_from(begun.elapsed().as_micros())?, frames(peers) - frames_before);

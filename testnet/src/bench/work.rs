@@ -25,6 +25,8 @@ const SAMPLES_MAX: usize = 100_000;
 const PING_EVERY: Duration = Duration::from_millis(10);
 /// How often tasks are begun that come at a rate, and how long one may take.
 const ASK_EVERY: Duration = Duration::from_millis(2);
+/// Decisions that are timed together: one alone takes less than can be told apart.
+pub(super) const DECISIONS_TIMED: u32 = 100;
 const TASK_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a command of a player may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(crate) struct Bump {
     declares: bool,
     /// Which object keeps the outcome; the counter unless given.
     anchor: Option<ObjectId>,
+    /// What it has in common with tasks that touch the same.
+    key: u64,
 }
 
 impl Task for Bump {
@@ -66,6 +70,10 @@ impl Task for Bump {
 
     fn anchor(&self) -> Option<ObjectId> {
         Some(self.anchor.unwrap_or(self.counter.id()))
+    }
+
+    fn key(&self) -> u64 {
+        self.key
     }
 }
 
@@ -131,6 +139,15 @@ pub(crate) enum Work {
         /// The peer.
         peer: String,
     },
+    /// Decisions where tasks go of which it was learned what they touch; they are not submitted.
+    Decisions {
+        /// Counters of that peer, packed.
+        counters: String,
+        /// The peer.
+        peer: String,
+        /// How many keys are learned before.
+        keys: u64,
+    },
 }
 
 /// What work has come to since the last question; what the peer itself counts is since its start.
@@ -156,6 +173,8 @@ pub(crate) struct Worked {
     pub(crate) by_client: Vec<u64>,
     /// How long each took, microseconds.
     pub(crate) samples_us: Vec<u32>,
+    /// How long it took until it was certain, where that was noted apart.
+    pub(crate) settled_us: Vec<u32>,
     /// Bare round trips, microseconds.
     pub(crate) pings_us: Vec<u32>,
     /// Players that were to travel and have not arrived yet.
@@ -176,6 +195,31 @@ pub(crate) struct Worked {
     pub(crate) tasks_for_others: u64,
 }
 
+impl Worked {
+    /// Adds what was done after this; the peer's own counts are those of then.
+    pub(crate) fn add(&mut self, later: Self) {
+        let before = std::mem::replace(self, later);
+        self.done += before.done;
+        self.pairs += before.pairs;
+        self.rejected += before.rejected;
+        self.refused += before.refused;
+        self.late += before.late;
+        self.failed += before.failed;
+        self.error = before.error.or_else(|| self.error.take());
+        for (all, before) in [
+            (&mut self.refusals_us, before.refusals_us),
+            (&mut self.samples_us, before.samples_us),
+            (&mut self.settled_us, before.settled_us),
+            (&mut self.pings_us, before.pings_us),
+        ] {
+            all.extend(before);
+        }
+        for (all, before) in self.by_client.iter_mut().zip(before.by_client) {
+            *all += before;
+        }
+    }
+}
+
 /// What all loops share.
 #[derive(Debug)]
 struct Shared {
@@ -191,6 +235,10 @@ struct Shared {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     loops: JoinSet<()>,
+}
+
+fn connected(mesh: &Mesh, name: &str) -> Result<driftmesh::PeerId> {
+    mesh.peers().into_iter().find(|peer| peer.to_string() == name).context("the peer is not connected")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -215,10 +263,12 @@ impl Worker {
             Work::Tasks { counters, clients, per_s } => worker.tasks(&counters, clients, per_s)?,
             Work::Pings { clients } => worker.pings(clients)?,
             Work::Forwarded { counter, peer } => {
-                let peer = mesh.peers().into_iter().find(|one| one.to_string() == peer);
-                let peer = peer.context("the peer is not connected")?;
-                let shared = Arc::clone(&worker.shared);
+                let (shared, peer) = (Arc::clone(&worker.shared), connected(mesh, &peer)?);
                 worker.loops.spawn(async move { shared.forward(Ref::from_id(counter), peer).await });
+            }
+            Work::Decisions { counters, peer, keys } => {
+                let (shared, peer, counters) = (Arc::clone(&worker.shared), connected(mesh, &peer)?, refs(&counters)?);
+                worker.loops.spawn(async move { shared.decide(&counters, peer, keys).await });
             }
         }
         Ok(worker)
@@ -289,7 +339,7 @@ impl Worker {
     }
 
     fn tasks(&mut self, counters: &str, clients: u64, per_s: u64) -> Result<()> {
-        let counters: Arc<[Ref<Counter>]> = unpack(counters)?.into_iter().map(Ref::from_id).collect::<Vec<_>>().into();
+        let counters: Arc<[Ref<Counter>]> = refs(counters)?.into();
         if counters.is_empty() {
             bail!("there are no counters");
         }
@@ -318,7 +368,7 @@ struct Marks {
     moves_per_mille: u64,
 }
 
-fn refs(packed: &str) -> Result<Vec<Ref<Mark>>> {
+fn refs<T>(packed: &str) -> Result<Vec<Ref<T>>> {
     Ok(unpack(packed)?.into_iter().map(Ref::from_id).collect())
 }
 
@@ -396,12 +446,10 @@ impl Shared {
     }
 
     fn note(&self, begun: Instant, done: impl FnOnce(&mut Worked)) {
-        let took = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let took = begun.elapsed();
         let mut worked = lock(&self.worked);
         worked.done += 1;
-        if worked.samples_us.len() < SAMPLES_MAX {
-            worked.samples_us.push(took);
-        }
+        Self::note_time(&mut worked.samples_us, took);
         done(&mut worked);
     }
 
@@ -412,9 +460,12 @@ impl Shared {
     }
 
     fn note_ping(&self, took: Duration) {
-        let mut worked = lock(&self.worked);
-        if worked.pings_us.len() < SAMPLES_MAX {
-            worked.pings_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        Self::note_time(&mut lock(&self.worked).pings_us, took);
+    }
+
+    fn note_time(times: &mut Vec<u32>, took: Duration) {
+        if times.len() < SAMPLES_MAX {
+            times.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
     }
 
@@ -472,7 +523,7 @@ impl Shared {
                 Err(error) => return self.note_failure(error.to_string()),
             }
         };
-        let bump = Bump { counter, declares, anchor };
+        let bump = Bump { counter, declares, anchor, key: 0 };
         while !self.is_over() {
             let begun = Instant::now();
             match self.mesh.submit(bump).await {
@@ -512,7 +563,7 @@ impl Shared {
     }
 
     async fn ask_for_task(&self, counter: Ref<Counter>) {
-        let bump = Bump { counter, declares: true, anchor: None };
+        let bump = Bump { counter, declares: true, anchor: None, key: 0 };
         let begun = Instant::now();
         match self.mesh.submit(bump).deadline(TASK_DEADLINE).await {
             Ok(_) => self.note(begun, |_| ()),
@@ -586,19 +637,58 @@ impl Shared {
         true
     }
 
+    /// Learns where so many kinds of tasks find their data, and then decides where each of them would go, over and over.
+    async fn decide(&self, counters: &[Ref<Counter>], peer: driftmesh::PeerId, keys: u64) {
+        let task = |key: u64| {
+            let counter = usize::try_from(key).map_or(0, |key| key % counters.len().max(1));
+            let counter = counters.get(counter).copied()?;
+            Some(Bump { counter, declares: false, anchor: None, key: key + 1 })
+        };
+        for ended in self.mesh.submit_all((0..keys).filter_map(task)).await {
+            if let Err(error) = ended {
+                return self.note_failure(error.to_string());
+            }
+        }
+        // Far from each other, so that none is at hand because of the last one.
+        let mut key = 0;
+        while !self.is_over() {
+            let tasks: Vec<Bump> = (0..DECISIONS_TIMED)
+                .filter_map(|_| {
+                    key = (key + 7_919) % keys.max(1);
+                    task(key)
+                })
+                .collect();
+            let begun = Instant::now();
+            let places: Vec<_> = tasks.iter().map(|task| self.mesh.explain_task(task)).collect();
+            let took = begun.elapsed();
+            let is_learned = |place: &driftmesh::TaskPlace| place.peer == peer && place.learned > 0;
+            if !places.iter().all(|places| places.first().is_some_and(is_learned)) {
+                return self.note_failure("what was learned is not what was decided by".to_owned());
+            }
+            Self::note_time(&mut lock(&self.worked).samples_us, took);
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Tasks that run at the peer that has the counter; the first tells this one where that is.
     async fn forward(&self, counter: Ref<Counter>, peer: driftmesh::PeerId) {
-        let bump = Bump { counter, declares: true, anchor: None };
+        let bump = Bump { counter, declares: true, anchor: None, key: 0 };
+        let caller = self.mesh.caller(1);
         while !self.is_over() {
             match self.mesh.ping(peer).await {
                 Ok(took) => self.note_ping(took),
                 Err(error) => return self.note_failure(error.to_string()),
             }
             let begun = Instant::now();
-            match self.mesh.submit(bump).with_receipt().await {
-                Ok(done) if done.by == peer => self.note(begun, |_| ()),
-                Ok(_) => self.note_failure("the task did not run where its counter is".to_owned()),
-                Err(error) => self.note_failure(error.to_string()),
+            let told = match caller.provisional(self.mesh.submit(bump)).await {
+                Ok(told) if told.by == peer => told,
+                Ok(_) => return self.note_failure("the task did not run where its counter is".to_owned()),
+                Err(error) => return self.note_failure(error.to_string()),
+            };
+            self.note(begun, |_| ());
+            match told.settled().await {
+                Ok(_) => Self::note_time(&mut lock(&self.worked).settled_us, begun.elapsed()),
+                Err(error) => return self.note_failure(error.to_string()),
             }
         }
     }

@@ -14,7 +14,7 @@ use driftmesh_peer::wire::{
     Located, Message, News, NewsOf, OwnRequest, Queued, ReadAnswer, ReadRequest, ScanPage, Scanned, Seen, TaskEnd,
     TaskRequest, Wish,
 };
-use driftmesh_peer::{Envelope, Standing, TaskKind};
+use driftmesh_peer::{Envelope, Receipt, Standing, TaskKind};
 use fastrand::Rng;
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
@@ -58,6 +58,7 @@ pub(crate) enum Kind {
     GrantAnswers,
     Submit,
     TaskEnded,
+    TaskProvisional,
     ClockAhead,
     Scan,
     ScanPage,
@@ -65,7 +66,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Heartbeat,
         Self::Forgotten,
         Self::Introduced,
@@ -93,6 +94,7 @@ impl Kind {
         Self::GrantAnswers,
         Self::Submit,
         Self::TaskEnded,
+        Self::TaskProvisional,
         Self::ClockAhead,
         Self::Scan,
         Self::ScanPage,
@@ -128,6 +130,7 @@ impl Kind {
             Self::GrantAnswers => "grant_answers",
             Self::Submit => "submit",
             Self::TaskEnded => "task_ended",
+            Self::TaskProvisional => "task_provisional",
             Self::ClockAhead => "clock_ahead",
             Self::Scan => "scan",
             Self::ScanPage => "scan_page",
@@ -166,6 +169,7 @@ const fn kind_of(message: &Message) -> Kind {
         Message::GrantAnswers { .. } => Kind::GrantAnswers,
         Message::Submit { .. } => Kind::Submit,
         Message::TaskEnded { .. } => Kind::TaskEnded,
+        Message::TaskProvisional { .. } => Kind::TaskProvisional,
         Message::ClockAhead { .. } => Kind::ClockAhead,
         Message::Scan { .. } => Kind::Scan,
         Message::ScanPage(_) => Kind::ScanPage,
@@ -293,6 +297,11 @@ impl Maker<'_> {
         }
     }
 
+    fn receipt(&mut self) -> Receipt {
+        let txn = self.age();
+        Receipt { group: self.any_group(), term: self.term(), lsn: self.lsn(), commit: self.time(), txn }
+    }
+
     fn lsn(&mut self) -> Lsn {
         Lsn::from_u64(self.number())
     }
@@ -407,6 +416,12 @@ impl Maker<'_> {
                 ask: self.number(),
                 task: self.task().id,
                 end: Box::new(TaskEnd::Busy { retry_after: Micros(self.number()) }),
+            },
+            Kind::TaskProvisional => Message::TaskProvisional {
+                ask: self.number(),
+                task: self.task().id,
+                answer: self.value(),
+                receipt: self.receipt(),
             },
             Kind::ClockAhead => Message::ClockAhead { objects: self.objects(), receiver: self.wall_told() },
             Kind::Scan => Message::Scan { snapshot: self.time(), cursor: self.number() },
