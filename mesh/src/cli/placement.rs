@@ -189,7 +189,7 @@ fn table<const N: usize>(heads: [&str; N], right: [bool; N], rows: impl Iterator
 mod tests {
     use super::super::control::Control;
     use super::*;
-    use driftmesh::{Object, Ref};
+    use driftmesh::{GroupId, Object, ObjectId, Ref, TaskKind};
     use serde::{Deserialize, Serialize};
     use std::path::Path;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -251,6 +251,35 @@ mod tests {
         assert!(text.contains("last 2 to 4 s: none\nbouncing: these came here"), "{text}");
         let none = contention_text(&json!({ "contended": [], "bouncing": [] }));
         assert!(none.starts_with("no object was contended or bounced") && none.lines().count() == 1, "{none}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_told_is_what_the_library_says() {
+        let id = ObjectId::from_u128;
+        let used = ObjectUse { object: id(1), commits: 2, contended: 3, came: 4, with: Some(id(5)) };
+        let told = json!({ "object": id(1).to_string(), "attempts_ended": 3, "came": 4, "commits": 2,
+            "used_with": id(5).to_string() });
+        assert_eq!(use_view(&used), told);
+
+        let mesh = Mesh::builder().start().await.unwrap();
+        let status = mesh.status();
+        let own: GroupId = status.group.parse().unwrap();
+        for (reason, to, told) in [
+            (MoveReason::WantedBy(TaskKind::new("drain")), own, ["wanted", "drain", "null"]),
+            (MoveReason::UsedWith(Some(id(5))), own, ["followed", "null", told["used_with"].as_str().unwrap()]),
+            (MoveReason::UsedWith(None), own, ["followed", "null", "null"]),
+            // A group that this peer does not know.
+            (MoveReason::Drained, GroupId::from_u128(9), ["drained", "null", "null"]),
+        ] {
+            let moved = Move { at: Micros(5_000), object: id(1), to, reason };
+            let view = move_view(&moved, &status, Micros(7_999));
+            assert_eq!(["reason", "kind", "used_with"].map(|key| client::text(&view[key])), told);
+            let me = json!(full_id(&mesh.peer_id()));
+            assert_eq!((&view["from_peer"], &view["to_peer"] == &me, &view["ms_ago"]), (&me, to == own, &json!(2)));
+            assert_eq!(view["to_group"], to.to_string());
+            // It was set back.
+            assert_eq!(move_view(&moved, &status, Micros(0))["ms_ago"], 0);
+        }
     }
 
     async fn count(mesh: &Mesh, mark: Ref<Mark>) {
