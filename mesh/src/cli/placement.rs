@@ -275,7 +275,7 @@ mod tests {
             let view = move_view(&moved, &status, Micros(7_999));
             assert_eq!(["reason", "kind", "used_with"].map(|key| client::text(&view[key])), told);
             let me = json!(full_id(&mesh.peer_id()));
-            assert_eq!((&view["from_peer"], &view["to_peer"] == &me, &view["ms_ago"]), (&me, to == own, &json!(2)));
+            assert_eq!((&view["from_peer"], view["to_peer"] == me, &view["ms_ago"]), (&me, to == own, &json!(2)));
             assert_eq!(view["to_group"], to.to_string());
             // It was set back.
             assert_eq!(move_view(&moved, &status, Micros(0))["ms_ago"], 0);
