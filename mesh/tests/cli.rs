@@ -244,6 +244,10 @@ fn mistakes_end_with_their_own_codes_and_say_what_to_do() {
         (vec!["status", "--control", "absent"], 6, "no peer answers at absent"),
         (vec!["promote", "--force", "sword", "--control", "absent"], 2, "sword is no group id"),
         (vec!["forget", "sword", "--control", "absent"], 2, "sword is no group id"),
+        (vec!["moves", "--control", "absent"], 6, "no peer answers at absent"),
+        (vec!["moves", "--most", "0", "--control", "absent"], 2, "1..=1024"),
+        (vec!["contention", "--control", "absent"], 6, "no peer answers at absent"),
+        (vec!["contention", "--most", "1025", "--control", "absent"], 2, "1..=1024"),
     ] {
         let (code, text) = place.run(&arguments);
         assert_eq!(code, expected, "{arguments:?}:\n{text}");
@@ -475,6 +479,63 @@ async fn any_peer_says_where_an_object_is_and_how_that_was_found() {
     assert!(code == 7 && said.contains("is nowhere"), "{code}: {said}");
     let (code, said) = tokio::task::block_in_place(|| place.run(&["where", "sword", "--control", socket]));
     assert!(code == 2 && said.contains("is no object id"), "{code}: {said}");
+}
+
+#[test]
+fn a_peer_that_nothing_has_left_says_so() {
+    let place = Place::new("stayed");
+    let process = place.start(&["peer", "--new"]);
+    process.line("joined mesh default: 1 peer");
+    assert_eq!(place.run(&["moves"]), (0, "no object has left this peer since it was started".to_owned()));
+    assert_eq!(place.run(&["moves", "--json"]), (0, r#"{"moves":[],"remembered":0}"#.to_owned()));
+    let (code, said) = place.run(&["contention"]);
+    assert!(code == 0 && said.starts_with("no object was contended or bounced"), "{code}: {said}");
+    assert_eq!(place.run(&["contention", "--json"]), (0, r#"{"bouncing":[],"contended":[]}"#.to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_says_what_left_it_where_to_and_which_transaction_wanted_it() {
+    let place = Place::new("moves");
+    let process = place.start(&["peer", "--new"]);
+    let players = give(&process.address(), 3).await;
+    let mesh = bounded(Mesh::builder().join(&process.address()).start()).await.unwrap();
+    // The kind of a transaction is what a game calls it, whatever that does to a terminal; and some are called as this is.
+    let kinds = ["trade", "drain", "steal\u{1b}[2J"];
+    for (player, kind) in players.iter().zip(kinds) {
+        let spent = mesh.task(kind).run(|tx| async move {
+            tx.get_mut(*player).await?.gold = 0;
+            Ok(())
+        });
+        bounded(spent).await.unwrap();
+    }
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| place.run(arguments));
+    let (code, said) = run(&["moves"]);
+    let lines: Vec<&str> = said.lines().collect();
+    let from = process.line("peer ").replace("peer ", "");
+    assert_eq!((code, lines[0]), (0, format!("3 of 3 remembered moves from peer {from}, newest first").as_str()));
+    let to = mesh.addresses()[0].rsplit('/').next().unwrap().to_owned();
+    let shown = ["`steal\\u{1b}[2J`", "`drain`", "`trade`"];
+    for ((line, player), kind) in lines[2..].iter().zip(players.iter().rev()).zip(shown) {
+        assert!(line.starts_with(&format!("{player}  peer {to}  ")), "{said}");
+        assert!(line.ends_with(&format!("  a transaction there wanted it, of kind {kind}")), "{said}");
+    }
+    assert!(lines.len() == 5 && said.chars().all(|character| character == '\n' || !character.is_control()), "{said}");
+
+    let (code, said) = run(&["moves", "--json", "--most", "2"]);
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, told["moves"].as_array().map(Vec::len), &told["remembered"]), (0, Some(2), &3.into()), "{said}");
+    let newest = &told["moves"][0];
+    for (key, value) in [
+        ("object", players[2].to_string()),
+        ("from_peer", from),
+        ("to_peer", to),
+        ("to_group", mesh.status().group),
+        ("reason", "wanted".to_owned()),
+        ("kind", kinds[2].to_owned()),
+    ] {
+        assert_eq!(newest[key], value, "{key}: {said}");
+    }
+    assert!(newest["used_with"].is_null() && newest["ms_ago"].as_u64() < Some(HANGS.as_secs() * 1_000), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,7 +62,7 @@ impl Peer {
             self.stall_for_pointer(object);
             return;
         }
-        self.note_move(object, to, &waiter.kind);
+        self.note_move(object, to, &age, &waiter.kind);
         self.departing.add(way, object, waiter.have);
     }
 

@@ -8,8 +8,9 @@
 use crate::Peer;
 use crate::metrics::RareEvent;
 use crate::rare_branches::RareBranch;
+use crate::transfer::is_let_go;
 use crate::uses::TOGETHER_MAX;
-use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId};
+use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId, TxnTimestamp};
 use driftmesh_txn::{Cause, Intent, TaskKind};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -32,16 +33,20 @@ const OVERLOADED_MORE: u64 = 128;
 const REMEMBERED_MAX: usize = 1_024;
 /// Objects that are pinned at a peer (R24).
 pub const PINNED_MAX: usize = 65_536;
-/// How moves that the placement makes are called, where others are by the kind of the transaction that wants the object.
+/// What whoever waits for an object hears that it is behind, when the placement lets the object go: a transaction's kind may
+/// be called the same.
 const KIND: &str = "placement";
 
 /// Why an object left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MoveReason {
-    /// A transaction elsewhere writes it; or the peer drains.
+    /// A transaction of this kind elsewhere wanted it.
     WantedBy(TaskKind),
-    /// Most of what used it here used this other object too, which is there.
-    UsedWith(ObjectId),
+    /// Most of what used it here used another object too, which is there: this one, or `None` if that was forgotten while it
+    /// left.
+    UsedWith(Option<ObjectId>),
+    /// This peer handed over what it owned, to leave.
+    Drained,
 }
 
 /// An object that left this peer.
@@ -217,12 +222,15 @@ impl Peer {
         }
     }
 
-    /// Notes that an object leaves.
-    pub(crate) fn note_move(&mut self, object: ObjectId, to: GroupId, kind: &TaskKind) {
-        let follows = kind.as_str() == KIND;
-        let with = if follows { self.uses.of(object).with } else { None };
-        let reason = with.map_or_else(|| MoveReason::WantedBy(kind.clone()), MoveReason::UsedWith);
-        self.metrics.placed += u64::from(follows);
+    /// Notes that an object leaves, to whoever has this age.
+    pub(crate) fn note_move(&mut self, object: ObjectId, to: GroupId, age: &TxnTimestamp, kind: &TaskKind) {
+        // By the age and not by the kind alone: games name their kinds as they like.
+        let reason = match (is_let_go(age), kind.as_str() == KIND) {
+            (true, true) => MoveReason::UsedWith(self.uses.of(object).with),
+            (true, false) => MoveReason::Drained,
+            (false, _) => MoveReason::WantedBy(kind.clone()),
+        };
+        self.metrics.placed += u64::from(matches!(reason, MoveReason::UsedWith(_)));
         self.uses.left(object);
         if self.placing.moves.len() >= REMEMBERED_MAX {
             self.placing.moves.pop_front();

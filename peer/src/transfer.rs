@@ -22,6 +22,8 @@ const REPEAT_GRANT_EARLY: Micros = Micros::from_millis(1);
 const SETTLE_AGAIN_AFTER: Micros = Micros::from_millis(20);
 /// What is let go and not free by then stays.
 const LET_GO_WITHIN: Micros = Micros::from_millis(1_000);
+/// Incarnation and number of the transaction that waits for what is let go: there is none.
+const NOBODY: u64 = u64::MAX;
 /// Grants of one group to another that one step sends again.
 const REPEATED_AT_ONCE: usize = 256;
 /// What arrives by one entry weighs about so much, bytes: a batch of entries is not held up by one that is large.
@@ -29,6 +31,11 @@ const ARRIVALS_BYTES: usize = 64 << 10;
 
 /// The groups of a grant: the sender's, the receiver's.
 type Way = (GroupId, GroupId);
+
+/// Whether nobody has asked for what leaves with this age: the object was let go.
+pub(crate) const fn is_let_go(age: &TxnTimestamp) -> bool {
+    age.incarnation == NOBODY && age.sequence == NOBODY
+}
 
 /// What one message brings from one group, to arrive by one entry.
 #[derive(Default)]
@@ -463,7 +470,7 @@ impl Peer {
     pub(crate) fn let_go(&mut self, object: ObjectId, group: GroupId, kind: &TaskKind) {
         // Younger than every transaction there is: running ones finish first.
         let time = self.clock.now(self.now.wall);
-        let age = TxnTimestamp { time, incarnation: u64::MAX, sequence: u64::MAX };
+        let age = TxnTimestamp { time, incarnation: NOBODY, sequence: NOBODY };
         let waiter = RemoteWaiter { group, kind: kind.clone(), have: None, expires: self.now.mono.plus(LET_GO_WITHIN) };
         self.locks.queue_remote(object, age, waiter);
         self.hand_overs.push_back(object);

@@ -5,7 +5,7 @@ use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
-use driftmesh_peer::{Message, MoveReason, TaskRequest, TaskTo};
+use driftmesh_peer::{Message, MoveReason, TaskKind, TaskRequest, TaskTo};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -171,8 +171,28 @@ fn an_object_follows_what_it_is_used_with_unless_it_is_pinned() {
         mesh.run(1_000);
         assert_eq!(mesh.owner_of(player), usize::from(!is_pinned));
         let left = mesh.look(0, |peer| peer.moves().cloned().collect::<Vec<_>>());
-        let followed = left.iter().any(|one| one.object == player && one.reason == MoveReason::UsedWith(cell));
+        let followed = left.iter().any(|one| one.object == player && one.reason == MoveReason::UsedWith(Some(cell)));
         assert_eq!(followed, !is_pinned, "{left:?}");
+    }
+}
+
+#[test]
+fn a_move_is_told_by_what_made_it_whatever_a_game_calls_its_transactions() {
+    let mesh = Mesh::new(2);
+    let objects = ["drain", "placement"].map(|kind| {
+        let object = mesh.create_known(0, 1);
+        let txn = mesh.begin(1, kind);
+        mesh.intend_wait(txn, &[object]).expect("nobody else wants it");
+        mesh.commit_wait(txn, &[]).expect("it only locked");
+        (object, MoveReason::WantedBy(TaskKind::new(kind)))
+    });
+    let stays = mesh.create_known(0, 1);
+    mesh.step(0, |peer, now| peer.drain(now));
+    mesh.run(10_000);
+    let left = mesh.look(0, |peer| peer.moves().cloned().collect::<Vec<_>>());
+    for (object, reason) in objects.into_iter().chain([(stays, MoveReason::Drained)]) {
+        let told = left.iter().find(|one| one.object == object);
+        assert_eq!(told.map(|one| &one.reason), Some(&reason), "{left:?}");
     }
 }
 

@@ -203,6 +203,8 @@ async fn answer_line(
             let status = serde_json::to_value(mesh.status());
             return status.unwrap_or_else(|error| json!({ "error": error.to_string() }));
         }
+        Command::Moves => return super::placement::answer_moves(mesh, &line),
+        Command::Contention => return super::placement::answer_contention(mesh, &line),
         Command::Promote => return super::operators::answer_promote(mesh, &line).await,
         Command::Forget => return super::operators::answer_forget(mesh, &line).await,
         Command::Export => return super::operators::answer_export(mesh, &line, told).await,

@@ -30,6 +30,9 @@ pub(super) struct Line {
     /// How long `drain` may take, seconds.
     #[serde(default)]
     pub(super) limit: Option<u64>,
+    /// How many objects `moves` and `contention` show at most.
+    #[serde(default)]
+    pub(super) most: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -37,6 +40,8 @@ pub(super) struct Line {
 pub(super) enum Command {
     Status,
     Explain,
+    Moves,
+    Contention,
     Leave,
     Drain,
     Export,
@@ -53,7 +58,7 @@ impl Line {
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             format!(
-                "{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"export\", \"promote\", \"forget\", \"drain\", \"leave\" or \"stop\""
+                "{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"moves\", \"contention\", \"export\", \"promote\", \"forget\", \"drain\", \"leave\" or \"stop\""
             )
         })
     }

@@ -10,6 +10,7 @@ mod locate;
 mod operators;
 mod out;
 mod peer;
+mod placement;
 mod socket;
 
 use clap::{Args, Parser, Subcommand};
@@ -49,6 +50,11 @@ enum Command {
     /// Says which peer owns an object now, and how a running peer found it: by which steps, over which peers, at
     /// which epochs.
     Explain(LocateArgs),
+    /// Lists the objects that left a running peer last: where each went, how long ago, and why.
+    Moves(MostArgs),
+    /// Lists the objects that were most in the way of a running peer's transactions in the last seconds, and those that
+    /// came to it again and again.
+    Contention(MostArgs),
 }
 
 /// How a peer is run.
@@ -181,6 +187,17 @@ impl LocateArgs {
     }
 }
 
+/// How many objects to list, and which peer to ask.
+#[derive(Debug, Args)]
+struct MostArgs {
+    /// How many objects to list at most; 1 to 1024.
+    #[arg(long, value_name = "N", default_value_t = placement::MOST,
+        value_parser = clap::value_parser!(u64).range(1..=placement::MOST_MAX))]
+    most: u64,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     // clap ends the process by itself on a mistake, with the code of `Exit::Usage`.
@@ -193,6 +210,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Export(args) => operators::export(&args),
         Command::Where(args) => args.show(false),
         Command::Explain(args) => args.show(true),
+        Command::Moves(args) => placement::moves(&args).map(|()| Exit::Success),
+        Command::Contention(args) => placement::contention(&args).map(|()| Exit::Success),
     };
     let exit = ended.unwrap_or_else(|failure| {
         out::complain(&failure.message);
