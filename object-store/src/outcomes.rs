@@ -524,7 +524,7 @@ mod tests {
             // What is forgotten by now counts as forgotten then: it does not run twice.
             let expected = match issued {
                 ..=10 => TaskSeen::Forgotten,
-                ..=50 => outcomes.look_up(key(issued)),
+                11..=50 => outcomes.look_up(key(issued)),
                 _ => TaskSeen::New,
             };
             assert_eq!(then.look_up(key(issued)), expected, "{issued}");
