@@ -192,8 +192,8 @@ impl Builder {
         self
     }
 
-    /// Begins the new mesh with all objects of a file that [`Mesh::export`] wrote, names included, under their former
-    /// ids, so that references hold. Nobody can join before. When the file is damaged, cut short or something else, the
+    /// Begins the new mesh with all objects of a file that [`Mesh::export`] wrote, names, schedules and outcomes of tasks
+    /// included, under their former ids, so that references hold. Nobody can join before. When the file is damaged, cut short or something else, the
     /// start fails and nothing is created.
     pub fn import(mut self, file: impl Into<PathBuf>) -> Self {
         self.import = Some(file.into());

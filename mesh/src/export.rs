@@ -1,16 +1,17 @@
 //! One consistent snapshot of the whole mesh in a file, while transactions go on; and a peer that is filled from one.
 //!
-//! A scan meets what each peer owns at the snapshot. What moves meanwhile is asked for afterwards: each peer says what has
-//! come to it since its first page, and what nobody has any more is read like any object. It refuses to write a file that
-//! might miss something: then it takes a new snapshot, a few times, and in the end says why. It refuses to share the file
-//! that it writes to: two exports to one name never meet before one of them gets it.
+//! A scan meets what each peer owns at the snapshot: the value, and what the object keeps of tasks, both as of the same
+//! commits. What moves meanwhile is asked for afterwards: each peer says what has come to it since its first page, again
+//! and again until all that was on its way was met. It refuses to write a file that might miss something: then it takes a
+//! new snapshot, a few times, and in the end says why. It refuses to share the file that it writes to: two exports to one
+//! name never meet before one of them gets it.
 
 use crate::snapshot_file::{Header, ImportError, Reader, Record, Writer};
 use crate::{Error, Mesh, Snapshot};
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
-use driftmesh_model::{Epoch, Now, ObjectId, PeerId};
-use driftmesh_object_store::Write;
-use driftmesh_peer::{ARRIVALS_FROM, Peer, ScanPage, Seen};
+use driftmesh_model::{GroupId, Now, ObjectId, PeerId};
+use driftmesh_object_store::{Imported, TRANSFERS_MAX, Write};
+use driftmesh_peer::{ARRIVALS_FROM, KeptSeen, Peer, ScanPage, Scanned, Seen};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind};
@@ -22,6 +23,10 @@ const SNAPSHOTS_MAX: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a peer may take for one page.
 const PAGE_MAX: Duration = Duration::from_secs(10);
+/// How often peers are asked for what has come to them, and the pause between: what is on its way arrives in a few round trips,
+/// and what leaves again at once is met elsewhere.
+const ROUNDS_MAX: u32 = 100;
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
 /// A commit of an import writes no more than this: half of what a transaction may, so that one more object always fits.
 const IMPORT_OBJECTS: usize = TRANSACTION_OBJECTS_MAX / 2;
 const IMPORT_BYTES: usize = TRANSACTION_BYTES_MAX / 2;
@@ -135,8 +140,13 @@ impl Output {
     }
 
     /// Writes objects that were not met before, without holding up the runtime.
-    async fn put(&mut self, records: Vec<Record>) -> Result<Exported, ExportError> {
-        let new: Vec<Record> = records.into_iter().filter(|record| self.met.insert(record.object)).collect();
+    async fn put(&mut self, page: ScanPage) -> Result<Exported, Trouble> {
+        let mut new = Vec::with_capacity(page.objects.len());
+        for scanned in page.objects {
+            if self.met.insert(scanned.object) {
+                new.extend(record(scanned)?);
+            }
+        }
         let mut writer = self.take_writer()?;
         let written = tokio::task::spawn_blocking(move || {
             new.iter().try_for_each(|record| writer.put(record))?;
@@ -171,9 +181,41 @@ impl Output {
     }
 }
 
+/// What has come to a peer since its first page.
+struct Came {
+    peer: PeerId,
+    group: GroupId,
+    /// The cursor of what was not met yet.
+    from: u64,
+}
+
+impl Came {
+    /// Meets what has come since the last time, each object once. What has left again is still moving.
+    async fn meet(
+        &mut self,
+        snapshot: &Snapshot,
+        output: &mut Output,
+        moving: &mut Vec<ObjectId>,
+    ) -> Result<(), Trouble> {
+        loop {
+            let mut page = scan(snapshot, self.peer, self.from).await?;
+            if page.group != self.group {
+                return Err(again(format!("peer {} began anew with another group", self.peer)));
+            }
+            moving.append(&mut page.moving);
+            let next = page.next;
+            self.from = next.unwrap_or_else(|| ARRIVALS_FROM.saturating_add(page.arrivals));
+            output.put(page).await?;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 impl Mesh {
-    /// Writes one consistent snapshot of the whole mesh to a file, while everything goes on; see
-    /// [`Builder::import`](crate::Builder::import). What commits afterwards is not in it, and what was told to other peers
+    /// Writes one consistent snapshot of the whole mesh to a file, schedules and outcomes of tasks included, while
+    /// everything goes on; see [`Builder::import`](crate::Builder::import). What commits afterwards is not in it, and what was told to other peers
     /// a moment ago may not be, as with every snapshot. `progress` is called with what is written so far, and when another
     /// snapshot is begun.
     ///
@@ -182,7 +224,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the file exists or cannot be written, or no snapshot was whole because peers are out of reach, groups are led
-    /// by nobody or in place of lost peers, or the old versions were gone too soon.
+    /// by nobody or in place of lost peers, or old versions, or what schedules were, was gone too soon.
     pub async fn export(&self, file: &Path, mut progress: impl FnMut(Exported)) -> Result<Exported, ExportError> {
         if self.host.shared.is_simulated() {
             return Err(ExportError::Simulated);
@@ -220,36 +262,31 @@ impl Mesh {
         let mut moving = Vec::new();
         for peer in &peers {
             let first = scan(&snapshot, *peer, 0).await?;
-            begun.push((*peer, first.arrivals, first.group));
+            begun.push(Came { peer: *peer, group: first.group, from: ARRIVALS_FROM.saturating_add(first.arrivals) });
             let mut next = Some(first);
             while let Some(mut page) = next.take() {
                 moving.append(&mut page.moving);
                 let after = page.next;
-                progress(Exported { snapshots, ..output.put(records(page)?).await? });
+                progress(Exported { snapshots, ..output.put(page).await? });
                 if let Some(cursor) = after {
                     next = Some(scan(&snapshot, *peer, cursor).await?);
                 }
             }
         }
-        // After all pages: what was being sent when its sender was scanned has arrived since, or is still on its way.
-        for (peer, arrivals, group) in begun {
-            let mut cursor = Some(ARRIVALS_FROM.saturating_add(arrivals));
-            while let Some(from) = cursor {
-                let mut page = scan(&snapshot, peer, from).await?;
-                if page.group != group {
-                    return Err(again(format!("peer {peer} began anew with another group")));
-                }
-                moving.append(&mut page.moving);
-                cursor = page.next;
-                output.put(records(page)?).await?;
+        // After all pages: what was being sent when its sender was scanned has arrived since, or is still on its way. What has
+        // left again is met where it arrives next.
+        for round in 1_u32.. {
+            for came in &mut begun {
+                came.meet(&snapshot, &mut output, &mut moving).await?;
             }
-        }
-        for object in moving {
-            if !output.met.contains(&object)
-                && let Some(record) = read(&snapshot, object).await?
-            {
-                output.put(vec![record]).await?;
+            moving.retain(|object| !output.met.contains(object));
+            if moving.is_empty() {
+                break;
             }
+            if round >= ROUNDS_MAX {
+                return Err(again(format!("object {} does not arrive anywhere", moving[0])));
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
         }
         self.all_led()?;
         if self.everybody() != peers {
@@ -285,26 +322,26 @@ async fn scan(snapshot: &Snapshot, owner: PeerId, cursor: u64) -> Result<ScanPag
     }
 }
 
-fn records(page: ScanPage) -> Result<Vec<Record>, Trouble> {
-    let mut records = Vec::with_capacity(page.objects.len());
-    for scanned in page.objects {
-        let (object, epoch) = (scanned.object, scanned.epoch);
-        match scanned.seen {
-            Seen::Version { value: Some(value), .. } => records.push(Record { object, epoch, value }),
-            Seen::Version { value: None, .. } | Seen::NotYetCreated => {}
-            Seen::TooOld => return Err(again(format!("the version of object {object} is not kept any more"))),
+/// What the file says of an object; nothing if it did not exist at the snapshot.
+fn record(scanned: Scanned) -> Result<Option<Record>, Trouble> {
+    let Scanned { object, epoch, seen, kept } = scanned;
+    let value = match seen {
+        Seen::Version { value: Some(value), .. } => value,
+        Seen::Version { value: None, .. } | Seen::NotYetCreated => return Ok(None),
+        Seen::TooOld => return Err(again(format!("the version of object {object} is not kept any more"))),
+    };
+    let kept = match kept {
+        KeptSeen::Nothing => None,
+        // R25: the import would refuse the file for it.
+        KeptSeen::Kept(kept) if !kept.are_sound() => {
+            return Err(again(format!("object {object} keeps of tasks what no object can")));
         }
-    }
-    Ok(records)
-}
-
-/// What the snapshot sees of an object that is wherever it is now.
-async fn read(snapshot: &Snapshot, object: ObjectId) -> Result<Option<Record>, Trouble> {
-    match snapshot.value(object).await {
-        Ok(value) => Ok(value.map(|value| Record { object, epoch: Epoch::ZERO, value })),
-        Err(Error::CreatedLater { .. }) => Ok(None),
-        Err(error) => Err(again(error.to_string())),
-    }
+        KeptSeen::Kept(kept) => Some(kept),
+        KeptSeen::TooOld => {
+            return Err(again(format!("what the schedules of object {object} were is not kept any more")));
+        }
+    };
+    Ok(Some(Record { object, epoch, value, kept }))
 }
 
 /// Fills a peer that has just founded its mesh from a file. An error may come after a part was taken in: the peer must
@@ -316,7 +353,7 @@ pub(crate) fn import(peer: &mut Peer, file: &Path, now: impl Fn() -> Now) -> Res
     let (mut reader, header) = Reader::open(BufReader::new(opened), &name)?;
     tracing::info!(file = %name, mesh = %header.mesh, "importing");
     let mut known = BTreeSet::new();
-    let (mut writes, mut bytes, mut count) = (Vec::new(), 0, 0);
+    let (mut writes, mut kept, mut bytes, mut count) = (Vec::new(), Vec::new(), 0, 0);
     while let Some(record) = reader.next()? {
         if !known.insert(record.object) {
             return Err(ImportError::Damaged { file: name, what: format!("object {} is in it twice", record.object) });
@@ -324,13 +361,17 @@ pub(crate) fn import(peer: &mut Peer, file: &Path, now: impl Fn() -> Now) -> Res
         count += 1;
         bytes += record.value.len();
         writes.push(Write { object: record.object, value: Some(record.value) });
-        if writes.len() >= IMPORT_OBJECTS || bytes >= IMPORT_BYTES {
+        if let Some(outcomes) = record.kept {
+            kept.push(Imported { object: record.object, outcomes });
+            bytes += kept.last().map_or(0, Imported::cost);
+        }
+        if writes.len() >= IMPORT_OBJECTS || kept.len() >= TRANSFERS_MAX || bytes >= IMPORT_BYTES {
             bytes = 0;
-            peer.import(now(), std::mem::take(&mut writes));
+            peer.import(now(), std::mem::take(&mut writes), std::mem::take(&mut kept));
         }
     }
     if !writes.is_empty() {
-        peer.import(now(), writes);
+        peer.import(now(), writes, kept);
     }
     Ok(count)
 }

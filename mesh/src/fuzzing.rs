@@ -5,6 +5,7 @@
 use crate::snapshot_file::{Header, ImportError, Reader, Record, Writer};
 use crate::{StartError, addresses};
 use driftmesh_model::{Epoch, ObjectId, Timestamp, Value};
+use driftmesh_object_store::Outcomes;
 use libp2p::Multiaddr;
 use std::io;
 
@@ -17,8 +18,8 @@ pub struct ExportFile {
     pub mesh: String,
     /// The snapshot that it shows.
     pub snapshot: Timestamp,
-    /// The objects: id, epoch and value.
-    pub objects: Vec<(ObjectId, Epoch, Value)>,
+    /// The objects: id, epoch, value, and what they keep of tasks.
+    pub objects: Vec<(ObjectId, Epoch, Value, Option<Box<Outcomes>>)>,
 }
 
 impl ExportFile {
@@ -29,8 +30,8 @@ impl ExportFile {
     pub fn read(bytes: &[u8]) -> Result<Self, ImportError> {
         let (mut reader, Header { mesh, snapshot }) = Reader::open(bytes, "file")?;
         let mut objects = Vec::new();
-        while let Some(Record { object, epoch, value }) = reader.next()? {
-            objects.push((object, epoch, value));
+        while let Some(Record { object, epoch, value, kept }) = reader.next()? {
+            objects.push((object, epoch, value, kept));
         }
         Ok(Self { mesh, snapshot, objects })
     }
@@ -42,8 +43,9 @@ impl ExportFile {
     pub fn write(&self) -> io::Result<Vec<u8>> {
         let header = Header { mesh: self.mesh.clone(), snapshot: self.snapshot };
         let mut writer = Writer::new(Vec::new(), &header)?;
-        for (object, epoch, value) in &self.objects {
-            writer.put(&Record { object: *object, epoch: *epoch, value: value.clone() })?;
+        for (object, epoch, value, kept) in &self.objects {
+            let (object, epoch, value, kept) = (*object, *epoch, value.clone(), kept.clone());
+            writer.put(&Record { object, epoch, value, kept })?;
         }
         writer.finish()
     }

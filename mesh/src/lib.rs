@@ -79,11 +79,12 @@ pub use driftmesh_peer::session::{
     ScheduleRefused, Settled, TaskDone, TaskError, Watched,
 };
 pub use driftmesh_peer::{
-    Arrival, Beyond, CatchUp, Cause, Committed, Found, MemberStatus, Metrics, Move, MoveReason, OWNERSHIP_EVENTS_MAX,
-    ObjectUse, OperatorError, Other, OwnershipEvent, PINNED_MAX, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent,
-    Receipt, SCHEDULES_RUNNING_MAX, STALENESS, ScanPage, Scanned, ScheduleCounts, ScheduleWaits, Seen, Source, Status,
-    Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskAbort, TaskKind,
-    TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX, WaitingSchedule,
+    Arrival, Beyond, CatchUp, Cause, Committed, Found, KeptSeen, MemberStatus, Metrics, Move, MoveReason,
+    OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PINNED_MAX, Place, Promoted, REPLICAS,
+    REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS, ScanPage, Scanned, ScheduleCounts,
+    ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
+    TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX,
+    WaitingSchedule,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 //! | part | bytes |
 //! | --- | --- |
 //! | magic | `driftmesh export` |
-//! | version | 2, big endian: 1 |
+//! | version | 2, big endian: 2; 1 where no [`Record`] has `kept` |
 //! | header | a frame: [`Header`] |
 //! | objects | a frame each: [`Record`] |
 //! | end | a length of 0; 8, big endian: the number of objects; 32: blake3 of all bytes before these 32 |
@@ -13,14 +13,19 @@
 
 use crate::limits::OBJECT_BYTES_MAX;
 use driftmesh_model::{Epoch, ObjectId, Timestamp, Value, codec};
+use driftmesh_object_store::Outcomes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read, Write};
 
 const MAGIC: &[u8; 16] = b"driftmesh export";
-const VERSION: u16 = 1;
-/// Longest frame, bytes: the largest object with its id, epoch and field names.
-const FRAME_BYTES_MAX: usize = OBJECT_BYTES_MAX + 1_024;
+const VERSION: u16 = 2;
+/// The first format: objects had nothing but their values. It is read still.
+const VERSION_OF_VALUES: u16 = 1;
+/// What an object keeps of tasks takes so many bytes at most: its answers and schedules are bounded, and so are their numbers.
+const KEPT_BYTES_MAX: usize = 512 << 10;
+/// Longest frame, bytes: the largest object with all that it can keep of tasks, its id, epoch and field names.
+const FRAME_BYTES_MAX: usize = OBJECT_BYTES_MAX + KEPT_BYTES_MAX + 1_024;
 
 /// What the file is of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,6 +44,9 @@ pub(crate) struct Record {
     pub(crate) epoch: Epoch,
     /// Its value with the header of its type.
     pub(crate) value: Value,
+    /// What it keeps of tasks, if anything: outcomes (R21) and schedules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Box<Outcomes>>,
 }
 
 /// Why a file cannot be imported. Nothing was created.
@@ -156,7 +164,7 @@ impl<R: Read> Reader<R> {
         let mut version = [0; 2];
         reader.read(&mut version)?;
         match u16::from_be_bytes(version) {
-            VERSION => {}
+            VERSION | VERSION_OF_VALUES => {}
             0 => return Err(reader.damaged("there is no format 0")),
             version => return Err(ImportError::Newer { file: reader.file, version }),
         }
@@ -198,11 +206,21 @@ impl<R: Read> Reader<R> {
         decoded.map(Some).map_err(|error| self.damaged(format!("object {}: {error}", self.objects + 1)))
     }
 
+    /// R25: what no peer could have kept would be refused wherever the object goes.
+    fn sound(&self, record: Record) -> Result<Record, ImportError> {
+        match &record.kept {
+            Some(kept) if !kept.are_sound() => {
+                Err(self.damaged(format!("object {} keeps what no object can", record.object)))
+            }
+            Some(_) | None => Ok(record),
+        }
+    }
+
     /// The next object; `None` after the last one, when the whole file has proved to be what was written.
     pub(crate) fn next(&mut self) -> Result<Option<Record>, ImportError> {
         if let Some(record) = self.frame()? {
             self.objects += 1;
-            return Ok(Some(record));
+            return self.sound(record).map(Some);
         }
         let mut objects = [0; 8];
         self.read(&mut objects)?;
@@ -223,12 +241,18 @@ impl<R: Read> Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
+    use driftmesh_model::{Lsn, Micros, PeerId, TaskId, TaskKey};
+    use driftmesh_object_store::{
+        CatchUp, Entry, Progress, Schedule, ScheduleChange, ScheduleStep, State, TaskOutcome, Work,
+    };
 
     fn records() -> Vec<Record> {
         let record = |number: u128| Record {
             object: ObjectId::from_u128(number),
             epoch: Epoch::from_u64(3),
             value: Value::from_slice(&[7; 40]),
+            kept: None,
         };
         (1..=3).map(record).collect()
     }
@@ -282,7 +306,99 @@ mod tests {
         assert!(matches!(read(b"PK and much more of that"), Err(ImportError::Foreign { .. })));
         assert!(matches!(read(b""), Err(ImportError::Foreign { .. })));
         let mut newer = written();
-        newer[MAGIC.len() + 1] = 2;
-        assert_eq!(read(&newer), Err(ImportError::Newer { file: "file".to_owned(), version: 2 }));
+        newer[MAGIC.len() + 1] = 3;
+        assert_eq!(read(&newer), Err(ImportError::Newer { file: "file".to_owned(), version: 3 }));
+    }
+
+    /// The hash of a file whose content was changed on purpose.
+    fn with_right_hash(mut file: Vec<u8>) -> Vec<u8> {
+        file.truncate(file.len() - blake3::OUT_LEN);
+        let hash = blake3::hash(&file);
+        file.extend_from_slice(hash.as_bytes());
+        file
+    }
+
+    #[test]
+    fn a_file_of_the_first_format_is_read() {
+        // It differs by its number: records without `kept` have no byte of it.
+        let mut first = written();
+        first[MAGIC.len() + 1] = 1;
+        assert_eq!(read(&with_right_hash(first)), Ok(records()));
+        assert!(!written().windows(4).any(|bytes| bytes == b"kept"));
+    }
+
+    /// An object that keeps as much of tasks as it can: outcomes that nobody was told, of many peers, and schedules.
+    fn full() -> Box<Outcomes> {
+        let object = ObjectId::from_u128(1);
+        let at = |time: u64| Timestamp::from_wall(Micros(u64::from(u32::MAX) + time));
+        let mut state = State::new();
+        let mut entries = Vec::new();
+        let writes = vec![driftmesh_object_store::Write { object, value: Some(Value::from_slice(&[1])) }];
+        let begin = |number: u64| {
+            let name = "n".repeat(limits::TASK_KIND_BYTES_MAX);
+            let body = Value::from_slice(&vec![7; limits::SCHEDULES_BYTES_MAX / limits::SCHEDULES_MAX]);
+            let progress = Progress {
+                due: at(1).wall(),
+                ran: u64::MAX,
+                failed: u64::MAX,
+                panicked_at: (1..=2).map(|byte| PeerId::from_bytes([byte; 32])).collect(),
+            };
+            let schedule = Schedule {
+                number: u64::MAX - number,
+                work: Work { name, version: u32::MAX, body },
+                period: Some(limits::SCHEDULE_AHEAD_MAX),
+                catch_up: CatchUp::Each { max: limits::SCHEDULE_CATCH_UP_MAX },
+                after_stable: true,
+                progress,
+            };
+            ScheduleChange { object, step: ScheduleStep::Begin(Box::new(schedule)) }
+        };
+        let schedules = (0..limits::SCHEDULES_MAX as u64).map(begin).collect();
+        entries.push(Entry::Commit { commit: at(1), writes, outcome: None, schedules });
+        let bytes = limits::OUTCOMES_UNTOLD_BYTES_MAX / limits::OUTCOMES_UNTOLD_MAX;
+        for time in 2..=limits::OUTCOMES_UNTOLD_MAX as u64 + 10 {
+            // The peers wait for all of them, so nothing is forgotten for having been told.
+            let maker = u64::MAX - time % limits::OUTCOME_MAKERS_MAX as u64;
+            let task = TaskId { anchor: object, key: TaskKey::of_peer(at(time).wall(), maker) };
+            let answer = Value::from_slice(&vec![7; bytes]);
+            let outcome = Some(Box::new(TaskOutcome { task, answer, oldest: at(2).wall() }));
+            entries.push(Entry::Commit { commit: at(time), writes: Vec::new(), outcome, schedules: Vec::new() });
+        }
+        for (number, entry) in entries.iter().enumerate() {
+            state.check(entry).unwrap();
+            state.apply(Lsn::from_u64(number as u64 + 1), entry);
+        }
+        let kept = state.owned(object).and_then(|stored| stored.outcomes.as_deref()?.at(at(u64::from(u32::MAX))));
+        Box::new(kept.unwrap())
+    }
+
+    #[test]
+    fn the_largest_object_that_keeps_all_it_can_is_read_and_more_than_it_can_keep_is_not() {
+        let kept = full();
+        assert_eq!((kept.len(), kept.schedules().len()), (limits::OUTCOMES_UNTOLD_MAX, limits::SCHEDULES_MAX));
+        assert!(kept.are_sound());
+        let value = Value::from_slice(&vec![7; OBJECT_BYTES_MAX]);
+        let record = Record {
+            object: ObjectId::from_u128(u128::MAX),
+            epoch: Epoch::from_u64(u64::MAX),
+            value,
+            kept: Some(kept.clone()),
+        };
+        let file = |record: &Record| {
+            let header = Header { mesh: "arena".to_owned(), snapshot: Timestamp::ZERO };
+            let mut writer = Writer::new(Vec::new(), &header).unwrap();
+            writer.put(record).unwrap();
+            writer.finish().unwrap()
+        };
+        assert_eq!(read(&file(&record)), Ok(vec![record.clone()]));
+        // A due time at the end of all times, as nobody but a forger writes it.
+        let bytes = codec::encode(&kept).unwrap();
+        let mut forged = bytes.clone();
+        let due = codec::encode(&kept.schedules().iter().next().unwrap().progress.due).unwrap();
+        let place = bytes.windows(due.len()).position(|window| window == due).unwrap();
+        forged[place + 1..place + due.len()].fill(0xff);
+        let forged: Outcomes = codec::decode(&forged).unwrap();
+        let refused = read(&file(&Record { kept: Some(Box::new(forged)), ..record }));
+        assert!(matches!(refused, Err(ImportError::Damaged { .. })), "{refused:?}");
     }
 }

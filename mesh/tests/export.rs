@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use crate::common::{HANGS, Player, bounded, meshes, until};
-use driftmesh::{ExportError, ImportError, Mesh, Ref, StartError, limits};
+use driftmesh::{
+    CatchUp, ExportError, ImportError, Mesh, Object, ObjectId, Ref, Result, Schedule, Scheduling as _, StartError,
+    Task, Tx, limits,
+};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,4 +235,223 @@ async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
         if polls > times { Poll::Ready(None) } else { future.as_mut().poll(context).map(Some) }
     })
     .await
+}
+
+/// What the runs of a schedule have done: it is another object than the one that has the schedule.
+#[derive(Serialize, Deserialize, Default, Clone, Debug)]
+struct Tally {
+    runs: u64,
+    /// When the last run was intended, ms, and for how many occurrences it stood.
+    last: Option<(u64, u64)>,
+    /// Runs that did not begin where the one before ended.
+    gaps: u64,
+}
+
+impl Object for Tally {
+    const TYPE_NAME: &'static str = "tally";
+}
+
+const PERIOD_MS: u64 = 20;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Tick {
+    tally: Ref<Tally>,
+}
+
+impl Task for Tick {
+    type Output = ();
+    const NAME: &'static str = "tick";
+
+    async fn run(&self, tx: &Tx) -> Result<()> {
+        let Some(occurrence) = tx.occurrence() else { return Err(tx.reject("nobody has scheduled this")) };
+        let mut tally = tx.get_mut(self.tally).await?;
+        tally.runs += 1;
+        let expected = tally.last.map(|(intended, count)| intended + PERIOD_MS * count);
+        tally.gaps += u64::from(expected.is_some_and(|expected| expected != occurrence.intended_ms()));
+        tally.last = Some((occurrence.intended_ms(), occurrence.count));
+        Ok(())
+    }
+}
+
+/// So many peers that know these tasks.
+async fn working(count: usize) -> Vec<Mesh> {
+    let builder = || Mesh::builder().register::<Tick>().register::<Count>();
+    let mut all = vec![bounded(builder().start()).await.unwrap()];
+    for _ in 1..count {
+        let join = all[0].addresses().remove(0);
+        all.push(bounded(builder().join(&join).start()).await.unwrap());
+    }
+    for mesh in &all {
+        bounded(mesh.wait_for_peers(count - 1)).await;
+    }
+    all
+}
+
+async fn value<T: Object + Clone>(mesh: &Mesh, of: Ref<T>) -> T {
+    bounded(mesh.transact(|tx| async move { Ok((*tx.get(of).await?).clone()) })).await.unwrap()
+}
+
+/// Objects with a schedule each, and what its runs change.
+async fn clocks(all: &[Mesh], count: usize) -> Vec<(Ref<Player>, Ref<Tally>)> {
+    let mut clocks = Vec::new();
+    for number in 0..count {
+        let made = all[number % all.len()].transact(|tx| async move {
+            let (clock, tally) = (tx.create(&Player::new("clock", 0))?, tx.create(&Tally::default())?);
+            let each = Schedule::every(Duration::from_millis(PERIOD_MS)).catch_up(CatchUp::Each { max: 1_000 });
+            tx.schedule(clock, &Tick { tally }, each).await?;
+            Ok((clock, tally))
+        });
+        clocks.push(bounded(made).await.unwrap());
+    }
+    clocks
+}
+
+/// Takes clocks from peer to peer until told to end.
+async fn carry(mesh: Mesh, clocks: Vec<(Ref<Player>, Ref<Tally>)>, ends: Arc<AtomicBool>) {
+    for number in 0.. {
+        if ends.load(Ordering::Relaxed) {
+            return;
+        }
+        let (clock, _) = clocks[number % clocks.len()];
+        let _ = mesh.task("carry").deadline(HANGS).run(|tx| async move { tx.get_mut(clock).await.map(|_| ()) }).await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+}
+
+/// A run and what it did are on the same side of a snapshot: what it did is in the file if and only if the schedule says that
+/// it has run.
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_that_run_while_they_are_exported_go_on_where_the_snapshot_saw_them() {
+    let all = working(3).await;
+    let clocks = clocks(&all, 12).await;
+    until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let carriers: Vec<_> =
+        all.iter().map(|mesh| tokio::spawn(carry(mesh.clone(), clocks.clone(), Arc::clone(&ends)))).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut former = 0;
+    for round in 0..6 {
+        let file = TestFile::new(&format!("schedules-{round}"));
+        bounded(all[round % 3].export(&file.0, |_| {})).await.unwrap();
+        // This one does not know the task: nothing runs there.
+        let still = bounded(Mesh::builder().new_mesh().import(&file.0).start()).await.unwrap();
+        let mut runs = 0;
+        for (clock, tally) in &clocks {
+            let (scheduled, tally) = (bounded(still.schedules(*clock)).await.unwrap(), value(&still, *tally).await);
+            assert_eq!((scheduled.len(), tally.gaps), (1, 0), "{tally:?}, {scheduled:?}");
+            assert_eq!(scheduled[0].ran, tally.runs, "{tally:?}, {scheduled:?}");
+            if let Some((intended, count)) = tally.last {
+                assert_eq!(scheduled[0].next.as_millis(), intended + PERIOD_MS * count, "{tally:?}, {scheduled:?}");
+            }
+            runs += tally.runs;
+        }
+        assert!(runs > former, "they run while they are exported");
+        former = runs;
+        // This one goes on, and makes up for what was missed meanwhile.
+        let fresh = bounded(Mesh::builder().register::<Tick>().new_mesh().import(&file.0).start()).await.unwrap();
+        let begun = std::time::Instant::now();
+        let (clock, tally) = clocks[round];
+        let before = value(&still, tally).await.runs;
+        while value(&fresh, tally).await.runs < before + 5 {
+            assert!(begun.elapsed() < HANGS, "it does not go on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Both in one transaction: it runs on.
+        let (ran, tally) = bounded(fresh.transact(|tx| async move {
+            Ok((tx.schedules(clock.id()).await?[0].ran, (*tx.get(tally).await?).clone()))
+        }))
+        .await
+        .unwrap();
+        assert_eq!((ran, tally.gaps), (tally.runs, 0), "nothing twice, and nothing left out: {tally:?}");
+    }
+    ends.store(true, Ordering::Relaxed);
+    for carrier in carriers {
+        bounded(carrier).await.unwrap();
+    }
+    assert!(all.iter().map(|mesh| mesh.metrics().arrived).sum::<u64>() > 20, "what has a schedule moves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_due_once_while_nobody_was_there_runs_when_the_mesh_begins_again() {
+    let file = TestFile::new("once");
+    let (clock, tally, due) = {
+        let all = working(2).await;
+        let due = std::time::Instant::now() + Duration::from_millis(1_500);
+        let made = all[1].transact(|tx| async move {
+            let (clock, tally) = (tx.create(&Player::new("auction", 0))?, tx.create(&Tally::default())?);
+            tx.schedule(clock, &Tick { tally }, Schedule::after(Duration::from_millis(1_500))).await?;
+            Ok((clock, tally))
+        });
+        let (clock, tally) = bounded(made).await.unwrap();
+        bounded(all[0].export(&file.0, |_| {})).await.unwrap();
+        assert_eq!(value(&all[0], tally).await.runs, 0, "it was exported in time");
+        for mesh in &all {
+            bounded(mesh.shutdown()).await;
+        }
+        (clock, tally, due)
+    };
+    tokio::time::sleep(due.saturating_duration_since(std::time::Instant::now())).await;
+    let fresh = bounded(Mesh::builder().register::<Tick>().import(&file.0).start()).await.unwrap();
+    let begun = std::time::Instant::now();
+    while value(&fresh, tally).await.runs == 0 {
+        assert!(begun.elapsed() < HANGS, "it never runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(value(&fresh, tally).await.runs, 1);
+    assert!(bounded(fresh.schedules(clock)).await.unwrap().is_empty(), "it has run");
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Count {
+    tally: Ref<Tally>,
+}
+
+impl Task for Count {
+    type Output = u64;
+    const NAME: &'static str = "count";
+
+    async fn run(&self, tx: &Tx) -> Result<u64> {
+        let mut tally = tx.get_mut(self.tally).await?;
+        tally.runs += 1;
+        Ok(tally.runs)
+    }
+
+    fn touches(&self) -> Vec<ObjectId> {
+        vec![self.tally.id()]
+    }
+}
+
+/// A caller that submits all its tasks again after the stop: what the file has is told, what it has not runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_submitted_again_after_the_import_takes_effect_once_whether_the_snapshot_saw_it_or_not() {
+    const TASKS: u64 = 150;
+    let all = working(2).await;
+    let tally = bounded(all[0].transact(|tx| async move { tx.create(&Tally::default()) })).await.unwrap();
+    let file = TestFile::new("outcomes");
+    let submitted = Arc::new(AtomicU64::new(0));
+    let caller = tokio::spawn({
+        let (mesh, submitted) = (all[1].clone(), Arc::clone(&submitted));
+        async move {
+            let mut answers = Vec::new();
+            for _ in 0..TASKS {
+                let id = mesh.task_id(&Count { tally }).await.unwrap();
+                answers.push((id, mesh.submit(Count { tally }).with_id(id).await.unwrap()));
+                submitted.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            answers
+        }
+    });
+    until("some have ended", || submitted.load(Ordering::Relaxed) > 20).await;
+    bounded(all[0].export(&file.0, |_| {})).await.unwrap();
+    let answers = bounded(caller).await.unwrap();
+    let fresh = bounded(Mesh::builder().register::<Count>().import(&file.0).start()).await.unwrap();
+    let seen = value(&fresh, tally).await.runs;
+    assert!((20..TASKS).contains(&seen), "it was exported in between: {seen}");
+    for (id, answer) in answers {
+        let done = bounded(fresh.submit(Count { tally }).with_id(id).with_receipt()).await.unwrap();
+        assert_eq!((done.value, done.earlier), (answer, answer <= seen));
+    }
+    assert_eq!(value(&fresh, tally).await.runs, TASKS);
 }

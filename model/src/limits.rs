@@ -50,6 +50,8 @@ pub const SCHEDULE_AHEAD_MAX: Micros = Micros::from_millis(10 * 366 * 86_400_000
 pub const SCHEDULE_CATCH_UP_MAX: u32 = 1_000;
 /// A schedule whose task panicked at so many peers is parked (R26).
 pub const SCHEDULE_PANICS_MAX: usize = 2;
+/// What leads back to former schedules of an object may weigh so much, bytes.
+pub const SCHEDULES_FORMER_BYTES_MAX: usize = 64 << 10;
 
 /// Longest name, bytes of UTF-8 (R23).
 pub const NAME_BYTES_MAX: usize = 255;

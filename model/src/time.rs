@@ -70,6 +70,12 @@ impl Timestamp {
     /// After everything that a clock within its bounds ever says.
     pub const MAX: Self = Self(u64::MAX);
 
+    /// Whether it is before everything; where that means that nothing is known, it is not written.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// The first timestamp of a microsecond. Saturates in the year 2112.
     #[must_use]
     pub const fn from_wall(wall: Micros) -> Self {

@@ -65,6 +65,24 @@ impl Arrival {
     }
 }
 
+/// What an object of another mesh kept of tasks, for the same object here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Imported {
+    /// The object.
+    pub object: ObjectId,
+    /// What it kept.
+    pub outcomes: Box<Outcomes>,
+}
+
+impl Imported {
+    /// About how much it weighs in an entry, bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        const FIXED: usize = 32;
+        FIXED + self.outcomes.cost()
+    }
+}
+
 /// One journal entry. A prefix of a journal is a transaction-consistent state, because a commit is one entry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Entry {
@@ -142,6 +160,13 @@ pub enum Entry {
     Members(Membership),
     /// The group has ended: nothing will be committed or adopted any more.
     Retired,
+    /// What owned objects, which keep nothing of tasks yet, kept in the mesh that this one continues: its founder's journal
+    /// begins with that (R21).
+    Imported {
+        /// The objects, each once.
+        #[serde(deserialize_with = "transfers")]
+        kept: Vec<Imported>,
+    },
 }
 
 /// R25: a list of what moves that no sound leader would have made is refused while it is read.
@@ -192,6 +217,7 @@ impl Entry {
                 let incoming = membership.incoming.as_ref().map_or(0, |incoming| incoming.len());
                 FIXED + MEMBER * (membership.voters.len() + incoming + membership.learners.len())
             }
+            Self::Imported { kept } => FIXED + kept.iter().map(Imported::cost).sum::<usize>(),
             Self::TermStart { .. }
             | Self::Refused { .. }
             | Self::TakenBack { .. }
@@ -216,7 +242,8 @@ impl Entry {
             | Self::Refused { .. }
             | Self::TakenBack { .. }
             | Self::Members(_)
-            | Self::Retired => Timestamp::ZERO,
+            | Self::Retired
+            | Self::Imported { .. } => Timestamp::ZERO,
         }
     }
 
@@ -235,7 +262,8 @@ impl Entry {
             | Self::TakenBack { .. }
             | Self::Window { .. }
             | Self::Members(_)
-            | Self::Retired => Timestamp::ZERO,
+            | Self::Retired
+            | Self::Imported { .. } => Timestamp::ZERO,
         }
     }
 }
@@ -260,7 +288,8 @@ impl LogEntry for Entry {
             | Self::Refused { .. }
             | Self::TakenBack { .. }
             | Self::Window { .. }
-            | Self::Retired => None,
+            | Self::Retired
+            | Self::Imported { .. } => None,
         }
     }
 

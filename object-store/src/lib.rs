@@ -7,6 +7,7 @@
 mod chain;
 mod consensus;
 mod entry;
+mod former;
 mod grant_log;
 mod group;
 mod outcomes;
@@ -19,7 +20,7 @@ pub use consensus::{
     Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Promises,
     Settings, is_sound_period,
 };
-pub use entry::{Arrival, Departure, Entry, TRANSFERS_MAX, Write};
+pub use entry::{Arrival, Departure, Entry, Imported, TRANSFERS_MAX, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};

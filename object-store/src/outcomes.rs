@@ -1,6 +1,7 @@
-//! What an object keeps of tasks: what became of those whose anchor it is (R21), and its schedules.
+//! What an object keeps of tasks: what became of those whose anchor it is (R21), its schedules, and what leads back to what
+//! these were.
 //!
-//! Both are in one box, so that whatever carries an object carries both. Outcomes are bounded, and honest about what is
+//! All of it is in one box, so that whatever carries an object carries it. Outcomes are bounded, and honest about what is
 //! forgotten.
 //! Of each task that ever ended at its anchor the outcome is kept, or it was issued at or before a mark of what is forgotten.
 //! So whoever finds nothing knows whether it never ran, without trusting any clock. Each peer that makes ids has its own mark,
@@ -8,7 +9,8 @@
 //! Lee et al., SOSP 2015). So a task that waits its turn at a busy anchor is not forgotten for those that overtake it.
 //! It refuses to look into answers.
 
-use crate::Schedules;
+use crate::former::Former;
+use crate::{ScheduleStep, Schedules};
 use driftmesh_model::limits::{
     OUTCOME_KEEP, OUTCOME_MAKERS_MAX, OUTCOMES_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_UNTOLD_BYTES_MAX, OUTCOMES_UNTOLD_MAX,
     TASK_ANSWER_BYTES_MAX,
@@ -92,6 +94,9 @@ pub struct Outcomes {
     forgotten_of_others: Micros,
     #[serde(default, skip_serializing_if = "Schedules::is_empty")]
     schedules: Schedules,
+    /// What leads back from the schedules to what they were.
+    #[serde(default, skip_serializing_if = "Former::is_blank")]
+    former: Former,
 }
 
 impl Outcomes {
@@ -101,8 +106,67 @@ impl Outcomes {
         &self.schedules
     }
 
-    pub(crate) const fn schedules_mut(&mut self) -> &mut Schedules {
-        &mut self.schedules
+    /// A commit changes the schedules. Returns what they were.
+    pub(crate) fn change_schedules(
+        &mut self,
+        commit: Timestamp,
+        steps: impl IntoIterator<Item = ScheduleStep>,
+    ) -> Schedules {
+        let before = self.schedules.clone();
+        let back: Vec<ScheduleStep> = steps.into_iter().filter_map(|step| self.schedules.apply(&step)).collect();
+        self.former.push(commit, back);
+        before
+    }
+
+    /// Takes back what the last commit has changed of the schedules.
+    pub(crate) fn undo_schedules(&mut self, commit: Timestamp, before: Schedules) {
+        self.schedules = before;
+        self.former.undo(commit);
+    }
+
+    pub(crate) const fn former_mut(&mut self) -> &mut Former {
+        &mut self.former
+    }
+
+    /// What the way back to former schedules weighs, bytes.
+    #[must_use]
+    pub fn former_cost(&self) -> usize {
+        self.former.cost()
+    }
+
+    /// The latest commit that is known to have changed schedules; zero if none is.
+    #[must_use]
+    pub fn last_scheduled(&self) -> Timestamp {
+        self.former.newest()
+    }
+
+    /// What a snapshot sees: the outcomes of what was committed before it, and the schedules as they were. Of what has been
+    /// forgotten since nobody knows, and it counts as forgotten. `None` if what the schedules were is not kept any more (R17).
+    #[must_use]
+    pub fn at(&self, snapshot: Timestamp) -> Option<Self> {
+        let schedules = self.former.lead_back(&self.schedules, snapshot)?;
+        Some(Self {
+            kept: self.kept.iter().filter(|kept| kept.commit <= snapshot).cloned().collect(),
+            forgotten: self.forgotten,
+            makers: self.makers.clone(),
+            forgotten_of_others: self.forgotten_of_others,
+            schedules,
+            former: Former::default(),
+        })
+    }
+
+    /// Whether it says nothing: no object that keeps it differs from one that does not.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same in another mesh, where it is there from this commit on: from then on time counts for it.
+    #[must_use]
+    pub fn moved_to(mut self, commit: Timestamp) -> Self {
+        self.kept.iter_mut().for_each(|kept| kept.commit = commit);
+        self.former = Former::from(commit);
+        self
     }
 
     /// What is known of a task.
@@ -238,7 +302,7 @@ impl Outcomes {
     #[must_use]
     pub fn cost(&self) -> usize {
         let makers = self.makers.len() * size_of::<Maker>();
-        OVERHEAD * (self.kept.len() + 1) + self.bytes() + makers + self.schedules.cost()
+        OVERHEAD * (self.kept.len() + 1) + self.bytes() + makers + self.schedules.cost() + self.former.cost()
     }
 
     /// How many are kept.
@@ -278,6 +342,7 @@ impl Outcomes {
             && self.makers.is_sorted_by(|left, right| left.number < right.number)
             && self.makers.iter().all(|maker| is_time(maker.oldest) && is_time(maker.forgotten))
             && self.schedules.are_sound()
+            && self.former.is_sound()
     }
 
     /// Whether both say the same, as far as both remember.
@@ -289,6 +354,10 @@ impl Outcomes {
         let (ours, theirs) = (ours.unwrap_or(&none), theirs.unwrap_or(&none));
         if ours.schedules != theirs.schedules {
             return Err(format!("{:?} here, {:?} there", ours.schedules, theirs.schedules));
+        }
+        let both = ours.former.low_water().max(theirs.former.low_water());
+        if !ours.former.since(both).eq(theirs.former.since(both)) {
+            return Err(format!("{:?} before here, {:?} there", ours.former, theirs.former));
         }
         let mark = |key: TaskKey| ours.forgotten_up_to(key).max(theirs.forgotten_up_to(key));
         let is_known = |kept: &&Kept| kept.key.issued > mark(kept.key);
@@ -440,6 +509,30 @@ mod tests {
         let later = OUTCOME_KEEP.0 + 10;
         outcomes.told(key(later), at(later), answer(1));
         assert_eq!((outcomes.len(), outcomes.look_up(key(5))), (1, TaskSeen::Forgotten));
+    }
+
+    #[test]
+    fn a_snapshot_sees_the_outcomes_of_what_was_committed_before_it() {
+        let mut outcomes = Outcomes::default();
+        let count = OUTCOMES_MAX as u64 + 10;
+        for issued in 1..=count {
+            outcomes.told(key(issued), at(100 + issued), answer(1));
+        }
+        let then = outcomes.at(at(100 + 50)).unwrap();
+        assert!(then.are_sound());
+        for issued in 1..=count {
+            // What is forgotten by now counts as forgotten then: it does not run twice.
+            let expected = match issued {
+                ..=10 => TaskSeen::Forgotten,
+                11..=50 => outcomes.look_up(key(issued)),
+                _ => TaskSeen::New,
+            };
+            assert_eq!(then.look_up(key(issued)), expected, "{issued}");
+        }
+        let moved = then.moved_to(at(1_000));
+        assert!(moved.iter().all(|kept| kept.commit == at(1_000)));
+        assert_eq!(moved.look_up(key(10)), TaskSeen::Forgotten);
+        assert_eq!((moved.at(at(999)), moved.at(at(1_000)).map(|at| at.len())), (None, Some(40)));
     }
 
     #[test]

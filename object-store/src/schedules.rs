@@ -168,6 +168,18 @@ pub enum ScheduleStep {
     },
 }
 
+impl ScheduleStep {
+    /// Whether a sound peer could have made it (R25).
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Begin(schedule) => schedule.is_sound(),
+            Self::Go { progress, .. } => progress.is_sound(),
+            Self::End { .. } => true,
+        }
+    }
+}
+
 impl ScheduleChange {
     /// About how much it weighs, bytes.
     #[must_use]
@@ -181,11 +193,7 @@ impl ScheduleChange {
     /// Whether a sound peer could have made it (R25).
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        match &self.step {
-            ScheduleStep::Begin(schedule) => schedule.is_sound(),
-            ScheduleStep::Go { progress, .. } => progress.is_sound(),
-            ScheduleStep::End { .. } => true,
-        }
+        self.step.is_sound()
     }
 }
 
@@ -220,23 +228,28 @@ impl Schedules {
         self.all.is_empty()
     }
 
-    /// Changes one of them.
-    pub fn apply(&mut self, step: &ScheduleStep) {
+    /// Changes one of them. Returns the step that leads back, if anything has changed.
+    pub fn apply(&mut self, step: &ScheduleStep) -> Option<ScheduleStep> {
         let find = |all: &Vec<Schedule>, number: u64| all.binary_search_by_key(&number, |schedule| schedule.number);
         match step {
             ScheduleStep::Begin(schedule) => match find(&self.all, schedule.number) {
-                Ok(index) => self.all[index] = (**schedule).clone(),
-                Err(index) => self.all.insert(index, (**schedule).clone()),
+                Ok(index) => {
+                    let former = std::mem::replace(&mut self.all[index], (**schedule).clone());
+                    Some(ScheduleStep::Begin(Box::new(former)))
+                }
+                Err(index) => {
+                    self.all.insert(index, (**schedule).clone());
+                    Some(ScheduleStep::End { number: schedule.number })
+                }
             },
             ScheduleStep::Go { number, progress } => {
-                if let Ok(index) = find(&self.all, *number) {
-                    self.all[index].progress = progress.clone();
-                }
+                let index = find(&self.all, *number).ok()?;
+                let former = std::mem::replace(&mut self.all[index].progress, progress.clone());
+                Some(ScheduleStep::Go { number: *number, progress: former })
             }
             ScheduleStep::End { number } => {
-                if let Ok(index) = find(&self.all, *number) {
-                    self.all.remove(index);
-                }
+                let index = find(&self.all, *number).ok()?;
+                Some(ScheduleStep::Begin(Box::new(self.all.remove(index))))
             }
         }
     }
@@ -348,7 +361,8 @@ mod tests {
         all.apply(&ScheduleStep::Go { number: 2, progress: progress.clone() });
         assert_eq!(all.get(2).map(|schedule| schedule.progress.due), Some(Micros(7)));
         all.apply(&ScheduleStep::End { number: 2 });
-        all.apply(&ScheduleStep::Go { number: 2, progress });
+        assert_eq!(all.apply(&ScheduleStep::Go { number: 2, progress }), None);
+        assert_eq!(all.apply(&ScheduleStep::End { number: 2 }), None);
         assert_eq!((all.len(), all.get(2), all.are_sound()), (1, None, true));
     }
 }

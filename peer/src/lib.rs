@@ -75,8 +75,8 @@ pub use driftmesh_txn::{Cause, Other, TaskKind};
 pub use explaining::{Found, Place};
 pub use founding::{Ballot, EXPECT_MAX, Founding, FoundingConfig, FoundingMessage, FoundingOutput, Proposal};
 pub use message::{
-    Ended, Envelope, FateTold, GroupRecord, Introduction, Message, News, NewsOf, ScanPage, Scanned, Seen, TaskAbort,
-    TaskEnd, TaskRequest, Wish,
+    Ended, Envelope, FateTold, GroupRecord, Introduction, KeptSeen, Message, News, NewsOf, ScanPage, Scanned, Seen,
+    TaskAbort, TaskEnd, TaskRequest, Wish,
 };
 pub use metrics::{Metrics, RareEvent};
 pub use operating::{OperatorError, Promoted};

@@ -296,6 +296,38 @@ pub struct Scanned {
     pub epoch: Epoch,
     /// What the snapshot sees.
     pub seen: Seen,
+    /// What the snapshot sees of what it keeps of tasks.
+    #[serde(default, skip_serializing_if = "KeptSeen::is_nothing")]
+    pub kept: KeptSeen,
+}
+
+/// What a snapshot sees of what an object keeps of tasks: outcomes (R21) and schedules.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum KeptSeen {
+    /// It kept nothing.
+    #[default]
+    Nothing,
+    /// This.
+    Kept(Box<Outcomes>),
+    /// What its schedules were is not known any more (R17).
+    TooOld,
+}
+
+impl KeptSeen {
+    /// Whether it kept nothing.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    pub(crate) fn of(outcomes: Option<&Outcomes>, snapshot: Timestamp) -> Self {
+        let Some(outcomes) = outcomes else { return Self::Nothing };
+        match outcomes.at(snapshot) {
+            None => Self::TooOld,
+            Some(then) if then.is_blank() => Self::Nothing,
+            Some(then) => Self::Kept(Box::new(then)),
+        }
+    }
 }
 
 /// One page of a scan of what a group owns.
@@ -307,7 +339,7 @@ pub struct ScanPage {
     pub cursor: u64,
     /// Where the next one begins; `None` after the last.
     pub next: Option<u64>,
-    /// The objects of the page.
+    /// The objects of the page that exist; on a page of arrivals also those that do not, so that they are known to be none.
     pub objects: Vec<Scanned>,
     /// How many objects the group was sending elsewhere at that moment; they are in no page.
     pub in_transit: u64,

@@ -37,7 +37,7 @@ use crate::windows::{EarlyRead, Windows};
 use crate::{Config, Sabotage};
 use driftmesh_directory::{HomeRing, Pointers, Publisher, Record, Records, Source};
 use driftmesh_model::{GroupId, HybridClock, Micros, Now, ObjectId, PeerId, SmallMap, Timestamp, TxnId, TxnTimestamp};
-use driftmesh_object_store::{Entry, Group, MemberId, Promises, Write};
+use driftmesh_object_store::{Entry, Group, Imported, MemberId, Promises, Write};
 use driftmesh_txn::{Intent, LockTable, TaskKind, Transactions};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -298,10 +298,11 @@ impl Peer {
     }
 
     /// Fills a mesh that this peer has just founded and nobody has joined yet with objects from elsewhere: their ids are
-    /// kept, and what genesis made is overwritten. Each object once, and no more than a transaction may write.
+    /// kept, and what genesis made is overwritten. Each object once, and no more than a transaction may write. With them
+    /// comes what some of them kept of tasks, which must be sound; no more than an entry may move.
     ///
     /// Returns `false`, and does nothing, once another peer is known or if this one did not found the mesh.
-    pub fn import(&mut self, now: Now, writes: Vec<Write>) -> bool {
+    pub fn import(&mut self, now: Now, writes: Vec<Write>, kept: Vec<Imported>) -> bool {
         self.now = now;
         if !self.config.founder || !self.members.is_empty() {
             return false;
@@ -310,6 +311,10 @@ impl Peer {
         let objects: Vec<ObjectId> = writes.iter().map(|write| write.object).collect();
         self.journal(Entry::Commit { commit, writes, outcome: None, schedules: Vec::new() });
         objects.into_iter().for_each(|object| self.publish(object));
+        if !kept.is_empty() {
+            let moved = |kept: Imported| Imported { outcomes: Box::new(kept.outcomes.moved_to(commit)), ..kept };
+            self.journal(Entry::Imported { kept: kept.into_iter().map(moved).collect() });
+        }
         true
     }
 

@@ -1,13 +1,15 @@
-//! Walking through all that a group owns, page by page, at one snapshot: for audits and tools.
+//! Walking through all that a group owns, page by page, at one snapshot: for audits and tools. With the values comes what the
+//! objects kept of tasks.
 //!
 //! A scan takes no locks and does not stop objects from moving: one that moves meanwhile may be met twice or not. Who must
 //! not miss any asks, after the last page of the last peer, each for what has come since its first page: an object that
 //! was met nowhere was being sent, or has arrived somewhere since.
 
 use crate::Peer;
-use crate::message::{Message, ScanPage, Scanned, Seen};
+use crate::message::{KeptSeen, Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
 use driftmesh_model::{HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, Value};
+use driftmesh_object_store::{Outcomes, Stored};
 use driftmesh_txn::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
@@ -156,13 +158,14 @@ impl Peer {
         let mut next = None;
         for (after, stored) in self.group.owned_from(from) {
             ids.push(stored.object);
-            bytes += stored.chain.newest().value.as_ref().map_or(0, Value::len);
+            bytes += about_bytes(stored);
             if ids.len() >= PAGE_OBJECTS_MAX || bytes >= PAGE_BYTES_MAX {
                 next = Some(after as u64);
                 break;
             }
         }
-        let objects = self.scanned(&ids, snapshot).0;
+        let mut objects = self.scanned(&ids, snapshot).0;
+        objects.retain(|scanned| !matches!(scanned.seen, Seen::NotYetCreated | Seen::Version { value: None, .. }));
         let mut page = self.page_without_objects(snapshot, cursor);
         (page.next, page.objects) = (next, objects);
         if next.is_none() {
@@ -182,8 +185,7 @@ impl Peer {
         let mut bytes = 0;
         let small = |object: &ObjectId| {
             let is_first_beyond = bytes >= PAGE_BYTES_MAX;
-            bytes +=
-                self.group.owned(*object).and_then(|stored| stored.chain.newest().value.as_ref()).map_or(0, Value::len);
+            bytes += self.group.owned(*object).map_or(0, about_bytes);
             !is_first_beyond
         };
         let ids: Vec<ObjectId> = arrivals.take(PAGE_OBJECTS_MAX).take_while(small).collect();
@@ -217,11 +219,27 @@ impl Peer {
                 gone.push(*object);
                 continue;
             };
-            let exists = !matches!(seen, Seen::NotYetCreated | Seen::Version { value: None, .. });
-            if exists {
-                objects.push(Scanned { object: *object, epoch, seen });
-            }
+            // R16: by the same commits as the value.
+            let kept = match seen {
+                Seen::Version { value: Some(_), .. } => KeptSeen::of(self.kept_of_tasks(*object), snapshot),
+                Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => KeptSeen::Nothing,
+            };
+            objects.push(Scanned { object: *object, epoch, seen, kept });
         }
         (objects, gone)
     }
+
+    /// What an object that is here, or is being sent from here, keeps of tasks.
+    fn kept_of_tasks(&self, object: ObjectId) -> Option<&Outcomes> {
+        match self.group.owned(object) {
+            Some(stored) => stored.outcomes.as_deref(),
+            None => self.group.in_transit(object)?.1.outcomes.as_deref(),
+        }
+    }
+}
+
+/// About how much an object weighs in a page, bytes.
+fn about_bytes(stored: &Stored) -> usize {
+    let value = stored.chain.newest().value.as_ref().map_or(0, Value::len);
+    value + stored.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost() - outcomes.former_cost())
 }

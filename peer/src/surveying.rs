@@ -151,7 +151,8 @@ fn received_from(group: &Group, from: GroupId) -> GrantLog {
             | Entry::TakenBack { .. }
             | Entry::Window { .. }
             | Entry::Members(_)
-            | Entry::Retired => {}
+            | Entry::Retired
+            | Entry::Imported { .. } => {}
         }
     }
     log

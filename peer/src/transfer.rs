@@ -10,7 +10,7 @@ use crate::{Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::limits::CHAIN_TRANSFER_BYTES_MAX;
 use driftmesh_model::{Generation, GroupId, Hash, Lsn, Micros, ObjectId, PeerId, Timestamp, TxnTimestamp};
-use driftmesh_object_store::{Arrival, Chain, Entry, GrantSeen, Group, InTransit, Outcomes, TRANSFERS_MAX, Version};
+use driftmesh_object_store::{Arrival, Chain, Entry, GrantSeen, Group, InTransit, TRANSFERS_MAX, Version};
 use driftmesh_txn::{RemoteWaiter, TaskKind};
 use std::collections::BTreeSet;
 
@@ -286,7 +286,10 @@ impl Peer {
         let newest = versions.last().map(|version| version.commit);
         let sound = in_range
             && (self.group.owned(grant.object).is_none() || self.broken(Sabotage::Once))
-            && grant.outcomes.as_deref().is_none_or(Outcomes::are_sound)
+            && grant
+                .outcomes
+                .as_deref()
+                .is_none_or(|outcomes| outcomes.are_sound() && outcomes.last_scheduled() <= grant.floor)
             && Chain::are_sound(&versions, grant.low_water)
             && (newest.is_some_and(|newest| newest <= grant.floor) || self.broken(Sabotage::SnapshotClock));
         if self.draining || !sound || self.rarely(RareBranch::RefuseGrant) {

@@ -237,7 +237,8 @@ impl Observer {
             | Entry::Commit { .. }
             | Entry::TransferOut { .. }
             | Entry::Refused { .. }
-            | Entry::Retired => true,
+            | Entry::Retired
+            | Entry::Imported { .. } => true,
         }
     }
 
@@ -321,7 +322,7 @@ impl Observer {
             self.wrong(format!("group {group} has ended, and goes on with {entry:?}"));
         }
         match entry {
-            Entry::TermStart { .. } | Entry::Window { .. } | Entry::Members(_) => {}
+            Entry::TermStart { .. } | Entry::Window { .. } | Entry::Members(_) | Entry::Imported { .. } => {}
             Entry::Commit { commit, writes, outcome: _, schedules: _ } => {
                 if *commit > latest {
                     self.wrong(format!("group {group} committed at {commit}, far ahead of its own clock"));
@@ -534,6 +535,7 @@ fn opening(entry: &Entry, is_own: bool) -> Option<Opening> {
         | Entry::Handed { .. }
         | Entry::Refused { .. }
         | Entry::TakenBack { .. }
-        | Entry::Window { .. } => None,
+        | Entry::Window { .. }
+        | Entry::Imported { .. } => None,
     }
 }

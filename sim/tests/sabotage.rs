@@ -5,9 +5,19 @@
 mod gold;
 
 use driftmesh_peer::Sabotage;
-use driftmesh_sim::matrix::{SEEDS_MAX, search};
+use driftmesh_sim::matrix::{Caught, SEEDS_MAX, notices, search};
 use driftmesh_sim::{Options, Overrides, Stage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Where it takes long to find a seed that notices: those that did, tried first.
+const NOTICED_BEFORE: [(Sabotage, u64); 2] = [(Sabotage::Window, 564), (Sabotage::CloseWindow, 1_682)];
+
+fn caught(sabotage: Sabotage) -> Option<Caught> {
+    let before = NOTICED_BEFORE.iter().filter(|(before, _)| *before == sabotage);
+    let again = before.map(|(_, seed)| (*seed, notices(sabotage, *seed)));
+    let again = again.filter_map(|(seed, violation)| Some(Caught { seed, violation: violation? })).next();
+    again.or_else(|| search(sabotage, SEEDS_MAX).caught)
+}
 
 macro_rules! sabotages {
     ($($test:ident: $sabotage:ident),* $(,)?) => {
@@ -15,10 +25,9 @@ macro_rules! sabotages {
             #[test]
             fn $test() {
                 let sabotage = Sabotage::$sabotage;
-                let search = search(sabotage, SEEDS_MAX);
-                let caught = search.caught
+                let Caught { seed, violation } = caught(sabotage)
                     .unwrap_or_else(|| panic!("without {} nothing was noticed in {SEEDS_MAX} seeds", sabotage.rule()));
-                println!("without {}: seed {}: {}", sabotage.rule(), caught.seed, caught.violation);
+                println!("without {}: seed {seed}: {violation}", sabotage.rule());
             }
         )*
 

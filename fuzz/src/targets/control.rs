@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn written(line: &Line) -> Map<String, Value> {
-    let Line { cmd, object, group, accept_loss, force, file, limit } = line;
+    let Line { cmd, object, group, accept_loss, force, file, limit, most } = line;
     let cmd = match cmd {
         Command::Status => "status",
         Command::Explain => "explain",
@@ -39,6 +39,8 @@ fn written(line: &Line) -> Map<String, Value> {
         Command::Promote => "promote",
         Command::Forget => "forget",
         Command::Stop => "stop",
+        Command::Moves => "moves",
+        Command::Contention => "contention",
     };
     let all = json!({
         "cmd": cmd,
@@ -48,6 +50,7 @@ fn written(line: &Line) -> Map<String, Value> {
         "force": force,
         "file": file,
         "limit": limit,
+        "most": most,
     });
     if let Value::Object(all) = all { all } else { Map::new() }
 }

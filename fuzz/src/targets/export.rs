@@ -2,8 +2,10 @@
 
 use crate::check;
 use crate::choices::Choices;
+use crate::imagine::Draws;
 use driftmesh::fuzzing::ExportFile;
 use driftmesh_model::{Epoch, ObjectId, Timestamp, Value};
+use driftmesh_object_store::Outcomes;
 
 /// What a file of 44 bytes of objects takes beside its bytes.
 const END_BYTES: usize = 4 + 8 + blake3::OUT_LEN;
@@ -43,13 +45,20 @@ fn with_right_hash(data: &[u8]) {
     assert!(ExportFile::read(&forged[..forged.len() - 1]).is_err(), "the end is missing");
 }
 
+/// What an object keeps of tasks.
+fn kept(choices: &mut Choices<'_>) -> Outcomes {
+    Draws::new(choices.some_bytes().to_vec()).imagine().unwrap_or_default()
+}
+
 /// A file that the choices make.
 pub(crate) fn file(choices: &mut Choices<'_>) -> ExportFile {
     let mesh = String::from_utf8_lossy(choices.some_bytes()).into_owned();
     let snapshot = Timestamp::from_u64(choices.number());
     let one = |choices: &mut Choices<'_>| {
         let object = ObjectId::from_u128(u128::from(choices.number()));
-        (object, Epoch::from_u64(choices.number()), Value::from_slice(choices.some_bytes()))
+        let (epoch, value) = (Epoch::from_u64(choices.number()), Value::from_slice(choices.some_bytes()));
+        let kept = choices.is_one_of(2).then(|| kept(choices)).filter(Outcomes::are_sound);
+        (object, epoch, value, kept.map(Box::new))
     };
     let objects = (0..choices.below(6)).map(|_| one(choices)).collect();
     ExportFile { mesh, snapshot, objects }

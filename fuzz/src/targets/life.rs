@@ -11,8 +11,8 @@ use driftmesh_model::{
     Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
 };
 use driftmesh_object_store::{
-    Arrival, CatchUp, Departure, Entry, GrantSeen, MemberId, Membership, Outcomes, Progress, Schedule, ScheduleChange,
-    ScheduleStep, Slice, State, TaskOutcome, Version, Work, Write,
+    Arrival, CatchUp, Departure, Entry, GrantSeen, Imported, MemberId, Membership, Outcomes, Progress, Schedule,
+    ScheduleChange, ScheduleStep, Slice, State, TaskOutcome, Version, Work, Write,
 };
 use std::collections::BTreeSet;
 
@@ -262,10 +262,11 @@ impl Life {
                 let term = self.state.term();
                 (term.as_u64() < u64::MAX).then(|| Entry::TermStart { term: term.next() })
             }
-            _ => Some(match choices.below(4) {
-                0 => Entry::Members(members(choices)),
-                _ => Entry::Window { until: at(self.time + choices.number() % 1_000) },
-            }),
+            _ => match choices.below(4) {
+                0 => Some(Entry::Members(members(choices))),
+                1 => self.imported(choices),
+                _ => Some(Entry::Window { until: at(self.time + choices.number() % 1_000) }),
+            },
         }
         .filter(|entry| self.may_be_sound(entry))
     }
@@ -289,7 +290,8 @@ impl Life {
             | Entry::TakenBack { .. }
             | Entry::Window { .. }
             | Entry::Members(_)
-            | Entry::Retired => true,
+            | Entry::Retired
+            | Entry::Imported { .. } => true,
         }
     }
 
@@ -337,6 +339,21 @@ impl Life {
         Some(Entry::TransferOut { to, first, floor: at(self.time), departures })
     }
 
+    /// What objects kept elsewhere that keep nothing here.
+    fn imported(&self, choices: &mut Choices<'_>) -> Option<Entry> {
+        let mut kept: Vec<Imported> = Vec::new();
+        for _ in 0..=choices.below(3) {
+            let object = object(choices);
+            let stored = self.state.owned(object);
+            let is_blank = stored.is_some_and(|stored| stored.outcomes.as_ref().is_none_or(|kept| kept.is_blank()));
+            if is_blank && kept.iter().all(|kept| kept.object != object) {
+                let outcomes = arriving(choices, at(self.time)).moved_to(at(self.time));
+                kept.push(Imported { object, outcomes: Box::new(outcomes) });
+            }
+        }
+        (!kept.is_empty()).then_some(Entry::Imported { kept })
+    }
+
     fn transfer_in(&self, choices: &mut Choices<'_>) -> Option<Entry> {
         let from = group(choices);
         let mut arrivals: Vec<Arrival> = Vec::new();
@@ -361,7 +378,7 @@ impl Life {
         let low_water = versions[0].commit;
         let epoch = self.state.in_transit(object).map_or(Epoch::from_u64(2), |(_, transit)| transit.epoch);
         let epoch = if epoch.as_u64() < u64::MAX / 4 { epoch.next() } else { Epoch::from_u64(2) };
-        let outcomes = choices.is_one_of(3).then(|| arriving(choices));
+        let outcomes = choices.is_one_of(3).then(|| arriving(choices, at(self.time)));
         Arrival { object, epoch, number, versions, outcomes, low_water, floor: at(self.time) }
     }
 
@@ -431,8 +448,13 @@ impl Life {
                 Entry::Refused { from, number, unsettled_from }
             }
             9 => Entry::TakenBack { to: group(choices), number: choices.number() },
-            _ => match choices.below(4) {
+            _ => match choices.below(5) {
                 0 => Entry::Retired,
+                2 => {
+                    let outcomes = Draws::new(choices.some_bytes().to_vec()).imagine().unwrap_or_default();
+                    let kept = vec![Imported { object: object(choices), outcomes: Box::new(outcomes) }];
+                    Entry::Imported { kept }
+                }
                 1 => Entry::Members(Membership::default()),
                 _ => Entry::Window { until: time(choices) },
             },
@@ -474,11 +496,12 @@ fn wild_step(choices: &mut Choices<'_>) -> ScheduleStep {
     ScheduleStep::Begin(schedule)
 }
 
-/// What an object keeps of tasks that arrives.
-fn arriving(choices: &mut Choices<'_>) -> Box<Outcomes> {
+/// What an object keeps of tasks that arrives with a floor.
+fn arriving(choices: &mut Choices<'_>, floor: Timestamp) -> Box<Outcomes> {
     let mut draws = Draws::new(choices.some_bytes().to_vec());
     let outcomes: Outcomes = draws.imagine().unwrap_or_default();
-    Box::new(if outcomes.are_sound() { outcomes } else { Outcomes::default() })
+    let is_sound = outcomes.are_sound() && outcomes.last_scheduled() <= floor;
+    Box::new(if is_sound { outcomes } else { Outcomes::default() })
 }
 
 /// What holds of every state.
@@ -487,7 +510,7 @@ pub(crate) fn is_sound(state: &State) {
     let (mut due, mut parked) = (BTreeSet::new(), BTreeSet::new());
     for (_, stored) in state.owned_from(0) {
         let chain = &stored.chain;
-        superseded += chain.superseded_cost();
+        superseded += stored.superseded_cost();
         let versions: Vec<Timestamp> = chain.versions().map(|version| version.commit).collect();
         assert!(versions.is_sorted_by(|left, right| left < right), "versions climb");
         assert!(versions[0] >= chain.low_water(), "R17: nothing lies below the mark");

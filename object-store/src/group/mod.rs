@@ -302,7 +302,8 @@ impl Group {
             | Entry::Refused { .. }
             | Entry::Window { .. }
             | Entry::Members(_)
-            | Entry::Retired => {}
+            | Entry::Retired
+            | Entry::Imported { .. } => {}
         }
     }
 

@@ -4,7 +4,8 @@
 
 use super::State;
 use crate::{
-    Arrival, Chain, Departure, Entry, GrantSeen, Outcomes, ScheduleChange, Schedules, TRANSFERS_MAX, TaskOutcome, Write,
+    Arrival, Chain, Departure, Entry, GrantSeen, Imported, Outcomes, ScheduleChange, Schedules, TRANSFERS_MAX,
+    TaskOutcome, Write,
 };
 use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp};
@@ -113,7 +114,22 @@ impl State {
             }
             Entry::Window { .. } | Entry::Members(_) => Ok(()),
             Entry::Retired => ensure(!self.retired, BadEntry::Retired),
+            Entry::Imported { kept } => self.check_imported(kept),
         }
+    }
+
+    fn check_imported(&self, kept: &[Imported]) -> Result<(), BadEntry> {
+        ensure(!kept.is_empty() && kept.len() <= TRANSFERS_MAX, BadEntry::Transfers(kept.len()))?;
+        if let Some(object) = named_twice(kept.iter().map(|kept| kept.object)) {
+            return Err(BadEntry::MovedTwice(object));
+        }
+        for Imported { object, outcomes } in kept {
+            let stored = self.owned(*object).ok_or(BadEntry::NotOwned(*object))?;
+            // Undo leaves it blank again.
+            let is_blank = stored.outcomes.as_ref().is_none_or(|outcomes| outcomes.is_blank());
+            ensure(is_blank && outcomes.are_sound(), BadEntry::Outcomes(*object))?;
+        }
+        Ok(())
     }
 
     fn check_departures(
@@ -153,7 +169,8 @@ impl State {
             ensure(epoch.as_u64() < NUMBER_MAX, BadEntry::Epoch { object: *object, epoch: *epoch })?;
             ensure(Chain::are_sound(versions, *low_water), BadEntry::Versions(*object))?;
             ensure(outcomes.as_deref().is_none_or(Outcomes::are_sound), BadEntry::Outcomes(*object))?;
-            ensure(*floor >= arrival.newest_commit(), BadEntry::Floor(*object))?;
+            let scheduled = outcomes.as_ref().map_or(Timestamp::ZERO, |outcomes| outcomes.last_scheduled());
+            ensure(*floor >= arrival.newest_commit().max(scheduled), BadEntry::Floor(*object))?;
         }
         Ok(())
     }

@@ -48,6 +48,14 @@ pub struct Stored {
     pub outcomes: Option<Box<Outcomes>>,
 }
 
+impl Stored {
+    /// What is kept of its past costs, bytes: superseded versions, and what leads back to former schedules.
+    #[must_use]
+    pub fn superseded_cost(&self) -> usize {
+        self.chain.superseded_cost() + self.outcomes.as_ref().map_or(0, |outcomes| outcomes.former_cost())
+    }
+}
+
 /// An object on its way to another group: nobody commits to it (R19).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InTransit {
@@ -91,7 +99,7 @@ pub struct State {
     stable_marks: Marks,
     /// The entries that may still be undone, oldest first.
     unstable: VecDeque<Unstable>,
-    /// What all superseded versions cost together, bytes.
+    /// What all superseded versions and ways back to former schedules cost together, bytes.
     superseded_cost: usize,
     /// What was superseded at or before this is not needed any more (R17).
     prune_below: Timestamp,
@@ -195,8 +203,8 @@ impl State {
     /// Changes the state by an entry. Returns what else than the entry is needed to undo it, if that shall be kept.
     fn fold(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> (Kept, FormerSchedules) {
         let kept = self.fold_objects(lsn, entry, keep);
-        let Entry::Commit { writes, schedules, .. } = entry else { return (kept, None) };
-        (kept, self.fold_schedules(schedules, writes, keep))
+        let Entry::Commit { commit, writes, schedules, .. } = entry else { return (kept, None) };
+        (kept, self.fold_schedules(*commit, schedules, writes, keep))
     }
 
     fn fold_objects(&mut self, lsn: Lsn, entry: &Entry, keep: bool) -> Kept {
@@ -250,6 +258,10 @@ impl State {
             Entry::Members(_) => Kept::Nothing,
             Entry::Retired => {
                 self.retired = true;
+                Kept::Nothing
+            }
+            Entry::Imported { kept } => {
+                self.fold_imported(kept);
                 Kept::Nothing
             }
         }
@@ -346,7 +358,7 @@ impl State {
         self.count_move(stored.object);
         self.has_outcomes |= stored.outcomes.is_some();
         let object = stored.object;
-        self.superseded_cost += stored.chain.superseded_cost();
+        self.superseded_cost += stored.superseded_cost();
         let (slot, former) = self.objects.insert(stored);
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, None);
@@ -370,7 +382,7 @@ impl State {
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, Some(stored));
         }
-        self.superseded_cost -= stored.chain.superseded_cost();
+        self.superseded_cost -= stored.superseded_cost();
         self.scheduled.remove(stored);
     }
 

@@ -1,4 +1,4 @@
-//! Old versions go when nobody needs them or the budget has no room for them (R17).
+//! Old versions, and what leads back to former schedules, go when nobody needs them or the budget has no room for them (R17).
 //!
 //! Each member prunes by itself; it is no part of the fold, so two members may keep different old versions. It refuses
 //! to drop what an entry that is not stable superseded: undoing that entry needs it (R7).
@@ -56,13 +56,15 @@ impl State {
             self.prune_hand = (self.prune_hand + 1) % slots;
             let excess = self.superseded_cost.saturating_sub(self.prune_budget);
             let Some(stored) = self.objects.at_mut(self.prune_hand) else { continue };
+            let mut freed = stored.chain.prune(horizon, PRUNED_PER_LOOK);
+            freed += stored.chain.prune_excess(excess.saturating_sub(freed), stable, PRUNED_PER_LOOK);
             if let Some(outcomes) = &mut stored.outcomes {
                 // R21: those that nobody asks for any more.
                 outcomes.forget_before(outcomes_from);
+                let former = outcomes.former_mut();
+                freed += former.prune(horizon);
+                freed += former.prune_excess(excess.saturating_sub(freed), stable);
             }
-            let due = stored.chain.prune(horizon, PRUNED_PER_LOOK);
-            let excess = excess.saturating_sub(due);
-            let freed = due + stored.chain.prune_excess(excess, stable, PRUNED_PER_LOOK);
             self.superseded_cost -= freed;
         }
     }
@@ -74,6 +76,9 @@ impl State {
         if let Some((_, stored)) = self.objects.get_mut(object) {
             self.superseded_cost -= stored.chain.prune(below.min(stable), usize::MAX);
             self.superseded_cost -= stored.chain.prune_to_budget(budget, stable);
+            if let Some(outcomes) = &mut stored.outcomes {
+                self.superseded_cost -= outcomes.former_mut().prune(below.min(stable));
+            }
         }
     }
 
@@ -86,7 +91,7 @@ impl State {
         }
     }
 
-    /// What all superseded versions cost together, bytes.
+    /// What all superseded versions and ways back to former schedules cost together, bytes.
     #[must_use]
     pub const fn superseded_cost(&self) -> usize {
         self.superseded_cost

@@ -4,8 +4,8 @@
 //! what is due without a look at all objects. It refuses to run anything, and to know the time.
 
 use super::{State, Stored};
-use crate::{Schedule, ScheduleChange, Schedules, Write};
-use driftmesh_model::{Micros, ObjectId};
+use crate::{Imported, Outcomes, Schedule, ScheduleChange, ScheduleStep, Schedules, Write};
+use driftmesh_model::{Micros, ObjectId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One schedule: when it is due, its object, its number there. Ordered by time.
@@ -57,11 +57,17 @@ fn schedules_of(stored: &Stored) -> impl Iterator<Item = &Schedule> {
     stored.outcomes.iter().flat_map(|outcomes| outcomes.schedules().iter())
 }
 
+/// What ends all of them.
+fn end_of_all(schedules: &Schedules) -> Vec<ScheduleStep> {
+    schedules.iter().map(|schedule| ScheduleStep::End { number: schedule.number }).collect()
+}
+
 impl State {
     /// What a commit changes of schedules, after its writes. Those of an object that it deletes end. Returns what they were,
     /// if that shall be kept.
     pub(super) fn fold_schedules(
         &mut self,
+        commit: Timestamp,
         changes: &[ScheduleChange],
         writes: &[Write],
         keep: bool,
@@ -71,12 +77,12 @@ impl State {
         }
         let mut former: BTreeMap<ObjectId, Schedules> = BTreeMap::new();
         for change in changes {
-            let changed = self.change_schedules(change.object, |schedules| schedules.apply(&change.step));
+            let changed = self.change_schedules(change.object, commit, |_| vec![change.step.clone()]);
             former.entry(change.object).or_insert_with(|| changed.unwrap_or_default());
         }
         for write in writes.iter().filter(|write| write.value.is_none()) {
             let has_some = self.schedules(write.object).is_some_and(|schedules| !schedules.is_empty());
-            if has_some && let Some(ended) = self.change_schedules(write.object, |all| *all = Schedules::default()) {
+            if has_some && let Some(ended) = self.change_schedules(write.object, commit, end_of_all) {
                 former.entry(write.object).or_insert(ended);
             }
         }
@@ -84,24 +90,56 @@ impl State {
     }
 
     /// Undoes that.
-    pub(super) fn unfold_schedules(&mut self, former: FormerSchedules) {
+    pub(super) fn unfold_schedules(&mut self, commit: Timestamp, former: FormerSchedules) {
         for (object, former) in former.into_iter().flat_map(|former| *former) {
-            self.change_schedules(object, |schedules| *schedules = former);
+            self.with_kept(object, |kept| kept.undo_schedules(commit, former));
         }
     }
 
-    /// Changes the schedules of an object. Returns what they were.
-    fn change_schedules(&mut self, object: ObjectId, change: impl FnOnce(&mut Schedules)) -> Option<Schedules> {
+    /// A commit changes the schedules of an object. Returns what they were.
+    fn change_schedules(
+        &mut self,
+        object: ObjectId,
+        commit: Timestamp,
+        steps: impl FnOnce(&Schedules) -> Vec<ScheduleStep>,
+    ) -> Option<Schedules> {
+        let horizon = self.horizon();
+        self.with_kept(object, |kept| {
+            let before = kept.change_schedules(commit, steps(kept.schedules()));
+            // What nobody needs any more goes while it is at hand.
+            kept.former_mut().prune(horizon);
+            before
+        })
+    }
+
+    /// Changes what an owned object keeps of tasks, and the index with it.
+    fn with_kept<T>(&mut self, object: ObjectId, change: impl FnOnce(&mut Outcomes) -> T) -> Option<T> {
         let (slot, stored) = self.objects.get_mut(object)?;
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, Some(stored));
         }
         self.scheduled.remove(stored);
-        let schedules = stored.outcomes.get_or_insert_default().schedules_mut();
-        let former = schedules.clone();
-        change(schedules);
+        let kept = stored.outcomes.get_or_insert_default();
+        let before = kept.former_cost();
+        let changed = change(kept);
+        self.superseded_cost = self.superseded_cost - before + kept.former_cost();
         self.scheduled.add(stored);
-        Some(former)
+        Some(changed)
+    }
+
+    /// What objects kept elsewhere is theirs here too.
+    pub(super) fn fold_imported(&mut self, kept: &[Imported]) {
+        self.has_outcomes = true;
+        for Imported { object, outcomes } in kept {
+            self.with_kept(*object, |kept| kept.clone_from(outcomes));
+        }
+    }
+
+    /// Undoes that: nothing was kept before.
+    pub(super) fn unfold_imported(&mut self, kept: &[Imported]) {
+        for Imported { object, .. } in kept {
+            self.with_kept(*object, |kept| *kept = Outcomes::default());
+        }
     }
 
     /// The schedules of an owned object; none if it keeps nothing of tasks.

@@ -120,7 +120,9 @@ impl State {
         let Unstable { kept, schedules, .. } = last.expect("only the last entry is undone, if not stable");
         self.marks = self.unstable.back().map_or(self.stable_marks, |last| last.marks);
         self.applied = Lsn::from_u64(lsn.as_u64().saturating_sub(1));
-        self.unfold_schedules(schedules);
+        if let Entry::Commit { commit, .. } = entry {
+            self.unfold_schedules(*commit, schedules);
+        }
         self.unfold(entry, kept);
     }
 
@@ -171,6 +173,7 @@ impl State {
             }
             Entry::Members(_) => {}
             Entry::Retired => self.retired = false,
+            Entry::Imported { kept } => self.unfold_imported(kept),
         }
     }
 

@@ -132,7 +132,9 @@ impl WriteSet {
     pub(super) fn with_changes(&self, object: ObjectId, mut schedules: Schedules) -> Schedules {
         let inner = self.lock();
         let changes = inner.schedules.iter().filter(|change| change.object == object);
-        changes.for_each(|change| schedules.apply(&change.step));
+        for change in changes {
+            schedules.apply(&change.step);
+        }
         schedules
     }
 

@@ -10,9 +10,9 @@ use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{Epoch, Generation, Incarnation, TxnTimestamp, codec};
 use driftmesh_object_store::{Batch, Body, Closed, Entry, GroupMessage, Message as Said};
 use driftmesh_peer::wire::{
-    FateTold, Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, GroupRecord, Introduction, LocateRequest,
-    Located, Message, News, NewsOf, OwnRequest, Queued, ReadAnswer, ReadRequest, ScanPage, Scanned, Seen, TaskEnd,
-    TaskRequest, Wish,
+    FateTold, Grant, GrantAnswer, GrantReply, GrantedValue, GrantedVersion, GroupRecord, Introduction, KeptSeen,
+    LocateRequest, Located, Message, News, NewsOf, OwnRequest, Queued, ReadAnswer, ReadRequest, ScanPage, Scanned,
+    Seen, TaskEnd, TaskRequest, Wish,
 };
 use driftmesh_peer::{Envelope, Receipt, Standing, TaskKind};
 use fastrand::Rng;
@@ -621,7 +621,12 @@ impl Maker<'_> {
     }
 
     fn page(&mut self) -> Message {
-        let objects = self.list(|maker| Scanned { object: maker.object(), epoch: maker.epoch(), seen: maker.seen() });
+        let objects = self.list(|maker| Scanned {
+            object: maker.object(),
+            epoch: maker.epoch(),
+            seen: maker.seen(),
+            kept: KeptSeen::TooOld,
+        });
         Message::ScanPage(ScanPage {
             snapshot: self.time(),
             cursor: self.number(),

@@ -4,14 +4,14 @@
 //! The reference is always a fold of the journal from its first entry, without undo, copies and pruning.
 
 use crate::{
-    Arrival, CatchUp, Departure, Entry, GrantSeen, MemberId, Membership, Outcomes, Progress, Schedule, ScheduleChange,
-    ScheduleStep, Slice, State, TaskOutcome, Version, Work, Write,
+    Arrival, CatchUp, Departure, Entry, GrantSeen, Imported, MemberId, Membership, Outcomes, Progress, ReadAt,
+    Schedule, ScheduleChange, ScheduleStep, Schedules, Slice, State, TaskOutcome, Version, Work, Write,
 };
 use driftmesh_model::{
     Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
 };
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One thing that happens to a group's state.
 #[derive(Clone, Debug)]
@@ -42,6 +42,7 @@ enum Wish {
     TermStart,
     Window(u16),
     Members,
+    Imported(Vec<u8>),
 }
 
 const OBJECTS: u8 = 24;
@@ -84,7 +85,9 @@ fn change(object: ObjectId, seed: u64) -> ScheduleChange {
 /// What an object keeps of tasks that arrives with some schedules, or with nothing.
 fn arriving(object: ObjectId, seed: u64) -> Option<Box<Outcomes>> {
     let mut outcomes = Outcomes::default();
-    (0..seed % 4).for_each(|more| outcomes.schedules_mut().apply(&change(object, seed + more).step));
+    for more in 0..seed % 4 {
+        outcomes.change_schedules(at(seed - 4 + more), [change(object, seed + more).step]);
+    }
     (!seed.is_multiple_of(4)).then(|| Box::new(outcomes))
 }
 
@@ -103,6 +106,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
         1 => Just(Wish::TermStart),
         1 => any::<u16>().prop_map(Wish::Window),
         1 => Just(Wish::Members),
+        1 => few().prop_map(Wish::Imported),
     ]
 }
 
@@ -124,6 +128,8 @@ struct Run {
     state: State,
     /// All entries that are applied.
     journal: Vec<Entry>,
+    /// The schedules of the owned objects after each of them.
+    scheduled: Vec<BTreeMap<ObjectId, Schedules>>,
     stable: usize,
     /// Climbs by one a step.
     time: u64,
@@ -156,6 +162,7 @@ impl Run {
         let mut run = Self {
             state: State::new(),
             journal: Vec::new(),
+            scheduled: Vec::new(),
             stable: 0,
             time: 100,
             copy: None,
@@ -171,6 +178,61 @@ impl Run {
         self.state.check(&entry).unwrap();
         self.state.apply(lsn(self.journal.len() + 1), &entry);
         self.journal.push(entry);
+        let of = |object: ObjectId| (object, self.state.schedules(object).cloned().unwrap_or_default());
+        self.scheduled.push(self.state.owned_from(0).map(|(_, stored)| of(stored.object)).collect());
+    }
+
+    fn undo(&mut self) {
+        let entry = self.journal.pop().unwrap();
+        self.scheduled.pop();
+        self.state.undo(lsn(self.journal.len() + 1), &entry);
+    }
+
+    /// Where an object left by a grant.
+    fn departure(&self, object: ObjectId, group: GroupId, number: u64) -> Option<usize> {
+        let left = |entry: &Entry| {
+            let Entry::TransferOut { to, first, departures, .. } = entry else { return false };
+            *to == group && departures.iter().zip(*first..).any(|(left, at)| (left.object, at) == (object, number))
+        };
+        self.journal.iter().rposition(left)
+    }
+
+    /// What a snapshot sees of schedules is what the last commit before it had left, or unknown.
+    fn the_past_is_known(&self) -> Result<(), TestCaseError> {
+        for (_, stored) in self.state.owned_from(0) {
+            let (object, Some(kept)) = (stored.object, &stored.outcomes) else { continue };
+            let present = kept.at(at(self.time)).ok_or_else(|| TestCaseError::fail("the present is unknown"))?;
+            prop_assert_eq!(present.schedules(), kept.schedules());
+            let mut index = self.journal.len();
+            while let Some(before) = index.checked_sub(1) {
+                index = before;
+                match &self.journal[index] {
+                    // What it was elsewhere, or before.
+                    Entry::TransferIn { arrivals, .. } if arrivals.iter().any(|arrival| arrival.object == object) => {
+                        break;
+                    }
+                    Entry::Imported { kept } if kept.iter().any(|kept| kept.object == object) => break,
+                    // It is what it was when it left by this grant, whatever came and went meanwhile.
+                    Entry::TakenBack { to, number } => index = self.departure(object, *to, *number).unwrap_or(index),
+                    Entry::Commit { commit, .. } => {
+                        let is_there = matches!(stored.chain.read_at(*commit), ReadAt::Version(_));
+                        let Some(scheduled) = self.scheduled[index].get(&object).filter(|_| is_there) else { continue };
+                        let Some(then) = kept.at(*commit) else { break };
+                        prop_assert_eq!(then.schedules(), scheduled, "of {} at {}", object, commit);
+                    }
+                    Entry::TermStart { .. }
+                    | Entry::TransferOut { .. }
+                    | Entry::TransferIn { .. }
+                    | Entry::Handed { .. }
+                    | Entry::Refused { .. }
+                    | Entry::Window { .. }
+                    | Entry::Members(_)
+                    | Entry::Retired
+                    | Entry::Imported { .. } => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The entry that is wished for, if it can be.
@@ -256,6 +318,19 @@ impl Run {
                 let me = MemberId { peer: PeerId::from_bytes([1; 32]), incarnation: Incarnation::from_u64(self.time) };
                 Entry::Members(Membership::alone(me))
             }
+            Wish::Imported(numbers) => {
+                let objects: BTreeSet<ObjectId> = numbers.iter().map(|number| object(*number)).collect();
+                let is_blank = |object: &ObjectId| {
+                    let stored = state.owned(*object);
+                    stored.is_some_and(|stored| stored.outcomes.as_ref().is_none_or(|kept| kept.is_blank()))
+                };
+                let kept = |object: ObjectId| {
+                    let outcomes = arriving(object, self.time)?;
+                    Some(Imported { object, outcomes: Box::new(outcomes.moved_to(at(self.time))) })
+                };
+                let kept: Vec<_> = objects.into_iter().filter(is_blank).filter_map(kept).collect();
+                (!kept.is_empty()).then_some(Entry::Imported { kept })?
+            }
         })
     }
 
@@ -289,16 +364,18 @@ impl Run {
             }
             Step::Undo(percent) => {
                 for _ in 0..part(*percent) {
-                    let entry = self.journal.pop().unwrap();
-                    self.state.undo(lsn(self.journal.len() + 1), &entry);
+                    self.undo();
                     self.undone += 1;
                 }
                 self.is_a_replay()?;
+                self.the_past_is_known()?;
             }
             Step::Prune(below, budget) => {
                 let below = self.time * u64::from(*below) / 100;
                 self.state.set_prune_below(at(below), usize::from(*budget));
+                self.the_past_is_known()?;
                 self.state.prune(16);
+                self.the_past_is_known()?;
             }
             Step::PruneObject(number) => self.state.prune_object(object(*number), at(self.time / 2), 80),
             Step::BeginCopy => {
@@ -371,7 +448,7 @@ impl Run {
     }
 
     fn costs_add_up(&self) -> Result<(), TestCaseError> {
-        let cost: usize = self.state.owned_from(0).map(|(_, stored)| stored.chain.superseded_cost()).sum();
+        let cost: usize = self.state.owned_from(0).map(|(_, stored)| stored.superseded_cost()).sum();
         prop_assert_eq!(cost, self.state.superseded_cost());
         prop_assert_eq!(self.state.owned_from(0).count(), self.state.owned_count());
         Ok(())
@@ -388,13 +465,13 @@ proptest! {
             run.step(step)?;
         }
         run.is_a_replay()?;
+        run.the_past_is_known()?;
         while run.copy.is_some() {
             run.take_slice(100)?;
         }
         // Back to what is stable, as a deposed leader does.
         while run.journal.len() > run.stable {
-            let entry = run.journal.pop().unwrap();
-            run.state.undo(lsn(run.journal.len() + 1), &entry);
+            run.undo();
         }
         run.is_a_replay()?;
     }
@@ -412,8 +489,7 @@ proptest! {
         }
         run.state.same_content(&replay(&run.journal)).map_err(TestCaseError::fail)?;
         while run.journal.len() > run.stable {
-            let entry = run.journal.pop().unwrap();
-            run.state.undo(lsn(run.journal.len() + 1), &entry);
+            run.undo();
         }
         run.is_a_replay()?;
     }
@@ -504,5 +580,12 @@ fn wild_entries() -> impl Strategy<Value = Entry> {
         (groups(), number()).prop_map(|(to, number)| Entry::TakenBack { to, number }),
         time().prop_map(|until| Entry::Window { until }),
         Just(Entry::Retired),
+        proptest::collection::vec((objects(), 4..600_u64), 0..3).prop_map(|all| {
+            let one = |(object, seed): (ObjectId, u64)| Imported {
+                object,
+                outcomes: arriving(object, seed).unwrap_or_default(),
+            };
+            Entry::Imported { kept: all.into_iter().map(one).collect() }
+        }),
     ]
 }
