@@ -8,7 +8,10 @@ use crate::{Error, Mesh, Result, Submit, Task, TaskError, Tx};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+/// How long a transaction waits for what its caller was told to be certain: as long as it may take then.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// How many tasks of a batch are under way at once: as many as another peer runs of one.
 const BATCH_AT_ONCE: usize = driftmesh_peer::TASKS_RUNNING_PER_PEER_MAX;
 
@@ -66,18 +69,19 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Mesh::transact`]; `CallerBusy` when this caller has as much under way as it may, `ToldOtherwise` when something
-    /// that it was told by [`Caller::provisional`] did not stay. Nothing was begun then.
+    /// that it was told by [`Caller::provisional`] did not stay or is not certain in time. Nothing was begun then.
     pub fn transact<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
     where
         F: FnMut(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let taken = self.seat.take().ok_or(Error::CallerBusy { most: self.seat.most });
-        let doubts = self.seat.doubts.clone();
+        let (doubts, host) = (self.seat.doubts.clone(), self.mesh.host.clone());
         let transaction = self.mesh.transact(body);
         async move {
             let _taken = taken?;
-            doubts.settled().await.map_err(|name| Error::ToldOtherwise { name: name.to_owned() })?;
+            let settled = doubts.settled_before(host.shared.sleep(DEADLINE)).await;
+            settled.map_err(|name| Error::ToldOtherwise { name: name.to_owned() })?;
             transaction.await
         }
     }

@@ -49,8 +49,8 @@ impl<T: DeserializeOwned> Provisional<T> {
     }
 
     /// Waits until it is certain how the task ended. If the peer that ran it has crashed with it, the task has run again
-    /// elsewhere, once, and may have come to another answer. Not cancel safe: dropped before it is ready, the next call of
-    /// the caller is told instead.
+    /// elsewhere, once, and may have come to another answer; if to the same, that is the answer, though its receipt is
+    /// another. Not cancel safe: dropped before it is ready, the next call of the caller is told instead.
     ///
     /// # Errors
     /// Why it did not take effect in the end, or `Unknown`, or `NotStable` when its deadline came first.
@@ -72,16 +72,19 @@ impl Caller {
     /// Submits a task and returns its answer as soon as the peer that ran it has told it, before it is stable: some 1.5 round
     /// trips. A crash of that peer in the next milliseconds may undo it; [`Provisional::settled`] tells how the task ended.
     ///
-    /// For what a player sees, not for what the world rests on: until the answer is certain, whatever else this caller calls
-    /// waits; and if it did not stay, that is refused with `ToldOtherwise`, once, unless `settled` was awaited before. Other
-    /// callers neither wait nor are refused, so keep what one was told from them, and from everything outside of the mesh.
+    /// For what a player sees, not for what the world rests on: until the answer is certain, whatever this caller calls then
+    /// waits, for as long as it may take itself. If the answer did not stay, its calls are refused with `ToldOtherwise` until
+    /// `settled` has told it; the next one if this was dropped. Neither other callers nor what was under way already wait or
+    /// are refused, so keep what one was told from them, and from everything outside of the mesh.
     ///
-    /// The task goes on when this is dropped; its place among those that the caller may have under way is free as soon as it
-    /// has told its answer.
+    /// The task goes on when this is dropped, and keeps the peer running until it has ended. Its place among those that the
+    /// caller may have under way is free as soon as it has told its answer.
     ///
     /// # Errors
     /// As awaiting the task; `CallerBusy` and `ToldOtherwise` of this caller.
     pub async fn provisional<T: Task>(&self, task: Submit<T>) -> Result<Provisional<T::Output>, TaskError> {
+        // A task that another caller was about to submit may rest on what that one was told.
+        task.certain_elsewhere(&self.seat).await?;
         let submit = task.of_caller(Arc::clone(&self.seat)).stable();
         let Prepared { host, request, how, taken } = submit.prepared().await?;
         let (tell, told) = oneshot::channel();
@@ -93,6 +96,8 @@ impl Caller {
             let mut first = First { tell: Some(tell), in_doubt: None, seat, taken, name: T::NAME };
             let done = session::submit_provisional(host, &handlers, request, how, &mut |told| first.tell(told)).await;
             first.end(&done);
+            // Its place is free before its caller can know that it has ended.
+            drop(first);
             // Nobody may wait for it any more.
             let _ = end.send(done);
         });
@@ -121,16 +126,14 @@ struct First {
 
 impl First {
     fn tell(&mut self, told: driftmesh_peer::Provisional) {
-        let Some(tell) = self.tell.take() else { return };
+        // Whoever has given up is never told, so nothing can rest on it, and it takes its place until it has ended.
+        let Some(tell) = self.tell.take().filter(|tell| !tell.is_closed()) else { return };
         // R6: before the caller can know, so that nothing it does then comes before this.
-        let in_doubt = self.seat.doubts().begin(self.name);
-        let (answer, hearing) = (told.answer.clone(), in_doubt.hearing());
-        self.in_doubt = Some((answer, in_doubt));
+        let (in_doubt, hearing) = self.seat.doubts().begin(self.name);
+        self.in_doubt = Some((told.answer.clone(), in_doubt));
         self.taken = None;
-        if tell.send(Told { told, hearing }).is_err() {
-            // It will never be told, so nothing can rest on it.
-            self.in_doubt.take().into_iter().for_each(|(_, in_doubt)| in_doubt.stayed());
-        }
+        // If it gives up right now, its next call waits for nothing that it knows of.
+        let _ = tell.send(Told { told, hearing });
     }
 
     /// The task has ended. What it came to may be what was told, also if it had to run again.

@@ -89,16 +89,23 @@ impl<T: Task> Submit<T> {
         decoded(T::NAME, session::submit(host, &handlers, request, how).await?)
     }
 
+    /// Waits until it is certain what the caller was told that the task is of, if that is another one than this.
+    pub(crate) async fn certain_elsewhere(&self, here: &Arc<Seat>) -> Result<(), TaskError> {
+        match self.seat.as_ref().filter(|seat| !Arc::ptr_eq(seat, here)) {
+            Some(seat) => certain_within(&self.host, seat, self.deadline).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the request, when its caller has room for it and is in no doubt.
     pub(crate) async fn prepared(self) -> Result<Prepared, TaskError> {
-        let Self { host, task, id, deadline, mut how, seat } = self;
+        let Self { host, task, id, mut deadline, mut how, seat } = self;
         let taken = match &seat {
             Some(seat) => Some(seat.take().ok_or(TaskError::CallerBusy { most: seat.most() })?),
             None => None,
         };
         if let Some(seat) = &seat {
-            let settled = seat.doubts().settled().await;
-            settled.map_err(|name| TaskError::ToldOtherwise { name: name.to_owned() })?;
+            deadline = certain_within(&host, seat, deadline).await?;
         }
         // An id that the caller has is as it is.
         how.kept_id = id.is_some();
@@ -116,6 +123,14 @@ impl<T: Task> Submit<T> {
         let request = TaskRequest { touches, key, ..TaskRequest::new(id, name, version, body, deadline) };
         Ok(Prepared { host, request, how, taken })
     }
+}
+
+/// Waits until it is certain what a caller was told, so long at most; gives what is left of that.
+async fn certain_within(host: &LiveHost, seat: &Seat, deadline: Micros) -> Result<Micros, TaskError> {
+    let begun = host.shared.step(|_, now| now.mono);
+    let settled = seat.doubts().settled_before(host.shared.sleep(Duration::from_micros(deadline.0))).await;
+    settled.map_err(|name| TaskError::ToldOtherwise { name: name.to_owned() })?;
+    Ok(deadline.since(host.shared.step(|_, now| now.mono).since(begun)))
 }
 
 /// A task that is ready to be submitted.

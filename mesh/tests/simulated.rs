@@ -232,14 +232,17 @@ fn tasks_take_effect_once_under_faults_too() {
 
 #[test]
 fn a_provisional_answer_comes_first_and_what_its_caller_does_next_waits_until_it_is_certain() {
-    let run = simulate(Options::seed(4).register::<Pay>(), |peers, world| async move {
+    let runs = simulate_seeds(0..8, Options::seed(0).register::<Pay>(), |peers, world| async move {
         let (from, to) = (create(&peers[1], 100).await, create(&peers[1], 0).await);
         let (own, others) = (create(&peers[0], 1).await, create(&peers[0], 1).await);
         gold_of_all(&peers[0], &[from, to]).await;
+        // Until there are copies, everything is certain at once.
+        world.sleep(Duration::from_secs(5)).await;
         // One place is enough: the call that waits is not refused.
         let (caller, other) = (peers[0].caller(1), peers[0].caller(1));
         let told = caller.provisional(peers[0].submit(Pay { from, to, gold: 10 })).await.unwrap();
-        assert_eq!((told.value, told.is_settled(), told.by), (90, false, peers[1].peer_id()));
+        assert_eq!((told.value, told.by), (90, peers[1].peer_id()));
+        let was_settled = told.is_settled();
         let of_other = other.transact(|tx| async move { tx.get_mut(others).await.map(drop) });
         of_other.await.unwrap();
         let early = world.elapsed();
@@ -251,34 +254,34 @@ fn a_provisional_answer_comes_first_and_what_its_caller_does_next_waits_until_it
         let done = told.settled().await.unwrap();
         let settled = world.elapsed();
         assert_eq!((done.value, done.stable, done.by), (90, true, peers[1].peer_id()));
-        // Nobody else is held up, and what has settled holds up nobody.
+        // Nobody else was held up, and what has settled holds up nobody.
         let next = next.join().await;
-        let later = caller.provisional(peers[0].submit(Pay { from, to, gold: 1 })).await.unwrap();
-        drop(later);
+        assert!(was_settled || (early < settled && settled <= next), "{early:?} {settled:?} {next:?}");
+        drop(caller.provisional(peers[0].submit(Pay { from, to, gold: 1 })).await.unwrap());
         let rejected = caller.provisional(peers[0].submit(Pay { from, to, gold: 1_000 })).await;
         assert!(matches!(rejected, Err(TaskError::Rejected { .. })), "{rejected:?}");
-        // At home it is told as early; and it goes on when nobody waits for it.
+        // At home it is told as early; and the one before went on, though nobody waited for it.
         let home = peers[1].caller(1);
         let told = home.provisional(peers[1].submit(Pay { from, to, gold: 1 })).await.unwrap();
-        assert_eq!((told.value, told.is_settled()), (88, false));
+        assert_eq!((told.value, told.is_settled()), (88, was_settled));
         told.settled().await.unwrap();
-        (early, settled, next, gold_of_all(&peers[2], &[to]).await)
+        (was_settled, gold_of_all(&peers[1], &[to]).await)
     });
-    let (early, settled, next, gold) = run.value;
-    assert!(early < settled && settled <= next, "{early:?} {settled:?} {next:?}");
-    assert_eq!(gold, 12);
+    assert!(runs.iter().all(|run| run.value.1 == 12));
+    assert!(runs.iter().any(|run| !run.value.0), "nothing was provisional");
 }
 
 /// Peers stand still until they are deposed, with what they had told.
 #[test]
 fn a_provisional_answer_that_did_not_stay_is_told_before_anything_can_rest_on_it() {
     let options = Options::seed(0).faults(Faults::all()).register::<Pay>();
-    let runs = simulate_seeds(0..60, options, |peers, world| async move {
+    let runs = simulate_seeds(0..240, options, |peers, world| async move {
         let (from, to) = (create(&peers[1], 1_000).await, create(&peers[1], 0).await);
         let (mut told_otherwise, mut refused, mut paid, mut unknown) = (0, 0, 0, 0);
         for round in 0..12 {
             let caller = peers[0].caller(2);
-            let payment = peers[0].submit(Pay { from, to, gold: 1 }).deadline(Duration::from_secs(8));
+            // It ends before the next call has waited too long.
+            let payment = peers[0].submit(Pay { from, to, gold: 1 }).deadline(Duration::from_secs(4));
             let told = match caller.provisional(payment).await {
                 Ok(told) => told,
                 Err(error) => {
@@ -302,11 +305,12 @@ fn a_provisional_answer_that_did_not_stay_is_told_before_anything_can_rest_on_it
             let is_refused = matches!(next, Err(Error::ToldOtherwise { .. }));
             told_otherwise += u64::from(!is_so);
             refused += u64::from(is_refused);
-            assert!(!is_refused || !is_so, "it was so");
+            assert!(!is_refused || (!is_so && round % 2 == 1), "it was so, or was heard");
             assert!(is_so || is_refused || round % 2 == 0, "nobody was told: {value} {settled:?} {next:?}");
         }
         world.heal();
-        let gold = gold_of_all(&peers[2], &[to]).await;
+        // Who was told of the payments sees them.
+        let gold = gold_of_all(&peers[0], &[to]).await;
         assert!((paid..=paid + unknown).contains(&gold), "{gold} gold of {paid} payments, {unknown} unknown");
         (told_otherwise, refused)
     });

@@ -339,7 +339,7 @@ pub struct ScanPage {
     pub cursor: u64,
     /// Where the next one begins; `None` after the last.
     pub next: Option<u64>,
-    /// The objects of the page that exist; on a page of arrivals also those that do not, so that they are known to be none.
+    /// The objects of the page, also those that do not exist at the snapshot, so that they are known to be none.
     pub objects: Vec<Scanned>,
     /// How many objects the group was sending elsewhere at that moment; they are in no page.
     pub in_transit: u64,

@@ -164,8 +164,8 @@ impl Peer {
                 break;
             }
         }
-        let mut objects = self.scanned(&ids, snapshot).0;
-        objects.retain(|scanned| !matches!(scanned.seen, Seen::NotYetCreated | Seen::Version { value: None, .. }));
+        // What did not exist at the snapshot is named too: whoever knows it to be on its way does not wait for it then.
+        let objects = self.scanned(&ids, snapshot).0;
         let mut page = self.page_without_objects(snapshot, cursor);
         (page.next, page.objects) = (next, objects);
         if next.is_none() {
@@ -241,5 +241,6 @@ impl Peer {
 /// About how much an object weighs in a page, bytes.
 fn about_bytes(stored: &Stored) -> usize {
     let value = stored.chain.newest().value.as_ref().map_or(0, Value::len);
-    value + stored.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost() - outcomes.former_cost())
+    // What leads back counts: a snapshot sees schedules by it that are over now.
+    value + stored.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost())
 }

@@ -126,7 +126,7 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
     let mut ledger_seen = begun;
     let is_late = |begun: Instant| begun.elapsed() >= rules.run + LATE_MAX;
     // Who was tried right after a kill is tried until he is served again: that is what is to be told.
-    let is_missed = |peers: &Peers| !is_late(begun) && !peers.exchange.are_recovered();
+    let is_missed = |peers: &Peers| !is_late(begun) && peers.exchange.awaits_players();
     while begun.elapsed() < rules.run || !going.is_over() || (!plan.is_empty() && !is_late(begun)) || is_missed(peers) {
         if !plan.is_empty() || !going.is_over() || is_missed(peers) {
             peers.exchange.prolong(Instant::now() + WAITING);

@@ -308,9 +308,10 @@ impl Exchange {
         now
     }
 
-    /// Whether most of the players are served again whom bots tried right after a kill.
-    pub(crate) fn are_recovered(&self) -> bool {
-        self.lock().bots.recovery().0.is_over()
+    /// Whether bots go on to try players whom they tried right after a kill, of whom most are to be served again.
+    pub(crate) fn awaits_players(&self) -> bool {
+        let mut inner = self.lock();
+        inner.is_open && !inner.bots.recovery().0.is_over()
     }
 
     /// A process is being killed that its bots have deserted: nobody is out of reach because of that.

@@ -215,8 +215,9 @@ fn schedule_rows(schedules: &Value) -> Vec<(&'static str, String)> {
     let counts = format!("{scheduled} of what it owns: {running} run, {late} are late; {parked} more are parked");
     let mut rows = vec![("schedules", counts)];
     for waiting in schedules["waiting"].as_array().into_iter().flatten() {
-        let why = format!("{} of {}: {}", text(&waiting["name"]), text(&waiting["id"]), text(&waiting["why"]));
-        rows.push(("", why));
+        // What games name may hold anything, also what a terminal obeys.
+        let (name, why) = (text(&waiting["name"]), text(&waiting["why"]));
+        rows.push(("", format!("{} of {}: {}", name.escape_debug(), text(&waiting["id"]), why.escape_debug())));
     }
     rows
 }
@@ -293,7 +294,7 @@ mod tests {
             ],
             "tasks_submitted": 5, "tasks_running": 6, "superseded": true,
             "schedules": {"scheduled": 8, "running": 1, "late": 2, "parked": 3,
-                "waiting": [{"id": "04/1", "name": "rot", "why": "nobody can run it"}]},
+                "waiting": [{"id": "04/1", "name": "rot\u{1b}[2J", "why": "nobody can run it"}]},
             "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
             "may_not_stop_because": "nobody in reach leads group 03",
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
@@ -309,7 +310,7 @@ mod tests {
             "12D4  group 02  connected  7 objects",
             "uptime     2 s",
             "tasks      5 submitted here and under way, 6 of others run here\n",
-            "schedules  8 of what it owns: 1 run, 2 are late; 3 more are parked\n           rot of 04/1: nobody can run it\n",
+            "schedules  8 of what it owns: 1 run, 2 are late; 3 more are parked\n           rot\\u{1b}[2J of 04/1: nobody can run it\n",
             "state      superseded: another process",
             "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2  its majority is out of reach: nothing becomes stable\n",
             "02  led by 12D4  1 voters, 1 learners  7 owned  lag 0\n",

@@ -120,10 +120,10 @@ pub enum Error {
         /// So many it may have.
         most: usize,
     },
-    /// This caller was told a provisional answer that was undone by a crash, or whose fate is not known, and has not heard of
-    /// that yet. Nothing was begun: what it was about to do may rest on that answer.
+    /// This caller was told a provisional answer that did not stay, and has not heard of that yet; or it is not certain in time
+    /// whether it stays. Nothing was begun: what it was about to do may rest on that answer.
     #[error(
-        "what this caller was told of task `{name}` before it was stable did not stay; await what it settled to first"
+        "what this caller was told of task `{name}` before it was stable did not stay, or is not certain; await what it settled to first"
     )]
     ToldOtherwise {
         /// The name of the task.

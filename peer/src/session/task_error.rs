@@ -117,10 +117,10 @@ pub enum TaskError {
         /// So many it may have.
         most: usize,
     },
-    /// This caller was told a provisional answer that was undone by a crash, or whose fate is not known, and has not heard of
-    /// that yet. The task was not submitted: it may rest on that answer.
+    /// This caller was told a provisional answer that did not stay, and has not heard of that yet; or it is not certain in time
+    /// whether it stays. The task was not submitted: it may rest on that answer.
     #[error(
-        "what this caller was told of task `{name}` before it was stable did not stay; await what it settled to first"
+        "what this caller was told of task `{name}` before it was stable did not stay, or is not certain; await what it settled to first"
     )]
     ToldOtherwise {
         /// The name of the task.

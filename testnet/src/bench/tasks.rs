@@ -123,7 +123,8 @@ async fn measure(peers: &mut Peers) -> Result<Part> {
     let work = Work::Forwarded { counter, peer };
     peers.all(&[asker], &Order::BeginWork { work }, |answer| matches!(answer, Answer::Ready).then_some(())).await?;
     tokio::time::sleep(WARM_UP).await;
-    peers.all(&[asker], &Order::WorkDone, worked).await?;
+    let warm_up = peers.all(&[asker], &Order::WorkDone, worked).await?;
+    invalid.extend(warm_up.into_iter().filter_map(|worked| worked.error));
     let done = work_of(peers, asker, TASKS_MIN).await?;
     invalid.extend(done.error.iter().map(|error| format!("{} tasks failed: {error}", done.failed)));
     let decision_us = decision_us(peers, (owner, asker), &mut invalid).await?;
