@@ -410,14 +410,13 @@ fn what_was_told_early_and_died_with_its_peer_runs_again_once() {
     let object = mesh.create_known(1, 1);
     mesh.get(0, object);
     mesh.run(200);
-    mesh.rule(Rule::Hold, is_entries);
+    mesh.rule(Rule::Drop, is_entries);
     let (job, told) = submits_provisional(&mesh, 0, new_id(&mesh, 0, object));
     for _ in 0..20 {
         run_tasks(&mesh);
         mesh.run(1);
     }
     let receipt = told.lock().unwrap()[0].receipt;
-    mesh.rule(Rule::Drop, is_entries);
     mesh.kill(1);
     mesh.release();
     let done = finish(&mesh, &job).expect("it took effect");
