@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long a transaction waits for what its caller was told to be certain: as long as it may take then.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// How many tasks of a batch are under way at once: as many as another peer runs of one.
 const BATCH_AT_ONCE: usize = driftmesh_peer::TASKS_RUNNING_PER_PEER_MAX;
 
@@ -80,7 +78,9 @@ impl Caller {
         let transaction = self.mesh.transact(body);
         async move {
             let _taken = taken?;
-            let settled = doubts.settled_before(host.shared.sleep(DEADLINE)).await;
+            // As long as the transaction may take then.
+            let deadline = Duration::from_micros(host.shared.default_options.deadline.0);
+            let settled = doubts.settled_before(host.shared.sleep(deadline)).await;
             settled.map_err(|name| Error::ToldOtherwise { name: name.to_owned() })?;
             transaction.await
         }

@@ -126,9 +126,13 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
     let mut ledger_seen = begun;
     let is_late = |begun: Instant| begun.elapsed() >= rules.run + LATE_MAX;
     // Who was tried right after a kill is tried until he is served again: that is what is to be told.
-    let is_missed = |peers: &Peers| !is_late(begun) && peers.exchange.awaits_players();
-    while begun.elapsed() < rules.run || !going.is_over() || (!plan.is_empty() && !is_late(begun)) || is_missed(peers) {
-        if !plan.is_empty() || !going.is_over() || is_missed(peers) {
+    loop {
+        let is_missed = !is_late(begun) && peers.exchange.awaits_players();
+        let is_over = begun.elapsed() >= rules.run && going.is_over() && (plan.is_empty() || is_late(begun));
+        if is_over && !is_missed {
+            break;
+        }
+        if !plan.is_empty() || !going.is_over() || is_missed {
             peers.exchange.prolong(Instant::now() + WAITING);
         }
         end_pauses(peers, &mut going.paused)?;

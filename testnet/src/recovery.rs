@@ -94,7 +94,7 @@ impl Recovery {
 
     /// Whether most of the players who were tried in time are back, after each kill.
     pub(crate) fn is_over(&self) -> bool {
-        self.kills.iter().all(|kill| kill.missed == 0 || kill.result().most.is_some())
+        self.kills.iter().all(|kill| kill.missed == 0 || kill.back.len() >= kill.enough())
     }
 
     /// What each kill came to.
@@ -104,13 +104,17 @@ impl Recovery {
 }
 
 impl Kill {
+    /// How many of the tried players must be back.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small count")]
+    fn enough(&self) -> usize {
+        let tried = self.back.len() as u64 + self.missed;
+        (crate::numbers::float(tried) * MOST).ceil() as usize
+    }
+
     fn result(&self) -> Recovered {
         let mut back = self.back.clone();
         back.sort_unstable();
-        let tried = back.len() as u64 + self.missed;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small count")]
-        let enough = (crate::numbers::float(tried) * MOST).ceil() as usize;
-        let most = enough.checked_sub(1).and_then(|last| back.get(last).copied());
+        let most = self.enough().checked_sub(1).and_then(|last| back.get(last).copied());
         Recovered { first: back.first().copied(), most, missed: self.missed }
     }
 }
