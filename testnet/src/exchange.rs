@@ -7,6 +7,7 @@ use crate::bots::Bots;
 use crate::call_desk::CallDesk;
 use crate::latency::Latencies;
 use crate::ledger::{Ledger, Named};
+use crate::pace::Pace;
 use crate::protocol::{Order, PeerStatus, Told};
 use crate::records::{Commit, Said, TradeAnswer};
 use crate::recovery::Recovered;
@@ -47,12 +48,13 @@ struct Inner {
     /// Who acts in the workloads beside trades; nobody where bots trade.
     acts: Desk,
     looks: Looks,
+    pace: Pace,
     ledger: Ledger,
     /// Whether bots give orders.
     is_open: bool,
     /// Until when they are to, though their time is over.
     prolonged: Instant,
-    /// Bots that found nobody to trade with.
+    /// Bots that found nobody to trade with, or whose turn it is not yet.
     idle: Vec<usize>,
     begun: Instant,
     last_commit: Instant,
@@ -60,6 +62,7 @@ struct Inner {
     /// When a peer was last killed, paused, resumed or started.
     last_change: Instant,
     statuses_asked: Instant,
+    ticks: usize,
     deadlines: u64,
     errors: Vec<String>,
     error_count: u64,
@@ -127,6 +130,7 @@ impl Exchange {
             bots: Bots::new(&[], 1.0, 0),
             acts: Desk::default(),
             looks: Looks::default(),
+            pace: Pace::default(),
             ledger: Ledger::default(),
             is_open: false,
             prolonged: now,
@@ -136,6 +140,7 @@ impl Exchange {
             last_row: now,
             last_change: now,
             statuses_asked: now,
+            ticks: 0,
             deadlines: 0,
             errors: Vec::new(),
             error_count: 0,
@@ -156,6 +161,11 @@ impl Exchange {
         let mut inner = self.lock();
         inner.seats.push(Seat::new(way_in));
         inner.seats.len() - 1
+    }
+
+    /// The players give orders at this pace.
+    pub(crate) fn keep_to(&self, pace: Pace) {
+        self.lock().pace = pace;
     }
 
     /// Lets the bots begin, in a world of which each peer has so many players.
@@ -358,7 +368,11 @@ impl Exchange {
             let idle = std::mem::take(&mut inner.idle);
             inner.give_orders(idle)?;
             inner.look()?;
-            inner.give_acts((0..inner.acts.len()).collect())
+            // Each time another client comes first: where a rate is kept to, the last ones get nothing.
+            inner.ticks += 1;
+            let clients = inner.acts.len();
+            let first = inner.ticks % clients.max(1);
+            inner.give_acts((first..clients).chain(0..first).collect())
         })
     }
 
@@ -567,7 +581,8 @@ impl Inner {
     fn give_acts(&mut self, clients: Vec<usize>) -> Result<()> {
         let now = Instant::now();
         for client in clients {
-            if let Some((peer, order)) = self.acts.order(client, self.is_open, now) {
+            let is_open = self.is_open && self.acts.is_free(client) && self.pace.take(now);
+            if let Some((peer, order)) = self.acts.order(client, is_open, now) {
                 self.seats[peer].add_act(order);
             }
         }
@@ -631,11 +646,12 @@ impl Inner {
 
     /// Lets bots that are free give their next orders.
     fn give_orders(&mut self, bots: Vec<usize>) -> Result<()> {
+        let now = Instant::now();
         for bot in bots {
             if !self.is_open || !self.bots.is_free(bot) {
                 continue;
             }
-            match self.bots.order(bot) {
+            match self.pace.take(now).then(|| self.bots.order(bot)).flatten() {
                 Some((peer, order)) => self.seats[peer].add(&order),
                 None => self.idle.push(bot),
             }

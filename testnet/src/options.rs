@@ -27,6 +27,8 @@ const HOSTILE_PEERS_MIN: u64 = 3;
 const HOSTILE_SECONDS_MIN: u64 = 6;
 /// Most kills, and most pauses.
 const FAULTS_MAX: u64 = 1_000;
+/// Most trades or acts a second that can be asked for.
+const RATE_MAX: u64 = 1_000_000;
 /// Most followers of a group.
 const REPLICAS_MAX: i64 = 6;
 /// Most players; each has items beside.
@@ -178,6 +180,9 @@ pub(crate) struct RunOptions {
     /// What the bots' choices are drawn from; drawn by chance unless given.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// How many trades or acts a second all players together begin at most; as many as are answered unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
+    pub(crate) rate: Option<u64>,
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -339,6 +344,9 @@ pub(crate) struct SoakOptions {
     /// What the bots' choices and the faults are drawn from; drawn by chance unless given.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// How many trades or acts a second all players together begin at most; as many as are answered unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
+    pub(crate) rate: Option<u64>,
     /// Also writes the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -350,6 +358,7 @@ impl SoakOptions {
         RunOptions {
             workload: self.workload,
             seed: self.seed,
+            rate: self.rate,
             json: self.json.clone(),
             kill: Some(self.minutes),
             restart: true,
@@ -408,6 +417,7 @@ impl RunOptions {
             players: None,
             locality: 0.95,
             seed: None,
+            rate: None,
             json: None,
             kill: Some(0),
             pause: 0,

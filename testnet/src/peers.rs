@@ -2,6 +2,7 @@
 //!
 //! It refuses to keep a process beyond its own end, and to see game objects itself: the auditing peer does.
 
+use crate::chance;
 use crate::children::{Child, PEER_PROCESS, ZONE_SERVER};
 use crate::exchange::Exchange;
 use crate::fates::Fate;
@@ -43,7 +44,7 @@ pub(crate) struct Meeting {
 
 impl Meeting {
     fn new(replicas: u8, seed: Option<u64>) -> Self {
-        let mut chance = Rng::new();
+        let mut chance = chance::rng();
         Self {
             mesh: format!("testnet-{:016x}", chance.u64(..)),
             secret: format!("{:032x}", chance.u128(..)),
@@ -98,7 +99,7 @@ impl Peers {
             network: None,
             machines: Vec::new(),
             identities: Vec::new(),
-            chance: Rng::new(),
+            chance: chance::rng(),
             places: Vec::new(),
             children: Vec::new(),
             names: Vec::new(),

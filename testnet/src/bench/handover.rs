@@ -7,6 +7,7 @@
 
 use super::work::{Work, Worked};
 use super::{created, runtime, with_peers, worked};
+use crate::chance;
 use crate::numbers::{at_quantile, float, median, per_second, ratio, rounded, thousandths};
 use crate::output;
 use crate::peers::Peers;
@@ -131,7 +132,7 @@ async fn measure(peers: &mut Peers) -> Result<Figures> {
     figures.idle_rtt_us = idle.rtt_us;
     let pings = round(peers, |_| Work::Pings { clients: CLIENTS }, WARM_UP, ROUND).await?;
     figures.message_us = thousandths(ratio(pings.cpu_us, 2 * pings.done));
-    let marks = Marks { all: own.concat(), rng: Rng::new() };
+    let marks = Marks { all: own.concat(), rng: chance::rng() };
     let (mut without, mut few, mut many) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         without.push(marks.round(peers, 0, 0).await?);

@@ -3,6 +3,7 @@
 //! Counts and times are taken here and told when asked for. It refuses to draw where objects are, and to judge.
 
 use super::cpu_time;
+use crate::chance;
 use crate::marks::Mark;
 use crate::protocol::unpack;
 use crate::workloads::Workload;
@@ -539,7 +540,7 @@ impl Shared {
 
     /// One task after the other, or at a rate.
     async fn ask_for_tasks(self: Arc<Self>, counters: Arc<[Ref<Counter>]>, per_s: u64) {
-        let mut rng = Rng::new();
+        let mut rng = chance::rng();
         let (begun, mut asked) = (Instant::now(), 0_u128);
         let mut under_way = JoinSet::new();
         while !self.is_over() {

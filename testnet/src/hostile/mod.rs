@@ -11,6 +11,7 @@ mod samples;
 mod tally;
 mod ways;
 
+use crate::chance;
 use crate::exchange::Exchange;
 use crate::interrupt::interrupt;
 use crate::numbers::grouped;
@@ -22,7 +23,6 @@ use crate::{json_file, output, tell};
 use anyhow::{Context, Result, bail};
 use attacker::Known;
 use driftmesh::{GroupId, Mesh, ObjectId};
-use fastrand::Rng;
 use report::HostileReport;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +62,7 @@ struct Watch {
 
 impl Siege {
     fn new() -> Self {
-        let group = GroupId::from_u128(Rng::new().u128(1..));
+        let group = GroupId::from_u128(chance::rng().u128(1..));
         Self { tally: Arc::default(), group, watch: Mutex::default(), newcomers: Mutex::default() }
     }
 

@@ -4,6 +4,7 @@
 //! They come from an address of their own where the system has one. It refuses to hold more connections than this process
 //! may have open.
 
+use crate::chance;
 use crate::hostile::attacker::Known;
 use crate::hostile::tally::{Tally, count};
 use anyhow::{Context, Result};
@@ -11,7 +12,6 @@ use driftmesh::PeerId;
 use driftmesh::transport::{
     Event, Handler, Keypair, Received, Transport, TransportConfig, parse_address, random_incarnation,
 };
-use fastrand::Rng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -77,7 +77,7 @@ async fn hold(to: SocketAddr, words: &'static [u8], counter: impl Fn(), until: I
 }
 
 async fn bring_garbage(to: SocketAddr, tally: Arc<Tally>, until: Instant) {
-    let mut rng = Rng::new();
+    let mut rng = chance::rng();
     while Instant::now() < until {
         if let Some(mut stream) = connect(to).await {
             count(&tally.garbage);

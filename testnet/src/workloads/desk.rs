@@ -77,6 +77,11 @@ impl Desk {
         self.clients.len()
     }
 
+    /// Whether a client has no act under way.
+    pub(crate) fn is_free(&self, number: usize) -> bool {
+        self.clients.get(number).is_some_and(|client| client.act.is_none())
+    }
+
     /// The next act of a client, and for which peer. `None` while it has one under way or nothing to do; where nothing is
     /// begun any more, only what has no certain answer yet.
     pub(crate) fn order(&mut self, number: usize, is_open: bool, now: Instant) -> Option<(usize, ActOrder)> {
