@@ -8,7 +8,7 @@
 
 use crate::snapshot_file::{Header, ImportError, Reader, Record, Writer};
 use crate::{Error, Mesh, Snapshot};
-use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::limits::{OBJECT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{GroupId, Now, ObjectId, PeerId};
 use driftmesh_object_store::{Imported, TRANSFERS_MAX, Write};
 use driftmesh_peer::{ARRIVALS_FROM, KeptSeen, Peer, ScanPage, Scanned, Seen};
@@ -27,6 +27,8 @@ const PAGE_MAX: Duration = Duration::from_secs(10);
 /// and what leaves again at once is met elsewhere.
 const ROUNDS_MAX: u32 = 100;
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
+/// Objects that are waited for at one time: more are on their way at no time, unless a peer tells what is not so.
+const MOVING_MAX: usize = 1 << 20;
 /// A commit of an import writes no more than this: half of what a transaction may, so that one more object always fits.
 const IMPORT_OBJECTS: usize = TRANSACTION_OBJECTS_MAX / 2;
 const IMPORT_BYTES: usize = TRANSACTION_BYTES_MAX / 2;
@@ -126,23 +128,30 @@ struct Output {
     writer: Option<Writer<BufWriter<File>>>,
     partial: Partial,
     met: BTreeSet<ObjectId>,
+    /// On their way when they were told of, and not met yet.
+    moving: BTreeSet<ObjectId>,
 }
 
 impl Output {
     fn create(file: &Path, header: &Header) -> Result<Self, ExportError> {
         let (partial, created) = Partial::create(file)?;
         let writer = Writer::new(BufWriter::new(created), header).map_err(|error| partial.unwritable(error))?;
-        Ok(Self { writer: Some(writer), partial, met: BTreeSet::new() })
+        Ok(Self { writer: Some(writer), partial, met: BTreeSet::new(), moving: BTreeSet::new() })
     }
 
     fn take_writer(&mut self) -> Result<Writer<BufWriter<File>>, ExportError> {
         self.writer.take().ok_or_else(|| self.partial.unwritable(std::io::Error::other("writing to it failed before")))
     }
 
-    /// Writes objects that were not met before, without holding up the runtime.
+    /// Writes objects that were not met before, without holding up the runtime, and notes what is on its way.
     async fn put(&mut self, page: ScanPage) -> Result<Exported, Trouble> {
+        self.moving.extend(page.moving.into_iter().filter(|object| !self.met.contains(object)));
+        if self.moving.len() > MOVING_MAX {
+            return Err(again(format!("more than {MOVING_MAX} objects are said to be on their way")));
+        }
         let mut new = Vec::with_capacity(page.objects.len());
         for scanned in page.objects {
+            self.moving.remove(&scanned.object);
             if self.met.insert(scanned.object) {
                 new.extend(record(scanned)?);
             }
@@ -191,18 +200,12 @@ struct Came {
 
 impl Came {
     /// Meets what has come since the last time, each object once. What has left again is still moving.
-    async fn meet(
-        &mut self,
-        snapshot: &Snapshot,
-        output: &mut Output,
-        moving: &mut Vec<ObjectId>,
-    ) -> Result<(), Trouble> {
+    async fn meet(&mut self, snapshot: &Snapshot, output: &mut Output) -> Result<(), Trouble> {
         loop {
-            let mut page = scan(snapshot, self.peer, self.from).await?;
+            let page = scan(snapshot, self.peer, self.from).await?;
             if page.group != self.group {
                 return Err(again(format!("peer {} began anew with another group", self.peer)));
             }
-            moving.append(&mut page.moving);
             let next = page.next;
             self.from = next.unwrap_or_else(|| ARRIVALS_FROM.saturating_add(page.arrivals));
             output.put(page).await?;
@@ -259,13 +262,11 @@ impl Mesh {
         let header = Header { mesh: self.host.shared.identity.mesh.clone(), snapshot: snapshot.timestamp() };
         let mut output = Output::create(file, &header)?;
         let mut begun = Vec::new();
-        let mut moving = Vec::new();
         for peer in &peers {
             let first = scan(&snapshot, *peer, 0).await?;
             begun.push(Came { peer: *peer, group: first.group, from: ARRIVALS_FROM.saturating_add(first.arrivals) });
             let mut next = Some(first);
-            while let Some(mut page) = next.take() {
-                moving.append(&mut page.moving);
+            while let Some(page) = next.take() {
                 let after = page.next;
                 progress(Exported { snapshots, ..output.put(page).await? });
                 if let Some(cursor) = after {
@@ -277,14 +278,11 @@ impl Mesh {
         // left again is met where it arrives next.
         for round in 1_u32.. {
             for came in &mut begun {
-                came.meet(&snapshot, &mut output, &mut moving).await?;
+                came.meet(&snapshot, &mut output).await?;
             }
-            moving.retain(|object| !output.met.contains(object));
-            if moving.is_empty() {
-                break;
-            }
+            let Some(object) = output.moving.first() else { break };
             if round >= ROUNDS_MAX {
-                return Err(again(format!("object {} does not arrive anywhere", moving[0])));
+                return Err(again(format!("object {object} does not arrive anywhere")));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
@@ -326,6 +324,10 @@ async fn scan(snapshot: &Snapshot, owner: PeerId, cursor: u64) -> Result<ScanPag
 fn record(scanned: Scanned) -> Result<Option<Record>, Trouble> {
     let Scanned { object, epoch, seen, kept } = scanned;
     let value = match seen {
+        // R25: the import would refuse the file for it.
+        Seen::Version { value: Some(value), .. } if value.len() > OBJECT_BYTES_MAX => {
+            return Err(again(format!("object {object} is said to have {} bytes", value.len())));
+        }
         Seen::Version { value: Some(value), .. } => value,
         Seen::Version { value: None, .. } | Seen::NotYetCreated => return Ok(None),
         Seen::TooOld => return Err(again(format!("the version of object {object} is not kept any more"))),

@@ -742,7 +742,8 @@ impl Peer {
     fn journal_commit(&mut self, all: TxnWrites) -> Timestamp {
         let TxnWrites { writes, created, outcome, schedules } = all;
         let commit = self.clock.tick(self.now.wall);
-        let written = writes.len();
+        // What leads back from a change of schedules goes like a superseded version.
+        let changed = writes.len() + schedules.len();
         if self.members.is_empty() && self.txns.len() == 1 {
             // Nobody here or elsewhere reads at an older snapshot: what is superseded goes while it is at hand.
             self.group.set_prune_below(commit, self.config.version_bytes_max);
@@ -753,7 +754,7 @@ impl Peer {
             self.publish(object);
         }
         self.metrics.commits += 1;
-        self.prune_versions(written);
+        self.prune_versions(changed);
         commit
     }
 

@@ -13,7 +13,9 @@ use crate::records::{Commit, Said, TradeAnswer};
 use crate::recovery::Recovered;
 use crate::seats::{Life, Outgoing, Row, Seat, Traded};
 use crate::way_in::{WayIn, frame_of};
+use crate::workloads::Workload;
 use crate::workloads::desk::Desk;
+use crate::workloads::plan::Made;
 use crate::workloads::records::{self, ActAnswer, Said as ActSaid};
 use anyhow::{Context, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,7 +130,7 @@ impl Exchange {
             seats: Vec::new(),
             outgoing: Vec::new(),
             bots: Bots::new(&[], 1.0, 0),
-            acts: Desk::default(),
+            acts: Desk::new(Workload::default(), Made::default(), 0, 0),
             looks: Looks::default(),
             pace: Pace::default(),
             ledger: Ledger::default(),

@@ -37,7 +37,7 @@ struct Client {
 }
 
 /// All clients of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Desk {
     workload: Workload,
     made: Made,
