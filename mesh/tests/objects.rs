@@ -164,6 +164,19 @@ async fn too_much_is_a_typed_error_and_leaves_nothing() {
     let error = error.await.unwrap_err();
     assert!(matches!(error, Error::TransactionTooLarge { .. }), "{error}");
 
+    // Of many objects what is written beside their values counts: all of it is one message to each follower.
+    let many = 55_000;
+    let medium = &Player::new(&"x".repeat(250), 1);
+    let error = bounded(mesh.task("flood").deadline(HANGS).run(|tx| async move {
+        for _ in 0..many {
+            tx.create(medium)?;
+        }
+        Ok(())
+    }));
+    let error = error.await.unwrap_err();
+    let Error::TransactionTooLarge { bytes } = error else { panic!("{error}") };
+    assert!(bytes - many * limits::WRITE_OVERHEAD_BYTES < limits::TRANSACTION_BYTES_MAX, "{bytes}");
+
     let small = &Sword { damage: 1 };
     let error = bounded(mesh.task("flood").deadline(HANGS).run(|tx| async move {
         for _ in 0..=limits::TRANSACTION_OBJECTS_MAX {

@@ -4,8 +4,11 @@ use crate::Micros;
 
 /// Largest encoded object, bytes. It must fit the journal, a grant and a chunked frame without special cases.
 pub const OBJECT_BYTES_MAX: usize = 1 << 20;
-/// Largest sum of encoded objects that one transaction writes, bytes.
+/// Most that one transaction writes, bytes: encoded objects, and [`WRITE_OVERHEAD_BYTES`] for each. It is one entry of a
+/// journal, which goes to followers in one message.
 pub const TRANSACTION_BYTES_MAX: usize = 16 << 20;
+/// What the write of an object weighs beside its value, bytes, in a journal entry and in a message.
+pub const WRITE_OVERHEAD_BYTES: usize = 48;
 /// Longest message of one peer to another, bytes: a transaction's objects, and room for what wraps them.
 pub const MESSAGE_BYTES_MAX: usize = (17 << 20) + (64 << 10);
 /// Most objects that one transaction reads or writes.
@@ -82,6 +85,8 @@ pub const CHAIN_TRANSFER_BYTES_MAX: usize = 1 << 20;
 pub const GRANT_WINDOW: u64 = 1_024;
 
 const _: () = assert!(OBJECT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
+const _: () = assert!(TRANSACTION_BYTES_MAX + TASK_ANSWER_BYTES_MAX + (64 << 10) <= MESSAGE_BYTES_MAX);
+const _: () = assert!(TRANSACTION_OBJECTS_MAX * WRITE_OVERHEAD_BYTES < TRANSACTION_BYTES_MAX / 2);
 const _: () = assert!(NAME_BUCKET_BYTES_MAX + NAME_BYTES_MAX < OBJECT_BYTES_MAX / 2);
 const _: () = assert!(VERSION_KEEP_MIN.0 <= VERSION_KEEP_MAX.0);
 const _: () = assert!(DEADLINE_MAX.0 <= AGE_MAX.0);

@@ -1,7 +1,7 @@
 //! What a journal says: every change of a group's state, whole commits included.
 
 use crate::{LogEntry, Membership, Outcomes, ScheduleChange, TaskOutcome, Version};
-use driftmesh_model::limits::GRANT_WINDOW;
+use driftmesh_model::limits::{GRANT_WINDOW, WRITE_OVERHEAD_BYTES};
 use driftmesh_model::{Epoch, GroupId, ObjectId, Term, Timestamp, Value};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::fmt;
@@ -206,7 +206,7 @@ impl Entry {
         const NUMBER: usize = 9;
         match self {
             Self::Commit { writes, outcome, schedules, .. } => {
-                let written = writes.iter().map(|write| 32 + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
+                let written = writes.iter().map(|write| WRITE_OVERHEAD_BYTES + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
                 let schedules = schedules.iter().map(ScheduleChange::cost).sum::<usize>();
                 FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost()) + schedules
             }
@@ -295,5 +295,68 @@ impl LogEntry for Entry {
 
     fn cost(&self) -> usize {
         self.cost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CatchUp, Progress, Schedule, ScheduleStep, Work};
+    use driftmesh_model::{Micros, PeerId, TaskId, TaskKey, codec, limits};
+
+    fn largest<T>(number: u64, make: impl Fn(u64) -> T) -> Vec<T> {
+        (0..number).map(|number| make(u64::MAX - number)).collect()
+    }
+
+    fn object(number: u64) -> ObjectId {
+        ObjectId::from_u128(u128::MAX - u128::from(number))
+    }
+
+    fn commit(writes: Vec<Write>, schedules: Vec<ScheduleChange>) -> Entry {
+        let task = TaskId { anchor: object(0), key: TaskKey::of_peer(Micros(u64::MAX / 2), u64::MAX) };
+        let answer = Value::from_slice(&[7; limits::TASK_ANSWER_BYTES_MAX]);
+        let outcome = Some(Box::new(TaskOutcome { task, answer, oldest: Micros(u64::MAX / 2) }));
+        Entry::Commit { commit: Timestamp::SOUND_MAX, writes, outcome, schedules }
+    }
+
+    #[test]
+    fn what_a_transaction_may_write_fits_a_message_however_many_objects_it_is() {
+        for objects in [16, 1_000, 60_000, limits::TRANSACTION_OBJECTS_MAX] {
+            let length = (limits::TRANSACTION_BYTES_MAX / objects - WRITE_OVERHEAD_BYTES).min(limits::OBJECT_BYTES_MAX);
+            let value = Value::from_slice(&vec![7; length]);
+            let writes = largest(objects as u64, |number| Write { object: object(number), value: Some(value.clone()) });
+            let entry = commit(writes, Vec::new());
+            let bytes = codec::encode(&entry).unwrap().len();
+            // The rest is for what wraps an entry.
+            assert!(bytes + (32 << 10) <= limits::MESSAGE_BYTES_MAX, "{objects} objects: {bytes} bytes");
+            assert!(bytes <= entry.cost() + 1_024, "{objects} objects: {bytes} bytes, {} thought", entry.cost());
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_schedule_weighs_more_than_it_is_thought_to() {
+        let progress = || Progress {
+            due: Micros(u64::MAX / 2),
+            ran: u64::MAX,
+            failed: u64::MAX,
+            panicked_at: (1..=2).map(|byte| PeerId::from_bytes([byte; 32])).collect(),
+        };
+        let begin = |number: u64| Schedule {
+            number,
+            work: Work { name: "n".repeat(64), version: u32::MAX, body: Value::from_slice(&[7; 100]) },
+            period: Some(limits::SCHEDULE_AHEAD_MAX),
+            catch_up: CatchUp::Each { max: limits::SCHEDULE_CATCH_UP_MAX },
+            after_stable: true,
+            progress: progress(),
+        };
+        for step in [
+            ScheduleStep::Begin(Box::new(begin(u64::MAX))),
+            ScheduleStep::Go { number: u64::MAX, progress: progress() },
+            ScheduleStep::End { number: u64::MAX },
+        ] {
+            let change = ScheduleChange { object: object(0), step };
+            let bytes = codec::encode(&change).unwrap().len();
+            assert!(bytes <= change.cost(), "{change:?}: {bytes} bytes, {} thought", change.cost());
+        }
     }
 }

@@ -12,7 +12,7 @@ use driftmesh_model::{Micros, ObjectId, PeerId, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
 /// What a schedule weighs beside its task, bytes.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 320;
 
 /// A task, encoded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -308,8 +308,13 @@ impl Peer {
 
     fn one_read_answered(&mut self, from: PeerId, (snapshot, group): (Timestamp, GroupId), answer: ReadAnswer) {
         let object = answer.object;
+        let record = Record { group, ..self.own_record(object, answer.epoch) };
+        // R25: a hint with the last of all epochs would never be replaced.
+        if !record.is_sound() {
+            self.note_impossible(from);
+            return;
+        }
         if self.group.owned(object).is_none() {
-            let record = Record { group, ..self.own_record(object, answer.epoch) };
             self.hints.learn(record);
         }
         if let Seen::Version { commit, value: Some(value) } = &answer.seen {

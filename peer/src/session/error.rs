@@ -6,7 +6,7 @@ use super::schedules::ScheduleRefused;
 use crate::ownership::SUBSCRIPTIONS_MAX;
 use crate::steps::{Receipt, StepError};
 use crate::watching::{WATCHED_MAX, WATCHERS_MAX};
-use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX, WRITE_OVERHEAD_BYTES};
 use driftmesh_model::{GroupId, Micros, ObjectError, ObjectId};
 use driftmesh_txn::{Cause, TaskKind};
 
@@ -71,9 +71,12 @@ pub enum Error {
         error: ObjectError,
     },
     /// The transaction writes too much.
-    #[error("the transaction writes {bytes} bytes, the limit is {TRANSACTION_BYTES_MAX}; split it")]
+    #[error(
+        "the transaction writes {bytes} bytes, {WRITE_OVERHEAD_BYTES} beside its value for each object; the limit is \
+         {TRANSACTION_BYTES_MAX}; split it"
+    )]
     TransactionTooLarge {
-        /// What it writes, bytes.
+        /// What it writes, bytes: encoded objects, and [`WRITE_OVERHEAD_BYTES`] for each.
         bytes: usize,
     },
     /// The transaction touches too many objects.

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::steps::TxnWrites;
-use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX, WRITE_OVERHEAD_BYTES};
 use driftmesh_model::{ObjectId, SmallMap, Value};
 use driftmesh_object_store::{ScheduleChange, Schedules, TaskOutcome, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -184,8 +184,10 @@ impl Inner {
     }
 
     fn within_limits(&self) -> Result<()> {
-        if self.bytes > TRANSACTION_BYTES_MAX {
-            return Err(Error::TransactionTooLarge { bytes: self.bytes });
+        // R24: an entry that fits no message would never become stable.
+        let bytes = self.bytes + self.slots.len() * WRITE_OVERHEAD_BYTES;
+        if bytes > TRANSACTION_BYTES_MAX {
+            return Err(Error::TransactionTooLarge { bytes });
         }
         if self.slots.len().max(self.schedules.len()) > TRANSACTION_OBJECTS_MAX {
             return Err(Error::TooManyObjects);
