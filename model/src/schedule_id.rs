@@ -31,15 +31,13 @@ pub struct ParseScheduleIdError;
 impl FromStr for ScheduleId {
     type Err = ParseScheduleIdError;
 
+    /// Reads what `Display` writes, and nothing shorter: an id that lost a digit on its way is no other id.
     fn from_str(text: &str) -> Result<Self, ParseScheduleIdError> {
         let (object, number) = text.split_once('-').ok_or(ParseScheduleIdError)?;
-        let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_plain(object) || !is_plain(number) {
-            return Err(ParseScheduleIdError);
-        }
-        let object = u128::from_str_radix(object, 16).map_err(|_| ParseScheduleIdError)?;
+        let object = object.parse().map_err(|_| ParseScheduleIdError)?;
         let number = u64::from_str_radix(number, 16).map_err(|_| ParseScheduleIdError)?;
-        Ok(Self { object: ObjectId::from_u128(object), number })
+        let id = Self { object, number };
+        if id.to_string().eq_ignore_ascii_case(text) { Ok(id) } else { Err(ParseScheduleIdError) }
     }
 }
 
@@ -53,8 +51,14 @@ mod tests {
             let id = ScheduleId { object: ObjectId::from_u128(object), number };
             assert_eq!(id.to_string().parse(), Ok(id));
         }
-        for text in ["", "-", "1", "1-", "-1", "1-2-3", "1-x", "+1-2", "1-10000000000000000"] {
+        let whole = ScheduleId { object: ObjectId::from_u128(7), number: u64::MAX }.to_string();
+        for text in ["", "-", "1-2", &format!("{whole}-"), &format!("{whole}0"), &format!("+{whole}")] {
             assert_eq!(text.parse::<ScheduleId>(), Err(ParseScheduleIdError), "{text:?}");
+        }
+        // A text that a line of a log has cut.
+        for length in 0..whole.len() {
+            assert_eq!(whole[..length].parse::<ScheduleId>(), Err(ParseScheduleIdError), "{length}");
+            assert!(whole[whole.len() - length..].parse::<ScheduleId>().is_err(), "{length}");
         }
     }
 }

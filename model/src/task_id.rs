@@ -63,17 +63,18 @@ pub struct ParseTaskIdError;
 impl FromStr for TaskId {
     type Err = ParseTaskIdError;
 
+    /// Reads what `Display` writes, and nothing shorter: an id that lost a digit on its way would name another task, and take
+    /// effect a second time (R21).
     fn from_str(text: &str) -> Result<Self, ParseTaskIdError> {
-        let is_plain = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let parts: Vec<&str> = text.split('-').filter(is_plain).collect();
-        let [anchor, issued, number] = parts[..] else { return Err(ParseTaskIdError) };
-        if text.split('-').count() != 3 {
+        let mut parts = text.split('-');
+        let (Some(anchor), Some(issued), Some(number)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(ParseTaskIdError);
-        }
-        let anchor = u128::from_str_radix(anchor, 16).map_err(|_| ParseTaskIdError)?;
+        };
+        let anchor = anchor.parse().map_err(|_| ParseTaskIdError)?;
         let issued = u64::from_str_radix(issued, 16).map_err(|_| ParseTaskIdError)?;
         let number = u64::from_str_radix(number, 16).map_err(|_| ParseTaskIdError)?;
-        Ok(Self { anchor: ObjectId::from_u128(anchor), key: TaskKey { issued: Micros(issued), number } })
+        let id = Self { anchor, key: TaskKey { issued: Micros(issued), number } };
+        if id.to_string().eq_ignore_ascii_case(text) { Ok(id) } else { Err(ParseTaskIdError) }
     }
 }
 
@@ -98,8 +99,19 @@ mod tests {
             let id = TaskId { anchor: ObjectId::from_u128(anchor), key };
             assert_eq!(id.to_string().parse(), Ok(id));
         }
-        for text in ["", "-", "--", "1-2", "1-2-3-4", "1-2-x", "1--3", "-1-2-3", "1-2-10000000000000000"] {
+        let whole = TaskId { anchor: ObjectId::from_u128(u128::MAX), key }.to_string();
+        assert_eq!(whole.to_uppercase().parse::<TaskId>().map(|id| id.key), Ok(key));
+        for text in
+            ["", "-", "--", "1-2-3", "1-2-3-4", &format!("{whole}-"), &format!("{whole}0"), &format!("+{whole}")]
+        {
             assert_eq!(text.parse::<TaskId>(), Err(ParseTaskIdError), "{text:?}");
         }
+        // A text that a line of a log has cut.
+        for length in 0..whole.len() {
+            assert_eq!(whole[..length].parse::<TaskId>(), Err(ParseTaskIdError), "{length}");
+            assert!(whole[whole.len() - length..].parse::<TaskId>().is_err(), "{length}");
+        }
+        // A zero more in front of a number is no other way to say it.
+        assert!(whole.replacen('-', "-0", 1).parse::<TaskId>().is_err());
     }
 }

@@ -206,7 +206,10 @@ impl Entry {
         const NUMBER: usize = 9;
         match self {
             Self::Commit { writes, outcome, schedules, .. } => {
-                let written = writes.iter().map(|write| WRITE_OVERHEAD_BYTES + write.value.as_ref().map_or(0, Value::len)).sum::<usize>();
+                let written = writes
+                    .iter()
+                    .map(|write| WRITE_OVERHEAD_BYTES + write.value.as_ref().map_or(0, Value::len))
+                    .sum::<usize>();
                 let schedules = schedules.iter().map(ScheduleChange::cost).sum::<usize>();
                 FIXED + written + outcome.as_ref().map_or(0, |outcome| outcome.cost()) + schedules
             }

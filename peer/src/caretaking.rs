@@ -105,7 +105,7 @@ impl Peer {
         } else if let Some(to) = self.caretaking_target(id, founder) {
             let Some(group) = self.led(id) else { return };
             let (slice, next) = group.owned_slice(from, SLOTS_PER_SLICE);
-            let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
+            let slice: Vec<ObjectId> = slice.map(|(_, stored)| stored.object).collect();
             let mut all_left = true;
             for object in slice {
                 all_left &= self.hand_out(id, object, to, None);

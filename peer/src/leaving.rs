@@ -80,7 +80,7 @@ impl Peer {
             return;
         }
         let (slice, next) = self.group.owned_slice(self.drain_from, DRAIN_SLOTS);
-        let slice: Vec<ObjectId> = slice.map(|stored| stored.object).collect();
+        let slice: Vec<ObjectId> = slice.map(|(_, stored)| stored.object).collect();
         // After the last slot it begins again: what was locked may be free now.
         self.drain_from = next.unwrap_or(0);
         let kind = TaskKind::new("drain");

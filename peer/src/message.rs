@@ -1,10 +1,11 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
+use crate::outbox::RECORDS_MAX;
 use crate::steps::Receipt;
 use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
-use driftmesh_model::limits::TRANSACTION_OBJECTS_MAX;
+use driftmesh_model::limits::{TASK_TOLD_MAX, TRANSACTION_OBJECTS_MAX};
 use driftmesh_model::{
     Epoch, Generation, GroupId, Hash, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, Term, Timestamp,
     TxnTimestamp, Value,
@@ -14,7 +15,7 @@ use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Longest list in a message: twice what one transaction touches, as much as a step gathers for one peer (R24).
+/// Longest list in a message that has no bound of its own: twice what one transaction touches (R24).
 const LIST_MAX: usize = 2 * TRANSACTION_OBJECTS_MAX;
 
 /// A message and the clock of its sender when it left.
@@ -542,6 +543,14 @@ pub enum TaskEnd {
 }
 
 impl TaskEnd {
+    /// What it is said to have locked.
+    fn touched(&self) -> &[(ObjectId, Epoch)] {
+        match self {
+            Self::Done { touched, .. } => touched,
+            Self::Aborted { .. } | Self::Forgotten | Self::Busy { .. } | Self::Elsewhere { .. } => &[],
+        }
+    }
+
     pub(crate) const fn aborted(why: TaskAbort) -> Self {
         Self::Aborted { why, kept: None }
     }
@@ -868,23 +877,25 @@ pub enum Message {
 
 impl Message {
     /// Whether it has a list that is longer than any that a peer makes.
-    pub(crate) const fn is_too_long(&self) -> bool {
-        let longest = match self {
-            Self::Groups { records } | Self::AskStanding { fences: records, .. } => records.len(),
-            Self::Subscribe { wishes, ended, .. } => wishes.len() + ended.len(),
-            Self::Feed { news, .. } => news.len(),
-            Self::Read { objects, .. } => objects.len(),
-            Self::ReadAnswers { answers, .. } => answers.len(),
-            Self::Own { requests, .. } => requests.len(),
-            Self::Queued { objects } => objects.len(),
-            Self::Stays { objects } | Self::ClockAhead { objects, .. } => objects.len(),
-            Self::Locate { objects } => objects.len(),
-            Self::Located { answers } => answers.len(),
-            Self::Publish { records, .. } | Self::Learned { records } => records.len(),
-            Self::Grants { grants, .. } => grants.len(),
-            Self::GrantAnswers { answers, .. } => answers.len(),
-            Self::ScanPage(page) => page.objects.len() + page.moving.len(),
-            Self::Submit { request, .. } => request.touches.len(),
+    pub(crate) fn is_too_long(&self) -> bool {
+        let (longest, most) = match self {
+            // What is said of many objects is cut into messages.
+            Self::Read { objects, .. } => (objects.len(), RECORDS_MAX),
+            Self::Own { requests, .. } => (requests.len(), RECORDS_MAX),
+            Self::Queued { objects } => (objects.len(), RECORDS_MAX),
+            Self::Stays { objects } | Self::ClockAhead { objects, .. } => (objects.len(), RECORDS_MAX),
+            Self::Locate { objects } => (objects.len(), RECORDS_MAX),
+            Self::Located { answers } => (answers.len(), RECORDS_MAX),
+            Self::Publish { records, .. } | Self::Learned { records } => (records.len(), RECORDS_MAX),
+            Self::TaskEnded { end, .. } => (end.touched().len(), TASK_TOLD_MAX),
+            Self::Groups { records } | Self::AskStanding { fences: records, .. } => (records.len(), LIST_MAX),
+            Self::Subscribe { wishes, ended, .. } => (wishes.len() + ended.len(), LIST_MAX),
+            Self::Feed { news, .. } => (news.len(), LIST_MAX),
+            Self::ReadAnswers { answers, .. } => (answers.len(), LIST_MAX),
+            Self::Grants { grants, .. } => (grants.len(), LIST_MAX),
+            Self::GrantAnswers { answers, .. } => (answers.len(), LIST_MAX),
+            Self::ScanPage(page) => (page.objects.len() + page.moving.len(), LIST_MAX),
+            Self::Submit { request, .. } => (request.touches.len(), LIST_MAX),
             Self::Heartbeat { .. }
             | Self::Forgotten { .. }
             | Self::Introduced(_)
@@ -895,10 +906,9 @@ impl Message {
             | Self::Fate { .. }
             | Self::Standing { .. }
             | Self::Published { .. }
-            | Self::TaskEnded { .. }
             | Self::TaskProvisional { .. }
-            | Self::Scan { .. } => 0,
+            | Self::Scan { .. } => (0, 0),
         };
-        longest > LIST_MAX
+        longest > most
     }
 }

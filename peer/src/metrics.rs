@@ -250,7 +250,11 @@ pub struct Metrics {
 impl Metrics {
     /// Counts a rare event.
     pub(crate) fn note(&mut self, event: RareEvent) {
-        *self.rare.entry(event).or_default() += 1;
+        self.note_many(event, 1);
+    }
+
+    pub(crate) fn note_many(&mut self, event: RareEvent, times: u64) {
+        *self.rare.entry(event).or_default() += times;
     }
 
     /// Counts a message that no peer says, whatever faults there are.

@@ -283,9 +283,9 @@ impl Outbox {
             for objects in parts(gathered.queued) {
                 self.now(to, Message::Queued { objects });
             }
-            if !gathered.stays.is_empty() {
+            for objects in parts(gathered.stays) {
                 // R6: whoever hears it sends its task here, which builds on nothing that this says.
-                self.now(to, Message::Stays { objects: gathered.stays });
+                self.now(to, Message::Stays { objects });
             }
             for objects in parts(gathered.locates) {
                 self.now(to, Message::Locate { objects });

@@ -215,7 +215,7 @@ impl Peer {
     #[must_use]
     pub fn owned_page(&self, cursor: usize) -> OwnedPage {
         let (stored, next) = self.group.owned_slice(cursor, PAGE_SLOTS);
-        let exists = stored.filter_map(|stored| Some((stored.object, stored.chain.newest().value.clone()?)));
+        let exists = stored.filter_map(|(_, stored)| Some((stored.object, stored.chain.newest().value.clone()?)));
         OwnedPage { objects: exists.collect(), next }
     }
 

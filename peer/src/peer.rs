@@ -106,7 +106,7 @@ pub struct Peer {
     /// The own group took a step, or has something to say.
     pub(crate) own_dirty: bool,
     /// And these.
-    pub(crate) dirty: Vec<GroupId>,
+    pub(crate) dirty: BTreeSet<GroupId>,
     /// When each group is looked at next.
     pub(crate) armed: BTreeMap<GroupId, Micros>,
     /// What the own group journals before this leaves then, with what waits already; zero if nothing waits.
@@ -219,7 +219,7 @@ impl Peer {
             groups: Groups::default(),
             end_is_untold: false,
             own_dirty: false,
-            dirty: Vec::new(),
+            dirty: BTreeSet::new(),
             armed: BTreeMap::new(),
             own_batch_at: Micros(0),
             windows: BTreeMap::new(),
@@ -524,8 +524,8 @@ impl Peer {
     }
 
     pub(crate) fn note_held(&mut self, held: usize) {
-        for _ in 0..held {
-            self.metrics.note(RareEvent::HeldByBarrier);
+        if held > 0 {
+            self.metrics.note_many(RareEvent::HeldByBarrier, held as u64);
             self.mark_dirty();
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::collecting::slice_of;
 use crate::message::Message;
-use crate::outbox::RECORDS_MAX;
 use crate::rare_branches::RareBranch;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
@@ -75,10 +74,6 @@ impl Peer {
     }
 
     pub(crate) fn published(&mut self, from: PeerId, batch: u64, records: Vec<Record>) {
-        if records.len() > RECORDS_MAX {
-            self.metrics.note_impossible();
-            return;
-        }
         for record in records {
             if record.is_sound() || self.broken(Sabotage::Wire) {
                 self.homes.learn(record);
@@ -93,10 +88,6 @@ impl Peer {
 
     /// Path compression: a search that passed here ended there.
     pub(crate) fn learned(&mut self, records: Vec<Record>) {
-        if records.len() > RECORDS_MAX {
-            self.metrics.note_impossible();
-            return;
-        }
         for record in records {
             self.learn_record(record);
         }
@@ -134,7 +125,7 @@ impl Peer {
     pub(crate) fn republish_due(&mut self) {
         let Some(cursor) = self.republish.cursor else { return };
         let (slice, next) = self.group.owned_slice(cursor, slice_of(HOMES_PER_SLICE, &self.ring));
-        let slice: Vec<_> = slice.map(|stored| (stored.object, self.group.epoch_of(stored))).collect();
+        let slice: Vec<_> = slice.map(|(_, stored)| (stored.object, self.group.epoch_of(stored))).collect();
         let mut all_noted = true;
         for (object, epoch) in slice {
             let former = self.republish.from.homes(object);

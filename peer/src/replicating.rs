@@ -118,10 +118,7 @@ impl Peer {
 
     /// A group took a step that others may have to hear of.
     fn note_dirty(&mut self, id: GroupId) {
-        // Many steps of one group follow each other when it is handed out.
-        if self.dirty.last() != Some(&id) {
-            self.dirty.push(id);
-        }
+        self.dirty.insert(id);
     }
 
     /// R6: what anything that is said of this peer's groups as a whole depends on.
@@ -244,7 +241,7 @@ impl Peer {
         self.tell_closed(id, watermark);
         if id == self.group.id() {
             self.wake_stable(watermark);
-            self.wakes.extend(std::mem::take(&mut self.held_commits));
+            self.wake_held_commits();
             self.retired_at_last();
             self.more_is_stable();
         }
@@ -384,7 +381,7 @@ impl Peer {
         former.give_up();
         self.forget_undone(&mut former);
         self.followed.insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
-        self.dirty.push(former_id);
+        self.dirty.insert(former_id);
         self.wake_fates(former_id);
         self.wakes.extend(std::mem::take(&mut self.held_commits));
         self.tell_missed();
@@ -434,7 +431,7 @@ impl Peer {
         if self.groups.ended(former_id).is_none() {
             self.followed
                 .insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
-            self.dirty.push(former_id);
+            self.dirty.insert(former_id);
             self.begin_caretaking(former_id);
         } else {
             self.outbox.forget_group(former_id);
@@ -466,8 +463,10 @@ impl Peer {
         Some(GroupRecord { group: id, generation, term, leader: None, ended: Some(ended) })
     }
 
+    /// Told once: whoever has not heard it says so with its heartbeats (`compare_groups`).
     fn retired_at_last(&mut self) {
         if self.draining
+            && self.groups.ended(self.group.id()).is_none()
             && let Some(record) = self.remains(self.group.id())
         {
             self.tell_all_about(&record);

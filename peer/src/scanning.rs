@@ -9,7 +9,7 @@ use crate::Peer;
 use crate::message::{KeptSeen, Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
 use driftmesh_model::{HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, Value};
-use driftmesh_object_store::{Outcomes, Stored};
+use driftmesh_object_store::Outcomes;
 use driftmesh_txn::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
@@ -17,6 +17,8 @@ use std::task::Poll;
 /// Most objects in a page, and about how many bytes of values.
 const PAGE_OBJECTS_MAX: usize = 1_024;
 const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Slots that are looked at for one page.
+const PAGE_SLOTS_MAX: usize = 16 << 10;
 /// Cursors from here on are those of arrivals: the number of one is added to it.
 pub const ARRIVALS_FROM: u64 = 1 << 63;
 /// Arrivals that are remembered (R24).
@@ -25,6 +27,9 @@ const ARRIVALS_MAX: usize = 1 << 16;
 const MOVING_MAX: usize = 1 << 14;
 /// A page that does not come is asked for again after this.
 const ASK_AGAIN_AFTER: Micros = Micros::from_millis(300);
+
+/// Objects that may be on a page, each with the cursor after it, and the cursor after all of them if more follow.
+type Candidates = (Vec<(u64, ObjectId)>, Option<u64>);
 
 #[derive(Clone, Debug)]
 struct Asked {
@@ -147,51 +152,62 @@ impl Peer {
     }
 
     fn page(&mut self, snapshot: Timestamp, cursor: u64) -> ScanPage {
-        if cursor >= ARRIVALS_FROM {
-            let (mut page, ids) = self.page_of_arrivals(snapshot, cursor);
-            (page.objects, page.moving) = self.scanned(&ids, snapshot);
-            return page;
-        }
-        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let mut bytes = 0;
-        let mut ids = Vec::new();
-        let mut next = None;
-        for (after, stored) in self.group.owned_from(from) {
-            ids.push(stored.object);
-            bytes += about_bytes(stored);
-            if ids.len() >= PAGE_OBJECTS_MAX || bytes >= PAGE_BYTES_MAX {
-                next = Some(after as u64);
-                break;
-            }
-        }
-        // What did not exist at the snapshot is named too: whoever knows it to be on its way does not wait for it then.
-        let objects = self.scanned(&ids, snapshot).0;
         let mut page = self.page_without_objects(snapshot, cursor);
-        (page.next, page.objects) = (next, objects);
-        if next.is_none() {
+        let found = if cursor >= ARRIVALS_FROM { self.arrivals_at(cursor) } else { Some(self.slots_at(cursor)) };
+        let Some((candidates, after)) = found else {
+            page.whole = false;
+            return page;
+        };
+        page.next = self.fill(&mut page, candidates).or(after);
+        if page.next.is_none() && cursor < ARRIVALS_FROM {
             page.moving = self.group.all_unsettled().map(|(_, _, transit)| transit.object).take(MOVING_MAX).collect();
             page.whole = self.group.in_transit_count() <= MOVING_MAX;
         }
         page
     }
 
-    /// A page of what has come since a number of arrivals.
-    fn page_of_arrivals(&self, snapshot: Timestamp, cursor: u64) -> (ScanPage, Vec<ObjectId>) {
-        let mut page = self.page_without_objects(snapshot, cursor);
-        let Some(arrivals) = self.arrivals.from(cursor - ARRIVALS_FROM) else {
-            page.whole = false;
-            return (page, Vec::new());
-        };
-        let mut bytes = 0;
-        let small = |object: &ObjectId| {
-            let is_first_beyond = bytes >= PAGE_BYTES_MAX;
-            bytes += self.group.owned(*object).map_or(0, about_bytes);
-            !is_first_beyond
-        };
-        let ids: Vec<ObjectId> = arrivals.take(PAGE_OBJECTS_MAX).take_while(small).collect();
-        let after = cursor.saturating_add(ids.len() as u64);
-        page.next = (after - ARRIVALS_FROM < self.arrivals.total).then_some(after);
-        (page, ids)
+    /// What is owned in the slots from a cursor on, each with the cursor after it, and where the next page goes on. Free slots
+    /// count: a page may be empty, and is not the work of all that was ever owned here.
+    fn slots_at(&self, cursor: u64) -> Candidates {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+        let (slots, next) = self.group.owned_slice(from, PAGE_SLOTS_MAX);
+        let candidates: Vec<_> =
+            slots.take(PAGE_OBJECTS_MAX).map(|(after, stored)| (after as u64, stored.object)).collect();
+        let last = candidates.last().filter(|_| candidates.len() >= PAGE_OBJECTS_MAX).map(|(after, _)| *after);
+        (candidates, last.or(next.map(|next| next as u64)))
+    }
+
+    /// The same of what has come since a number of arrivals; `None` if not all of that is remembered.
+    fn arrivals_at(&self, cursor: u64) -> Option<Candidates> {
+        let arrivals = self.arrivals.from(cursor - ARRIVALS_FROM)?;
+        let candidates: Vec<_> = arrivals
+            .take(PAGE_OBJECTS_MAX)
+            .zip(cursor.saturating_add(1)..)
+            .map(|(object, after)| (after, object))
+            .collect();
+        let after = candidates.last().map_or(cursor, |(after, _)| *after);
+        Some((candidates, (after - ARRIVALS_FROM < self.arrivals.total).then_some(after)))
+    }
+
+    /// Puts on a page what its snapshot sees of these objects, and which of them are not here, until it is full; says where
+    /// the next one goes on then. It is weighed by what it says: what an object was at the snapshot may be large, and what it
+    /// is now small. What did not exist at the snapshot is named too: whoever knows it to be on its way does not wait for it.
+    fn fill(&mut self, page: &mut ScanPage, candidates: Vec<(u64, ObjectId)>) -> Option<u64> {
+        let (mut at, mut bytes) = (page.cursor, 0);
+        for (after, object) in candidates {
+            if bytes >= PAGE_BYTES_MAX {
+                return Some(at);
+            }
+            at = after;
+            match self.scanned(object, page.snapshot) {
+                Some(scanned) => {
+                    bytes += about_bytes(&scanned);
+                    page.objects.push(scanned);
+                }
+                None => page.moving.push(object),
+            }
+        }
+        None
     }
 
     fn page_without_objects(&self, snapshot: Timestamp, cursor: u64) -> ScanPage {
@@ -211,22 +227,15 @@ impl Peer {
         }
     }
 
-    /// What a snapshot sees of these objects, and which of them are not here.
-    fn scanned(&mut self, ids: &[ObjectId], snapshot: Timestamp) -> (Vec<Scanned>, Vec<ObjectId>) {
-        let (mut objects, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
-        for object in ids {
-            let Some((epoch, seen)) = self.seen_here(*object, snapshot) else {
-                gone.push(*object);
-                continue;
-            };
-            // R16: by the same commits as the value.
-            let kept = match seen {
-                Seen::Version { value: Some(_), .. } => KeptSeen::of(self.kept_of_tasks(*object), snapshot),
-                Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => KeptSeen::Nothing,
-            };
-            objects.push(Scanned { object: *object, epoch, seen, kept });
-        }
-        (objects, gone)
+    /// What a snapshot sees of an object; `None` if it is not here.
+    fn scanned(&mut self, object: ObjectId, snapshot: Timestamp) -> Option<Scanned> {
+        let (epoch, seen) = self.seen_here(object, snapshot)?;
+        // R16: by the same commits as the value.
+        let kept = match seen {
+            Seen::Version { value: Some(_), .. } => KeptSeen::of(self.kept_of_tasks(object), snapshot),
+            Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => KeptSeen::Nothing,
+        };
+        Some(Scanned { object, epoch, seen, kept })
     }
 
     /// What an object that is here, or is being sent from here, keeps of tasks.
@@ -239,8 +248,14 @@ impl Peer {
 }
 
 /// About how much an object weighs in a page, bytes.
-fn about_bytes(stored: &Stored) -> usize {
-    let value = stored.chain.newest().value.as_ref().map_or(0, Value::len);
-    // What leads back counts: a snapshot sees schedules by it that are over now.
-    value + stored.outcomes.as_ref().map_or(0, |outcomes| outcomes.cost())
+fn about_bytes(scanned: &Scanned) -> usize {
+    let value = match &scanned.seen {
+        Seen::Version { value, .. } => value.as_ref().map_or(0, Value::len),
+        Seen::NotYetCreated | Seen::TooOld => 0,
+    };
+    let kept = match &scanned.kept {
+        KeptSeen::Kept(kept) => kept.cost(),
+        KeptSeen::Nothing | KeptSeen::TooOld => 0,
+    };
+    value + kept
 }

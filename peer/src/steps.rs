@@ -18,6 +18,8 @@ use std::task::Poll;
 
 /// Commits remembered so that a conflict can name the other side.
 const RECENT_COMMITS_MAX: usize = 1_024;
+/// Held commits that look again at once when more is stable.
+const HELD_WOKEN_MAX: usize = 64;
 /// Pause before the retry of an attempt that failed for a reason outside the transactions here.
 const RETRY_PAUSE: Micros = Micros::from_millis(20);
 
@@ -654,6 +656,16 @@ impl Peer {
         let (bytes, since) = self.group.consensus().unstable();
         let age = since.map_or(Micros(0), |since| self.now.mono.since(since));
         bytes >= self.config.unstable_bytes_max || age >= self.config.unstable_max
+    }
+
+    /// More is stable: commits that were held look again, the oldest first. Some at a time, while more is to become stable,
+    /// which wakes the next ones: all of them at each step of the watermark would be the work of all for each of them.
+    pub(crate) fn wake_held_commits(&mut self) {
+        if self.group.watermark() >= self.group.tail() {
+            self.wakes.extend(std::mem::take(&mut self.held_commits));
+        } else if !self.is_too_much_unstable() {
+            self.wakes.extend((0..HELD_WOKEN_MAX).map_while(|_| self.held_commits.pop_first()));
+        }
     }
 
     /// Its locks are held, and a wound still works.

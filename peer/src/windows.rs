@@ -18,6 +18,8 @@ const WINDOW_AHEAD: Micros = Micros::from_millis(200);
 const EXTEND_BEFORE: Micros = Micros::from_millis(100);
 /// How soon reads that still wait are looked at again.
 const LOOK_AGAIN_AFTER: Micros = Micros::from_millis(10);
+/// Most windows of a group that are not stable yet.
+const WINDOWS_MAX: usize = 1_024;
 /// Most reads that wait for this peer's clock (R24).
 const EARLY_READS_MAX: usize = 4_096;
 
@@ -56,13 +58,15 @@ impl Peer {
         while windows.get(1).is_some_and(|(lsn, _)| *lsn <= watermark) {
             windows.pop_front();
         }
-        let covering = windows.iter().find(|(_, until)| *until >= snapshot).copied();
+        let covering = windows.get(windows.partition_point(|(_, until)| *until < snapshot)).copied();
         let farthest = windows.back().map_or(Timestamp::ZERO, |(_, until)| *until);
         // R18: no farther than the asker's time needs, so that the windows of a clock that is ahead carry nobody along.
         let until = Timestamp::from_wall(wall.min(snapshot.wall()).plus(WINDOW_AHEAD));
         let soon = Timestamp::from_wall(snapshot.wall().plus(EXTEND_BEFORE));
         let mut needed = covering.map(|(lsn, _)| lsn);
-        if farthest < soon && until > farthest && until >= snapshot {
+        // R24: without a majority none of them becomes stable, and nobody is answered by one more.
+        let has_room = windows.len() < WINDOWS_MAX;
+        if farthest < soon && until > farthest && until >= snapshot && has_room {
             let lsn = self.journal_of(id, Entry::Window { until })?;
             self.metrics.windows += 1;
             self.windows.entry(id).or_default().push_back((lsn, until));

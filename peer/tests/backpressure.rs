@@ -128,3 +128,28 @@ fn transactions_that_give_up_while_they_wait_leave_nothing_behind() {
     assert!(ready(mesh.try_commit(last, &[(objects[1], Some(small(4)))])).is_ok());
     assert_eq!(mesh.newest(objects[1]), Some(4));
 }
+
+#[test]
+fn many_held_commits_all_go_on_when_a_follower_is_back() {
+    let mesh = Mesh::replicated(3, 2);
+    let objects: Vec<_> = (0..200).map(|_| mesh.create(0, 0)).collect();
+    mesh.run(100);
+    for follower in [1, 2] {
+        mesh.pause(follower);
+    }
+    mesh.put(0, objects[0], 1);
+    mesh.run(1_010);
+    let mut held: Vec<_> = objects.iter().map(|object| (mesh.begin_for(0, "held", 60_000), *object)).collect();
+    for (txn, object) in &held {
+        ready(mesh.intend(*txn, &[*object])).unwrap();
+        assert!(mesh.try_commit(*txn, &[(*object, Some(small(2)))]).is_pending());
+    }
+    mesh.resume(1);
+    for _ in 0..2_000 {
+        mesh.run(1);
+        held.retain(|(txn, object)| {
+            !mesh.woken(*txn) || mesh.try_commit(*txn, &[(*object, Some(small(2)))]).is_pending()
+        });
+    }
+    assert_eq!(held.len(), 0, "nobody wakes them");
+}

@@ -411,6 +411,11 @@ fn answers_about_other_objects_than_were_asked_for_answer_nothing() {
     mesh.forge(1, 0, Wire::Located { answers: vec![located] }.message());
     let learned = vec![record(NOWHERE, NOBODY, 50), record(NOWHERE, theirs, 51)];
     mesh.forge(1, 0, Wire::Learned { records: learned }.message());
+    // R25: at the end of all epochs it would be a hint that nothing replaces.
+    let last = WireAnswer { object: NOWHERE, epoch: Epoch::from_u64(u64::MAX), seen: seen.clone() };
+    let (hints, counted) = (status(&mesh, 0).hints, impossible(&mesh, 0));
+    mesh.forge(1, 0, Wire::ReadAnswers { snapshot, group: theirs, answers: vec![last] }.message());
+    assert_eq!((status(&mesh, 0).hints, impossible(&mesh, 0)), (hints, counted + 1));
     assert!(mesh.read(reader, asked).is_pending());
     assert_eq!(mesh.read_wait(reader, asked), Ok(Some(5)));
     mesh.intend_wait(writer, &[other]).unwrap();
@@ -447,7 +452,8 @@ fn a_list_that_is_longer_than_any_peer_makes_is_refused_whole() {
     let mesh = small_mesh();
     let object = mesh.create_known(0, 1);
     let locates = |count: usize| Wire::Locate { objects: vec![WireLocate { object, round: 1 }; count] }.message();
-    let most = 2 * limits::TRANSACTION_OBJECTS_MAX;
+    // What is said of many objects is cut into messages of so many.
+    let most = 4_096;
     mesh.clear_log();
     mesh.forge(1, 0, locates(most + 1));
     assert_eq!((malformed(&mesh, 0), impossible(&mesh, 0)), (1, 1));
@@ -484,7 +490,9 @@ fn a_flood_of_requests_for_objects_said_to_be_on_their_way_is_answered_in_time()
     let asked = |id: u128| WireRead { object: ObjectId::from_u128(id), epoch };
     mesh.clear_log();
     // More objects than may be waited for, and more requests for one object than may wait.
-    mesh.forge(1, 0, Wire::Read { snapshot, objects: (1..=6_000).map(asked).collect() }.message());
+    for ids in [1..=3_000, 3_001..=6_000] {
+        mesh.forge(1, 0, Wire::Read { snapshot, objects: ids.map(asked).collect() }.message());
+    }
     mesh.forge(1, 0, Wire::Read { snapshot, objects: (0..200).map(|_| asked(1)).collect() }.message());
     mesh.run(60);
     let mut answers = 0;

@@ -155,6 +155,18 @@ fn no_peer_may_stop_while_the_end_of_a_group_is_known_to_one() {
 }
 
 #[test]
+fn the_end_of_a_group_is_told_once_and_not_for_as_long_as_its_peer_stays() {
+    let mesh = Mesh::replicated(4, 2);
+    mesh.create_known(0, 1);
+    drain(&mesh, 0);
+    mesh.run_until("it may go", 20_000, || mesh.look(0, Peer::is_drained));
+    mesh.clear_log();
+    mesh.run(1_000);
+    let told = mesh.sent(|flight| flight.from == 0 && is_groups(flight));
+    assert!(told.len() <= 6, "told {} times", told.len());
+}
+
+#[test]
 fn what_was_told_of_the_end_of_a_group_is_its_end() {
     // R22: a receipt at a later position would be decided by nobody.
     for replicas in [1, 2] {

@@ -270,3 +270,22 @@ fn followers_that_pause_for_900_ms_stop_no_commit() {
     assert_eq!(mesh.watermark(0), mesh.tail(0));
     assert_eq!(mesh.get(1, object), Some(45));
 }
+
+#[test]
+fn without_a_majority_windows_do_not_pile_up() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    for follower in [1, 2] {
+        mesh.pause(follower);
+    }
+    mesh.run(100);
+    let before = mesh.tail(0).as_u64();
+    for _ in 0..1_300 {
+        let reader = mesh.begin_snapshot(0);
+        assert!(mesh.read(reader, object).is_pending(), "nobody agreed to a window");
+        mesh.run(100);
+        mesh.end(reader);
+    }
+    // R24.
+    assert!(mesh.tail(0).as_u64() - before <= 1_100, "{} windows", mesh.tail(0).as_u64() - before);
+}

@@ -145,10 +145,8 @@ impl<E: LogEntry> Log<E> {
     /// The first position whose entry has this term, going back from `lsn`.
     pub(super) fn first_of_term_at(&self, lsn: Lsn) -> Lsn {
         let Some(term) = self.term_at(lsn) else { return lsn };
-        let mut first = lsn;
-        while first > self.base.next() && self.term_at(Lsn::from_u64(first.as_u64() - 1)) == Some(term) {
-            first = Lsn::from_u64(first.as_u64() - 1);
-        }
-        first
+        // Terms climb, so it is found by halving: a journal may be long.
+        let before = self.entries.partition_point(|logged| logged.term < term);
+        Lsn::from_u64(self.base.as_u64() + 1 + before as u64).min(lsn)
     }
 }

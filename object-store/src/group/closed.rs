@@ -61,7 +61,9 @@ impl Group {
     /// A leader has closed a timestamp.
     pub(super) fn closed_told(&mut self, now: Micros, from: MemberId, closed: &Closed) {
         // R25: no sound clock says so much. What a former generation promised, nobody keeps.
-        if closed.generation != self.consensus.generation() || closed.at >= Timestamp::SOUND_MAX {
+        let is_sound = closed.generation == self.consensus.generation() && closed.at < Timestamp::SOUND_MAX;
+        // R25: only its leader closes anything for a group.
+        if !is_sound || self.consensus.leader() != Some(from) {
             return;
         }
         if self.closed.generation != closed.generation {

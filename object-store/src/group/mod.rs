@@ -184,7 +184,7 @@ impl Group {
     /// The highest generation that an object here has been in. Looks at all of them.
     #[must_use]
     pub fn highest_generation(&self) -> Generation {
-        let owned = self.owned_slice(0, usize::MAX).0.map(|stored| stored.epoch);
+        let owned = self.owned_slice(0, usize::MAX).0.map(|(_, stored)| stored.epoch);
         let leaving = self.all_unsettled().map(|(_, _, transit)| transit.epoch);
         owned.chain(leaving).map(Epoch::generation).max().unwrap_or_default().max(self.generation())
     }

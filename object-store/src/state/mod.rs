@@ -458,13 +458,13 @@ impl State {
         (cursor..self.objects.slots()).filter_map(|slot| Some((slot + 1, self.objects.at(slot)?)))
     }
 
-    /// The owned objects in the next `slots` slots from `cursor` on, and where the next slice begins; `None` after
-    /// the last one. Free slots count, so that the work is bounded.
-    pub fn owned_slice(&self, cursor: usize, slots: usize) -> (impl Iterator<Item = &Stored>, Option<usize>) {
+    /// The owned objects in the next `slots` slots from `cursor` on, each with the cursor after it, and where the next slice
+    /// begins; `None` after the last one. Free slots count, so that the work is bounded.
+    pub fn owned_slice(&self, cursor: usize, slots: usize) -> (impl Iterator<Item = (usize, &Stored)>, Option<usize>) {
         let end = self.objects.slots();
         let from = cursor.min(end);
         let to = from.saturating_add(slots).min(end);
-        let stored = (from..to).filter_map(|slot| self.objects.at(slot));
+        let stored = (from..to).filter_map(|slot| Some((slot + 1, self.objects.at(slot)?)));
         (stored, (to < end).then_some(to))
     }
 }

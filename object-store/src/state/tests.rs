@@ -104,7 +104,7 @@ fn slices_meet_every_owned_object_once_and_count_free_slots() {
     let (mut met, mut cursor, mut slices) = (Vec::new(), Some(0), 0);
     while let Some(from) = cursor {
         let (stored, next) = alone.state.owned_slice(from, 3);
-        met.extend(stored.map(|stored| stored.object.as_u128()));
+        met.extend(stored.map(|(_, stored)| stored.object.as_u128()));
         (cursor, slices) = (next, slices + 1);
     }
     assert_eq!((met, slices), (vec![1, 3, 4, 5, 6, 7], 3));
