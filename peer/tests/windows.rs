@@ -280,7 +280,7 @@ fn without_a_majority_windows_do_not_pile_up() {
     }
     mesh.run(100);
     let before = mesh.tail(0).as_u64();
-    for _ in 0..1_300 {
+    for _ in 0..3_000 {
         let reader = mesh.begin_snapshot(0);
         assert!(mesh.read(reader, object).is_pending(), "nobody agreed to a window");
         mesh.run(100);
