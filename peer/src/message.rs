@@ -14,7 +14,8 @@ use driftmesh_txn::TaskKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Longest list in a message: twice what one transaction touches, as much as a step gathers for one peer (R24).
+/// Longest list in a message that is taken in (R24): twice what one transaction touches. The lists that a peer makes are
+/// shorter: what it says about many objects is cut into messages (`outbox.rs`).
 const LIST_MAX: usize = 2 * TRANSACTION_OBJECTS_MAX;
 
 /// A message and the clock of its sender when it left.

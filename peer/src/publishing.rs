@@ -75,6 +75,7 @@ impl Peer {
     }
 
     pub(crate) fn published(&mut self, from: PeerId, batch: u64, records: Vec<Record>) {
+        // R24: no peer says so much at once.
         if records.len() > RECORDS_MAX {
             self.metrics.note_impossible();
             return;
@@ -93,6 +94,7 @@ impl Peer {
 
     /// Path compression: a search that passed here ended there.
     pub(crate) fn learned(&mut self, records: Vec<Record>) {
+        // R24: no peer says so much at once.
         if records.len() > RECORDS_MAX {
             self.metrics.note_impossible();
             return;
