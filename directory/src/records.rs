@@ -1,4 +1,5 @@
-//! A bounded memory of location records that only climbs (R2). Hints, pointers and home records are three of these.
+//! A bounded memory of location records that only climbs (R2): a peer's hints are one, the home records that it keeps another.
+//! Forwarding pointers are not: they are never dropped to make room (`pointers.rs`).
 
 use crate::Record;
 use driftmesh_model::ObjectId;

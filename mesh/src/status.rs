@@ -291,7 +291,7 @@ pub struct MeshStatus {
     pub journal_tail: u64,
     /// Positions of the journal that are not stable yet.
     pub journal_lag: u64,
-    /// What superseded versions cost, bytes.
+    /// What superseded versions of its own group cost, bytes.
     pub version_bytes: usize,
     /// Forwarding pointers kept.
     pub pointers: usize,

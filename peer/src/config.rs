@@ -46,7 +46,7 @@ pub struct Config {
     pub pointers_max: usize,
     /// How long a forwarding pointer stays at least.
     pub pointer_grace: Micros,
-    /// Most bytes of superseded versions (R17).
+    /// Most bytes of superseded versions in each group that this peer belongs to (R17).
     pub version_bytes_max: usize,
     /// Most names in one directory bucket before it splits, at least 1. Peers need not agree on it.
     pub name_bucket_entries_max: usize,

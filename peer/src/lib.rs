@@ -2,7 +2,7 @@
 //!
 //! | in | out ([`Commands`]) |
 //! | --- | --- |
-//! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send, questions to the routing |
+//! | `joined`, `left` (membership), `received` (a message), `timers_due` | messages to send, questions to the routing, tasks to run |
 //! | `begin`, `prepare`, `read`, `intend`, `commit`, `retry`, `end` (a transaction's steps) | transactions to wake |
 //!
 //! One input, then [`Peer::take_commands`]. This crate refuses to do I/O, to read a clock, to start a thread and to

@@ -223,7 +223,7 @@ pub struct Metrics {
     pub reads_subscribed: u64,
     /// Messages sent to subscribers.
     pub feeds: u64,
-    /// Those that went to another peer.
+    /// Reads of recent snapshots that went to another peer.
     pub reads_elsewhere: u64,
     /// Commits that waited because too much was unstable (R10).
     pub held_commits: u64,

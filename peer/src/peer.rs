@@ -96,7 +96,7 @@ pub struct Peer {
     pub(crate) followed: BTreeMap<GroupId, Followed>,
     /// What this incarnation owes to groups that it followed and does not any more (R11).
     pub(crate) dropped: BTreeMap<GroupId, Promises>,
-    /// Those of them that it leads in place of their founders.
+    /// Those of `followed` that it leads in place of their founders.
     pub(crate) caretaking: BTreeMap<GroupId, Caretaking>,
     pub(crate) mending: BTreeMap<GroupId, Mending>,
     /// All groups of the mesh.

@@ -168,7 +168,6 @@ impl Peer {
             self.tell_groups(from);
             return false;
         }
-        // R18: nor does a peer whose clock is wrong lead anything in the end.
         let asked_by_it = self.followed.values().filter(|followed| followed.asked_by == from).count();
         // R11: what could not be remembered when the group is dropped again is not promised.
         let may_promise = self.dropped.len() < DROPPED_MAX || self.dropped.contains_key(&id);
@@ -177,7 +176,7 @@ impl Peer {
             || !may_promise
             || self.rarely(RareBranch::RefuseGroup);
         if self.draining || self.clock_off_us().is_some() || is_full {
-            // R24: early and typed; the leader asks somebody else.
+            // R24: early and typed; the leader asks somebody else. R18: so does one whose clock is wrong, as it might come to lead.
             self.send_now(from, Message::NoRoom { group: id });
             return false;
         }

@@ -87,6 +87,7 @@ impl Peer {
                 self.watch_deadline(id);
                 return Poll::Pending;
             }
+            // R16: it ends if this peer is deposed, for what it sees here may be lost.
             self.snapshots_here.insert(id);
             return Poll::Ready(Some(self.page(snapshot, cursor)));
         }
@@ -125,15 +126,18 @@ impl Peer {
     }
 
     pub(crate) fn scan_asked(&mut self, from: PeerId, snapshot: Timestamp, cursor: u64) {
+        // R18: before anything of the request is used.
         if HybridClock::guard(snapshot, self.now.wall).is_err() {
             self.send_now(from, Message::ClockAhead { objects: Vec::new(), receiver: self.now.wall });
             return;
         }
+        // R16: no later commit can slip below the snapshot.
         self.clock.raise_above(snapshot);
         // R8: without a window that covers the snapshot there is no answer yet; the asker asks again.
         let own = self.group.id();
         let Some(window) = self.window_needs(own, snapshot) else { return };
         let page = self.page(snapshot, cursor);
+        // R6: what it shows is stable, and below a stable window.
         let mut needs = self.needs_of_all();
         if window > Lsn::ZERO && needs.is_empty() {
             needs = self.needs_of(own, window);

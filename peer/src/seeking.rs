@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 const SEEKS_PER_HEARTBEAT: usize = 4;
 /// The same question is not asked again within this.
 const SEEK_AGAIN_AFTER: Micros = Micros::from_millis(1_000);
-/// Most searches that go on in the step in which a peer was connected; the others follow by their timers.
+/// Most searches that go on in the step in which a group's leader is in reach again; the others follow by their timers.
 const BEGUN_AT_ONCE: usize = 64;
 /// Questions remembered.
 const SOUGHT_MAX: usize = 256;
@@ -83,7 +83,7 @@ impl Peer {
         }
     }
 
-    /// A peer was connected: searches for what its group is said to own go there at once.
+    /// A group's leader was connected, or is another one now: searches for what the group is said to own go there at once.
     pub(crate) fn searches_for_group(&mut self, group: driftmesh_model::GroupId) {
         let waiting: Vec<ObjectId> = self
             .fetches

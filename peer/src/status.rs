@@ -46,7 +46,7 @@ pub struct GroupStatus {
     pub has_majority: bool,
     /// Objects it owns.
     pub owned: usize,
-    /// Its last position here, and up to where it is stable.
+    /// Its last position here.
     pub tail: u64,
     /// Positions that are not stable yet.
     pub lag: u64,
@@ -85,7 +85,7 @@ pub struct Status {
     pub journal_tail: u64,
     /// Positions that are not stable yet.
     pub journal_lag: u64,
-    /// What superseded versions cost, bytes.
+    /// What superseded versions of its own group cost, bytes.
     pub version_bytes: usize,
     /// Forwarding pointers kept.
     pub pointers: usize,

@@ -577,6 +577,7 @@ impl Peer {
         else {
             return;
         };
+        // R24, R25: no peer keeps or says so long an answer.
         if end.answer_bytes() > TASK_ANSWER_BYTES_MAX {
             self.metrics.malformed += 1;
             return;
@@ -617,6 +618,7 @@ impl Peer {
         else {
             return;
         };
+        // R24, R25: no peer keeps or says so long an answer.
         if told.answer.len() > TASK_ANSWER_BYTES_MAX {
             self.metrics.malformed += 1;
             return;

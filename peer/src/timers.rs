@@ -18,7 +18,8 @@ pub(crate) enum Timer {
     HandOver(ObjectId),
     /// Somebody waits for, or in, a transaction: end it at its deadline.
     Deadline(TxnId),
-    /// The pause before a retry is over.
+    /// Whoever waits in a step looks again: a transaction whose pause before a retry is over, or that waits for a window or for
+    /// a former lead; a question, a survey, or a task on its way.
     Wake(TxnId),
     /// A request waited long enough for an object on its way here.
     Parked(ObjectId),

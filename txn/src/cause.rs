@@ -71,7 +71,8 @@ impl fmt::Display for Other {
     }
 }
 
-/// Why an attempt ended. All of these are retried within the deadline.
+/// Why an attempt ended, or what it waited for when its deadline passed. All are retried within the deadline, but for
+/// [`Cause::UsedElsewhere`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// An older transaction took a lock (R12).

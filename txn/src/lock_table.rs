@@ -128,8 +128,9 @@ impl LockTable {
         free
     }
 
-    /// Queues another group for the ownership of an object. A request of a group that waits already is merged with
-    /// its former one: the queue is soft state. Returns a younger holder to wound (R12), or `None` in `Busy`'s case.
+    /// Queues another group for the ownership of an object. A request of a group that waits already takes the place of
+    /// its former one: the queue is soft state. `Waits` names a younger holder to wound, if there is one (R12); `Busy` says
+    /// that there is no room (R24), or that another request has this age. It is never `Granted`.
     pub fn queue_remote(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) -> Acquired {
         let lock = self.locks.or_insert_with(object, Lock::default);
         lock.waiters.retain(|_, other| !matches!(other, Waiter::Remote(other) if other.group == waiter.group));

@@ -49,6 +49,7 @@ impl<E: LogEntry> Consensus<E> {
         let Role::Following(following) = &mut self.role else { return };
         (following.heard_at, following.election_due) = (now, due);
         following.stable = following.stable.max(watermark);
+        // R25: no position of a sound member is so high.
         let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
         if end.is_none_or(|end| end >= super::PERIOD_END) {
             return;

@@ -234,6 +234,7 @@ impl<E: LogEntry> Consensus<E> {
         let Some(progress) = leadership.followers.get_mut(&from) else { return };
         (progress.heard_at, progress.acked_at) = (now, now);
         if matched > tail {
+            // R25: nobody holds what was never appended.
             return;
         }
         progress.probing = false;
@@ -295,8 +296,8 @@ impl<E: LogEntry> Consensus<E> {
 
     fn drop_silent_learners(&mut self, now: Micros) {
         let grace = self.settings.sync_grace;
-        // A leader of a single voter decides alone who is in the sync set, also while nothing becomes stable: that is what
-        // for.
+        // A leader of a single voter decides alone who is in the sync set, also while nothing becomes stable: one of the
+        // set that is silent is what keeps it from that.
         let present = self.membership();
         if present.voters.len() != 1 || present.incoming.is_some() {
             return;

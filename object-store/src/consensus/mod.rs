@@ -102,7 +102,7 @@ impl Settings {
 /// No position of a sound member is so high (R25).
 const PERIOD_END: u64 = u64::MAX / 2;
 
-/// A lead, counted over generations: a higher one outranks (design: generation orders before term).
+/// A lead: a higher one outranks. The generation orders before the term.
 type Period = (Generation, Term);
 
 #[derive(Clone)]
