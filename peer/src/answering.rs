@@ -137,10 +137,9 @@ impl Peer {
         if !self.broken(Sabotage::SnapshotClock) {
             self.clock.raise_above(snapshot);
         }
-        let limit = objects.len();
         for (number, request) in objects.iter().enumerate() {
             if !self.answer_read(from, snapshot, *request) {
-                self.read_later(from, snapshot, objects[number..limit].to_vec());
+                self.read_later(from, snapshot, objects[number..].to_vec());
                 return;
             }
         }
@@ -160,10 +159,7 @@ impl Peer {
         let barrier = !self.broken(Sabotage::BarrierReads);
         let unstable = self.led(found.group).is_some_and(|group| group.watermark() < found.changed);
         let needs = if barrier && unstable { found.changed.max(window) } else { window };
-        let bytes = match &found.seen {
-            Seen::Version { value: Some(value), .. } => value.len(),
-            Seen::Version { value: None, .. } | Seen::NotYetCreated | Seen::TooOld => 0,
-        };
+        let bytes = found.seen.value_bytes();
         let answer = ReadAnswer { object, epoch: found.epoch, seen: found.seen };
         if let Some(full) = self.outbox.answer(from, (snapshot, found.group, needs), bytes, answer) {
             let needs = if needs == Lsn::ZERO { Vec::new() } else { self.needs_of(found.group, needs) };

@@ -31,27 +31,7 @@ impl Envelope {
     /// About how many bytes it takes when encoded: only as good as an allocation needs it.
     #[must_use]
     pub fn about_bytes(&self) -> usize {
-        const SMALL: usize = 192;
-        /// A record, with the names of its fields.
-        const RECORD: usize = 80;
-        if let Message::Submit { request, .. } = &self.message {
-            return SMALL + request.body.len() + 32 * request.touches.len();
-        }
-        if let Message::Feed { news, .. } = &self.message {
-            return SMALL + news.iter().map(News::about_bytes).sum::<usize>();
-        }
-        if let Message::Grants { grants, .. } = &self.message {
-            return SMALL + grants.iter().map(Grant::about_bytes).sum::<usize>();
-        }
-        if let Message::Own { requests, .. } = &self.message {
-            return SMALL + 2 * RECORD * requests.len();
-        }
-        if let Message::Publish { records, .. } | Message::Learned { records } = &self.message {
-            return SMALL + RECORD * records.len();
-        }
-        let Message::Group { message: GroupMessage::Consensus(message), .. } = &self.message else { return SMALL };
-        let Body::Append { batch, .. } = &message.body else { return SMALL };
-        SMALL + batch.about_bytes()
+        self.message.about_bytes()
     }
 }
 
@@ -169,6 +149,16 @@ pub enum Seen {
     NotYetCreated,
     /// The version is gone (R17).
     TooOld,
+}
+
+impl Seen {
+    /// The length of its value, bytes.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Version { value, .. } => value.as_ref().map_or(0, Value::len),
+            Self::NotYetCreated | Self::TooOld => 0,
+        }
+    }
 }
 
 /// One object's part of an answer to a read.
@@ -300,6 +290,17 @@ pub struct Scanned {
     /// What the snapshot sees of what it keeps of tasks.
     #[serde(default, skip_serializing_if = "KeptSeen::is_nothing")]
     pub kept: KeptSeen,
+}
+
+impl Scanned {
+    /// About how much it weighs in a page, bytes.
+    pub(crate) fn about_bytes(&self) -> usize {
+        let kept = match &self.kept {
+            KeptSeen::Kept(kept) => kept.cost(),
+            KeptSeen::Nothing | KeptSeen::TooOld => 0,
+        };
+        self.seen.value_bytes() + kept
+    }
 }
 
 /// What a snapshot sees of what an object keeps of tasks: outcomes (R21) and schedules.
@@ -876,6 +877,39 @@ pub enum Message {
 }
 
 impl Message {
+    /// About how many bytes it takes when encoded.
+    pub(crate) fn about_bytes(&self) -> usize {
+        const SMALL: usize = 192;
+        /// A record, with the names of its fields.
+        const RECORD: usize = 80;
+        let more = if let Self::Submit { request, .. } = self {
+            request.body.len() + 32 * request.touches.len()
+        } else if let Self::Feed { news, .. } = self {
+            news.iter().map(News::about_bytes).sum::<usize>()
+        } else if let Self::Grants { grants, .. } = self {
+            grants.iter().map(Grant::about_bytes).sum::<usize>()
+        } else if let Self::GrantAnswers { answers, .. } = self {
+            RECORD * answers.len()
+        } else if let Self::Own { requests, .. } = self {
+            2 * RECORD * requests.len()
+        } else if let Self::Publish { records, .. } | Self::Learned { records } = self {
+            RECORD * records.len()
+        } else if let Self::Located { answers } = self {
+            3 * RECORD * answers.len()
+        } else if let Self::ReadAnswers { answers, .. } = self {
+            answers.iter().map(|answer| RECORD + answer.seen.value_bytes()).sum::<usize>()
+        } else if let Self::ScanPage(page) = self {
+            page.objects.iter().map(|scanned| RECORD + scanned.about_bytes()).sum::<usize>() + 20 * page.moving.len()
+        } else if let Self::Group { message: GroupMessage::Consensus(message), .. } = self
+            && let Body::Append { batch, .. } = &message.body
+        {
+            batch.about_bytes()
+        } else {
+            0
+        };
+        SMALL + more
+    }
+
     /// Whether it has a list that is longer than any that a peer makes.
     pub(crate) fn is_too_long(&self) -> bool {
         let (longest, most) = match self {

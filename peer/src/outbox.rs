@@ -16,6 +16,8 @@ const GATHERED_BYTES_MAX: usize = 256 << 10;
 pub(crate) const RECORDS_MAX: usize = 4_096;
 /// Most messages held back (R24). Whoever misses one asks again; the core repeats its own.
 const HELD_MAX: usize = 1 << 16;
+/// About how many bytes they have together at most: what is repeated while nothing becomes stable waits as often.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Positions of journals that must be stable before something leaves (R6). Those that are so already are left out.
 pub(crate) type Needs = Vec<(GroupId, Lsn)>;
@@ -75,6 +77,7 @@ struct Held {
     others: Needs,
     to: PeerId,
     message: Message,
+    bytes: usize,
 }
 
 /// Messages on their way out.
@@ -84,6 +87,7 @@ pub(crate) struct Outbox {
     /// Messages that depend on a position that is not stable yet, by that position.
     held: BTreeMap<(GroupId, Lsn), Vec<Held>>,
     held_count: usize,
+    held_bytes: usize,
     ready: Vec<(PeerId, Message)>,
     /// For this peer itself, as a home: records by the group that they are of, with the position that they depend on.
     own_records: BTreeMap<GroupId, (Lsn, Vec<Record>)>,
@@ -204,12 +208,14 @@ impl Outbox {
             self.now(to, message);
             return false;
         };
-        if self.held_count >= HELD_MAX {
+        let bytes = message.about_bytes();
+        if self.held_count >= HELD_MAX || self.held_bytes.saturating_add(bytes) > HELD_BYTES_MAX {
             // R24: while nothing becomes stable nothing is promised either.
             return true;
         }
         self.held_count += 1;
-        self.held.entry(first).or_default().push(Held { others: needs, to, message });
+        self.held_bytes += bytes;
+        self.held.entry(first).or_default().push(Held { others: needs, to, message, bytes });
         true
     }
 
@@ -219,6 +225,7 @@ impl Outbox {
             let key = *key;
             for mut held in self.held.remove(&key).unwrap_or_default() {
                 self.held_count -= 1;
+                self.held_bytes -= held.bytes;
                 held.others.retain(|(group, lsn)| !is_stable(*group, *lsn));
                 self.when_stable(held.others, held.to, held.message);
             }
@@ -241,13 +248,18 @@ impl Outbox {
             held.retain(|held| held.others.iter().all(|(other, _)| *other != group));
         }
         self.held.retain(|(of, _), held| *of != group && !held.is_empty());
-        self.held_count = self.held.values().map(Vec::len).sum();
+        self.count_held();
     }
 
     /// The last position of a group's journal that anything waits for; zero when nothing does.
     pub(crate) fn waits_for(&self, group: GroupId) -> Lsn {
         let held = self.held.range((group, Lsn::ZERO)..=(group, Lsn::from_u64(u64::MAX)));
         held.map(|((_, lsn), _)| *lsn).next_back().unwrap_or_default()
+    }
+
+    fn count_held(&mut self) {
+        let held = self.held.values().flatten();
+        (self.held_count, self.held_bytes) = held.fold((0, 0), |(count, bytes), held| (count + 1, bytes + held.bytes));
     }
 
     /// How many messages are held back.
@@ -346,7 +358,7 @@ impl Outbox {
             held.retain(|held| held.to != peer);
         }
         self.held.retain(|_, held| !held.is_empty());
-        self.held_count = self.held.values().map(Vec::len).sum();
+        self.count_held();
     }
 }
 
@@ -372,5 +384,30 @@ mod tests {
             }
         }
         assert_eq!((&located, &queued), (&vec![RECORDS_MAX, RECORDS_MAX, 1], &located));
+    }
+
+    #[test]
+    fn what_is_held_back_is_bounded_in_bytes_and_leaves_when_it_may() {
+        let (group, peer) = (GroupId::from_u128(1), PeerId::from_bytes([2; 32]));
+        let record =
+            |id: u128| Record { object: ObjectId::from_u128(id), group, epoch: driftmesh_model::Epoch::from_u64(1) };
+        let records: Vec<Record> = (0..RECORDS_MAX as u128).map(record).collect();
+        let (mut outbox, lsn) = (Outbox::default(), Lsn::from_u64(7));
+        // R24: as somebody who repeats it for ever would.
+        for batch in 0..1_000 {
+            let message = Message::Publish { batch, records: records.clone() };
+            assert!(outbox.when_stable(needs_of(group, lsn), peer, message));
+        }
+        let bytes = outbox.held.values().flatten().map(|held| held.bytes).sum::<usize>();
+        assert!(bytes == outbox.held_bytes && bytes <= HELD_BYTES_MAX, "{bytes} of {}", outbox.held_bytes);
+        let held = outbox.held_count();
+        assert!((10..1_000).contains(&held));
+        outbox.release(group, lsn, |_, _| true);
+        assert_eq!((outbox.held_count(), outbox.held_bytes), (0, 0));
+        assert_eq!(outbox.take(Timestamp::ZERO, PeerId::from_bytes([3; 32])).len(), held);
+        // Whom nobody tells anything any more takes no room.
+        outbox.when_stable(needs_of(group, lsn), peer, Message::Publish { batch: 1, records });
+        outbox.forget(peer);
+        assert_eq!((outbox.held_count(), outbox.held_bytes), (0, 0));
     }
 }

@@ -8,7 +8,7 @@
 use crate::Peer;
 use crate::message::{KeptSeen, Message, ScanPage, Scanned, Seen};
 use crate::timers::Timer;
-use driftmesh_model::{HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId, Value};
+use driftmesh_model::{HybridClock, Lsn, Micros, Now, ObjectId, PeerId, Timestamp, TxnId};
 use driftmesh_object_store::Outcomes;
 use driftmesh_txn::Status;
 use std::collections::{BTreeMap, VecDeque};
@@ -205,7 +205,7 @@ impl Peer {
             at = after;
             match self.scanned(object, page.snapshot) {
                 Some(scanned) => {
-                    bytes += about_bytes(&scanned);
+                    bytes += scanned.about_bytes();
                     page.objects.push(scanned);
                 }
                 None => page.moving.push(object),
@@ -249,17 +249,4 @@ impl Peer {
             None => self.group.in_transit(object)?.1.outcomes.as_deref(),
         }
     }
-}
-
-/// About how much an object weighs in a page, bytes.
-fn about_bytes(scanned: &Scanned) -> usize {
-    let value = match &scanned.seen {
-        Seen::Version { value, .. } => value.as_ref().map_or(0, Value::len),
-        Seen::NotYetCreated | Seen::TooOld => 0,
-    };
-    let kept = match &scanned.kept {
-        KeptSeen::Kept(kept) => kept.cost(),
-        KeptSeen::Nothing | KeptSeen::TooOld => 0,
-    };
-    value + kept
 }

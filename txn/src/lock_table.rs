@@ -133,9 +133,13 @@ impl LockTable {
     /// that there is no room (R24), or that another request has this age. It is never `Granted`.
     pub fn queue_remote(&mut self, object: ObjectId, age: TxnTimestamp, waiter: RemoteWaiter) -> Acquired {
         let lock = self.locks.or_insert_with(object, Lock::default);
-        lock.waiters.retain(|_, other| !matches!(other, Waiter::Remote(other) if other.group == waiter.group));
-        // R25: ages are of one transaction each; who says another's does not take its place in the queue.
-        if lock.waiters.len() >= WAITERS_MAX || lock.waiters.contains_key(&age) {
+        let is_its_own = |other: &Waiter| matches!(other, Waiter::Remote(other) if other.group == waiter.group);
+        // R25: ages are of one transaction each; who says another's takes neither its place in the queue nor loses the own.
+        if lock.waiters.get(&age).is_some_and(|other| !is_its_own(other)) {
+            return Acquired::Busy;
+        }
+        lock.waiters.retain(|_, other| !is_its_own(other));
+        if lock.waiters.len() >= WAITERS_MAX {
             return Acquired::Busy;
         }
         lock.waiters.insert(age, Waiter::Remote(waiter));

@@ -165,11 +165,11 @@ impl<H: Host> Snapshot<H> {
             StepError::Expired
             | StepError::Ended
             | StepError::NotIntended(_)
-            | StepError::ReadOnly
-            | StepError::Busy
-            | StepError::ClockOff { .. }
-            | StepError::Superseded
-            | StepError::Leaving => Error::SnapshotExpired,
+            | StepError::ReadOnly => Error::SnapshotExpired,
+            StepError::Busy => Error::Busy(StepError::Busy),
+            StepError::Leaving => Error::Leaving,
+            StepError::Superseded => Error::Superseded,
+            StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
         }
     }
 
