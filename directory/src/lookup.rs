@@ -17,6 +17,9 @@ const ROUNDS_PER_LOOKUP: u64 = 1 << 20;
 const SILENT_ASKED_MAX: u32 = 1;
 /// After this many a lookup that asks everybody begins anew.
 const SILENT_MAX: u32 = 2;
+/// Words of owners and senders that a search follows below its best record before it begins anew: such a word does not climb, so
+/// whoever repeats one must not lead it in circles as fast as the network goes.
+const WORDS_MAX: u32 = 4;
 
 /// What a peer says of an object in its own group's name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -118,6 +121,8 @@ pub struct Lookup {
     silent: u32,
     /// The group to be asked has just said by itself that it owns the object, when everybody was asked.
     named_by_owner: bool,
+    /// How often it followed the word of an owner or a sender below its best record, since it began.
+    words: u32,
     /// What the best record came from.
     led_by: Source,
     trail: Trail,
@@ -140,6 +145,7 @@ impl Lookup {
             path: Vec::new(),
             silent: 0,
             named_by_owner: false,
+            words: 0,
             led_by: known.map_or(Source::Search, |(source, _)| source),
             trail,
         }
@@ -190,6 +196,7 @@ impl Lookup {
     pub fn begin_at_best(&mut self) -> Option<Next> {
         self.path.clear();
         self.silent = 0;
+        self.words = 0;
         self.best.map(|record| self.ask(record.group))
     }
 
@@ -216,8 +223,6 @@ impl Lookup {
 
     /// An answer came.
     pub fn answered(&mut self, answer: Answer, asked: Option<GroupId>, reachable: &Reachable) -> Next {
-        self.silent = 0;
-        let former = self.best;
         self.trail.push(Step::Told(answer.peer, answer.holds, answer.record));
         let source = match &self.stage {
             Stage::Asking(_) => Source::Pointer,
@@ -227,39 +232,75 @@ impl Lookup {
         if let Some(record) = answer.record
             && let Some(next) = self.learn_from(source, record)
         {
+            self.silent = 0;
             self.named_by_owner = source == Source::Search && answer.holds == Holds::Owns;
             return next;
         }
         let of_this_round = answer.round == self.round;
+        if let Some(next) = self.follow_word(&answer, asked) {
+            self.silent = 0;
+            return next;
+        }
         match &mut self.stage {
             // The group that was asked denies, and knows nothing newer that may be followed.
-            Stage::Asking(group) if asked == Some(*group) => self.ask_homes(reachable),
+            Stage::Asking(group) if asked == Some(*group) => {
+                self.silent = 0;
+                self.ask_homes(reachable)
+            }
+            // Only what is of use ends a silence: else anybody could keep a search where it is, by saying anything.
             Stage::Asking(_) | Stage::Pausing => Next::Wait,
             Stage::Homes(_) | Stage::Everyone(_) if !of_this_round => Next::Wait,
             Stage::Homes(waiting) => {
-                waiting.remove(&answer.peer);
+                if !waiting.remove(&answer.peer) {
+                    return Next::Wait;
+                }
+                self.silent = 0;
                 if waiting.is_empty() { self.ask_everyone(None, reachable) } else { Next::Wait }
             }
             Stage::Everyone(round) => {
+                round.held |= answer.holds != Holds::No;
                 if !round.waiting.remove(&answer.peer) {
                     return Next::Wait;
                 }
+                self.silent = 0;
                 round.denied.insert(answer.peer, answer.moves);
-                round.held |= answer.holds != Holds::No;
                 round.strangers |= answer.groups_digest != reachable.groups_digest;
-                if answer.holds == Holds::Owns
-                    && let Some(record) = answer.record
-                {
-                    // The owner's own word ends the search even past the hop limit.
-                    self.best = former.filter(|former| former.outranks(&record)).or(Some(record));
-                    self.led_by = Source::Search;
-                    let next = self.ask(record.group);
-                    self.named_by_owner = true;
-                    return next;
-                }
                 self.all_answered(reachable)
             }
         }
+    }
+
+    /// Who owns the object, or is sending it away, knows where it is, whatever the best record claims: that may be a lie that
+    /// outranks the truth (R1). So its own word is followed although it does not climb (R2), and past the hop limit.
+    fn follow_word(&mut self, answer: &Answer, asked: Option<GroupId>) -> Option<Next> {
+        let record = answer.record.filter(|record| record.object == self.object)?;
+        let (was_asked, source) = match &self.stage {
+            Stage::Asking(group) => (asked == Some(*group), Source::Pointer),
+            Stage::Homes(_) => (answer.round == self.round, Source::Home),
+            Stage::Everyone(_) => (answer.round == self.round, Source::Search),
+            Stage::Pausing => (false, Source::Search),
+        };
+        if !was_asked {
+            return None;
+        }
+        let asks_everyone = self.asks_everyone();
+        let ends_the_search = asks_everyone && answer.holds == Holds::Owns;
+        let leads_on = match answer.holds {
+            Holds::Owns => true,
+            // What the best record says already was tried.
+            Holds::Sending => self.best != Some(record),
+            Holds::No => false,
+        };
+        if !ends_the_search && (!leads_on || self.words >= WORDS_MAX) {
+            return None;
+        }
+        self.words += u32::from(!ends_the_search);
+        // It stays the best: it says how new a record must be to be news.
+        self.best = self.best.filter(|best| best.outranks(&record)).or(Some(record));
+        self.led_by = source;
+        let next = self.ask(record.group);
+        self.named_by_owner = ends_the_search;
+        Some(next)
     }
 
     /// The group that was asked has the object and makes the asker wait: no reason to search elsewhere.
@@ -285,6 +326,9 @@ impl Lookup {
             Stage::Asking(group) if self.silent <= SILENT_ASKED_MAX => Next::Ask(*group),
             Stage::Asking(_) => self.ask_homes(reachable),
             Stage::Homes(_) => self.ask_everyone(None, reachable),
+            // Once, who has answered is asked again too: the object may have come there since, and the silent ones may never
+            // answer.
+            Stage::Everyone(_) if self.silent == 1 => Next::Locate(reachable.everyone.clone()),
             Stage::Everyone(round) if self.silent <= SILENT_MAX => Next::Locate(round.waiting.clone()),
             Stage::Everyone(_) | Stage::Pausing => self.begin(reachable),
         }
@@ -444,6 +488,67 @@ mod tests {
                 assert_eq!(lookup.cannot_ask(&reachable), Next::Locate([peer(1)].into()));
             }
         }
+    }
+
+    #[test]
+    fn the_word_of_an_owner_or_a_sender_is_followed_below_a_lie_and_not_in_circles() {
+        let reachable = reachable();
+        let lie = record(9, 1 << 20);
+        let mut lookup = Lookup::new(OBJECT, Some((Source::Hint, lie)), 1);
+        lookup.begin(&reachable);
+        for circle in 1..=WORDS_MAX + 1 {
+            // Whom the lie names denies.
+            let asked = lookup.path().last().copied();
+            assert_eq!(lookup.answered(denial(1, Some(lie)), asked, &reachable), Next::Locate([peer(1)].into()));
+            let owns = in_round(&lookup, Answer { holds: Holds::Owns, ..denial(1, Some(record(2, 4))) });
+            // Of a home, and of a former round, that says nothing any more.
+            assert_eq!(lookup.clone().answered(Answer { round: 0, ..owns }, None, &reachable), Next::Wait);
+            let next = lookup.answered(owns, None, &reachable);
+            if circle <= WORDS_MAX {
+                assert_eq!((next, lookup.best()), (Next::Ask(group(2)), Some(lie)));
+            } else {
+                assert_eq!(next, Next::Locate(reachable.everyone.clone()));
+            }
+        }
+        // Who was asked itself, and has sent it away meanwhile, says whereto.
+        let mut waits = Lookup::new(OBJECT, Some((Source::Hint, lie)), 1);
+        waits.ask_everyone(None, &reachable);
+        let owns = in_round(&waits, Answer { holds: Holds::Owns, ..denial(2, Some(record(2, 4))) });
+        assert_eq!(waits.answered(owns, None, &reachable), Next::Ask(group(2)));
+        let sent = Answer { holds: Holds::Sending, ..denial(2, Some(record(3, 5))) };
+        assert_eq!(waits.clone().answered(sent, None, &reachable), Next::Wait);
+        assert_eq!(waits.answered(sent, Some(group(2)), &reachable), Next::Ask(group(3)));
+        // Of everybody an owner's word always counts, a sender's as often as that.
+        let sending = in_round(&lookup, Answer { holds: Holds::Sending, ..denial(2, Some(record(3, 5))) });
+        assert_eq!(lookup.clone().answered(sending, None, &reachable), Next::Wait);
+        let owns = in_round(&lookup, Answer { holds: Holds::Owns, ..denial(2, Some(record(2, 4))) });
+        assert_eq!(lookup.clone().answered(owns, None, &reachable), Next::Ask(group(2)));
+        lookup.begin(&reachable);
+        lookup.ask_everyone(None, &reachable);
+        let sending = in_round(&lookup, sending);
+        assert_eq!(lookup.answered(sending, None, &reachable), Next::Ask(group(3)));
+        // What is said again and was tried leads nowhere.
+        lookup.ask_everyone(None, &reachable);
+        let again = in_round(&lookup, Answer { holds: Holds::Sending, ..denial(2, Some(lie)) });
+        assert_eq!(lookup.answered(again, None, &reachable), Next::Wait);
+    }
+
+    #[test]
+    fn what_came_to_one_that_has_answered_is_found_though_another_is_silent() {
+        let reachable = reachable();
+        let everyone = Next::Locate(reachable.everyone.clone());
+        let mut lookup = Lookup::new(OBJECT, None, 1);
+        lookup.ask_everyone(None, &reachable);
+        let denies = in_round(&lookup, denial(1, None));
+        assert_eq!(lookup.answered(denies, None, &reachable), Next::Wait);
+        assert_eq!(lookup.timed_out(&reachable), everyone);
+        // What is of no use does not make the search more patient.
+        for useless in [denies, Answer { round: 77, ..denial(2, None) }] {
+            assert_eq!(lookup.answered(useless, None, &reachable), Next::Wait);
+        }
+        assert_eq!(lookup.clone().timed_out(&reachable), Next::Locate([peer(2)].into()));
+        let owns = in_round(&lookup, Answer { holds: Holds::Owns, ..denial(1, Some(record(1, 4))) });
+        assert_eq!(lookup.answered(owns, None, &reachable), Next::Ask(group(1)));
     }
 
     #[test]

@@ -82,11 +82,9 @@ impl Pointers {
         true
     }
 
-    /// The object is here again at this record's epoch: an older departure says nothing any more.
-    pub fn forget_up_to(&mut self, record: &Record) {
-        if self.pointers.get(&record.object).is_some_and(|known| !known.record.outranks(record)) {
-            self.remove(record.object);
-        }
+    /// The object is here again: a departure says nothing any more, and what the pointer was told since is not so.
+    pub fn forget(&mut self, object: ObjectId) {
+        self.remove(object);
     }
 
     fn remove(&mut self, object: ObjectId) {
@@ -240,9 +238,7 @@ mod tests {
         pointers.set(record(1, 2), Micros(10));
         assert!(pointers.compress(&record(1, 3)));
         assert!(!pointers.compress(&record(1, 3)));
-        pointers.forget_up_to(&record(1, 2));
-        assert_eq!(pointers.len(), 1, "it went on to epoch 3 meanwhile");
-        pointers.forget_up_to(&record(1, 4));
+        pointers.forget(ObjectId::from_u128(1));
         assert!(pointers.is_empty());
         assert!(pointers.due(Micros(99), 8).is_empty());
     }
@@ -277,7 +273,7 @@ mod tests {
         let before = pointers.about_bytes();
         for epoch in 1..100_000 {
             pointers.set(record(1 << 90, 2 * epoch), Micros(2));
-            pointers.forget_up_to(&record(1 << 90, 2 * epoch + 1));
+            pointers.forget(ObjectId::from_u128(1 << 90));
         }
         assert_eq!(pointers.about_bytes(), before);
         assert!(pointers.due(Micros(9), 8).is_empty(), "there is no room to ask about more");

@@ -47,6 +47,11 @@ impl Records {
         self.cache.get(&object).copied()
     }
 
+    /// Forgets the record of an object, whatever it claims: the object is here.
+    pub fn forget(&mut self, object: ObjectId) {
+        self.cache.pop(&object);
+    }
+
     /// Forgets the record of an object, if it claims no more than `epoch`: the object is here, or the claim was
     /// disproved.
     pub fn forget_up_to(&mut self, claim: &Record) {

@@ -244,9 +244,18 @@ impl Peer {
         }
     }
 
-    pub(crate) fn queued(&mut self, objects: Vec<Queued>) {
+    /// R1: whether a peer was asked for an object, so that what it says of the request counts.
+    fn was_asked_for(&self, object: ObjectId, peer: PeerId) -> bool {
+        let leads = |group: &GroupId| self.groups.leader(*group) == Some(peer);
+        // A search may have gone on meanwhile.
+        self.fetches.get(&object).is_some_and(|fetch| fetch.asked.iter().chain(fetch.lookup.path()).any(leads))
+    }
+
+    pub(crate) fn queued(&mut self, from: PeerId, objects: Vec<Queued>) {
         for queued in objects {
-            if let Some(fetch) = self.fetches.get_mut(&queued.object) {
+            if self.was_asked_for(queued.object, from)
+                && let Some(fetch) = self.fetches.get_mut(&queued.object)
+            {
                 fetch.last_heard = self.now.mono;
                 fetch.lookup.heard();
                 fetch.behind = queued.behind.map(|(timestamp, kind)| Other { timestamp, kind });
@@ -314,7 +323,8 @@ impl Peer {
             self.metrics.note_impossible();
             return;
         }
-        if self.group.owned(object).is_none() {
+        // Nobody but its leader answers for a group.
+        if self.group.owned(object).is_none() && self.groups.leader(group) == Some(from) {
             self.hints.learn(record);
         }
         if let Seen::Version { commit, value: Some(value) } = &answer.seen {
@@ -384,8 +394,11 @@ impl Peer {
         }
     }
 
-    pub(crate) fn clock_refused(&mut self, objects: &[ObjectId], receiver: Micros) {
+    pub(crate) fn clock_refused(&mut self, from: PeerId, objects: &[ObjectId], receiver: Micros) {
         for object in objects {
+            if !self.was_asked_for(*object, from) {
+                continue;
+            }
             let Some(fetch) = self.fetches.remove(object) else { continue };
             for id in fetch.waiters() {
                 self.fail(id, Cause::ClockAhead { object: *object, receiver });

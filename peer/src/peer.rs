@@ -400,7 +400,7 @@ impl Peer {
             Message::Read { snapshot, objects } => self.read_asked(from, snapshot, objects),
             Message::ReadAnswers { snapshot, group, answers } => self.read_answered(from, (snapshot, group), answers),
             Message::Own { group, requests } => self.own_asked(from, group, requests),
-            Message::Queued { objects } => self.queued(objects),
+            Message::Queued { objects } => self.queued(from, objects),
             Message::Stays { objects } => self.stays_told(from, objects),
             Message::Locate { objects } => self.locate_asked(from, objects),
             Message::Located { answers } => self.located(from, answers),
@@ -416,7 +416,7 @@ impl Peer {
             Message::TaskProvisional { ask, task, answer, receipt } => {
                 self.task_told_early(ask, task, Provisional { by: from, answer, receipt });
             }
-            Message::ClockAhead { objects, receiver } => self.clock_refused(&objects, receiver),
+            Message::ClockAhead { objects, receiver } => self.clock_refused(from, &objects, receiver),
             Message::Scan { snapshot, cursor } => self.scan_asked(from, snapshot, cursor),
             Message::ScanPage(page) => self.scan_answered(from, page),
         }
@@ -569,6 +569,14 @@ impl Peer {
         };
         if let Some(record) = self.led_groups().find_map(of) {
             return Some((Source::Own, record));
+        }
+        let leaving = |group: &Group| {
+            let (to, transit) = group.in_transit(object)?;
+            Some(Record { object, group: to, epoch: transit.epoch })
+        };
+        if let Some(record) = self.led_groups().find_map(leaving) {
+            // That it went there is certain (R19), and whoever is there knows more; what others claim beyond it may be a lie.
+            return Some((Source::Pointer, record));
         }
         let known = [
             (Source::Pointer, self.pointers.get(object)),

@@ -102,7 +102,8 @@ impl Peer {
             self.metrics.note_impossible();
             return;
         }
-        if record.group == self.group.id() && self.group.owned(record.object).is_some() {
+        if self.group.owned(record.object).is_some() {
+            // Nobody else has it, whatever they claim.
             return;
         }
         // Chains of pointers are compressed: whoever comes here next goes on directly.

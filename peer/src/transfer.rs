@@ -358,8 +358,10 @@ impl Peer {
     /// go on.
     fn settled_here(&mut self, record: Record, from: GroupId) {
         self.arrivals.push(record.object);
-        self.pointers.forget_up_to(&record);
-        self.hints.forget_up_to(&record);
+        // Higher ones too: they are lies, for nobody else can have had it at a higher epoch. One that stayed would hide where the
+        // object goes from here (R3).
+        self.pointers.forget(record.object);
+        self.hints.forget(record.object);
         self.publish(record.object);
         self.tell_arrived(record.object);
         self.arrived(record.object, record.epoch, from);

@@ -4,14 +4,17 @@ use crate::harness::wire::{
     self, Wire, WireAnswer, WireGrant, WireLocate, WireLocated, WireOwn, WirePage, WireQueued, WireRead, WireReply,
     WireScanned, WireValue, WireVersion,
 };
-use crate::harness::{Flight, Mesh, is_grant_answer, is_located, is_published, peer_id, ready, small};
+use crate::harness::{
+    Flight, Mesh, Rule, is_grant, is_grant_answer, is_located, is_published, is_read, peer_id, ready, small,
+};
 use driftmesh_directory::{Holds, Record};
 use driftmesh_model::{
     Epoch, GroupId, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Timestamp, TxnTimestamp, Value, codec, limits,
 };
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{
-    Envelope, Message, Peer, Seen, Status, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskEnd, TaskRequest,
+    Cause, Envelope, Message, Peer, RareEvent, Seen, Status, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskEnd,
+    TaskRequest,
 };
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
@@ -293,6 +296,83 @@ fn a_record_that_nothing_could_ever_replace_is_not_taken_and_its_pointer_is_not_
     let known = mesh.step(0, |peer, _| (peer.pointer(object), peer.kept_record(object)));
     assert!([known.0, known.1].iter().flatten().all(|record| record.epoch.as_u64() < 10), "{known:?}");
     assert_eq!(mesh.get(2, object), Some(2));
+}
+
+#[test]
+fn a_lie_and_members_that_say_nothing_do_not_hide_what_is_on_its_way() {
+    let mesh = Mesh::new(5);
+    let object = mesh.create_known(0, 5);
+    // Two members answer no question, and one of them has lied to everybody.
+    mesh.rule(Rule::Drop, |flight| flight.from >= 3 && is_located(flight));
+    mesh.rule(Rule::Delay(130_000), |flight| flight.from == 0 && is_grant(flight));
+    let taker = mesh.begin(1, "taker");
+    assert!(mesh.intend(taker, &[object]).is_pending());
+    mesh.settle();
+    let lie = record(object, NOBODY, 1 << 20);
+    for at in 0..3 {
+        mesh.forge(3, at, Wire::Learned { records: vec![lie] }.message());
+    }
+    let (begun, wants) = (mesh.mono_us(), mesh.begin(2, "wants"));
+    assert!(mesh.intend(wants, &[object]).is_pending());
+    mesh.run_until("it arrives", 200, || mesh.owners_of(object) == [1]);
+    mesh.end(taker);
+    mesh.intend_wait(wants, &[object]).unwrap();
+    // The homes' silence, the way, and a little: not the silence of those who never answer, over and over.
+    let took = mesh.mono_us() - begun;
+    assert!(took < 250_000, "{took} us");
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_plants_no_record() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(1, 5);
+    assert_eq!(mesh.get(0, object), Some(5));
+    let (snapshot, before) = (Timestamp::from_wall(mesh.now(0).wall), mesh.rare(0, RareEvent::HomesAsked));
+    // At the end of the epochs, which nothing could ever replace; and in the name of a group that another leads.
+    for (group, epoch) in [(NOBODY, 1 << 20), (group_of(&mesh, 2), u64::MAX), (group_of(&mesh, 0), 1 << 20)] {
+        let answer = WireAnswer { object, epoch: Epoch::from_u64(epoch), seen: Seen::NotYetCreated };
+        mesh.forge(2, 0, Wire::ReadAnswers { snapshot, group, answers: vec![answer] }.message());
+        assert_eq!(mesh.get(0, object), Some(5));
+    }
+    assert_eq!(mesh.rare(0, RareEvent::HomesAsked), before);
+}
+
+#[test]
+fn a_lie_about_what_is_here_is_forgotten_and_its_next_departure_is_known() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(0, 1);
+    mesh.put(1, object, 2);
+    let lie = Wire::Learned { records: vec![record(object, NOBODY, 1 << 20)] };
+    // Once while it is away, and once while it is here.
+    mesh.forge(2, 0, lie.message());
+    mesh.put(0, object, 3);
+    mesh.forge(2, 0, lie.message());
+    mesh.put(1, object, 4);
+    let pointer = mesh.look(0, |peer| peer.pointer(object));
+    assert_eq!(pointer, Some(record(object, group_of(&mesh, 1), mesh.epoch_of(object))));
+    let before = mesh.rare(0, RareEvent::HomesAsked);
+    assert_eq!(mesh.get(0, object), Some(4));
+    assert_eq!(mesh.rare(0, RareEvent::HomesAsked), before);
+}
+
+#[test]
+fn who_was_not_asked_neither_holds_up_a_search_nor_ends_it() {
+    let mesh = small_mesh();
+    let object = mesh.create_known(1, 5);
+    assert_eq!(mesh.get(0, object), Some(5));
+    let (reader, before) = (mesh.begin(0, "reader"), mesh.rare(0, RareEvent::HomesAsked));
+    // The owner hears no request.
+    mesh.rule(Rule::Drop, |flight| flight.to == 1 && is_read(flight));
+    assert!(mesh.read(reader, object).is_pending());
+    for _ in 0..5 {
+        mesh.run(100);
+        mesh.forge(2, 0, Wire::ClockAhead { objects: vec![object], receiver: Micros(1) }.message());
+        mesh.forge(2, 0, Wire::Queued { objects: vec![WireQueued { object, behind: None }] }.message());
+        assert_eq!(mesh.failure(reader), None);
+    }
+    assert!(mesh.rare(0, RareEvent::HomesAsked) > before, "it still asks the same one");
+    mesh.forge(1, 0, Wire::ClockAhead { objects: vec![object], receiver: Micros(1) }.message());
+    assert!(matches!(mesh.failure(reader), Some(Cause::ClockAhead { .. })));
 }
 
 #[test]

@@ -15,7 +15,7 @@ enum Step {
     Set(u8, u8),
     Undo(u8, u8),
     Compress(u8, u8),
-    Forget(u8, u8),
+    Forget(u8),
     /// Those set so many milliseconds ago are due, so many at most; the homes of each, or none could be asked.
     Due(u16, usize, Vec<Option<Vec<u8>>>),
     Confirmed(u8, Vec<(u8, u8)>),
@@ -31,7 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => both().prop_map(|(object, epoch)| Step::Set(object, epoch)),
         1 => both().prop_map(|(object, epoch)| Step::Undo(object, epoch)),
         2 => both().prop_map(|(object, epoch)| Step::Compress(object, epoch)),
-        1 => both().prop_map(|(object, epoch)| Step::Forget(object, epoch)),
+        1 => both().prop_map(|(object, _)| Step::Forget(object)),
         5 => (0..60_u16, 0..5_usize, prop::collection::vec(homes, 5))
             .prop_map(|(age, most, homes)| Step::Due(age, most, homes)),
         6 => (0..HOMES, prop::collection::vec(both(), 1..4)).prop_map(|(home, records)| Step::Confirmed(home, records)),
@@ -174,12 +174,9 @@ impl Run {
             Step::Set(number, epoch) => self.set(record(*number, *epoch)),
             Step::Undo(number, epoch) => self.undo(record(*number, *epoch)),
             Step::Compress(number, epoch) => self.compress(record(*number, *epoch))?,
-            Step::Forget(number, epoch) => {
-                let here = record(*number, *epoch);
-                if self.model.get(&here.object).is_some_and(|model| model.record.epoch <= here.epoch) {
-                    self.remove(here.object);
-                }
-                self.pointers.forget_up_to(&here);
+            Step::Forget(number) => {
+                self.remove(object(*number));
+                self.pointers.forget(object(*number));
             }
             Step::Due(age, most, homes) => self.due(*age, *most, homes)?,
             Step::Confirmed(home, records) => self.confirmed(*home, records)?,

@@ -10,6 +10,7 @@ enum Step {
     Learn(u8, u8),
     Get(u8),
     Forget(u8, u8),
+    ForgetAll(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -18,6 +19,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (object(), epoch()).prop_map(|(object, epoch)| Step::Learn(object, epoch)),
         2 => object().prop_map(Step::Get),
         1 => (object(), epoch()).prop_map(|(object, epoch)| Step::Forget(object, epoch)),
+        1 => object().prop_map(Step::ForgetAll),
     ];
     prop::collection::vec(step, 1..100)
 }
@@ -66,6 +68,10 @@ proptest! {
                     let claim = record(number, epoch);
                     known.retain(|known| known.object != claim.object || known.epoch > claim.epoch);
                     records.forget_up_to(&claim);
+                }
+                Step::ForgetAll(number) => {
+                    known.retain(|known| known.object != object(number));
+                    records.forget(object(number));
                 }
             }
             prop_assert_eq!((records.len(), records.is_empty()), (known.len(), known.is_empty()));
