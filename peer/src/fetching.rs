@@ -311,7 +311,7 @@ impl Peer {
         let record = Record { group, ..self.own_record(object, answer.epoch) };
         // R25: a hint with the last of all epochs would never be replaced.
         if !record.is_sound() {
-            self.note_impossible(from);
+            self.metrics.note_impossible();
             return;
         }
         if self.group.owned(object).is_none() {
