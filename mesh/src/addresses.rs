@@ -4,10 +4,11 @@
 //! the transport.
 
 use crate::StartError;
+pub(crate) use crate::transport::is_loopback;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long resolving a name may take; then it stands for itself only.
@@ -29,17 +30,6 @@ pub(crate) fn parse_listen(text: &str) -> Result<Multiaddr, StartError> {
     let is_ip = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)));
     let is_tcp = matches!(parts.next(), Some(Protocol::Tcp(_)));
     if is_ip && is_tcp && parts.next().is_none() { Ok(address) } else { Err(wrong()) }
-}
-
-/// Whether nobody outside this machine can use the address.
-pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
-    let ip: IpAddr = match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        Some(Protocol::Dns(name)) => return name == "localhost",
-        Some(_) | None => return false,
-    };
-    ip.is_loopback()
 }
 
 /// The address without its `/p2p/` part: addresses of one place are equal then, whoever is expected there.

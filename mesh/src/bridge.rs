@@ -39,7 +39,8 @@ pub enum BridgeEvent<K, T> {
         ticket: Ticket,
         /// What was given to `submit`.
         tag: K,
-        /// What the closure returned, or why nothing took effect. `Panicked` when the closure did.
+        /// What the closure returned, or why it failed: `Panicked` when the closure did. Nothing took effect then, but with
+        /// [`Transactions::stable`] see there.
         result: Result<T>,
         /// Its receipt, if it committed, and whether it was stable by then: for [`Mesh::fates`], which a loop can look
         /// at each frame.

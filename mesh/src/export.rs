@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Snapshots taken before an export gives up, and the pause between them.
@@ -178,15 +179,85 @@ impl Output {
         });
         let ended = ended.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let bytes = ended.map_err(|error| self.partial.unwritable(error))?;
-        // Here, and not beside: who gives the export up before finds no file. Unlike a rename, a link fails when somebody
-        // else was faster.
-        match std::fs::hard_link(&self.partial.0, file) {
-            Ok(()) => Ok(Exported { objects, bytes, snapshots: 0 }),
+        let naming = Naming(Arc::new(Mutex::new(Named::NotYet(file.to_owned()))));
+        let (named, partial) = (Arc::clone(&naming.0), self.partial.0.clone());
+        let ended = tokio::task::spawn_blocking(move || give_name(&named, &partial));
+        match ended.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(()) => {
+                naming.keep();
+                Ok(Exported { objects, bytes, snapshots: 0 })
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 Err(ExportError::Exists { file: file.to_owned() })
             }
             Err(error) => Err(ExportError::Unwritable { file: file.to_owned(), error }),
         }
+    }
+}
+
+/// How far a file is with its name.
+enum Named {
+    NotYet(PathBuf),
+    Done(PathBuf),
+    /// It stays, or is never to get it.
+    Over,
+}
+
+/// A file that gets its name. Who gives the export up finds no file, whenever that is: it is taken back with this.
+struct Naming(Arc<Mutex<Named>>);
+
+impl Naming {
+    fn take(&self) -> Named {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Named::Over)
+    }
+
+    /// The file stays.
+    fn keep(self) {
+        self.take();
+    }
+}
+
+impl Drop for Naming {
+    fn drop(&mut self) {
+        if let Named::Done(file) = self.take() {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// Gives a file its name if it is still wanted, and ends when a crash of the machine would leave it that.
+fn give_name(named: &Mutex<Named>, partial: &Path) -> std::io::Result<()> {
+    let mut state = named.lock().unwrap_or_else(PoisonError::into_inner);
+    let Named::NotYet(file) = &*state else { return Err(ErrorKind::Interrupted.into()) };
+    let file = file.clone();
+    name(partial, &file, |partial, file| std::fs::hard_link(partial, file))?;
+    *state = Named::Done(file.clone());
+    drop(state);
+    let _ = std::fs::remove_file(partial);
+    sync_directory(&file)
+}
+
+/// Never replaces what somebody else was faster with: a link fails then, unlike a rename.
+fn name(partial: &Path, file: &Path, link: impl Fn(&Path, &Path) -> std::io::Result<()>) -> std::io::Result<()> {
+    match link(partial, file) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {}
+        linked => return linked,
+    }
+    // Not every file system knows links. An empty file of one's own may be replaced.
+    drop(File::create_new(file)?);
+    std::fs::rename(partial, file).inspect_err(|_| {
+        let _ = std::fs::remove_file(file);
+    })
+}
+
+/// Until its directory is on the disk, a crash of the machine may leave a file without its name.
+fn sync_directory(file: &Path) -> std::io::Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // One that may be written to and not read cannot be synced, and some file systems do not know what that is.
+    let Ok(directory) = File::open(parent) else { return Ok(()) };
+    match directory.sync_all() {
+        Err(error) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()) => Ok(()),
+        synced => synced,
     }
 }
 
@@ -235,19 +306,20 @@ impl Mesh {
         if file.exists() {
             return Err(ExportError::Exists { file: file.to_owned() });
         }
-        for snapshots in 1_u32.. {
+        let mut last = String::new();
+        for snapshots in 1..=SNAPSHOTS_MAX {
             progress(Exported { snapshots, ..Exported::default() });
             match self.export_once(file, snapshots, &mut progress).await {
                 Ok(exported) => return Ok(Exported { snapshots, ..exported }),
                 Err(Trouble::End(error)) => return Err(error),
-                Err(Trouble::Again(why)) if snapshots >= SNAPSHOTS_MAX => {
-                    return Err(ExportError::NotWhole { snapshots, why });
-                }
-                Err(Trouble::Again(why)) => tracing::info!(%why, "the snapshot is not whole; another one is taken"),
+                Err(Trouble::Again(why)) => last = why,
             }
-            tokio::time::sleep(PAUSE).await;
+            if snapshots < SNAPSHOTS_MAX {
+                tracing::info!(why = last, "the snapshot is not whole; another one is taken");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        unreachable!("the loop ends by itself")
+        Err(ExportError::NotWhole { snapshots: SNAPSHOTS_MAX, why: last })
     }
 
     async fn export_once(
@@ -376,4 +448,52 @@ pub(crate) fn import(peer: &mut Peer, file: &Path, now: impl Fn() -> Now) -> Res
         peer.import(now(), writes, kept);
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_its_name_without_links_too_and_replaces_nothing() {
+        let base = std::env::temp_dir().join(format!("dm-name-{:016x}", crate::transport::random_incarnation()));
+        std::fs::create_dir(&base).unwrap();
+        let (partial, file) = (base.join("partial"), base.join("file"));
+        let unlinked = |_: &Path, _: &Path| Err(ErrorKind::PermissionDenied.into());
+        std::fs::write(&partial, "new").unwrap();
+        std::fs::write(&file, "old").unwrap();
+        assert_eq!(name(&partial, &file, unlinked).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
+        std::fs::remove_file(&file).unwrap();
+        name(&partial, &file, unlinked).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert!(name(&partial, &base.join("other"), unlinked).is_err(), "there is nothing to name");
+        assert_eq!(std::fs::read_dir(&base).unwrap().count(), 1, "no empty file is left");
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_given_up_has_no_name() {
+        let base = std::env::temp_dir().join(format!("dm-name-{:016x}", crate::transport::random_incarnation()));
+        std::fs::create_dir(&base).unwrap();
+        let (partial, file) = (base.join("partial"), base.join("file"));
+        for (is_late, is_kept) in [(false, false), (true, false), (true, true)] {
+            std::fs::write(&partial, "new").unwrap();
+            let naming = Naming(Arc::new(Mutex::new(Named::NotYet(file.clone()))));
+            let named = Arc::clone(&naming.0);
+            if is_late {
+                give_name(&named, &partial).unwrap();
+            }
+            if is_kept {
+                naming.keep()
+            } else {
+                drop(naming)
+            }
+            assert_eq!(file.exists(), is_kept);
+            if !is_late {
+                assert!(give_name(&named, &partial).is_err() && !file.exists());
+            }
+        }
+        std::fs::remove_dir_all(&base).unwrap();
+    }
 }

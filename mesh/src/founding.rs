@@ -57,7 +57,7 @@ impl FoundingHost {
     }
 
     fn now(&self) -> Micros {
-        Micros(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Micros::from_duration(self.begun.elapsed())
     }
 
     fn input(&self, shared: &Shared, input: impl FnOnce(&mut Founding, Micros)) {

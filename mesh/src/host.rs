@@ -7,8 +7,9 @@
 
 use crate::clock::Clock;
 use crate::joining::Joining;
+use crate::submit::StandIn;
 use crate::transport::{SendError, Transport};
-use driftmesh_model::{Micros, Now, ObjectId, PeerId, TxnId, codec};
+use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
 use driftmesh_peer::session::{self, Handlers, Host, Options, Wakers};
 use driftmesh_peer::{Envelope, Peer, Run, Seek};
 use std::io;
@@ -18,7 +19,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 use tokio::task::coop::poll_proceed;
 
 /// How long the thread of the timers sleeps when the core wants none.
@@ -107,10 +107,12 @@ pub(crate) struct Shared {
     pub(crate) default_options: Options,
     /// Objects that prefetches are about to fetch.
     pub(crate) prefetching: AtomicUsize,
+    /// How many wait for the peer to leave; those that have seen it leave stay counted.
+    pub(crate) leaving: AtomicUsize,
     /// The types of tasks that can be run here.
     pub(crate) handlers: Arc<Handlers<LiveHost>>,
-    /// The anchor of tasks that name none, once there was one.
-    pub(crate) session: OnceCell<ObjectId>,
+    /// The anchor of tasks that name none.
+    pub(crate) stand_in: StandIn,
     /// Itself, for tasks that are run for others.
     this: Weak<Self>,
 }
@@ -221,7 +223,8 @@ impl Shared {
             default_options: Options::new("transaction"),
             prefetching: AtomicUsize::new(0),
             handlers: Arc::new(handlers),
-            session: OnceCell::new(),
+            stand_in: StandIn::default(),
+            leaving: AtomicUsize::new(0),
             this: Weak::clone(this),
         })
     }
@@ -427,7 +430,7 @@ impl Shared {
         match &self.driver {
             Driver::Live(_) => tokio::time::sleep(duration).await,
             #[cfg(feature = "test")]
-            Driver::Simulated(host) => host.sleep(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).await,
+            Driver::Simulated(host) => host.sleep(Micros::from_duration(duration).0).await,
         }
     }
 

@@ -377,14 +377,11 @@ impl Mesh {
     /// Ends after `limit` (and 2 s at most for the goodbye) with what it has; at once when there is no other member.
     ///
     /// Transactions that are open go on; what they commit after the last object went is lost, so end them first.
-    /// Cancel safe until the goodbye: dropped before, the peer stays, with the objects it still has.
+    /// Cancel safe until the goodbye: dropped before, the peer stays, with the objects it still has, unless somebody else
+    /// waits for it to leave.
     pub async fn leave(&self, limit: Duration) -> Left {
         let shared = &self.host.shared;
-        let stays = StayOnDrop { host: Some(&self.host) };
-        let (begun, before) = shared.step(|peer, now| {
-            peer.drain(now);
-            (now.mono, holds(peer))
-        });
+        let (stays, begun, before) = StayOnDrop::drain(&self.host);
         let mut empty_since = None;
         while !shared.members().is_empty() {
             let (now, is_drained) = shared.step(|peer, now| (now.mono, peer.is_drained()));
@@ -426,12 +423,24 @@ fn is_idle(peer: &mut driftmesh_peer::Peer, now: Now) -> bool {
     peer.status(now).transactions == 0
 }
 
-/// Lets the peer take objects again when its leaving is given up.
+/// Lets the peer take objects again when the last of those that wait for its leaving gives up.
 struct StayOnDrop<'a> {
     host: Option<&'a LiveHost>,
 }
 
-impl StayOnDrop<'_> {
+impl<'a> StayOnDrop<'a> {
+    /// Begins to leave; tells when, and what the peer held then.
+    fn drain(host: &'a LiveHost) -> (Self, Micros, usize) {
+        // In the step, so that nobody stays between the two.
+        let (begun, before) = host.shared.step(|peer, now| {
+            host.shared.leaving.fetch_add(1, Ordering::Relaxed);
+            peer.drain(now);
+            (now.mono, holds(peer))
+        });
+        (Self { host: Some(host) }, begun, before)
+    }
+
+    /// It has left: others that still wait for that do not undo it.
     fn disarm(mut self) {
         self.host = None;
     }
@@ -439,8 +448,11 @@ impl StayOnDrop<'_> {
 
 impl Drop for StayOnDrop<'_> {
     fn drop(&mut self) {
-        if let Some(host) = self.host {
-            host.shared.step(|peer, now| peer.stay(now));
-        }
+        let Some(host) = self.host else { return };
+        host.shared.step(|peer, now| {
+            if host.shared.leaving.fetch_sub(1, Ordering::Relaxed) == 1 {
+                peer.stay(now);
+            }
+        });
     }
 }

@@ -4,10 +4,10 @@
 
 use crate::caller::{Caller, Seat, Taken};
 use crate::doubt::{Hearing, InDoubt};
-use crate::submit::{Prepared, Submit, decoded, decoded_answer};
+use crate::submit::{Prepared, Submit, decoded, decoded_answer, submit_anchored};
 use crate::{Receipt, Task};
 use driftmesh_model::{PeerId, Value};
-use driftmesh_peer::session::{self, TaskDone, TaskError};
+use driftmesh_peer::session::{TaskDone, TaskError};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -92,9 +92,8 @@ impl Caller {
         let seat = Arc::clone(&self.seat);
         let shared = Arc::clone(&host.shared);
         shared.spawn(async move {
-            let handlers = Arc::clone(&host.shared.handlers);
             let mut first = First { tell: Some(tell), in_doubt: None, seat, taken, name: T::NAME };
-            let done = session::submit_provisional(host, &handlers, request, how, &mut |told| first.tell(told)).await;
+            let done = submit_anchored(&host, request, how, Some(&mut |told| first.tell(told))).await;
             first.end(&done);
             // Its place is free before its caller can know that it has ended.
             drop(first);

@@ -26,7 +26,7 @@ pub struct Schedule {
 }
 
 fn micros(duration: Duration) -> Micros {
-    Micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+    Micros::from_duration(duration)
 }
 
 impl Schedule {

@@ -4,19 +4,22 @@
 
 use crate::caller::{Seat, Taken};
 use crate::host::LiveHost;
-use crate::{Error, Result, Task};
+use crate::{Error, Receipt, Result, Task};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId, TaskId, Value, codec};
-use driftmesh_peer::session::{self, Options, Submission, TaskDone, TaskError};
+use driftmesh_peer::session::{self, Fate, Options, Submission, TaskDone, TaskError, Tell};
 use driftmesh_peer::{TaskRequest, TaskTo};
+use futures::future::{Either, select};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::IntoFuture;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a task may take unless [`Submit::deadline`] says otherwise.
 const DEADLINE: Micros = Micros::from_millis(5_000);
+/// The kind of the transaction that makes the object which stands in for an anchor.
+const SESSION_KIND: &str = "session";
 
 /// The anchor of tasks that name none: one object of each peer that needs it.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +27,37 @@ struct Session;
 
 impl Object for Session {
     const TYPE_NAME: &'static str = "driftmesh.session";
+}
+
+/// The anchor of this peer's tasks that name none. It goes where they run, so it may be lost with another peer's group:
+/// then there is another.
+#[derive(Debug, Default)]
+pub(crate) struct StandIn {
+    made: Mutex<Option<Made>>,
+    /// Held by who makes it: one is enough.
+    making: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    object: ObjectId,
+    /// What is still to become stable before tasks may have it.
+    open: Option<Receipt>,
+}
+
+impl StandIn {
+    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ready(&self) -> Option<ObjectId> {
+        (*self.lock()).filter(|made| made.open.is_none()).map(|made| made.object)
+    }
+
+    /// The object is lost. Says whether it was this one.
+    fn is_lost(&self, object: ObjectId) -> bool {
+        self.lock().take_if(|made| made.object == object).is_some()
+    }
 }
 
 /// A task to be submitted; await it. See [`crate::Mesh::submit`].
@@ -59,7 +93,7 @@ impl<T: Task> Submit<T> {
 
     /// How long it may take, retries and repeated requests included: 5 s unless set, at most 60 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Micros(u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX));
+        self.deadline = Micros::from_duration(deadline);
         self
     }
 
@@ -85,8 +119,7 @@ impl<T: Task> Submit<T> {
     /// Why the task did not take effect, or `Unknown`: then submit it again with the id that the error names.
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
         let Prepared { host, request, how, taken: _taken } = self.prepared().await?;
-        let handlers = Arc::clone(&host.shared.handlers);
-        decoded(T::NAME, session::submit(host, &handlers, request, how).await?)
+        decoded(T::NAME, submit_anchored(&host, request, how, None).await?)
     }
 
     /// Waits until it is certain what the caller was told that the task is of, if that is another one than this.
@@ -104,6 +137,7 @@ impl<T: Task> Submit<T> {
             Some(seat) => Some(seat.take().ok_or(TaskError::CallerBusy { most: seat.most() })?),
             None => None,
         };
+        let whole = deadline;
         if let Some(seat) = &seat {
             deadline = certain_within(&host, seat, deadline).await?;
         }
@@ -115,7 +149,15 @@ impl<T: Task> Submit<T> {
             .map_err(|error| TaskError::Unencodable { name: name.clone(), reason: error.to_string() })?;
         let id = match id {
             Some(id) => id,
-            None => task_id(&host, &task).await.map_err(|error| without_anchor(&name, deadline, &error))?,
+            None => match task.anchor() {
+                Some(anchor) => session::new_task_id(&host, anchor),
+                None => {
+                    let (id, left) =
+                        stand_in_id(&host, deadline).await.map_err(|error| without_anchor(&name, whole, &error))?;
+                    deadline = left;
+                    id
+                }
+            },
         };
         let touches = task.touches();
         let body = Value::from_slice(&body);
@@ -173,18 +215,119 @@ fn without_anchor(name: &str, deadline: Micros, error: &Error) -> TaskError {
     TaskError::Failed { name: name.to_owned(), reason: error.to_string() }
 }
 
-/// A new id for a task.
-pub(crate) async fn task_id<T: Task>(host: &LiveHost, task: &T) -> Result<TaskId> {
-    let anchor = match task.anchor() {
-        Some(anchor) => anchor,
-        None => *host.shared.session.get_or_try_init(|| create_session(host.clone())).await?,
+/// Submits a task, and once more, with another anchor, if the object that stood in for its own is lost. `tell` takes an
+/// answer before it is stable.
+pub(crate) async fn submit_anchored(
+    host: &LiveHost,
+    request: TaskRequest,
+    how: Submission,
+    mut tell: Option<Tell<'_>>,
+) -> Result<TaskDone<Value>, TaskError> {
+    let (anchor, deadline) = (request.id.anchor, request.deadline);
+    let begun = host.shared.step(|_, now| now.mono);
+    let again = how.free_anchor.then(|| request.clone());
+    let ended = match &mut tell {
+        Some(tell) => submit_once(host, request, how, Some(&mut **tell)).await,
+        None => submit_once(host, request, how, None).await,
     };
-    Ok(session::new_task_id(host, anchor))
+    let Err(TaskError::NoAnchor { name, task }) = ended else { return ended };
+    // R21: an id that the caller has stays as it is, but nothing new begins with a lost object.
+    let was_stand_in = task.anchor == anchor && host.shared.stand_in.is_lost(anchor);
+    let Some(again) = again.filter(|_| was_stand_in) else { return Err(TaskError::NoAnchor { name, task }) };
+    tracing::info!(object = %anchor, "the object that stood in for the anchor of tasks is lost; another one does");
+    let left = deadline.since(host.shared.step(|_, now| now.mono).since(begun));
+    let (id, left) = stand_in_id(host, left).await.map_err(|error| without_anchor(&name, deadline, &error))?;
+    submit_once(host, TaskRequest { id, deadline: left, ..again }, how, tell).await
 }
 
-async fn create_session(host: LiveHost) -> Result<ObjectId> {
-    // It outlives what this peer leads now, so it must not be taken back.
-    let options = Options { stable: true, ..Options::new("session") };
-    let created = session::transact(host, options, |tx| async move { tx.create(&Session) });
-    Ok(created.await?.value.id())
+async fn submit_once(
+    host: &LiveHost,
+    request: TaskRequest,
+    how: Submission,
+    tell: Option<Tell<'_>>,
+) -> Result<TaskDone<Value>, TaskError> {
+    let handlers = &host.shared.handlers;
+    match tell {
+        Some(tell) => session::submit_provisional(host.clone(), handlers, request, how, tell).await,
+        None => session::submit(host.clone(), handlers, request, how).await,
+    }
+}
+
+/// A new id for a task.
+pub(crate) async fn task_id<T: Task>(host: &LiveHost, task: &T) -> Result<TaskId> {
+    match task.anchor() {
+        Some(anchor) => Ok(session::new_task_id(host, anchor)),
+        None => Ok(stand_in_id(host, DEADLINE).await?.0),
+    }
+}
+
+/// A new id for a task without an anchor, within so long; and what is left of that.
+async fn stand_in_id(host: &LiveHost, deadline: Micros) -> Result<(TaskId, Micros)> {
+    if let Some(object) = host.shared.stand_in.ready() {
+        return Ok((session::new_task_id(host, object), deadline));
+    }
+    let begun = host.shared.step(|_, now| now.mono);
+    let late = host.shared.sleep(Duration::from_micros(deadline.0));
+    let object = match select(pin!(make_stand_in(host, deadline)), pin!(late)).await {
+        Either::Left((made, _)) => made?,
+        Either::Right(((), _)) => {
+            return Err(Error::Deadline { kind: Options::new(SESSION_KIND).kind, deadline, attempts: 1, last: None });
+        }
+    };
+    let left = deadline.since(host.shared.step(|_, now| now.mono).since(begun));
+    Ok((session::new_task_id(host, object), left))
+}
+
+/// Cancel safe: what is made and not stable yet is waited for by the next one.
+async fn make_stand_in(host: &LiveHost, deadline: Micros) -> Result<ObjectId> {
+    let stand_in = &host.shared.stand_in;
+    let _making = stand_in.making.lock().await;
+    loop {
+        let made = *stand_in.lock();
+        match made {
+            Some(Made { object, open: None }) => return Ok(object),
+            // It outlives what this peer leads now, so it must not be taken back.
+            Some(Made { object, open: Some(receipt) }) => {
+                let fate = session::settled(host.clone(), receipt).await;
+                let is_stable = matches!(fate, Fate::Stable { .. });
+                *stand_in.lock() = is_stable.then_some(Made { object, open: None });
+            }
+            None => {
+                let options = Options { deadline, ..Options::new(SESSION_KIND) };
+                let created = session::transact(host.clone(), options, |tx| async move { tx.create(&Session) }).await?;
+                let open = Some(created.committed.receipt).filter(|_| !created.committed.stable);
+                *stand_in.lock() = Some(Made { object: created.value.id(), open });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mesh, Tx};
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    impl Task for Nothing {
+        type Output = ();
+        const NAME: &'static str = "nothing";
+
+        async fn run(&self, _: &Tx) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_the_object_that_stands_in_keeps_to_the_deadline() {
+        let mesh = Mesh::builder().register::<Nothing>().start().await.unwrap();
+        let making = mesh.host.shared.stand_in.making.lock().await;
+        let deadline = Duration::from_millis(50);
+        let ended =
+            tokio::time::timeout(Duration::from_secs(60), mesh.submit(Nothing).deadline(deadline).into_future()).await;
+        assert!(matches!(ended, Ok(Err(TaskError::Deadline { deadline: Micros(50_000), .. }))), "{ended:?}");
+        drop(making);
+        mesh.submit(Nothing).await.unwrap();
+    }
 }

@@ -170,7 +170,7 @@ pub struct World {
 impl World {
     /// Lets virtual time pass. Cancel safe.
     pub async fn sleep(&self, duration: Duration) {
-        self.stage.sleep(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).await;
+        self.stage.sleep(Micros::from_duration(duration).0).await;
     }
 
     /// Virtual time since the start.
@@ -310,7 +310,7 @@ where
         let ended = main.await;
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
     };
-    let limit_us = u64::try_from(options.limit.as_micros()).unwrap_or(u64::MAX);
+    let limit_us = Micros::from_duration(options.limit).0;
     stage.run(main, limit_us).map_err(|error| format!("{error} ({} s)", options.limit.as_secs_f64()))?;
     let elapsed = world.elapsed();
     let wrong = stage.settle_and_judge();

@@ -28,7 +28,7 @@ impl Transactions {
 
     /// How long a transaction may take, retries included: 5 s unless set, at most 60 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.options.deadline = Micros(u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX));
+        self.options.deadline = Micros::from_duration(deadline);
         self
     }
 
@@ -49,7 +49,8 @@ impl Transactions {
     /// Runs a closure as a transaction and returns what it returned. See [`crate::Mesh::transact`].
     ///
     /// # Errors
-    /// What the closure returned, `Deadline` when it could not commit in time, or a limit. Nothing took effect then.
+    /// What the closure returned, `Deadline` when it could not commit in time, or a limit: nothing took effect then. With
+    /// [`Transactions::stable`] also `Lost`, which undid a commit, and `NotStable`, of which nobody knows yet.
     pub fn run<T, F, Fut>(&self, body: F) -> impl Future<Output = Result<T>> + use<T, F, Fut>
     where
         F: FnMut(Tx) -> Fut,

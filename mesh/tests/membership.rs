@@ -64,6 +64,19 @@ async fn leaving_that_is_given_up_leaves_a_working_peer() {
     bounded(held.notified()).await;
     // The object is locked, so the leave cannot end before it is given up.
     assert!(tokio::time::timeout(Duration::from_millis(50), mesh.leave(LONG)).await.is_err());
+    // Of two that wait for it, one gives up: the peer still leaves.
+    let leaving = tokio::spawn({
+        let mesh = mesh.clone();
+        async move { mesh.leave(LONG).await }
+    });
+    let refused = || mesh.transact(|tx| async move { tx.create(&Player::new("late", 0)) });
+    while !matches!(bounded(refused()).await, Err(Error::Leaving)) {
+        tokio::task::yield_now().await;
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(50), mesh.leave(LONG)).await.is_err());
+    assert!(matches!(bounded(refused()).await, Err(Error::Leaving)));
+    leaving.abort();
+    assert!(leaving.await.is_err());
     holder.abort();
     assert_eq!(create(&mesh, 1).await.len(), 1);
     assert_eq!(sum(&other, &players).await, 0);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use crate::common::{HANGS, Player, until};
-use driftmesh::{Builder, Mesh, ObjectId, Outcome, Ref, Result, Task, TaskError, Tx, limits};
+use driftmesh::{Builder, Mesh, Object, ObjectId, Outcome, Ref, Result, Task, TaskError, Tx, limits};
 use serde::{Deserialize, Serialize};
 
 /// Pays, and answers what is left.
@@ -172,6 +172,37 @@ async fn the_outcome_outlives_the_peer_that_made_it() {
     let again = bounded(all[2].submit(pay).with_id(id).deadline(HANGS).with_receipt()).await.unwrap();
     assert_eq!((again.value, again.earlier), (6, true));
     assert_eq!((gold(&all[0], from).await, gold(&all[2], to).await), (6, 4));
+}
+
+/// What stands for a peer as the anchor of its tasks that name none.
+#[derive(Serialize, Deserialize)]
+struct Session;
+
+impl Object for Session {
+    const TYPE_NAME: &'static str = "driftmesh.session";
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_own_anchor_is_given_up_with_anothers_group_gets_another() {
+    let all = knowing(2).await;
+    until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
+    let id = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
+    let session: Ref<Session> = Ref::from_id(id.anchor);
+    bounded(all[1].transact(|tx| async move { tx.get_mut(session).await.map(drop) })).await.unwrap();
+    until("it has moved", || all[1].is_owned(id.anchor)).await;
+    // Two peers have one voter: what the lost one had waits for an operator.
+    bounded(all[1].shutdown()).await;
+    until("it is missed", || !all[0].status().leaderless.is_empty()).await;
+    let group = all[0].status().leaderless[0].parse().unwrap();
+    bounded(all[0].forget(group, true)).await.unwrap();
+    let done = bounded(all[0].submit(Odd::Nothing).with_receipt()).await.unwrap();
+    assert_eq!(done.value, "nothing");
+    assert_ne!(done.task.anchor, id.anchor);
+    let next = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
+    assert_eq!(next.anchor, done.task.anchor, "it is made once");
+    // An id that somebody has kept is as it is.
+    let kept = bounded(all[0].submit(Odd::Nothing).with_id(id)).await;
+    assert!(matches!(kept, Err(TaskError::NoAnchor { task, .. }) if task == id), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// Microseconds. As a point in time: since the UNIX epoch (wall clock) or since an arbitrary start (monotonic).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -13,6 +14,12 @@ impl Micros {
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000))
+    }
+
+    /// A duration, rounded down; the longest that there is, if that is shorter.
+    #[must_use]
+    pub fn from_duration(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Whether it is zero; where that means that nothing is known, it is not written.

@@ -106,6 +106,8 @@ pub fn control() -> Vec<Vec<u8>> {
     [
         r#"{"cmd": "status"}"#,
         r#"{"cmd": "explain", "object": "0123456789abcdef0123456789abcdef"}"#,
+        r#"{"cmd": "moves"}"#,
+        r#"{"cmd": "contention"}"#,
         r#"{"cmd": "export", "file": "/tmp/a"}"#,
         r#"{"cmd": "promote", "group": "0123456789abcdef0123456789abcdef", "accept_loss": true}"#,
         r#"{"cmd": "forget", "group": "a", "force": true}"#,

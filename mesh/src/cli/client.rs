@@ -6,8 +6,7 @@ use super::exit::{Exit, Failure};
 use super::{out, socket};
 use serde_json::Value;
 use std::fmt::Write;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,10 +51,8 @@ pub(super) fn ask_for(
     limit: Duration,
     progress: &mut dyn FnMut(&Value),
 ) -> Result<(String, Value), Failure> {
-    let line = exchange(path, request, limit, progress).map_err(|error| {
-        let message = format!("no peer answers at {}: {error}; see whether it still runs", path.display());
-        Failure::new(Exit::Control, message)
-    })?;
+    let line = exchange(path, request, limit, progress)
+        .map_err(|silent| Failure::new(Exit::Control, silent.told(&path.display().to_string())))?;
     let answer: Value = serde_json::from_str(&line)
         .map_err(|error| Failure::new(Exit::Control, format!("{} answered no JSON: {error}", path.display())))?;
     match (answer["refused"].as_str(), answer["error"].as_str()) {
@@ -85,25 +82,64 @@ fn the_one_running() -> Result<PathBuf, Failure> {
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+enum Silent {
+    /// Nothing was said to the peer.
+    Absent(io::Error),
+    /// It said nothing for so long.
+    Late(Duration),
+    /// It ended, or hung up, before its answer was whole.
+    HungUp,
+    /// Its answer is longer than any may be.
+    TooLong,
+    /// The connection failed.
+    Broken(io::Error),
+}
+
+impl Silent {
+    fn told(&self, path: &str) -> String {
+        let maybe = "it may have done what it was asked";
+        match self {
+            Self::Absent(error) => format!("no peer answers at {path}: {error}; see whether it still runs"),
+            Self::Late(limit) => {
+                let seconds = limit.as_secs_f64();
+                format!("the peer at {path} says nothing for {seconds} s; {maybe}, or hang: ask for its status")
+            }
+            Self::HungUp => {
+                format!("the peer at {path} hung up before it had answered; {maybe}: see whether it still runs")
+            }
+            Self::TooLong => format!("the peer at {path} answers with more than {ANSWER_BYTES_MAX} bytes; {maybe}"),
+            Self::Broken(error) => format!("the connection to the peer at {path} broke: {error}; {maybe}"),
+        }
+    }
+}
+
 /// Says something and takes the answer; lines before it that tell of progress go to `progress`.
-fn exchange(
-    path: &Path,
-    request: &Value,
-    limit: Duration,
-    progress: &mut dyn FnMut(&Value),
-) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(ANSWER_MAX))?;
+fn exchange(path: &Path, request: &Value, limit: Duration, progress: &mut dyn FnMut(&Value)) -> Result<String, Silent> {
+    let mut stream = socket::connect(path).map_err(Silent::Absent)?;
+    stream.set_read_timeout(Some(limit)).map_err(Silent::Broken)?;
+    stream.set_write_timeout(Some(ANSWER_MAX)).map_err(Silent::Broken)?;
+    let failed = |error: io::Error, limit| match error.kind() {
+        // How a system tells that time is over.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Silent::Late(limit),
+        ErrorKind::ConnectionReset => Silent::HungUp,
+        _ => Silent::Broken(error),
+    };
     match stream.write_all(format!("{request}\n").as_bytes()) {
         // A peer that has too many clients says so before it reads, and hangs up.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written?,
+        written => written.map_err(|error| failed(error, ANSWER_MAX))?,
     }
     let mut reader = BufReader::new(stream);
     loop {
-        let mut line = String::new();
-        (&mut reader).take(ANSWER_BYTES_MAX).read_line(&mut line)?;
+        let mut line = Vec::new();
+        let read = (&mut reader).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
+        read.map_err(|error| failed(error, limit))?;
+        if !line.ends_with(b"\n") {
+            return Err(if line.len() as u64 == ANSWER_BYTES_MAX { Silent::TooLong } else { Silent::HungUp });
+        }
+        let line = String::from_utf8_lossy(&line).into_owned();
         match serde_json::from_str::<Value>(&line) {
             Ok(told) if told["progress"].is_object() => progress(&told["progress"]),
             Ok(_) | Err(_) => return Ok(line),
@@ -334,5 +370,41 @@ mod tests {
         assert!(may_stop(&status).starts_with("yes, by `drain`"));
         status["groups"][0]["may_lose_one"] = true.into();
         assert_eq!(may_stop(&status), "yes");
+    }
+
+    /// What a client says of a peer that answers so, and then hangs up or hangs.
+    fn said_of(answer: &'static [u8], hangs: bool) -> String {
+        let number = driftmesh::transport::random_incarnation();
+        let path = std::env::temp_dir().join(format!("dm-client-{number:016x}.sock"));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            // Who has heard too much hangs up.
+            let _ = stream.write_all(answer);
+            hangs.then_some(stream)
+        });
+        let limit = if hangs { Duration::from_millis(100) } else { Duration::from_secs(60) };
+        let failure = ask_for(&path, &serde_json::json!({ "cmd": "status" }), limit, &mut |_| {}).unwrap_err();
+        assert_eq!(failure.exit, Exit::Control);
+        drop(peer.join().unwrap());
+        std::fs::remove_file(path).unwrap();
+        failure.message
+    }
+
+    #[test]
+    fn why_there_is_no_answer_is_told_as_what_it_is() {
+        let long: &'static [u8] = vec![b'x'; 5 << 20].leak();
+        for (answer, hangs, part) in [
+            (&b""[..], false, "hung up before it had answered"),
+            (b"{\"cut\":", false, "hung up before it had answered"),
+            (b"", true, "says nothing for 0.1 s"),
+            (b"{\"progress\":{}}\n", true, "says nothing for 0.1 s"),
+            (long, false, "more than 4194304 bytes"),
+            (b"what\n", false, "answered no JSON"),
+        ] {
+            let said = said_of(answer, hangs);
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 }

@@ -59,17 +59,25 @@ impl Drop for Control {
 }
 
 impl Control {
-    /// Binds the socket and serves it in the background.
+    /// Binds the socket and serves it in the background. Cancel safe.
     ///
     /// # Errors
     /// When the socket cannot be bound.
-    pub(super) fn serve(path: Option<&Path>, mesh: Mesh, requests: mpsc::Sender<Request>) -> Result<Self, Failure> {
+    pub(super) async fn serve(
+        path: Option<&Path>,
+        mesh: Mesh,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             let place = path.map_or_else(|| "in the default place".to_owned(), |path| format!("at {}", path.display()));
             let message = format!("no control socket {place}: {error}; choose another path with --control PATH");
             Failure::new(Exit::Control, message)
         };
-        let (listener, socket) = socket::bind(path).map_err(failed)?;
+        let place = path.map(Path::to_owned);
+        // It waits for others that bind in the same directory, and for whoever has the path.
+        let bound = tokio::task::spawn_blocking(move || socket::bind(place.as_deref()));
+        let bound = bound.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let (listener, socket) = bound.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(listener).map_err(failed)?;
         let server = tokio::spawn(accept(listener, mesh, requests));

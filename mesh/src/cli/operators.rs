@@ -5,7 +5,7 @@
 use super::exit::{Exit, Failure};
 use super::line::Line;
 use super::{ExportArgs, ForgetArgs, PromoteArgs, client, full_id, out};
-use driftmesh::{Exported, GroupId, Mesh, OperatorError, PeerId};
+use driftmesh::{ExportError, Exported, GroupId, Mesh, OperatorError, PeerId};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -211,7 +211,16 @@ pub(super) async fn answer_export(mesh: &Mesh, line: &Line, told: &mpsc::Sender<
         Ok(Exported { objects, bytes, snapshots }) => {
             json!({ "exported": { "objects": objects, "bytes": bytes, "snapshots": snapshots } })
         }
-        Err(error) => json!({ "refused": error.to_string() }),
+        Err(error) => not_exported(&error),
+    }
+}
+
+/// A disk that is full or a directory that is not there is nothing that the peer refuses.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's errors may grow; most are refusals")]
+fn not_exported(error: &ExportError) -> Value {
+    match error {
+        ExportError::Unwritable { .. } => json!({ "error": error.to_string() }),
+        _ => json!({ "refused": error.to_string() }),
     }
 }
 
@@ -242,6 +251,14 @@ async fn telling<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_no_refusal() {
+        let file = PathBuf::from("/full/mesh.export");
+        let error = std::io::ErrorKind::StorageFull.into();
+        assert!(not_exported(&ExportError::Unwritable { file: file.clone(), error })["error"].is_string());
+        assert!(not_exported(&ExportError::Exists { file })["refused"].is_string());
+    }
 
     #[tokio::test]
     async fn an_export_that_gets_no_farther_says_that_it_goes_on_and_tells_of_each_snapshot() {

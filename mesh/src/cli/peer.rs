@@ -68,7 +68,16 @@ pub(super) async fn run(args: PeerArgs) -> Result<Exit, Failure> {
         launched = builder.launch() => launched?,
     };
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
-    let control = Control::serve(args.control.as_deref(), mesh.clone(), request_sender)?;
+    let control = tokio::select! {
+        biased;
+        () = signals.next() => {
+            // Somebody may keep the directory of the socket locked.
+            mesh.shutdown().await;
+            say("ended before it had started");
+            return Ok(Exit::Success);
+        }
+        served = Control::serve(args.control.as_deref(), mesh.clone(), request_sender) => served?,
+    };
     introduce(&mesh, &args, control.path());
     if let Some(file) = &args.import {
         say(&format!("imported {}: {}", file.display(), counted(mesh.status().owned, "object")));
@@ -512,36 +521,84 @@ impl Running {
                 (Some(request), ask)
             }
         };
-        let mesh = self.mesh.clone();
-        let ending = async {
-            match ask {
-                Ask::Leave => {
-                    let left = leave(&mesh, LEAVE_MAX).await;
-                    json!({ "left": { "handed_over": left.handed_over, "stayed": left.stayed } })
-                }
-                Ask::Drain(limit) => {
-                    let left = leave(&mesh, limit).await;
-                    let copied = left.stayed.saturating_sub(left.lost);
-                    json!({ "drained": { "moved": left.handed_over, "left": copied, "lost": left.lost } })
-                }
-                Ask::Stop => {
-                    mesh.shutdown().await;
-                    say("stopped");
-                    json!({ "stopped": true })
-                }
-            }
+        let mut waiting: Vec<Request> = request.into_iter().collect();
+        let Some(ended) = self.end_by(ask, &mut waiting).await else {
+            say("ended at once");
+            return Ok(Exit::Interrupted);
         };
-        let answer = tokio::select! {
-            answer = ending => answer,
-            _ = self.signals.interrupt.recv() => {
-                say("ended at once");
-                return Ok(Exit::Interrupted);
-            }
+        // Who asks now is told that the peer is ending.
+        self.requests.close();
+        waiting.extend(std::iter::from_fn(|| self.requests.try_recv().ok()));
+        let tell_one = |request: Request| {
+            let answer = ended.answer(request.ask);
+            tell(request, answer)
         };
-        if let Some(request) = request {
-            tell(request, answer).await;
-        }
+        futures::future::join_all(waiting.into_iter().map(tell_one)).await;
         Ok(Exit::Success)
+    }
+
+    /// Leaves or stops. Whoever asks for the same meanwhile waits with the first one; who asks to stop does not wait for
+    /// objects to be handed over. `None` when interrupted.
+    async fn end_by(&mut self, mut ask: Ask, waiting: &mut Vec<Request>) -> Option<Ended> {
+        let mesh = self.mesh.clone();
+        loop {
+            let mut ending = std::pin::pin!(carry_out(&mesh, ask));
+            loop {
+                tokio::select! {
+                    ended = &mut ending => return Some(ended),
+                    _ = self.signals.interrupt.recv() => return None,
+                    Some(request) = self.requests.recv() => {
+                        let stops = request.ask == Ask::Stop && ask != Ask::Stop;
+                        // No more than there are clients: each waits for its answer.
+                        waiting.push(request);
+                        if stops {
+                            break;
+                        }
+                    }
+                }
+            }
+            ask = Ask::Stop;
+        }
+    }
+}
+
+/// How a peer ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    Left(Left),
+    Stopped,
+}
+
+impl Ended {
+    /// What a client is told who asked for this.
+    fn answer(self, ask: Ask) -> Value {
+        match (ask, self) {
+            (Ask::Stop, _) => json!({ "stopped": true }),
+            (Ask::Leave, Self::Left(left)) => json!({ "left": what_became(left) }),
+            (Ask::Drain(_), Self::Left(left)) => json!({ "drained": what_became(left) }),
+            (Ask::Leave | Ask::Drain(_), Self::Stopped) => {
+                json!({ "error": "the peer was stopped before it had handed everything over" })
+            }
+        }
+    }
+}
+
+/// What became of the objects of a peer that left. What was handed over is in it under the names of both commands.
+fn what_became(left: Left) -> Value {
+    let Left { handed_over, stayed, lost } = left;
+    let copied = stayed.saturating_sub(lost);
+    json!({ "moved": handed_over, "left": copied, "lost": lost, "handed_over": handed_over, "stayed": stayed })
+}
+
+async fn carry_out(mesh: &Mesh, ask: Ask) -> Ended {
+    match ask {
+        Ask::Leave => Ended::Left(leave(mesh, LEAVE_MAX).await),
+        Ask::Drain(limit) => Ended::Left(leave(mesh, limit).await),
+        Ask::Stop => {
+            mesh.shutdown().await;
+            say("stopped");
+            Ended::Stopped
+        }
     }
 }
 
@@ -598,6 +655,74 @@ mod tests {
         let failure = running.end(end).await.unwrap_err();
         assert_eq!(failure.exit, Exit::Refused);
         assert!(failure.message.starts_with(&format!("peer {} says", full_id(&by))), "{}", failure.message);
+    }
+
+    async fn running(requests: mpsc::Receiver<Request>) -> Running {
+        let mesh = Mesh::builder().start().await.unwrap();
+        let (_, notices) = mpsc::channel(1);
+        let (_, superseded_by) = watch::channel(None);
+        let (name, signals, told) = ("arena".to_owned(), Signals::new().unwrap(), BTreeSet::new());
+        Running { mesh, name, signals, notices, requests, superseded_by, shown: 0, refused_at: None, told }
+    }
+
+    fn request(ask: Ask) -> (Request, tokio::sync::oneshot::Receiver<Value>) {
+        let ((answer, answered), (written, is_written)) =
+            (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel());
+        written.send(()).unwrap();
+        (Request { ask, answer, written: is_written }, answered)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn all_who_ask_a_peer_to_leave_hear_what_became_of_it() {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let running = running(requests).await;
+        let stayed = driftmesh::limits::NAME_BUCKETS;
+        let (first, of_first) = request(Ask::Drain(Duration::from_secs(60)));
+        let (second, of_second) = request(Ask::Leave);
+        sender.try_send(second).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), running.end(End::Asked(first))).await;
+        assert_eq!(ended.unwrap().unwrap(), Exit::Success);
+        let became = json!({ "moved": 0, "left": 0, "lost": stayed, "handed_over": 0, "stayed": stayed });
+        assert_eq!(of_first.await.unwrap(), json!({ "drained": became }));
+        assert_eq!(of_second.await.unwrap(), json!({ "left": became }));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_stops_a_peer_that_drains_does_not_wait_for_that() {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let running = running(requests).await;
+        let other = Mesh::builder().join(&running.mesh.addresses()[0]).start().await.unwrap();
+        running.mesh.wait_for_peers(1).await;
+        let held = running.mesh.transact(|tx| async move { tx.create(&Held) }).await.unwrap();
+        let mesh = running.mesh.clone();
+        let (begun, is_begun) = tokio::sync::oneshot::channel();
+        let mut begun = Some(begun);
+        // As long as it is locked, it is not handed over.
+        let holder = tokio::spawn(mesh.task("holder").deadline(Duration::from_secs(300)).run(move |tx| {
+            let begun = begun.take();
+            async move {
+                let _guard = tx.get_mut(held).await?;
+                let _ = begun.map(|begun| begun.send(()));
+                std::future::pending::<driftmesh::Result<()>>().await
+            }
+        }));
+        is_begun.await.unwrap();
+        let (first, of_first) = request(Ask::Drain(Duration::from_secs(300)));
+        let (second, of_second) = request(Ask::Stop);
+        sender.try_send(second).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), running.end(End::Asked(first))).await;
+        assert_eq!(ended.unwrap().unwrap(), Exit::Success);
+        assert!(of_first.await.unwrap()["error"].is_string());
+        assert_eq!(of_second.await.unwrap(), json!({ "stopped": true }));
+        holder.abort();
+        drop(other);
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Held;
+
+    impl driftmesh::Object for Held {
+        const TYPE_NAME: &'static str = "held";
     }
 
     #[test]

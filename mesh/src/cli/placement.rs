@@ -34,7 +34,7 @@ pub(super) fn answer_moves(mesh: &Mesh, line: &Line) -> Value {
     };
     let (moves, status) = (mesh.moves(), mesh.status());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Micros(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+    let now = Micros::from_duration(now);
     let newest: Vec<Value> = moves.iter().rev().take(most).map(|moved| move_view(moved, &status, now)).collect();
     json!({ "moves": newest, "remembered": moves.len() })
 }
@@ -330,7 +330,7 @@ mod tests {
         let there = Mesh::builder().join(&here.addresses()[0]).start().await.unwrap();
         let path = std::env::temp_dir().join(format!("dm-placement-{}.sock", std::process::id()));
         let (requests, _asked) = mpsc::channel(1);
-        let control = Control::serve(Some(&path), here.clone(), requests).unwrap();
+        let control = Control::serve(Some(&path), here.clone(), requests).await.unwrap();
         let (mark, told) = tokio::time::timeout(HANGS, until_told(&here, &there, &path)).await.unwrap();
         for kind in ["contended", "bouncing"] {
             assert_eq!(told[kind][0]["object"], mark.to_string(), "{told}");

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How the directories of sockets without a path of their own begin.
@@ -19,6 +20,11 @@ const SOCKET_NAME: &str = "control.sock";
 /// How long somebody else may take to bind a socket in the same directory, and how often that is looked at.
 const TURN_MAX: Duration = Duration::from_secs(2);
 const TURN_TICK: Duration = Duration::from_millis(5);
+/// A process that does not take a connection for so long stands still.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// What nobody listens at for so long after it was bound is left of a process that is gone. Between the two calls that bind
+/// and listen it looks the same.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// A bound control socket. Its file is removed when this is dropped.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ impl BoundSocket {
 impl Drop for BoundSocket {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
-            // What cannot be removed is found dead by the next one who looks.
+            // What cannot be removed is found dead by the next one who looks: see `running`.
             let _ = fs::remove_file(&self.path);
         }
         if let Some(directory) = &self.directory {
@@ -142,30 +148,74 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => in_use("it exists and is no socket"),
-        Ok(_) => match UnixStream::connect(path) {
+        Ok(_) => match connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
             Ok(_) | Err(_) => in_use("another process uses it"),
         },
     }
 }
 
-/// The control sockets of peers that run on this machine and that this user may ask, sorted.
+/// Connects to a socket, and waits no longer than two seconds for that: a process that stands still takes no more
+/// connections once its queue is full.
+///
+/// # Errors
+/// As connecting has; `TimedOut`.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (teller, told) = mpsc::sync_channel(1);
+    let path = path.to_owned();
+    // The system has no such call with a limit. The thread ends when the process there takes the connection, or is gone.
+    std::thread::Builder::new().spawn(move || {
+        let _ = teller.send(UnixStream::connect(path));
+    })?;
+    told.recv_timeout(CONNECT_MAX).unwrap_or_else(|_| {
+        let message = format!("it takes no connection within {} s", CONNECT_MAX.as_secs());
+        Err(io::Error::new(ErrorKind::TimedOut, message))
+    })
+}
+
+/// The control sockets of peers that run on this machine and that this user may ask, sorted. What is left of processes of
+/// this user that are gone is removed.
 pub(super) fn running() -> Vec<PathBuf> {
     let mut sockets = Vec::new();
     for base in bases() {
         for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-            let is_private = entry.metadata().is_ok_and(|found| found.is_dir() && found.mode() & 0o077 == 0);
+            let Ok(found) = entry.metadata() else { continue };
             // Only its owner can enter a private directory, so what is in it was put there by this user.
-            if is_private && entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
-                let socket = entry.path().join(SOCKET_NAME);
-                if UnixStream::connect(&socket).is_ok() {
-                    sockets.push(socket);
+            let is_private = found.is_dir() && found.mode() & 0o077 == 0;
+            if !is_private || !entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+                continue;
+            }
+            let socket = entry.path().join(SOCKET_NAME);
+            match connect(&socket) {
+                Ok(_) => sockets.push(socket),
+                // It runs, though it stands still.
+                Err(error) if error.kind() == ErrorKind::TimedOut => sockets.push(socket),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_own(&found) => {
+                    remove_if_old(&socket, DEAD_AFTER);
                 }
+                Err(_) => {}
             }
         }
     }
     sockets.sort();
     sockets
+}
+
+/// Whether the user of this process owns it; `root` could enter the directories of others too.
+fn is_own(found: &fs::Metadata) -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == found.uid())
+}
+
+/// Removes a dead socket with its directory.
+fn remove_if_old(socket: &Path, least: Duration) {
+    let age = fs::symlink_metadata(socket).and_then(|found| found.modified());
+    let is_old = age.is_ok_and(|bound| bound.elapsed().is_ok_and(|age| age >= least));
+    if is_old
+        && fs::remove_file(socket).is_ok()
+        && let Some(directory) = socket.parent()
+    {
+        let _ = fs::remove_dir(directory);
+    }
 }
 
 #[cfg(test)]
@@ -232,5 +282,39 @@ mod tests {
         let path = bound.path().to_owned();
         drop(bound);
         assert!(!path.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn what_a_process_left_behind_is_removed_when_it_is_old() {
+        let (listener, bound) = bind(None).unwrap();
+        let directory = bound.path().parent().unwrap().to_owned();
+        let socket = bound.path().to_owned();
+        drop(listener);
+        // Killed: nothing is tidied up.
+        std::mem::forget(bound);
+        assert!(!running().contains(&socket));
+        assert!(socket.exists(), "it may be about to listen");
+        // Its age cannot be set.
+        remove_if_old(&socket, Duration::ZERO);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_process_that_takes_no_connection_is_not_waited_for() {
+        let base = private_directory(&std::env::temp_dir(), "dmtest-").unwrap();
+        let path = base.join("c.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let begun = Instant::now();
+        let mut queued = Vec::new();
+        let error = loop {
+            match connect(&path) {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+            assert!(queued.len() < 100_000, "its queue has no end");
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        fs::remove_dir_all(&base).unwrap();
     }
 }

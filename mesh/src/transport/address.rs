@@ -226,8 +226,14 @@ pub(super) fn socket(address: &Multiaddr) -> Option<SocketAddr> {
 }
 
 /// Whether nobody outside this machine can use the address.
-pub(super) fn is_loopback(address: &Multiaddr) -> bool {
-    socket(address).is_some_and(|socket| socket.ip().is_loopback())
+pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
+    let ip: IpAddr = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        Some(Protocol::Dns(name)) => return name == "localhost",
+        Some(_) | None => return false,
+    };
+    ip.is_loopback()
 }
 
 /// The addresses that a remote told, as far as they can be dialled.

@@ -48,6 +48,7 @@ use libp2p::identity::ed25519;
 use libp2p::multiaddr::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use address::is_loopback;
 pub use address::{AddressError, PeerAddress, parse_address};
 pub use conduct::{Offender, Received};
 pub use counters::TransportCounters;
@@ -384,7 +385,7 @@ impl Transport {
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::new(local, config.genesis, handler, commands, counters));
         let now = Instant::now();
-        let mdns = match config.mdns && config.listen.iter().any(|address| !address::is_loopback(address)) {
+        let mdns = match config.mdns && config.listen.iter().any(|address| !is_loopback(address)) {
             false => NearbySearch::Off,
             // Whoever names addresses wants the mesh that is there, not one that mDNS finds first.
             // Who expects others joins any mesh in reach, so that none is founded beside it.

@@ -123,7 +123,8 @@ enum Attempt<T> {
 /// Cancel safe: dropping the future before it is ready aborts the transaction.
 ///
 /// # Errors
-/// What the closure returned, `Deadline`, or a limit. Nothing took effect then.
+/// What the closure returned, `Deadline`, or a limit: nothing took effect then. With `Options::stable` also `Lost` and
+/// `NotStable`, of a transaction that had committed.
 pub fn transact<H, T, F, Fut>(host: H, options: Options, body: F) -> impl Future<Output = Result<Done<T>>>
 where
     H: Host,
