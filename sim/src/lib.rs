@@ -53,7 +53,7 @@ pub use founding::{FoundingReport, run_founding_seed};
 pub use host::SimHost;
 pub use options::{Aim, DUMP_PEERS_MIN, Options, Overrides};
 pub use report::{Report, SeedReport};
-pub use run::{run_seed, run_seeds};
+pub use run::run_seed;
 pub use scale::{ScaleReport, run_scale};
 pub use stage::{Stage, StageHandle, Unfinished};
 pub use workloads::Workloads;

@@ -114,25 +114,26 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
 
 impl Simulation {
     /// A peer crashes, unless that would take more than this seed allows.
-    pub(crate) fn crash_if_allowed(&mut self, index: usize) {
+    pub(crate) fn crash_if_allowed(&mut self, index: usize) -> bool {
         if !self.options.crashes || self.peers[index].gone || self.peers[index].mad || !self.network.faulty {
-            return;
+            return false;
         }
         if !self.options.together && !self.all_whole() {
-            return;
+            return false;
         }
         let lost = self.lost_with(&[index]);
         if !lost.is_empty() && (!self.options.lossy || self.lives() <= 2) {
-            return;
+            return false;
         }
         self.lose(&[index]);
         let after = match self.rng.u8(..6) {
             0..=2 => self.rng.u64(10_000..600_000),
             3 | 4 => self.rng.u64(600_000..4_000_000),
-            _ => return,
+            _ => return true,
         };
         let as_itself = self.rng.bool();
         self.schedule(self.now_us() + after, Event::Return(index, as_itself));
+        true
     }
 
     /// Peers crash at one moment, whatever that takes with it.

@@ -213,21 +213,28 @@ impl Simulation {
         if self.peers[at].gone {
             return;
         }
-        self.faults += 1;
-        match self.rng.u8(..6) {
+        // As with all faults, only what does something counts.
+        let is_done = match self.rng.u8(..6) {
             0..=2 => self.crash_if_allowed(at),
-            3 if self.rng.bool() => self.network.isolate(at, self.peers.len()),
-            3 => self.cut_from_followers(at, group),
-            4 if self.options.stalls => self.pause(at),
-            5 => match other_end {
+            3 if self.rng.bool() => {
+                self.network.isolate(at, self.peers.len());
+                true
+            }
+            4 if self.options.stalls => {
+                self.pause(at);
+                true
+            }
+            5 if other_end.is_some() => {
                 // Both ends.
-                Some(other) => {
-                    self.crash_if_allowed(at);
-                    self.crash_if_allowed(other);
-                }
-                None => self.cut_from_followers(at, group),
-            },
-            _ => {}
-        }
+                let crashed = [Some(at), other_end].into_iter().flatten().filter(|end| self.crash_if_allowed(*end));
+                crashed.count() > 0
+            }
+            3 | 5 => {
+                self.cut_from_followers(at, group);
+                true
+            }
+            _ => false,
+        };
+        self.faults += u64::from(is_done);
     }
 }

@@ -74,17 +74,6 @@ pub fn run_seed(seed: u64, overrides: &Overrides) -> SeedReport {
     SeedReport { dumped, ..report(&simulation, &world, wrong, text) }
 }
 
-/// Runs seeds `from..to` one after the other, telling `each` of every run.
-pub fn run_seeds(from: u64, to: u64, overrides: &Overrides, mut each: impl FnMut(&SeedReport)) -> Vec<SeedReport> {
-    let mut runs = Vec::new();
-    for seed in from..to {
-        let run = run_seed(seed, overrides);
-        each(&run);
-        runs.push(run);
-    }
-    runs
-}
-
 /// Peers that are up, and own objects at first: all but one with a mad clock.
 fn founders(simulation: &Simulation) -> Vec<usize> {
     let is_one = |index: &usize| !simulation.peers[*index].mad && !simulation.peers[*index].gone;

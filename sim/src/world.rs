@@ -633,7 +633,6 @@ impl Simulation {
             // It takes several steps that no other fault may undo.
             return;
         }
-        self.faults += 1;
         let peers = self.peers.len();
         self.check_pointers(&(0..peers).collect::<Vec<_>>());
         self.check_bounds();
@@ -643,14 +642,25 @@ impl Simulation {
         let now_us = self.now_us();
         let one = self.rng.usize(..peers);
         let kinds = 12 + u8::from(self.options.clock_jumps) + u8::from(self.options.slow_peers);
-        match self.rng.u8(..kinds) {
-            0..=2 if peers > 1 => self.network.partition(&mut self.rng, &self.options, peers),
-            3..=5 => self.network.mend(),
+        // Only what does something counts. Nothing may be drawn for that, and nothing may depend on the count.
+        let is_done = match self.rng.u8(..kinds) {
+            0..=2 if peers > 1 => {
+                self.network.partition(&mut self.rng, &self.options, peers);
+                true
+            }
+            // That is no fault.
+            3..=5 => {
+                self.network.mend();
+                false
+            }
             6 | 7 if peers > 1 => {
                 let other = (one + self.rng.usize(1..peers)) % peers;
-                self.disconnect(one.min(other), one.max(other));
+                self.disconnect(one.min(other), one.max(other))
             }
-            8 if self.options.stalls => self.pause(one),
+            8 if self.options.stalls => {
+                self.pause(one);
+                true
+            }
             9 if self.options.restarts && !self.peers[one].mad && !self.peers[one].gone => {
                 self.peers[one].host.step(Peer::drain);
                 self.collect(one, "drain");
@@ -660,12 +670,20 @@ impl Simulation {
                     let until = now_us + self.rng.u64(10_000..500_000);
                     self.schedule(until, Event::Stay(one));
                 }
+                true
             }
             10 | 11 => self.crash_if_allowed(one),
-            12 if self.options.clock_jumps => self.peers[one].wall_clock.set(&mut self.rng),
-            12 | 13 => self.network.slow_down(one),
-            _ => {}
-        }
+            12 if self.options.clock_jumps => {
+                self.peers[one].wall_clock.set(&mut self.rng);
+                true
+            }
+            12 | 13 => {
+                self.network.slow_down(one);
+                true
+            }
+            _ => false,
+        };
+        self.faults += u64::from(is_done);
     }
 
     /// A peer stands still for a while.
@@ -687,12 +705,13 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn disconnect(&mut self, left: usize, right: usize) {
+    /// Says whether there was a connection that could break.
+    pub(crate) fn disconnect(&mut self, left: usize, right: usize) -> bool {
         if self.down.contains(&(left, right)) || self.strangers.contains(&(left, right)) {
-            return;
+            return false;
         }
         if self.peers[left].gone || self.peers[right].gone {
-            return;
+            return false;
         }
         self.down.push((left, right));
         for (at, other) in [(left, right), (right, left)] {
@@ -701,6 +720,7 @@ impl Simulation {
         }
         let until = self.now_us() + self.rng.u64(1_000..1_000_000);
         self.schedule(until, Event::Rejoin(left, right));
+        true
     }
 
     pub(crate) fn trace_hash(&self) -> Option<String> {

@@ -7,6 +7,7 @@ use crate::ledger::Named;
 use crate::places::Places;
 use crate::records::TradeOrder;
 use crate::recovery::Recovery;
+use crate::shares::next_to_move;
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -203,18 +204,10 @@ impl Bots {
         }
         let share = self.bots.len() / peers;
         for _ in 0..share {
-            let homeless = self.bots.iter().position(|bot| bot.peer.is_none());
-            let number = homeless.or_else(|| self.bot_of_fullest(others()));
-            if let Some(number) = number {
+            if let Some(number) = next_to_move(self.bots.iter().map(|bot| bot.peer), others()) {
                 self.bots[number].peer = Some(peer);
             }
         }
-    }
-
-    fn bot_of_fullest(&self, peers: impl Iterator<Item = usize>) -> Option<usize> {
-        let count = |peer: &usize| self.bots.iter().filter(|bot| bot.peer == Some(*peer)).count();
-        let fullest = peers.max_by_key(count)?;
-        self.bots.iter().position(|bot| bot.peer == Some(fullest))
     }
 }
 

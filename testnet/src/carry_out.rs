@@ -155,7 +155,8 @@ pub(crate) async fn carry_out(peers: &mut Peers, plan: Vec<Planned>, rules: Rule
         };
         if due.is_some_and(may_begin) {
             let victim = choose_victim(&peers.exchange, course.happened.is_empty(), rules.spares_first, rng);
-            if let (Some(planned), Some(victim)) = (plan.pop_front(), victim) {
+            // Where nobody can be struck now, it waits for somebody.
+            if let Some((victim, planned)) = victim.and_then(|victim| Some((victim, plan.pop_front()?))) {
                 course.strike(peers, planned.fault, victim, &mut going, rules.restart, rng).await?;
             }
         }
@@ -260,7 +261,11 @@ impl Course {
             }
             Fault::Network { what, lasts } => {
                 let at = Instant::now();
-                going.ongoing.extend(trouble(peers, what, lasts, peer, rng));
+                let Some(ongoing) = trouble(peers, what, lasts, peer, rng) else {
+                    *self.left_out.entry(fault.kind()).or_default() += 1;
+                    return Ok(());
+                };
+                going.ongoing.push(ongoing);
                 at
             }
         };
@@ -313,7 +318,8 @@ impl Course {
     }
 }
 
-/// Lets trouble of the network begin, about this peer where it is about one. `None` where there is no network.
+/// Lets trouble of the network begin, about this peer where it is about one. `None` where there is no network, or nobody
+/// else whom it could part from the peer.
 fn trouble(peers: &Peers, what: Trouble, lasts: Duration, peer: usize, rng: &mut Rng) -> Option<Ongoing> {
     let network = peers.network()?;
     let mut others: Vec<usize> = peers.exchange.live().into_iter().filter(|other| *other != peer).collect();

@@ -223,8 +223,13 @@ fn signal(_: &tokio::process::Child, _: Signal) -> Result<()> {
 fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &UnboundedSender<Result<Answer>>) {
     let mut output = std::io::BufReader::with_capacity(READ_BYTES, output);
     let mut body = Vec::new();
-    // A process that is killed may leave a part of a frame behind, and then the end.
-    while let Ok(Some(kind)) = frames::read(&mut output, &mut body) {
+    let error = loop {
+        let kind = match frames::read(&mut output, &mut body) {
+            Ok(Some(kind)) => kind,
+            // A process that is killed may leave a part of a frame behind, and then the end.
+            Ok(None) => break None,
+            Err(error) => break Some(anyhow::Error::new(error).context("it says what makes no sense")),
+        };
         match kind {
             Kind::Trades => exchange.take_answers(number, &body),
             Kind::Acts => exchange.take_acts(number, &body),
@@ -239,8 +244,8 @@ fn listen(output: PipeReader, number: usize, exchange: &Exchange, answers: &Unbo
                 other => drop(answers.send(other.map_err(Into::into))),
             },
         }
-    }
-    exchange.gone(number);
+    };
+    exchange.gone(number, error);
 }
 
 async fn collect(output: ChildStderr, errors: Arc<Mutex<ErrorOutput>>) {
@@ -264,7 +269,21 @@ fn tells_of_a_fault(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::tells_of_a_fault;
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn a_process_that_says_what_makes_no_sense_has_not_just_ended() {
+        let exchange = Exchange::new();
+        let ((output, mut process), (_input, way_in)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let number = exchange.add_seat(Arc::new(WayIn::new(way_in)));
+        process.write_all(&[255; 5]).unwrap();
+        let (answers, _answered) = unbounded_channel();
+        listen(output, number, &exchange, &answers);
+        let trouble = exchange.trouble().await;
+        assert_eq!(trouble.number, number);
+        assert_eq!(format!("{:#}", trouble.error.unwrap()), "it says what makes no sense: a frame of no known kind");
+    }
 
     #[test]
     fn errors_of_the_log_and_panics_are_faults_and_nothing_else_is() {

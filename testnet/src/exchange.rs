@@ -291,12 +291,12 @@ impl Exchange {
         self.lock().seats[number].take_status(status);
     }
 
-    /// The output of a process has ended: all that it ever answered was taken.
-    pub(crate) fn gone(&self, number: usize) {
+    /// The output of a process has ended, or makes no sense, as the error says: all that it ever answered was taken.
+    pub(crate) fn gone(&self, number: usize, error: Option<anyhow::Error>) {
         self.desk.gone(number);
         self.or_trouble(number, |inner| {
             if inner.seats[number].life != Life::Dead {
-                inner.trouble = Some(Trouble { number, error: None });
+                inner.trouble = Some(Trouble { number, error });
                 return Ok(());
             }
             inner.desert(number);
@@ -430,7 +430,7 @@ impl Exchange {
         })
     }
 
-    /// What each peer that has told anything said last of itself.
+    /// What each peer said last of itself; of one that has said nothing yet, nothing but zeros.
     pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
         self.lock().seats.iter().map(|seat| seat.first_and_last().1).collect()
     }

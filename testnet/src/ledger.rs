@@ -10,10 +10,15 @@ use crate::places::index;
 use crate::records::Commit;
 use crate::world::mark;
 use driftmesh::{GroupId, Lsn, Receipt, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Commits that are kept one by one, about 40 bytes each. Beyond, those that are stable are added up.
 const ENTRIES_MAX: usize = 4_000_000;
+/// The same for those that are certain from the beginning.
+const CERTAIN_MAX: usize = 1_000_000;
+/// Trades without effect that are kept, the newest. One that has an effect though it is not kept any more leaves a player
+/// whom nothing explains: it is found, and only not named.
+const ABORTED_MAX: usize = 1_000_000;
 
 /// Instead of a second player: there is none.
 pub(crate) const NOBODY: u32 = u32::MAX;
@@ -111,10 +116,11 @@ pub(crate) struct Ledger {
     entries: usize,
     /// Commits that were told stable by whoever was asked again: their receipts are of no single commit.
     certain: Vec<Entry>,
-    /// Trades whose orders got no answer, or one that says nothing of the outcome.
+    /// Trades whose orders got no answer, or one that says nothing of the outcome. All are kept: any of them may be in a
+    /// player at the end. A fault leaves a few of each bot.
     open: Vec<Named>,
     /// Trades that were told to have had no effect.
-    aborted: Vec<Named>,
+    aborted: VecDeque<Named>,
 }
 
 impl Journal {
@@ -177,6 +183,17 @@ impl Ledger {
     pub(crate) fn certain(&mut self, trade: Named, commit: &Commit, at: u32) {
         let Commit { gold, sold, receipt, .. } = *commit;
         self.certain.push(Entry { trade, lsn: receipt.lsn, at, gold, sold, told_stable: true });
+        if self.certain.len() > CERTAIN_MAX {
+            self.add_up_certain();
+        }
+    }
+
+    /// The older half: the newer ones are looked through for what is missing.
+    fn add_up_certain(&mut self) {
+        let older = self.certain.len() / 2;
+        for entry in self.certain.drain(..older) {
+            credit(&mut self.settled, &entry);
+        }
     }
 
     /// Notes a trade of whose outcome nothing was said.
@@ -186,7 +203,10 @@ impl Ledger {
 
     /// Notes a trade that was told to have had no effect.
     pub(crate) fn aborted(&mut self, trade: Named) {
-        self.aborted.push(trade);
+        if self.aborted.len() >= ABORTED_MAX {
+            self.aborted.pop_front();
+        }
+        self.aborted.push_back(trade);
     }
 
     /// What must be asked to know more fates: one question for each journal that is not decided.
@@ -281,8 +301,8 @@ impl Ledger {
         &self.open
     }
 
-    /// Trades that were told to have had no effect.
-    pub(crate) fn told_aborted(&self) -> &[Named] {
+    /// Trades that were told to have had no effect, as far as they are kept.
+    pub(crate) const fn told_aborted(&self) -> &VecDeque<Named> {
         &self.aborted
     }
 
@@ -429,6 +449,20 @@ pub(crate) mod tests {
         assert_eq!(ledger.stable_accounts(), kept);
         assert_eq!((kept[0].trades, kept[0].gold, kept[0].items), (10, -30, 10));
         assert_eq!((kept[1].gold, kept[1].items, kept[1].sum), (30, -10, kept[0].sum));
+    }
+
+    #[test]
+    fn what_is_certain_and_what_had_no_effect_takes_no_more_than_its_room() {
+        let mut ledger = Ledger::new(2);
+        let count = CERTAIN_MAX as u64 + 1;
+        (0..count).for_each(|id| ledger.certain(trade(id), &commit(1, id), 0));
+        assert!(ledger.certain.len() <= CERTAIN_MAX);
+        let all = ledger.stable_accounts();
+        assert_eq!((all[0].trades, all[1].trades), (count, count));
+        assert_eq!(all[0].sum, (0..count).fold(0_u64, |sum, id| sum.wrapping_add(mark(id))));
+        (0..=ABORTED_MAX as u64).for_each(|id| ledger.aborted(trade(id)));
+        assert_eq!(ledger.told_aborted().len(), ABORTED_MAX);
+        assert_eq!(ledger.told_aborted().back().map(|trade| trade.id), Some(ABORTED_MAX as u64));
     }
 
     #[test]

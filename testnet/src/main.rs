@@ -51,6 +51,7 @@ mod report;
 mod sabotage;
 mod scale;
 mod seats;
+mod shares;
 mod simulate;
 mod soak;
 mod testnet;

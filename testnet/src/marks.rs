@@ -2,7 +2,7 @@
 //! pace, and marks those that another peer owned.
 //!
 //! Times are taken by whoever gives the orders, but for the gaps of the steady work, which are this process's own. It
-//! refuses to give up on a mark before it is told to end.
+//! refuses to give up on a mark for want of time; any other error is told, and ends the work.
 
 use crate::answers::Answers;
 use crate::protocol::Answer;

@@ -58,8 +58,7 @@ pub(crate) enum Ended {
 }
 
 /// Runs the testnet until it is done or interrupted, in a network of its own where one is given, besieged where that is
-/// wanted. No peer process and
-/// nothing of the network is left when this returns, whatever happens.
+/// wanted. No peer process is left when this returns, and nothing of the network, whatever happens.
 pub(crate) async fn run(
     options: &RunOptions,
     network: Option<Network>,

@@ -26,9 +26,9 @@ const SAMPLES_MAX: usize = 100_000;
 const PING_EVERY: Duration = Duration::from_millis(10);
 /// How often tasks are begun that come at a rate, and how long one may take.
 const ASK_EVERY: Duration = Duration::from_millis(2);
+const TASK_DEADLINE: Duration = Duration::from_secs(1);
 /// Decisions that are timed together: one alone takes less than can be told apart.
 pub(super) const DECISIONS_TIMED: u32 = 100;
-const TASK_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a command of a player may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -76,7 +76,7 @@ impl Known {
 /// Now, as peers tell each other.
 fn wall() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    Micros::from_duration(since)
 }
 
 /// What an attacker hears.

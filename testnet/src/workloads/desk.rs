@@ -10,6 +10,7 @@ use super::plan::Made;
 use super::records::ActOrder;
 use super::tasks::{Act, Deed};
 use crate::ledger::{ANYBODY, NOBODY, Named};
+use crate::shares::next_to_move;
 use driftmesh::{Micros, ObjectId, TaskId, TaskKey};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
@@ -154,13 +155,10 @@ impl Desk {
 
     /// A peer is new, or answers again: it gets an even share of the clients. `live` includes it.
     pub(crate) fn welcome(&mut self, peer: usize, live: &[usize]) {
-        let share = self.clients.len() / live.len().max(1);
-        let mut left = share;
-        for (number, client) in self.clients.iter_mut().enumerate() {
-            let is_chosen = client.peer.is_none() || (number % live.len().max(1) == 0 && client.peer != Some(peer));
-            if is_chosen && left > 0 {
-                client.peer = Some(peer);
-                left -= 1;
+        let others = || live.iter().copied().filter(|other| *other != peer);
+        for _ in 0..self.clients.len() / live.len().max(1) {
+            if let Some(number) = next_to_move(self.clients.iter().map(|client| client.peer), others()) {
+                self.clients[number].peer = Some(peer);
             }
         }
     }
@@ -194,7 +192,7 @@ impl Desk {
 /// The wall clock, by which tasks are numbered.
 fn wall() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    Micros::from_duration(since)
 }
 
 #[cfg(test)]
@@ -254,6 +252,18 @@ mod tests {
         desk.welcome(3, &[0, 2, 3]);
         let there = desk.clients.iter().filter(|client| client.peer == Some(3)).count();
         assert_eq!(there, desk.len() / 3);
+        // Whoever was there before has about as many left: at first each client is at the peer of its number.
+        let mut desk = self::desk(Workload::World);
+        desk.welcome(3, &[0, 1, 2, 3]);
+        let at = |peer: usize| desk.clients.iter().filter(|client| client.peer == Some(peer)).count();
+        let counts: Vec<usize> = (0..4).map(at).collect();
+        assert!(counts.iter().all(|count| count.abs_diff(desk.len() / 4) <= 1), "{counts:?}");
+        // The same in a run of three of which one is new again.
+        desk.desert(0, &[1, 2, 3], now);
+        desk.welcome(0, &[0, 1, 2, 3]);
+        let at = |peer: usize| desk.clients.iter().filter(|client| client.peer == Some(peer)).count();
+        let counts: Vec<usize> = (0..4).map(at).collect();
+        assert!(counts.iter().all(|count| count.abs_diff(desk.len() / 4) <= 1), "{counts:?}");
     }
 
     #[test]
