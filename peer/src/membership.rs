@@ -6,7 +6,7 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Reachable;
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
-use driftmesh_object_store::MemberId;
+use driftmesh_object_store::{Group, MemberId};
 use std::collections::VecDeque;
 
 /// A member that asked or answered something within this hears every heartbeat.
@@ -39,6 +39,9 @@ pub(crate) struct Member {
     pub(crate) owned: Option<u64>,
     /// How many groups of others it follows, as it last said.
     pub(crate) followed: u64,
+    /// How many bytes of objects it has room for, and how much the groups take that it leads, as it last said.
+    pub(crate) room: u64,
+    pub(crate) led_bytes: u64,
     /// Its present attempt to leave; zero while it stays.
     pub(crate) draining: u64,
     /// The number of its last heartbeat.
@@ -128,6 +131,8 @@ impl Peer {
             offset_heard: same.and_then(|former| former.offset_heard),
             owned,
             followed: same.map_or(0, |former| former.followed),
+            room: same.map_or(u64::MAX, |former| former.room),
+            led_bytes: same.map_or(0, |former| former.led_bytes),
             draining: 0,
             heartbeat,
             used_at: now.mono,
@@ -381,6 +386,7 @@ impl Peer {
     fn send_heartbeats_to(&mut self, to: &[PeerId]) {
         let oldest_snapshot = self.oldest_own_snapshot();
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
+        let (room, led_bytes) = (self.room(), self.led_bytes());
         for peer in to {
             let Some(member) = self.members.get(peer) else { continue };
             let heartbeat = Message::Heartbeat {
@@ -395,6 +401,8 @@ impl Peer {
                 group: self.group.id(),
                 groups_digest: self.groups.digest(),
                 followed: self.followed.len() as u64,
+                room,
+                led_bytes,
             };
             // R6: what it says of objects is true of what is not stable too: a new leader has at most more to settle.
             self.send_now(*peer, heartbeat);
@@ -435,6 +443,17 @@ impl Peer {
         }
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
         member.is_some_and(|member| member.draining == 0)
+    }
+
+    /// The trusted ones that have room for something of a group led here (R24).
+    pub(crate) fn receivers(&self, from: &Group) -> Vec<GroupId> {
+        let mut trusted = self.trusted_groups();
+        let has_room = |group: &GroupId| {
+            let leader = self.members.iter().find(|(_, member)| member.group == *group);
+            leader.is_some_and(|(peer, member)| self.has_room_for(peer, member, from, 0))
+        };
+        trusted.retain(has_room);
+        trusted
     }
 
     /// Whether nobody can still send this leaving peer anything, as everybody said. Who is out of reach may have

@@ -1,6 +1,7 @@
 //! What peers say to each other. CBOR by field name; no recursive types; every list bounded by the frame limit and
 //! the object's size by the codec (R25).
 
+use crate::room::NoRoom;
 use crate::steps::Receipt;
 use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
@@ -501,6 +502,8 @@ pub enum TaskAbort {
         /// The receiver's wall clock.
         receiver: Micros,
     },
+    /// The peer holds as much as it may (R24).
+    NoRoom(NoRoom),
 }
 
 /// How a task ended.
@@ -574,6 +577,7 @@ impl TaskEnd {
                 | TaskAbort::OtherVersion { .. }
                 | TaskAbort::Undecodable(_)
                 | TaskAbort::ClockOff { .. }
+                | TaskAbort::NoRoom(_)
                 | TaskAbort::Leaving => true,
                 TaskAbort::Rejected(_)
                 | TaskAbort::Panicked(_)
@@ -607,6 +611,7 @@ impl TaskEnd {
                 | TaskAbort::NoAnchor
                 | TaskAbort::Leaving
                 | TaskAbort::ClockOff { .. }
+                | TaskAbort::NoRoom(_)
                 | TaskAbort::ClockAhead { .. } => 0,
             },
             Self::Forgotten | Self::Busy { .. } | Self::Elsewhere { .. } => 0,
@@ -641,6 +646,10 @@ pub enum Message {
         groups_digest: u64,
         /// How many groups of others it follows.
         followed: u64,
+        /// How many bytes of objects it has room for (R24).
+        room: u64,
+        /// How much room the objects of the groups take that it leads, bytes.
+        led_bytes: u64,
     },
     /// The receiver is the start of a peer that said more than it knows of: it is an old copy, which may have forgotten
     /// votes and acknowledgements, and nothing that it says counts (R11).

@@ -169,6 +169,7 @@ impl<H: Host> Snapshot<H> {
             | StepError::Busy
             | StepError::ClockOff { .. }
             | StepError::Superseded
+            | StepError::NoRoom(_)
             | StepError::Leaving => Error::SnapshotExpired,
         }
     }
