@@ -6,7 +6,7 @@ use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_directory::Reachable;
 use driftmesh_model::{GroupId, Incarnation, Micros, Now, ObjectId, PeerId, Timestamp};
-use driftmesh_object_store::{Group, MemberId};
+use driftmesh_object_store::MemberId;
 use std::collections::VecDeque;
 
 /// A member that asked or answered something within this hears every heartbeat.
@@ -330,13 +330,18 @@ impl Peer {
     }
 
     /// Members that may be given objects they did not ask for: reachable, and with a clock near ours (R18).
-    pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
-        let near = |member: &&Member| {
+    pub(crate) fn trusted_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        let near = |member: &Member| {
             member.connected
                 && member.draining == 0
                 && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
         };
-        self.members.values().filter(near).map(|member| member.group).collect()
+        self.members.iter().filter(move |(_, member)| near(member))
+    }
+
+    /// The groups that these lead.
+    pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
+        self.trusted_members().map(|(_, member)| member.group).collect()
     }
 
     pub(crate) fn heartbeat_due(&mut self) {
@@ -443,17 +448,6 @@ impl Peer {
         }
         let member = self.leader_of(group).and_then(|leader| self.members.get(&leader));
         member.is_some_and(|member| member.draining == 0)
-    }
-
-    /// The trusted ones that have room for something of a group led here (R24).
-    pub(crate) fn receivers(&self, from: &Group) -> Vec<GroupId> {
-        let mut trusted = self.trusted_groups();
-        let has_room = |group: &GroupId| {
-            let leader = self.members.iter().find(|(_, member)| member.group == *group);
-            leader.is_some_and(|(peer, member)| self.has_room_for(peer, member, from, 0))
-        };
-        trusted.retain(has_room);
-        trusted
     }
 
     /// Whether nobody can still send this leaving peer anything, as everybody said. Who is out of reach may have

@@ -279,7 +279,8 @@ impl Peer {
         let leader = self.leader_of(record.group).filter(|leader| *leader != self.config.peer)?;
         let member = self.members.get(&leader).filter(|member| member.group == record.group)?;
         let there = member.owned;
-        if !self.has_room_for(&leader, member, &self.group, taken) {
+        // R24: nobody is sent unasked what it has no room for.
+        if self.room_at(&leader, member, &self.group) < taken as u64 {
             return None;
         }
         if !trusted.contains(&record.group) || there.is_none_or(|owned| self.is_much(owned)) {

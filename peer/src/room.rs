@@ -10,7 +10,7 @@ use crate::metrics::RareEvent;
 use crate::steps::{StepError, TxnWrites};
 use crate::{Peer, Sabotage};
 use driftmesh_model::{GroupId, ObjectId, PeerId, TxnId, Value};
-use driftmesh_object_store::{Group, OBJECT_OVERHEAD, ScheduleChange};
+use driftmesh_object_store::{Group, MemberId, OBJECT_OVERHEAD, ScheduleChange};
 use driftmesh_txn::Cause;
 use serde::{Deserialize, Serialize};
 
@@ -107,10 +107,17 @@ impl Peer {
         self.led_groups().map(|group| bytes(group.held())).sum()
     }
 
-    /// Whether a member can be sent an object of a group that it has not asked for: it has room, or holds it already.
-    pub(crate) fn has_room_for(&self, peer: &PeerId, member: &Member, from: &Group, size: usize) -> bool {
-        member.room >= bytes(size).max(1)
-            || from.consensus().membership().members().iter().any(|copy| copy.peer == *peer)
+    /// How much of a group a member can be sent that it has not asked for. What it holds as a copy takes no more room.
+    pub(crate) fn room_at(&self, peer: &PeerId, member: &Member, from: &Group) -> u64 {
+        let copy = MemberId { peer: *peer, incarnation: member.incarnation };
+        let is_copied = from.consensus().membership().contains(&copy) && self.has_caught_up(from, &copy);
+        if is_copied { u64::MAX } else { member.room }
+    }
+
+    /// Who may be given objects of a group that it did not ask for, and how many bytes of them.
+    pub(crate) fn receivers(&self, from: &Group) -> Vec<(GroupId, u64)> {
+        let all = self.trusted_members().map(|(peer, member)| (member.group, self.room_at(peer, member, from)));
+        all.filter(|(_, room)| *room > 0).collect()
     }
 
     /// Objects of so many bytes are on their way to a group: until its leader says how much room it has, it has so much
@@ -125,8 +132,11 @@ impl Peer {
 
     /// What a member has said of its room, and of how large the groups are that it leads.
     pub(crate) fn room_told(&mut self, from: PeerId, room: u64, led_bytes: u64) {
+        let Some(group) = self.members.get(&from).map(|member| member.group) else { return };
+        // What it may not have counted yet.
+        let coming: usize = self.led_groups().map(|led| led.held_on_the_way(group)).sum();
         if let Some(member) = self.members.get_mut(&from) {
-            member.room = room;
+            member.room = room.saturating_sub(bytes(coming));
             member.led_bytes = led_bytes;
         }
     }

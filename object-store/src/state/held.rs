@@ -6,7 +6,7 @@
 
 use super::{InTransit, State, Stored};
 use crate::{Chain, Outcomes, ScheduleChange, Schedules, Write};
-use driftmesh_model::{ObjectId, Value};
+use driftmesh_model::{GroupId, ObjectId, Value};
 use std::collections::BTreeMap;
 
 /// What an object takes beside its bytes: its places in maps, its chain, the allocation of its value. A deleted one takes it
@@ -59,6 +59,12 @@ impl State {
     pub fn held_by_a_walk(&self) -> usize {
         let owned = self.owned_from(0).map(|(_, stored)| stored.held());
         owned.chain(self.in_transit.values().map(InTransit::held)).sum()
+    }
+
+    /// How much room what is on its way to a group will take there, bytes.
+    #[must_use]
+    pub fn held_on_the_way(&self, to: GroupId) -> usize {
+        self.in_transit.range((to, 0)..=(to, u64::MAX)).map(|(_, transit)| transit.held()).sum()
     }
 
     /// How a commit would change that. It looks at what is written and at nothing else.
