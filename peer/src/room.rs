@@ -50,6 +50,24 @@ impl Peer {
         self.config.held_bytes_max.saturating_sub(self.held())
     }
 
+    /// What its objects may take, bytes.
+    #[must_use]
+    pub const fn held_bytes_max(&self) -> u64 {
+        self.config.held_bytes_max
+    }
+
+    /// From now on its objects may take so much. What it holds beyond that stays.
+    pub const fn set_held_bytes_max(&mut self, bytes: u64) {
+        self.config.held_bytes_max = bytes;
+    }
+
+    /// What this peer holds, if that is more than it may.
+    #[must_use]
+    pub fn beyond_room(&self) -> Option<NoRoom> {
+        let (held, most) = (self.held(), self.config.held_bytes_max);
+        (held > most).then_some(NoRoom { held, most })
+    }
+
     fn note_refused(&mut self) -> NoRoom {
         self.metrics.refused_for_room += 1;
         self.metrics.note(RareEvent::RefusedForRoom);

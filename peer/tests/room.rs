@@ -241,7 +241,11 @@ fn who_leaves_hands_over_to_those_with_room_and_keeps_what_nobody_has_room_for()
     });
     let objects = mesh.create_values(0, &vec![heavy(1, 1_000); 100]);
     mesh.run(500);
+    // While nothing arrives, they go on saying how much room they have.
+    mesh.rule(Rule::Hold, is_grant);
     mesh.step(0, |peer, now| peer.drain(now));
+    mesh.run(1_000);
+    mesh.release();
     mesh.run_until("it is drained", 20_000, || mesh.look(0, Peer::is_drained));
     assert!(held(&mesh, 1) <= 20_000 && held(&mesh, 1) > 10_000);
     assert_eq!(held(&mesh, 1) + held(&mesh, 2), taken(&vec![heavy(1, 1_000); 100]));
@@ -317,7 +321,10 @@ fn what_a_crash_leaves_to_a_follower_it_takes_though_it_is_full() {
     mesh.run(500);
     let group = mesh.group_id(0);
     mesh.kill(0);
-    mesh.run_until("the group has ended", 20_000, || mesh.is_ended_everywhere(group));
+    mesh.run_until("the group has ended", 20_000, || {
+        [1, 2].into_iter().for_each(|at| _ = held(&mesh, at));
+        mesh.is_ended_everywhere(group)
+    });
     mesh.run(2_000);
     assert_eq!(mesh.sum(&objects), 30);
     for at in [1, 2] {
