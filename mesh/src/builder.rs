@@ -16,7 +16,7 @@ use crate::transport::{
 use crate::{Mesh, StartError, Task};
 use driftmesh_model::{Incarnation, codec};
 use driftmesh_peer::session::Handlers;
-use driftmesh_peer::{Config, EXPECT_MAX, Peer, REPLICAS, REPLICAS_MAX};
+use driftmesh_peer::{Config, EXPECT_MAX, HELD_BYTES, Peer, REPLICAS, REPLICAS_MAX};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use std::path::PathBuf;
@@ -53,6 +53,7 @@ pub struct Builder {
     zone: Option<String>,
     replicas: usize,
     placement: bool,
+    held_bytes_max: u64,
     import: Option<PathBuf>,
     observer: Option<Observer>,
     /// What adds the types of tasks to those that it can run.
@@ -93,6 +94,7 @@ impl Default for Builder {
             zone: None,
             replicas: REPLICAS,
             placement: true,
+            held_bytes_max: HELD_BYTES,
             import: None,
             observer: None,
             tasks: Vec::new(),
@@ -192,6 +194,15 @@ impl Builder {
         self
     }
 
+    /// How many bytes the objects may take that this peer holds, its own and copies of others': 8 GiB unless set. What would
+    /// create or enlarge objects beyond that, or bring some here, is refused with [`Error::NoRoom`](crate::Error::NoRoom);
+    /// what deletes some or makes them smaller passes. An object counts its bytes and 256 more. The process takes more than
+    /// this: see `docs/operations.md`.
+    pub const fn held_bytes_max(mut self, bytes: u64) -> Self {
+        self.held_bytes_max = bytes;
+        self
+    }
+
     /// Begins the new mesh with all objects of a file that [`Mesh::export`] wrote, names, schedules and outcomes of tasks
     /// included, under their former ids, so that references hold. Nobody can join before. When the file is damaged, cut short or something else, the
     /// start fails and nothing is created.
@@ -265,6 +276,7 @@ impl Builder {
         config.founder = places.way == Way::Found;
         config.replicas = self.replicas;
         config.placement = self.placement;
+        config.held_bytes_max = self.held_bytes_max;
         config.domain = domain_of(self.zone.as_deref());
         let (peer, clock) = filled(Peer::new(config, clock.now()), clock, self.import).await?;
         let hello = codec::encode(&peer.introduction()).expect("an introduction is a few integers");

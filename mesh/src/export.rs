@@ -442,12 +442,20 @@ pub(crate) fn import(peer: &mut Peer, file: &Path, now: impl Fn() -> Now) -> Res
         if writes.len() >= IMPORT_OBJECTS || kept.len() >= TRANSFERS_MAX || bytes >= IMPORT_BYTES {
             bytes = 0;
             peer.import(now(), std::mem::take(&mut writes), std::mem::take(&mut kept));
+            fits(peer, &name)?;
         }
     }
     if !writes.is_empty() {
         peer.import(now(), writes, kept);
     }
+    fits(peer, &name)?;
     Ok(count)
+}
+
+/// R24: what is imported must be such as the peer may hold.
+fn fits(peer: &Peer, file: &str) -> Result<(), ImportError> {
+    let full = peer.beyond_room();
+    full.map_or(Ok(()), |full| Err(ImportError::NoRoom { file: file.to_owned(), full }))
 }
 
 #[cfg(test)]

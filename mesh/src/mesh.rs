@@ -367,6 +367,12 @@ impl Mesh {
         MeshStatus::new(core, around)
     }
 
+    /// From now on the objects that this peer holds may take so many bytes: to give a peer more room, or less, while it runs.
+    /// Nothing that it holds goes. See [`Builder::held_bytes_max`](crate::Builder::held_bytes_max).
+    pub fn set_held_bytes_max(&self, bytes: u64) {
+        self.host.shared.step(|peer, _| peer.set_held_bytes_max(bytes));
+    }
+
     /// What this peer has counted since its start.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

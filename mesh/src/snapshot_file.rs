@@ -14,6 +14,7 @@
 use crate::limits::OBJECT_BYTES_MAX;
 use driftmesh_model::{Epoch, ObjectId, Timestamp, Value, codec};
 use driftmesh_object_store::Outcomes;
+use driftmesh_peer::NoRoom;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read, Write};
@@ -82,6 +83,14 @@ pub enum ImportError {
     Truncated {
         /// The file.
         file: String,
+    },
+    /// It has more than the peer may hold.
+    #[error("there is no room for all of {file}: {full}")]
+    NoRoom {
+        /// The file.
+        file: String,
+        /// What the peer would hold, and may hold.
+        full: NoRoom,
     },
     /// It was changed after it was written.
     #[error("{file} is damaged: {what}; copy it again, or export again")]

@@ -291,6 +291,12 @@ pub struct MeshStatus {
     pub journal_tail: u64,
     /// Positions of the journal that are not stable yet.
     pub journal_lag: u64,
+    /// What the objects take that this peer holds, its own and copies of others', bytes.
+    pub held_bytes: u64,
+    /// What they may take.
+    pub held_bytes_max: u64,
+    /// Commits, and objects that were to come, that were refused because of it.
+    pub refused_for_room: u64,
     /// What superseded versions of its own group cost, bytes.
     pub version_bytes: usize,
     /// Forwarding pointers kept.
@@ -381,6 +387,9 @@ impl MeshStatus {
             schedules,
             journal_tail: core.journal_tail,
             journal_lag: core.journal_lag,
+            held_bytes: core.held_bytes,
+            held_bytes_max: core.held_bytes_max,
+            refused_for_room: core.refused_for_room,
             version_bytes: core.version_bytes,
             pointers: core.pointers,
             hints: core.hints,

@@ -13,5 +13,6 @@ mod membership;
 mod names;
 mod objects;
 mod replicas;
+mod room;
 mod schedules;
 mod tasks;

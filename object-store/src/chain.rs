@@ -20,7 +20,13 @@ impl Version {
     /// What the version counts in budgets, bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        VERSION_OVERHEAD + self.value.as_ref().map_or(0, Value::len)
+        VERSION_OVERHEAD + self.value_len()
+    }
+
+    /// How long the value is, bytes.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        self.value.as_ref().map_or(0, Value::len)
     }
 }
 

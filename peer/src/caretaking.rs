@@ -144,13 +144,17 @@ impl Peer {
     fn caretaking_target(&self, id: GroupId, founder: Option<PeerId>) -> Option<GroupId> {
         let lives = |peer: &PeerId| *peer != self.config.peer && self.is_connected(peer);
         let back = founder.filter(lives).and_then(|peer| self.members.get(&peer)).map(|member| member.group);
-        if let Some(back) = back.filter(|back| *back != id && self.takes_objects(*back)) {
+        let receivers = self.led(id).map(|group| self.receivers(group)).unwrap_or_default();
+        if let Some(back) = back
+            .filter(|back| *back != id && self.takes_objects(*back) && receivers.iter().any(|(group, _)| group == back))
+        {
             return Some(back);
         }
         if !self.draining {
+            // R24: it holds all of it already.
             return Some(self.group.id());
         }
-        self.trusted_groups().into_iter().find(|group| *group != id && self.takes_objects(*group))
+        receivers.into_iter().map(|(group, _)| group).find(|group| *group != id && self.takes_objects(*group))
     }
 
     /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way, as soon

@@ -10,6 +10,10 @@ pub const REPLICAS: usize = 2;
 /// Most followers of a group.
 pub const REPLICAS_MAX: usize = 6;
 
+/// What the objects that a peer holds may take unless set otherwise, bytes. More than most games ever have, and less than what
+/// most servers have: a game that creates objects for ever is told so by a typed error, instead of ended by its kernel.
+pub const HELD_BYTES: u64 = 8 << 30;
+
 /// Settings of one incarnation of a peer.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +50,8 @@ pub struct Config {
     pub pointers_max: usize,
     /// How long a forwarding pointer stays at least.
     pub pointer_grace: Micros,
+    /// Most bytes that the objects take which this peer holds, its own and copies of others' (R24). Peers need not agree on it.
+    pub held_bytes_max: u64,
     /// Most bytes of superseded versions in each group that this peer belongs to (R17).
     pub version_bytes_max: usize,
     /// Most names in one directory bucket before it splits, at least 1. Peers need not agree on it.
@@ -81,6 +87,7 @@ impl Config {
             records_max: RECORDS_MAX,
             pointers_max: 1 << 18,
             pointer_grace: Micros::from_millis(5_000),
+            held_bytes_max: HELD_BYTES,
             version_bytes_max: 64 << 20,
             name_bucket_entries_max: NAME_BUCKET_ENTRIES_MAX,
             placement: true,

@@ -119,9 +119,11 @@ impl Peer {
         let Some(group) = self.led_mut(from) else { return };
         let mut departures = Vec::with_capacity(objects.len());
         let mut haves = Vec::with_capacity(objects.len());
+        let mut sent = 0;
         for (object, have) in objects {
             group.prune_object(*object, below, CHAIN_TRANSFER_BYTES_MAX);
             let Some(stored) = group.owned(*object) else { continue };
+            sent += stored.held();
             haves.push((first + departures.len() as u64, *have));
             departures.push(Departure { object: *object, epoch: group.epoch_of(stored).next() });
         }
@@ -133,6 +135,7 @@ impl Peer {
             return;
         }
         self.journal_of(from, Entry::TransferOut { to, first, floor, departures: departures.clone() });
+        self.note_sent(to, sent);
         let count = departures.len() as u64;
         let metrics = &mut self.metrics;
         *(if is_own { &mut metrics.left } else { &mut metrics.handed_out }) += count;

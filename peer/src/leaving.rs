@@ -75,19 +75,26 @@ impl Peer {
         if self.group.owned_count() == 0 {
             return;
         }
-        let targets = self.trusted_groups();
+        // R24: who has no room is spared. If nobody has any, what is left is left to those who hold copies of it.
+        let mut targets = self.receivers(&self.group);
         if targets.is_empty() {
             return;
         }
         let (slice, next) = self.group.owned_slice(self.drain_from, DRAIN_SLOTS);
-        let slice: Vec<ObjectId> = slice.map(|(_, stored)| stored.object).collect();
+        let slice: Vec<(ObjectId, u64)> = slice.map(|(_, stored)| (stored.object, stored.held() as u64)).collect();
         // After the last slot it begins again: what was locked may be free now.
         self.drain_from = next.unwrap_or(0);
         let kind = TaskKind::new("drain");
-        for object in slice {
-            if !self.locks.is_waited_for(object) {
-                let index = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
-                self.let_go(object, targets[index], &kind);
+        for (object, size) in slice {
+            if self.locks.is_waited_for(object) {
+                continue;
+            }
+            let first = usize::try_from(object.as_u128() % targets.len() as u128).unwrap_or(0);
+            let (before, after) = targets.split_at_mut(first);
+            if let Some((group, room)) = after.iter_mut().chain(before).find(|(_, room)| *room >= size) {
+                *room -= size;
+                let group = *group;
+                self.let_go(object, group, &kind);
             }
         }
     }

@@ -42,6 +42,7 @@ mod questions;
 mod rare_branches;
 mod recent;
 mod replicating;
+mod room;
 mod routes;
 mod sabotage;
 mod scanning;
@@ -67,7 +68,7 @@ pub mod wire {
 }
 
 pub use beyond::Beyond;
-pub use config::{Config, REPLICAS, REPLICAS_MAX};
+pub use config::{Config, HELD_BYTES, REPLICAS, REPLICAS_MAX};
 pub use driftmesh_directory::{Source, Step, Trail};
 pub use driftmesh_object_store::Settings;
 pub use driftmesh_object_store::{CatchUp, Work};
@@ -85,6 +86,7 @@ pub use peer::{Commands, Peer};
 pub use placing::{Move, MoveReason, ObjectUse, PINNED_MAX, TooManyPinned};
 pub use rare_branches::RareBranch;
 pub use recent::{Recent, STALENESS};
+pub use room::NoRoom;
 pub use sabotage::Sabotage;
 pub use scanning::ARRIVALS_FROM;
 pub use scheduling::{

@@ -30,6 +30,7 @@ impl Peer {
             return Err(StepError::TooManyObjects);
         }
         if self.group.owned(object).is_none() {
+            self.refuse_arrival(id, object)?;
             self.set_intent(id, object, Intent::Waiting);
             if let Some(txn) = self.txns.get_mut(id) {
                 txn.awaited_message = true;

@@ -39,6 +39,9 @@ pub(crate) struct Member {
     pub(crate) owned: Option<u64>,
     /// How many groups of others it follows, as it last said.
     pub(crate) followed: u64,
+    /// How many bytes of objects it has room for, and how much the groups take that it leads, as it last said.
+    pub(crate) room: u64,
+    pub(crate) led_bytes: u64,
     /// Its present attempt to leave; zero while it stays.
     pub(crate) draining: u64,
     /// The number of its last heartbeat.
@@ -128,6 +131,8 @@ impl Peer {
             offset_heard: same.and_then(|former| former.offset_heard),
             owned,
             followed: same.map_or(0, |former| former.followed),
+            room: same.map_or(u64::MAX, |former| former.room),
+            led_bytes: same.map_or(0, |former| former.led_bytes),
             draining: 0,
             heartbeat,
             used_at: now.mono,
@@ -325,13 +330,18 @@ impl Peer {
     }
 
     /// Members that may be given objects they did not ask for: reachable, and with a clock near ours (R18).
-    pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
-        let near = |member: &&Member| {
+    pub(crate) fn trusted_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        let near = |member: &Member| {
             member.connected
                 && member.draining == 0
                 && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
         };
-        self.members.values().filter(near).map(|member| member.group).collect()
+        self.members.iter().filter(move |(_, member)| near(member))
+    }
+
+    /// The groups that these lead.
+    pub(crate) fn trusted_groups(&self) -> Vec<GroupId> {
+        self.trusted_members().map(|(_, member)| member.group).collect()
     }
 
     pub(crate) fn heartbeat_due(&mut self) {
@@ -381,6 +391,7 @@ impl Peer {
     fn send_heartbeats_to(&mut self, to: &[PeerId]) {
         let oldest_snapshot = self.oldest_own_snapshot();
         let owned = (self.group.owned_count() + self.group.in_transit_count()) as u64;
+        let (room, led_bytes) = (self.room(), self.led_bytes());
         for peer in to {
             let Some(member) = self.members.get(peer) else { continue };
             let heartbeat = Message::Heartbeat {
@@ -395,6 +406,8 @@ impl Peer {
                 group: self.group.id(),
                 groups_digest: self.groups.digest(),
                 followed: self.followed.len() as u64,
+                room,
+                led_bytes,
             };
             // R6: what it says of objects is true of what is not stable too: a new leader has at most more to settle.
             self.send_now(*peer, heartbeat);

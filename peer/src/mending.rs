@@ -181,7 +181,7 @@ impl Peer {
         said.is_some_and(|at| self.now.mono.since(*at) < ASK_AGAIN_AFTER)
     }
 
-    fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
+    pub(crate) fn has_caught_up(&self, group: &Group, member: &MemberId) -> bool {
         let before =
             self.mending.get(&group.id()).and_then(|mending| mending.tails.front().copied()).unwrap_or_default();
         let consensus = group.consensus();

@@ -2,6 +2,7 @@
 //! the object's size by the codec (R25).
 
 use crate::outbox::RECORDS_MAX;
+use crate::room::NoRoom;
 use crate::steps::Receipt;
 use crate::surveying::Standing;
 use driftmesh_directory::{Holds, Record};
@@ -503,6 +504,8 @@ pub enum TaskAbort {
         /// The receiver's wall clock.
         receiver: Micros,
     },
+    /// The peer holds as much as it may (R24).
+    NoRoom(NoRoom),
 }
 
 /// How a task ended.
@@ -584,6 +587,7 @@ impl TaskEnd {
                 | TaskAbort::OtherVersion { .. }
                 | TaskAbort::Undecodable(_)
                 | TaskAbort::ClockOff { .. }
+                | TaskAbort::NoRoom(_)
                 | TaskAbort::Leaving => true,
                 TaskAbort::Rejected(_)
                 | TaskAbort::Panicked(_)
@@ -617,6 +621,7 @@ impl TaskEnd {
                 | TaskAbort::NoAnchor
                 | TaskAbort::Leaving
                 | TaskAbort::ClockOff { .. }
+                | TaskAbort::NoRoom(_)
                 | TaskAbort::ClockAhead { .. } => 0,
             },
             Self::Forgotten | Self::Busy { .. } | Self::Elsewhere { .. } => 0,
@@ -651,6 +656,10 @@ pub enum Message {
         groups_digest: u64,
         /// How many groups of others it follows.
         followed: u64,
+        /// How many bytes of objects it has room for (R24).
+        room: u64,
+        /// How much room the objects of the groups take that it leads, bytes.
+        led_bytes: u64,
     },
     /// The receiver is the start of a peer that said more than it knows of: it is an old copy, which may have forgotten
     /// votes and acknowledgements, and nothing that it says counts (R11).

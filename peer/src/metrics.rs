@@ -74,6 +74,8 @@ pub enum RareEvent {
     MembersChanged,
     /// A peer would not follow one more group.
     NoRoom,
+    /// A commit, or an object that was to come, was refused because the peer holds as much as it may.
+    RefusedForRoom,
     /// Others were asked what became of a commit.
     FateAsked,
     /// A commit waited because too much was unstable.
@@ -114,7 +116,7 @@ pub enum RareEvent {
 
 impl RareEvent {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::WoundOfParkedHolder,
         Self::ChainOfThreePointers,
         Self::RepeatedGrant,
@@ -149,6 +151,7 @@ impl RareEvent {
         Self::GroupEnded,
         Self::MembersChanged,
         Self::NoRoom,
+        Self::RefusedForRoom,
         Self::FateAsked,
         Self::CommitHeld,
         Self::ReadTooEarly,
@@ -231,6 +234,8 @@ pub struct Metrics {
     pub tasks_for_others: u64,
     /// Tasks that other peers sent here and that there was no room for.
     pub tasks_refused: u64,
+    /// Commits, and objects that were to come, that were refused because this peer holds as much as it may (R24).
+    pub refused_for_room: u64,
     /// Tasks that their anchors did not remember any more, so that they were not run.
     pub tasks_forgotten: u64,
     /// Runs of schedules that took effect.

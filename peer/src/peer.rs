@@ -94,6 +94,8 @@ pub struct Peer {
     pub(crate) gone: Gone,
     /// The other groups that this peer belongs to.
     pub(crate) followed: BTreeMap<GroupId, Followed>,
+    /// What the objects of those take, bytes.
+    pub(crate) held_of_others: u64,
     /// What this incarnation owes to groups that it followed and does not any more (R11).
     pub(crate) dropped: BTreeMap<GroupId, Promises>,
     /// Those of `followed` that it leads in place of their founders.
@@ -213,6 +215,7 @@ impl Peer {
             members: BTreeMap::new(),
             gone: Gone::default(),
             followed: BTreeMap::new(),
+            held_of_others: 0,
             dropped: BTreeMap::new(),
             caretaking: BTreeMap::new(),
             mending: BTreeMap::new(),
@@ -372,9 +375,12 @@ impl Peer {
                 group,
                 groups_digest,
                 followed,
+                room,
+                led_bytes,
             } => {
                 if self.is_news(from, sequence, group) {
                     self.followed_told(from, followed);
+                    self.room_told(from, room, led_bytes);
                     self.heartbeat_received(from, wall, oldest_snapshot, owned, your_offset);
                     self.leaving_received(from, draining, unsettled, heard_draining);
                     self.compare_groups(from, groups_digest);

@@ -264,7 +264,7 @@ impl Peer {
     /// Where an object should follow what it is used with, and how large it is.
     fn should_follow(&mut self, object: ObjectId, trusted: &[GroupId]) -> Option<(GroupId, usize)> {
         let stored = self.group.owned(object)?;
-        let size = stored.chain.newest().value.as_ref()?.len();
+        let (size, taken) = (stored.chain.newest().value.as_ref()?.len(), stored.held());
         let used = self.uses.of(object);
         let with = used.with.filter(|_| used.votes >= FOLLOW_VOTES_MIN && used.votes.saturating_mul(2) >= used.heat)?;
         let is_fresh = used.came_at.is_some_and(|came| self.now.mono.since(came) < STAY_MIN);
@@ -277,7 +277,12 @@ impl Peer {
         }
         let (_, record) = self.best_record(with)?;
         let leader = self.leader_of(record.group).filter(|leader| *leader != self.config.peer)?;
-        let there = self.members.get(&leader).filter(|member| member.group == record.group)?.owned;
+        let member = self.members.get(&leader).filter(|member| member.group == record.group)?;
+        let there = member.owned;
+        // R24: nobody is sent unasked what it has no room for.
+        if self.room_at(&leader, member, &self.group) < taken as u64 {
+            return None;
+        }
         if !trusted.contains(&record.group) || there.is_none_or(|owned| self.is_much(owned)) {
             return None;
         }

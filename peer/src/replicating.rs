@@ -31,6 +31,14 @@ pub(crate) struct Followed {
     asked_by: PeerId,
     /// When it was last seen to have members.
     seen_at: Micros,
+    /// What of it is counted in what this peer holds, bytes.
+    pub(crate) counted: u64,
+}
+
+impl Followed {
+    const fn new(group: Group, asked_by: PeerId, now: Micros) -> Self {
+        Self { group, asked_by, seen_at: now, counted: 0 }
+    }
 }
 
 /// What of a group decides what follows.
@@ -112,6 +120,7 @@ impl Peer {
         }
         let now = self.now.mono;
         let lsn = self.led_mut(id)?.append(now, entry);
+        self.count_followed(id);
         self.note_dirty(id);
         Some(lsn)
     }
@@ -174,6 +183,7 @@ impl Peer {
         let is_full = self.followed.len() >= self.config.followed_max
             || asked_by_it >= FOLLOWED_PER_PEER_MAX
             || !may_promise
+            || !self.has_room_to_follow(&from)
             || self.rarely(RareBranch::RefuseGroup);
         if self.draining || self.clock_off_us().is_some() || is_full {
             // R24: early and typed; the leader asks somebody else. R18: so does one whose clock is wrong, as it might come to lead.
@@ -187,7 +197,7 @@ impl Peer {
         let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
-        self.followed.insert(id, Followed { group, asked_by: from, seen_at: self.now.mono });
+        self.followed.insert(id, Followed::new(group, from, self.now.mono));
         self.metrics.note(RareEvent::BeganToFollow);
         true
     }
@@ -209,6 +219,7 @@ impl Peer {
         if is_own {
             self.own_dirty = true;
         } else {
+            self.count_followed(id);
             self.note_dirty(id);
         }
         self.group_stepped(id, is_own, before, after);
@@ -329,6 +340,7 @@ impl Peer {
     /// This peer does not belong to a group any more.
     pub(crate) fn drop_followed(&mut self, id: GroupId) {
         if let Some(mut followed) = self.followed.remove(&id) {
+            self.held_of_others -= followed.counted;
             if self.groups.ended(id).is_none() && self.dropped.len() < DROPPED_MAX {
                 self.dropped.insert(id, followed.group.consensus().promises());
             }
@@ -379,7 +391,8 @@ impl Peer {
         self.told.group_changed(former_id);
         former.give_up();
         self.forget_undone(&mut former);
-        self.followed.insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
+        self.followed.insert(former_id, Followed::new(former, self.config.peer, self.now.mono));
+        self.count_followed(former_id);
         self.dirty.insert(former_id);
         self.wake_fates(former_id);
         self.wakes.extend(std::mem::take(&mut self.held_commits));
@@ -428,8 +441,8 @@ impl Peer {
         let former_id = former.id();
         self.told.group_changed(former_id);
         if self.groups.ended(former_id).is_none() {
-            self.followed
-                .insert(former_id, Followed { group: former, asked_by: self.config.peer, seen_at: self.now.mono });
+            self.followed.insert(former_id, Followed::new(former, self.config.peer, self.now.mono));
+            self.count_followed(former_id);
             self.dirty.insert(former_id);
             self.begin_caretaking(former_id);
         } else {

@@ -85,7 +85,7 @@ pub enum Sabotage {
     OneGenesis,
     /// R23: `bind` does not look whether the name is bound.
     Names,
-    /// R24: a leader tells subscribers of as many objects as they ask for.
+    /// R24: a leader tells subscribers of as many objects as they ask for, and commits as much as they write.
     Bounds,
     /// R25: a record at the end of all numbers, which nothing could ever replace, is taken like any other.
     Wire,

@@ -85,6 +85,12 @@ pub struct Status {
     pub journal_tail: u64,
     /// Positions that are not stable yet.
     pub journal_lag: u64,
+    /// What the objects take that this peer holds, its own and copies of others', bytes (R24).
+    pub held_bytes: u64,
+    /// What they may take.
+    pub held_bytes_max: u64,
+    /// Commits, and objects that were to come, that were refused because of it.
+    pub refused_for_room: u64,
     /// What superseded versions of its own group cost, bytes.
     pub version_bytes: usize,
     /// Forwarding pointers kept.
@@ -168,6 +174,9 @@ impl Peer {
             schedules_waiting: self.waiting_schedules(),
             journal_tail: self.group.tail().as_u64(),
             journal_lag: self.group.tail().as_u64() - self.group.watermark().as_u64(),
+            held_bytes: self.held(),
+            held_bytes_max: self.config.held_bytes_max,
+            refused_for_room: self.metrics.refused_for_room,
             version_bytes: self.group.superseded_cost(),
             pointers: self.pointers.len(),
             hints: self.hints.len(),

@@ -4,6 +4,7 @@ use crate::metrics::RareEvent;
 use crate::peer::RecentCommit;
 use crate::rare_branches::RareBranch;
 use crate::recent::Recent;
+use crate::room::NoRoom;
 use crate::timers::Timer;
 use crate::{Peer, Sabotage};
 use driftmesh_model::limits::{AGE_MAX, DEADLINE_MAX, TASK_TOLD_MAX, TRANSACTION_OBJECTS_MAX};
@@ -145,6 +146,9 @@ pub enum StepError {
     /// Another process is this peer now.
     #[error("a newer process uses the key of this peer, and the mesh counts on that one")]
     Superseded,
+    /// There is no room for what it would create, enlarge or fetch.
+    #[error(transparent)]
+    NoRoom(NoRoom),
     /// A snapshot only reads.
     #[error("a snapshot only reads; write in a transaction")]
     ReadOnly,
@@ -595,6 +599,8 @@ impl Peer {
             if self.group.is_retired() {
                 return Err(StepError::Leaving);
             }
+            // R24: before anything of it is done.
+            self.refuse_growth(txn_writes)?;
             // R6: what was told here in another group is decided before anything builds on it in this one.
             if !self.former_leads_are_decided(id) {
                 return Ok(None);

@@ -769,6 +769,8 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
             group: to,
             groups_digest: number,
             followed: number,
+            room: number,
+            led_bytes: number,
         },
         1 => Wire::Read { snapshot: time, objects: vec![WireRead { object, epoch }; 1 + picks.flavour] },
         2 => Wire::ReadAnswers { snapshot: time, group: to, answers: vec![WireAnswer { object, epoch, seen }] },

@@ -26,6 +26,7 @@ mod placing;
 mod promote;
 mod replication;
 mod retry;
+mod room;
 mod scanning;
 mod schedules;
 mod snapshots;

@@ -39,7 +39,7 @@ fn request(mesh: &Mesh, at: usize, session: ObjectId, objects: &[ObjectId], key:
 }
 
 /// Submits such a task at a peer.
-fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> {
+pub(crate) fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> {
     let session = mesh.create_known(at, 0);
     let request = request(mesh, at, session, objects, key);
     let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: true, kept_id: true };
@@ -48,7 +48,7 @@ fn submits(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> Job<Done> 
 }
 
 /// Lets the peers run what they are asked to, and work for a moment.
-fn run_tasks(mesh: &Mesh) {
+pub(crate) fn run_tasks(mesh: &Mesh) {
     for at in mesh.alive() {
         for run in mesh.take_tasks(at) {
             mesh.spawn(run_here(mesh.host(at), handlers(), run));
@@ -57,7 +57,7 @@ fn run_tasks(mesh: &Mesh) {
     mesh.run(1);
 }
 
-fn run_at(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> usize {
+pub(crate) fn run_at(mesh: &Mesh, at: usize, objects: &[ObjectId], key: u64) -> usize {
     ran_at(mesh, &submits(mesh, at, objects, key))
 }
 
@@ -74,7 +74,7 @@ fn ran_at(mesh: &Mesh, job: &Job<Done>) -> usize {
 }
 
 /// Lets a peer use objects together so often.
-fn use_together(mesh: &Mesh, at: usize, objects: &[ObjectId], times: usize) {
+pub(crate) fn use_together(mesh: &Mesh, at: usize, objects: &[ObjectId], times: usize) {
     for _ in 0..times {
         let writes: Vec<_> = objects.iter().map(|object| (*object, Some(crate::harness::small(1)))).collect();
         mesh.put_values(at, &writes);

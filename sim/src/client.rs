@@ -205,6 +205,7 @@ impl Client {
                 }
             }
             Err(Error::Leaving | Error::Busy(_)) => {}
+            Err(Error::NoRoom(_)) if self.world.options.room_bytes.is_some() => {}
             // R18: only a clock that is wrong may be told so.
             Err(Error::ClockOff { .. }) if !self.sane => {}
             Err(other) => {

@@ -174,6 +174,8 @@ impl Client {
                 | Error::SnapshotRead(_)
                 | Error::SnapshotExpired
         );
+        let little_room = self.world.options.room_bytes.is_some();
+        let is_explained = is_explained || (little_room && matches!(&error, Error::NoRoom(_)));
         // R18: only a clock that is wrong may be told so.
         let is_explained = is_explained || (!self.sane && matches!(&error, Error::ClockOff { .. }));
         if !is_explained {

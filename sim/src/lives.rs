@@ -6,6 +6,7 @@
 //! It refuses to let anything of a life reach the next one: who comes back has a new incarnation and an empty memory. (Old
 //! copies are another matter: `old_copies.rs`.)
 
+use crate::bounds::HeldBefore;
 use crate::client::{Client, World};
 use crate::hearing::Heard;
 use crate::host::{Clock, Place, SimHost};
@@ -60,7 +61,8 @@ impl MadeAt {
         let host = self.host(new_config(options, rng, id, index == 0), wall_clock.clone());
         let (life, timer_set, paused_until, journals) = (1, None, 0, 0);
         let late = index + options.late_peers >= options.peers;
-        SimPeer { host, id, life, wall_clock, timer_set, paused_until, journals, mad, gone: late, missed: late }
+        let held = HeldBefore::default();
+        SimPeer { host, id, life, wall_clock, timer_set, paused_until, journals, held, mad, gone: late, missed: late }
     }
 
     fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
@@ -265,6 +267,9 @@ impl Simulation {
         peer.host = host;
         (peer.id, peer.timer_set, peer.paused_until) = (id, None, 0);
         (peer.gone, peer.missed) = (false, false);
+        let most = if self.network.faulty { self.held_bytes_max } else { u64::MAX };
+        peer.host.step(|peer, _| peer.set_held_bytes_max(most));
+        peer.held = peer.host.look(|peer| HeldBefore::of(peer));
         peer.life += 2;
     }
 

@@ -176,6 +176,9 @@ pub struct Options {
     pub rare_branches: bool,
     /// Whether old copies of peers' memories come to life.
     pub old_copies: bool,
+    /// If there is little room: how much more than the fullest peer holds when the faults begin any peer may hold until they
+    /// stop, bytes (R24).
+    pub room_bytes: Option<u64>,
     /// What the caller fixed.
     pub drop_message: Option<u64>,
     /// Whether no hash is made over what happens.
@@ -261,6 +264,7 @@ impl Options {
             workloads: if overrides.usual_workloads { Workloads::usual() } else { Workloads::draw(rng) },
             rare_branches: rng.bool(),
             old_copies: rng.u8(..4) == 0,
+            room_bytes: pick(rng, &[None, None, None, Some(300), Some(3_000)]),
         };
         let drawn = if overrides.dump { drawn.with_reads_at_the_end() } else { drawn };
         Self {
@@ -341,6 +345,9 @@ impl fmt::Display for Options {
             self.rare_branches,
             self.old_copies,
         )?;
+        if let Some(bytes) = self.room_bytes {
+            write!(formatter, " room {bytes} bytes")?;
+        }
         if self.dump { formatter.write_str(" dump") } else { Ok(()) }
     }
 }

@@ -3,6 +3,7 @@
 //! It refuses threads, clocks and any randomness but the seed's, and to look into messages: one seed is one run. What bytes
 //! cross from peer to peer are those that a live mesh would send.
 
+use crate::bounds::HeldBefore;
 use crate::executor::Executor;
 use crate::hearing::Heard;
 use crate::host::{Clock, SimHost};
@@ -101,6 +102,8 @@ pub(crate) struct SimPeer {
     pub(crate) paused_until: u64,
     /// A number that stands for where all its journals were when they were looked at last.
     pub(crate) journals: u64,
+    /// What it held, had committed and had been sent then.
+    pub(crate) held: HeldBefore,
     pub(crate) mad: bool,
     /// It is down: it crashed, or said goodbye.
     pub(crate) gone: bool,
@@ -110,6 +113,8 @@ pub(crate) struct SimPeer {
 
 /// A whole simulated mesh.
 pub(crate) struct Simulation {
+    /// What a peer may hold while there are faults, bytes.
+    pub(crate) held_bytes_max: u64,
     pub(crate) options: Arc<Options>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) peers: Vec<SimPeer>,
@@ -183,6 +188,7 @@ impl Simulation {
             clock,
             peers,
             executor: Executor::default(),
+            held_bytes_max: u64::MAX,
             observer: Observer::default(),
             rng,
             faults: 0,
@@ -273,6 +279,7 @@ impl Simulation {
 
     pub(crate) fn begin_faults(&mut self) {
         self.network.faulty = true;
+        self.begin_little_room();
         self.schedule_fault();
         if !self.strangers.is_empty() {
             self.schedule(self.now_us() + REFRESH_EVERY_US, Event::Refresh);
@@ -307,6 +314,7 @@ impl Simulation {
             self.peers[index].paused_until = 0;
             if !self.peers[index].gone {
                 self.peers[index].host.step(|peer, _| peer.end_rare_branches());
+                self.peers[index].host.step(|peer, _| peer.set_held_bytes_max(u64::MAX));
             }
             // Where leaving is no fault, somebody else's leaving is no business of ours.
             if self.options.restarts {
@@ -582,6 +590,7 @@ impl Simulation {
     }
 
     fn watch_journals(&mut self, index: usize) {
+        self.check_growth(index);
         // A commit may lie ahead of the true time by what the peer's own clock does, by what the guard lets through
         // from others, and by what those were ahead.
         let own = self.peers[index].wall_clock.ahead_max_us();

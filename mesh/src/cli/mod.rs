@@ -102,6 +102,10 @@ struct PeerArgs {
     /// How many other peers hold copies of what this one owns: 0 to 6. Fewer where there are fewer peers.
     #[arg(long, value_name = "K", default_value_t = driftmesh::REPLICAS)]
     replicas: usize,
+    /// How many bytes the objects may take that this peer holds, its own and copies of others'. What would add to them is
+    /// refused then.
+    #[arg(long, value_name = "BYTES", default_value_t = driftmesh::HELD_BYTES)]
+    held_bytes_max: u64,
     /// Where to put the control socket. Default: a directory of its own in $XDG_RUNTIME_DIR or the temporary
     /// directory.
     #[arg(long, value_name = "PATH")]

@@ -116,7 +116,8 @@ fn builder(args: &PeerArgs) -> Result<Builder, Failure> {
                        or the others";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns).replicas(args.replicas);
+    let mut builder = Mesh::builder().name(&args.mesh).open(args.open).mdns(!args.no_mdns);
+    builder = builder.replicas(args.replicas).held_bytes_max(args.held_bytes_max);
     if args.new {
         builder = builder.new_mesh();
     } else if let Some(expect) = args.expect {

@@ -152,6 +152,11 @@ impl CopyIn {
         Ok(())
     }
 
+    /// How much room the objects take that it has brought so far, bytes.
+    pub(crate) const fn held(&self) -> usize {
+        self.state.held()
+    }
+
     pub(crate) fn take_messages(&mut self) -> Vec<(MemberId, GroupMessage)> {
         let to = self.from;
         std::mem::take(&mut self.out).into_iter().map(|message| (to, message)).collect()

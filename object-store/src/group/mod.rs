@@ -318,6 +318,18 @@ impl Group {
         std::mem::take(&mut self.undone)
     }
 
+    /// How much room all objects here take, those of a copy that is being taken in included, bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state.held() + self.copy_in.as_ref().map_or(0, CopyIn::held)
+    }
+
+    /// The same by a look at each of them: for tests and checkers.
+    #[must_use]
+    pub fn held_by_a_walk(&self) -> usize {
+        self.state.held_by_a_walk() + self.copy_in.as_ref().map_or(0, CopyIn::held)
+    }
+
     /// The group's id.
     #[must_use]
     pub const fn id(&self) -> GroupId {

@@ -26,6 +26,7 @@ impl State {
         };
         same("grants received", &answered(self), &answered(other))?;
         self.same_in_transit(other)?;
+        same("bytes held", &self.held, &other.held)?;
         same("number of owned objects", &self.owned_count(), &other.owned_count())?;
         for (_, stored) in self.owned_from(0) {
             let object = stored.object;

@@ -15,7 +15,10 @@ impl State {
         if indexed {
             self.index_transit(transit.object, Some(key));
         }
-        self.in_transit.insert(key, transit);
+        self.held += transit.held();
+        if let Some(former) = self.in_transit.insert(key, transit) {
+            self.held -= former.held();
+        }
     }
 
     /// A grant was answered. Returns also whether it was the last one of its object: that may have come back and left
@@ -23,6 +26,7 @@ impl State {
     pub(super) fn remove_transit(&mut self, key: GrantKey) -> Option<(InTransit, bool)> {
         self.transit_changes(key);
         let transit = self.in_transit.remove(&key)?;
+        self.held -= transit.held();
         let indexed = self.transit_index.get(&transit.object) == Some(&key);
         if indexed {
             self.transit_index.remove(&transit.object);

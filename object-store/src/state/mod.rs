@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod copy;
 mod grants;
+mod held;
 mod install;
 mod objects;
 mod prune;
@@ -20,6 +21,7 @@ mod tests;
 mod undo;
 
 pub use check::BadEntry;
+pub use held::{Growth, OBJECT_OVERHEAD};
 pub use install::BadSlice;
 pub use scheduled::Due;
 pub use slice::Slice;
@@ -101,6 +103,8 @@ pub struct State {
     unstable: VecDeque<Unstable>,
     /// What all superseded versions and ways back to former schedules cost together, bytes.
     superseded_cost: usize,
+    /// How much room all objects take, bytes (`held`).
+    held: usize,
     /// What was superseded at or before this is not needed any more (R17).
     prune_below: Timestamp,
     /// What superseded versions may cost together, bytes.
@@ -155,6 +159,7 @@ impl State {
             stable_marks: Marks::default(),
             unstable: VecDeque::new(),
             superseded_cost: 0,
+            held: 0,
             prune_below: Timestamp::ZERO,
             prune_budget: usize::MAX,
             has_outcomes: false,
@@ -283,6 +288,8 @@ impl State {
             if let Some(copy) = &mut self.copy {
                 copy.object_changes(slot, Some(stored));
             }
+            let grown = version.value_len();
+            self.held = self.held - stored.chain.newest().value_len() + grown;
             let added = stored.chain.push(version, horizon);
             // Its chain is at hand: what nobody needs any more goes now, and beyond the budget a bit more.
             let freed = prune::while_written(&mut stored.chain, self.superseded_cost + added, horizon, stable, budget);
@@ -359,6 +366,7 @@ impl State {
         self.has_outcomes |= stored.outcomes.is_some();
         let object = stored.object;
         self.superseded_cost += stored.superseded_cost();
+        self.held += stored.held();
         let (slot, former) = self.objects.insert(stored);
         if let Some(copy) = &mut self.copy {
             copy.object_changes(slot, None);
@@ -383,6 +391,7 @@ impl State {
             copy.object_changes(slot, Some(stored));
         }
         self.superseded_cost -= stored.superseded_cost();
+        self.held -= stored.held();
         self.scheduled.remove(stored);
     }
 

@@ -120,9 +120,10 @@ impl State {
         }
         self.scheduled.remove(stored);
         let kept = stored.outcomes.get_or_insert_default();
-        let before = kept.former_cost();
+        let before = (kept.former_cost(), kept.schedules().cost());
         let changed = change(kept);
-        self.superseded_cost = self.superseded_cost - before + kept.former_cost();
+        self.superseded_cost = self.superseded_cost - before.0 + kept.former_cost();
+        self.held = self.held - before.1 + kept.schedules().cost();
         self.scheduled.add(stored);
         Some(changed)
     }

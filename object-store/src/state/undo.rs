@@ -183,8 +183,10 @@ impl State {
             if let Some(copy) = &mut self.copy {
                 copy.object_changes(slot, Some(stored));
             }
+            let undone = stored.chain.newest().value_len();
             if let Some(cost) = stored.chain.pop() {
                 self.superseded_cost -= cost;
+                self.held = self.held - undone + stored.chain.newest().value_len();
                 stored.changed = kept.former(index).unwrap_or(self.applied);
             } else {
                 // The commit created it.

@@ -4,6 +4,7 @@ use super::host::Host;
 use super::names::NameError;
 use super::schedules::ScheduleRefused;
 use crate::ownership::SUBSCRIPTIONS_MAX;
+use crate::room::NoRoom;
 use crate::steps::{Receipt, StepError};
 use crate::watching::{WATCHED_MAX, WATCHERS_MAX};
 use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX, WRITE_OVERHEAD_BYTES};
@@ -135,6 +136,10 @@ pub enum Error {
     /// The peer is leaving the mesh.
     #[error("the peer is leaving the mesh")]
     Leaving,
+    /// The objects that this peer holds take as much room as they may, and this would add to them. What makes them smaller
+    /// or deletes some passes. A task goes to the peer that has what it wants (`mesh.submit`), and needs no room here.
+    #[error(transparent)]
+    NoRoom(NoRoom),
     /// Too many subscriptions to what this peer owns.
     #[error("{SUBSCRIPTIONS_MAX} subscriptions to ownership are open at this peer, the most there may be; drop one")]
     TooManySubscriptions,
@@ -247,6 +252,7 @@ impl Error {
             | StepError::NotIntended(_)
             | StepError::Ended
             | StepError::Busy
+            | StepError::NoRoom(_)
             | StepError::ReadOnly => Self::Busy(error),
         }
     }
@@ -278,6 +284,7 @@ impl Error {
             | Self::CallerBusy { .. }
             | Self::ToldOtherwise { .. }
             | Self::Leaving
+            | Self::NoRoom(_)
             | Self::Superseded
             | Self::TooManySubscriptions
             | Self::TooManyWatches
@@ -318,6 +325,7 @@ impl Error {
             | Self::CallerBusy { .. }
             | Self::ToldOtherwise { .. }
             | Self::Leaving
+            | Self::NoRoom(_)
             | Self::Superseded
             | Self::TooManySubscriptions
             | Self::TooManyWatches

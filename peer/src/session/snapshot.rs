@@ -162,9 +162,11 @@ impl<H: Host> Snapshot<H> {
             }
             StepError::Missing(object) => Error::missing(&self.host, object),
             StepError::TooManyObjects => Error::TooManyObjects,
-            StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => {
-                Error::SnapshotExpired
-            }
+            StepError::NoRoom(_)
+            | StepError::Expired
+            | StepError::Ended
+            | StepError::NotIntended(_)
+            | StepError::ReadOnly => Error::SnapshotExpired,
             StepError::Busy => Error::Busy(StepError::Busy),
             StepError::Leaving => Error::Leaving,
             StepError::Superseded => Error::Superseded,

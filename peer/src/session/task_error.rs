@@ -2,6 +2,7 @@
 
 use super::error::Outcome;
 use crate::message::TaskAbort;
+use crate::room::NoRoom;
 use crate::steps::Receipt;
 use crate::tasking::TASKS_SUBMITTED_MAX;
 use driftmesh_model::limits::{TASK_ANSWER_BYTES_MAX, TASK_BYTES_MAX, TASK_TOUCHES_MAX};
@@ -132,6 +133,17 @@ pub enum TaskError {
     /// The peer is leaving the mesh, or a newer process has taken its key. It did not run.
     #[error("the peer is leaving the mesh; submit it elsewhere")]
     Leaving,
+    /// The peer holds as many bytes of objects as it may, and the task would add to them. Nothing of it took effect: delete
+    /// something, or submit it where there is room.
+    #[error("peer {at} has no room for what `{name}` would add: {full}")]
+    NoRoom {
+        /// The task's name.
+        name: String,
+        /// The peer.
+        at: PeerId,
+        /// What it holds, and may hold.
+        full: NoRoom,
+    },
     /// The clock of this peer, or of whoever made the id, is ahead: set it right. It did not run.
     #[error("the task was issued too far ahead of the clock of peer {at}, which says {} us; set this machine's clock right", receiver.0)]
     ClockAhead {
@@ -236,6 +248,7 @@ impl TaskError {
             | Self::ToldOtherwise { .. }
             | Self::Unreachable(_)
             | Self::Leaving
+            | Self::NoRoom { .. }
             | Self::ClockAhead { .. }
             | Self::ClockOff { .. }
             | Self::Unencodable { .. } => Outcome::Aborted,
@@ -262,6 +275,7 @@ impl TaskError {
             TaskAbort::Undecodable(reason) => Self::Undecodable { name, at, reason },
             TaskAbort::NoAnchor => Self::NoAnchor { name, task },
             TaskAbort::Leaving => Self::Leaving,
+            TaskAbort::NoRoom(full) => Self::NoRoom { name, at, full },
             TaskAbort::ClockOff { ahead_ms } => Self::ClockOff { at, ahead_ms },
             TaskAbort::ClockAhead { receiver } => Self::ClockAhead { at, receiver },
         }

@@ -163,6 +163,7 @@ pub(super) fn abort_of(error: &Error) -> Option<TaskAbort> {
         | Error::CallerBusy { .. }
         | Error::ToldOtherwise { .. }
         | Error::Leaving
+        | Error::NoRoom(_)
         | Error::TooManySubscriptions
         | Error::TooManyWatches
         | Error::Superseded
@@ -319,6 +320,8 @@ fn not_run(error: &Error) -> Ran {
         TaskEnd::Busy { retry_after: RETRY_AFTER }
     } else if matches!(error, Error::Leaving | Error::Superseded) {
         TaskEnd::aborted(TaskAbort::Leaving)
+    } else if let Error::NoRoom(full) = error {
+        TaskEnd::aborted(TaskAbort::NoRoom(*full))
     } else if let Error::ClockOff { ahead_ms } = error {
         TaskEnd::aborted(TaskAbort::ClockOff { ahead_ms: *ahead_ms })
     } else {

@@ -99,6 +99,7 @@ impl<H: Host> Open<H> {
             StepError::Leaving => Error::Leaving,
             StepError::Superseded => Error::Superseded,
             StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
+            StepError::NoRoom(full) => Error::NoRoom(full),
             StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
         }
     }

@@ -139,6 +139,7 @@ impl<H: Host> Tx<H> {
             StepError::Leaving => Error::Leaving,
             StepError::Superseded => Error::Superseded,
             StepError::ClockOff { ahead_ms } => Error::ClockOff { ahead_ms },
+            StepError::NoRoom(full) => Error::NoRoom(full),
             // The transaction loop replaces this by `Deadline`, which says more.
             StepError::Expired | StepError::Ended | StepError::NotIntended(_) | StepError::ReadOnly => Error::Ended,
         }

@@ -21,6 +21,8 @@ pub(crate) enum Wire {
         group: GroupId,
         groups_digest: u64,
         followed: u64,
+        room: u64,
+        led_bytes: u64,
     },
     Group {
         group: GroupId,
@@ -263,5 +265,7 @@ pub(crate) fn heartbeat(
         group,
         groups_digest,
         followed: 0,
+        room: u64::MAX,
+        led_bytes: 0,
     }
 }

@@ -313,6 +313,7 @@ impl Client {
                 | TaskError::Busy { .. }
                 | TaskError::Unreachable(_)
                 | TaskError::Leaving
+                | TaskError::NoRoom { .. }
                 | TaskError::ClockOff { .. }
                 | TaskError::ClockAhead { .. }
                 | TaskError::Lost { .. }

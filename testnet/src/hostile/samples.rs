@@ -444,6 +444,8 @@ impl Maker<'_> {
             groups_digest: self.number(),
             // So many that nobody chooses it for another.
             followed: 256,
+            room: self.number(),
+            led_bytes: self.number(),
         }
     }
 

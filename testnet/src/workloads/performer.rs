@@ -73,6 +73,7 @@ fn said(done: Result<TaskDone<Deed>, TaskError>) -> Said {
             | TaskError::Deadline { .. }
             | TaskError::Busy { .. }
             | TaskError::Leaving
+            | TaskError::NoRoom { .. }
             | TaskError::Unreachable(_),
         ) => Said::Unknown,
         Err(error) => Said::Failed { error: error.to_string() },

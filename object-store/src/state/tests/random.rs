@@ -353,7 +353,7 @@ impl Run {
         match step {
             Step::Append(wish) => {
                 if let Some(entry) = self.entry(wish) {
-                    self.append(entry);
+                    self.append_as_foretold(entry)?;
                 }
             }
             Step::Stable(percent) => {
@@ -385,6 +385,21 @@ impl Run {
             Step::CopySlice(bytes) => self.take_slice(usize::from(*bytes))?,
         }
         self.costs_add_up()
+    }
+
+    /// A commit grows the state as it was said to before.
+    fn append_as_foretold(&mut self, entry: Entry) -> Result<(), TestCaseError> {
+        let before = self.state.held();
+        let growth = if let Entry::Commit { writes, schedules, .. } = &entry {
+            Some(self.state.growth(writes, schedules))
+        } else {
+            None
+        };
+        self.append(entry);
+        if let Some(growth) = growth {
+            prop_assert_eq!(before + growth.taken - growth.freed, self.state.held());
+        }
+        Ok(())
     }
 
     /// The state is that of a member which never saw what was undone.
@@ -450,6 +465,7 @@ impl Run {
     fn costs_add_up(&self) -> Result<(), TestCaseError> {
         let cost: usize = self.state.owned_from(0).map(|(_, stored)| stored.superseded_cost()).sum();
         prop_assert_eq!(cost, self.state.superseded_cost());
+        prop_assert_eq!(self.state.held_by_a_walk(), self.state.held());
         prop_assert_eq!(self.state.owned_from(0).count(), self.state.owned_count());
         Ok(())
     }
