@@ -35,7 +35,7 @@ use crate::Mesh;
 use crate::builder::AddTask;
 use crate::host::{Identity, LiveHost, Shared};
 use crate::{Task, task};
-use driftmesh_model::PeerId;
+use driftmesh_model::{Micros, PeerId};
 use driftmesh_peer::session::Handlers;
 use driftmesh_sim::{Overrides, Stage, StageHandle};
 use std::panic::{AssertUnwindSafe, catch_unwind};
