@@ -120,11 +120,16 @@ fn exchange(path: &Path, request: &Value, limit: Duration, progress: &mut dyn Fn
     let mut stream = socket::connect(path).map_err(Silent::Absent)?;
     stream.set_read_timeout(Some(limit)).map_err(Silent::Broken)?;
     stream.set_write_timeout(Some(ANSWER_MAX)).map_err(Silent::Broken)?;
-    let failed = |error: io::Error, limit| match error.kind() {
-        // How a system tells that time is over.
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Silent::Late(limit),
-        ErrorKind::ConnectionReset => Silent::HungUp,
-        _ => Silent::Broken(error),
+    // How a system tells that time is over.
+    let is_late = |kind| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&kind);
+    let failed = |error: io::Error, limit| {
+        if is_late(error.kind()) {
+            Silent::Late(limit)
+        } else if error.kind() == ErrorKind::ConnectionReset {
+            Silent::HungUp
+        } else {
+            Silent::Broken(error)
+        }
     };
     match stream.write_all(format!("{request}\n").as_bytes()) {
         // A peer that has too many clients says so before it reads, and hangs up.
