@@ -230,6 +230,13 @@ pub(crate) async fn submit_anchored(
         Some(tell) => submit_once(host, request, how, Some(&mut **tell)).await,
         None => submit_once(host, request, how, None).await,
     };
+    if let Err(TaskError::Unknown { task, .. }) = &ended
+        && how.kept_id
+        && task.anchor == anchor
+    {
+        // Of an id that was kept nobody can say more, also when its anchor is lost. Another object costs little.
+        host.shared.stand_in.is_lost(anchor);
+    }
     let Err(TaskError::NoAnchor { name, task }) = ended else { return ended };
     // R21: an id that the caller has stays as it is, but nothing new begins with a lost object.
     let was_stand_in = task.anchor == anchor && host.shared.stand_in.is_lost(anchor);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use crate::common::{HANGS, Player, until};
-use driftmesh::{Builder, Mesh, Object, ObjectId, Outcome, Ref, Result, Task, TaskError, Tx, limits};
+use driftmesh::{Builder, Mesh, Object, ObjectId, Outcome, Ref, Result, Task, TaskError, TaskId, Tx, limits};
 use serde::{Deserialize, Serialize};
 
 /// Pays, and answers what is left.
@@ -184,6 +184,26 @@ impl Object for Session {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_whose_own_anchor_is_given_up_with_anothers_group_gets_another() {
+    let (all, lost) = with_lost_anchor().await;
+    let done = bounded(all[0].submit(Odd::Nothing).with_receipt()).await.unwrap();
+    assert_eq!(done.value, "nothing");
+    assert_ne!(done.task.anchor, lost.anchor);
+    let next = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
+    assert_eq!(next.anchor, done.task.anchor, "it is made once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_ids_gets_another_anchor_too() {
+    let (all, lost) = with_lost_anchor().await;
+    let kept = bounded(all[0].submit(Odd::Nothing).with_id(lost)).await;
+    assert!(kept.is_err_and(|error| error.outcome() == Outcome::Unknown));
+    let next = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
+    assert_ne!(next.anchor, lost.anchor);
+    bounded(all[0].submit(Odd::Nothing).with_id(next)).await.unwrap();
+}
+
+/// A peer whose object that stands in for anchors was lost with another one, and an id of that.
+async fn with_lost_anchor() -> (Vec<Mesh>, TaskId) {
     let all = knowing(2).await;
     until("all groups are whole", || all.iter().all(|peer| peer.status().may_stop)).await;
     let id = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
@@ -195,11 +215,7 @@ async fn a_peer_whose_own_anchor_is_given_up_with_anothers_group_gets_another() 
     until("it is missed", || !all[0].status().leaderless.is_empty()).await;
     let group = all[0].status().leaderless[0].parse().unwrap();
     bounded(all[0].forget(group, true)).await.unwrap();
-    let done = bounded(all[0].submit(Odd::Nothing).with_receipt()).await.unwrap();
-    assert_eq!(done.value, "nothing");
-    assert_ne!(done.task.anchor, id.anchor);
-    let next = bounded(all[0].task_id(&Odd::Nothing)).await.unwrap();
-    assert_eq!(next.anchor, done.task.anchor, "it is made once");
+    (all, id)
 }
 
 #[tokio::test(flavor = "multi_thread")]

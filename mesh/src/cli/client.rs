@@ -120,9 +120,10 @@ fn exchange(path: &Path, request: &Value, limit: Duration, progress: &mut dyn Fn
     let mut stream = socket::connect(path).map_err(Silent::Absent)?;
     stream.set_read_timeout(Some(limit)).map_err(Silent::Broken)?;
     stream.set_write_timeout(Some(ANSWER_MAX)).map_err(Silent::Broken)?;
+    // How a system tells that time is over.
+    let is_late = |kind| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&kind);
     let failed = |error: io::Error, limit| {
-        // How a system tells that time is over.
-        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        if is_late(error.kind()) {
             Silent::Late(limit)
         } else if error.kind() == ErrorKind::ConnectionReset {
             Silent::HungUp
@@ -178,7 +179,6 @@ fn table(status: &Value) -> String {
         "objects",
         format!("{} owned, {} in transit, {} being fetched", get("owned"), get("in_transit"), get("fetching")),
     );
-    row("room", room(status));
     row("open", format!("{} transactions and snapshots", get("transactions")));
     row(
         "tasks",
@@ -247,15 +247,6 @@ fn table(status: &Value) -> String {
     }
     table.truncate(table.trim_end().len());
     table
-}
-
-/// What the objects take that the peer holds, and may take.
-fn room(status: &Value) -> String {
-    let mib = |key: &str| status[key].as_u64().unwrap_or(0).div_ceil(1 << 20);
-    let refused = status["refused_for_room"].as_u64().unwrap_or(0);
-    let refused =
-        if refused > 0 { format!("; {refused} times there was none for what was wanted") } else { String::new() };
-    format!("{} of {} MiB held, copies included{refused}", mib("held_bytes"), mib("held_bytes_max"))
 }
 
 /// The schedules of what the peer owns, and why some do not run.
@@ -342,7 +333,6 @@ mod tests {
                 {"group": "01", "leader": "12D3", "voters": 1, "learners": 1, "whole": 1, "wanted": 2, "owned": 3, "lag": 2, "has_majority": false},
                 {"group": "02", "leader": "12D4", "voters": 1, "learners": 1, "whole": 0, "wanted": 2, "owned": 7, "lag": 0},
             ],
-            "held_bytes": 3_000_000, "held_bytes_max": 4_194_304, "refused_for_room": 2,
             "tasks_submitted": 5, "tasks_running": 6, "superseded": true,
             "schedules": {"scheduled": 8, "running": 1, "late": 2, "parked": 3,
                 "waiting": [{"id": "04/1", "name": "rot\u{1b}[2J", "why": "nobody can run it"}]},
@@ -356,7 +346,6 @@ mod tests {
             "arena",
             "12D3",
             "3 owned",
-            "room       3 of 4 MiB held, copies included; 2 times there was none for what was wanted\n",
             "lag 2",
             "4 handshakes with peers of another mesh",
             "12D4  group 02  connected  7 objects",
