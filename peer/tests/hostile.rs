@@ -593,7 +593,7 @@ fn a_flood_of_requests_for_one_object_is_bounded_and_served_in_age_order() {
     mesh.commit_amount(holder, object, 2).unwrap();
     mesh.run(100);
     // All were one group's: it gets the object once.
-    assert_eq!(mesh.sent(crate::harness::is_grant).len(), 1);
+    assert_eq!(mesh.sent(is_grant).len(), 1);
     assert_eq!((mesh.owner_of(object), mesh.newest(object)), (1, Some(2)));
     a_normal_transaction_works(&mesh);
 }
