@@ -104,6 +104,8 @@ struct Round {
     former: Option<(BTreeMap<PeerId, u64>, u64)>,
     /// Whether somebody owns or sends the object.
     held: bool,
+    /// Whether who has answered was asked again.
+    all_again: bool,
     /// Whether somebody knows other groups than the asker: one of them may have the object.
     strangers: bool,
 }
@@ -322,13 +324,16 @@ impl Lookup {
     /// Nothing came for a while.
     pub fn timed_out(&mut self, reachable: &Reachable) -> Next {
         self.silent += 1;
-        match &self.stage {
+        match &mut self.stage {
             Stage::Asking(group) if self.silent <= SILENT_ASKED_MAX => Next::Ask(*group),
             Stage::Asking(_) => self.ask_homes(reachable),
             Stage::Homes(_) => self.ask_everyone(None, reachable),
             // Once, who has answered is asked again too: the object may have come there since, and the silent ones may never
             // answer.
-            Stage::Everyone(_) if self.silent == 1 => Next::Locate(reachable.everyone.clone()),
+            Stage::Everyone(round) if !round.all_again => {
+                round.all_again = true;
+                Next::Locate(reachable.everyone.clone())
+            }
             Stage::Everyone(round) if self.silent <= SILENT_MAX => Next::Locate(round.waiting.clone()),
             Stage::Everyone(_) | Stage::Pausing => self.begin(reachable),
         }

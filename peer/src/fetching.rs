@@ -245,7 +245,7 @@ impl Peer {
     }
 
     /// R1: whether a peer was asked for an object, so that what it says of the request counts.
-    fn was_asked_for(&self, object: ObjectId, peer: PeerId) -> bool {
+    pub(crate) fn was_asked_for(&self, object: ObjectId, peer: PeerId) -> bool {
         let leads = |group: &GroupId| self.groups.leader(*group) == Some(peer);
         // A search may have gone on meanwhile.
         self.fetches.get(&object).is_some_and(|fetch| fetch.asked.iter().chain(fetch.lookup.path()).any(leads))

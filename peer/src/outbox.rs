@@ -257,6 +257,11 @@ impl Outbox {
         held.map(|((_, lsn), _)| *lsn).next_back().unwrap_or_default()
     }
 
+    /// Whether so much is held back that nothing should be repeated which waits already: there is to be room for others.
+    pub(crate) const fn is_pressed(&self) -> bool {
+        self.held_bytes > HELD_BYTES_MAX / 2 || self.held_count > HELD_MAX / 2
+    }
+
     fn count_held(&mut self) {
         let held = self.held.values().flatten();
         (self.held_count, self.held_bytes) = held.fold((0, 0), |(count, bytes), held| (count + 1, bytes + held.bytes));

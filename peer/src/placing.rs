@@ -202,11 +202,11 @@ impl Peer {
     /// The owner of an object says that work on it should go there.
     pub(crate) fn stays_told(&mut self, from: PeerId, objects: Vec<ObjectId>) {
         for object in objects {
-            let Some(fetch) = self.fetches.get_mut(&object) else { continue };
             // R1: only whoever was asked for it.
-            if fetch.asked.is_none_or(|group| self.groups.leader(group) != Some(from)) {
+            if !self.was_asked_for(object, from) {
                 continue;
             }
+            let Some(fetch) = self.fetches.get_mut(&object) else { continue };
             fetch.last_heard = self.now.mono;
             fetch.lookup.heard();
             let owners: Vec<TxnId> = fetch.owners.values().copied().collect();

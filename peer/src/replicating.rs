@@ -28,7 +28,7 @@ const FOLLOWED_PER_PEER_MAX: usize = 64;
 pub(crate) struct Followed {
     pub(crate) group: Group,
     /// Who made this peer follow it.
-    asked_by: PeerId,
+    pub(crate) asked_by: PeerId,
     /// When it was last seen to have members.
     seen_at: Micros,
     /// What of it is counted in what this peer holds, bytes.

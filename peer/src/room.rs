@@ -114,10 +114,13 @@ impl Peer {
         Err(StepError::NoRoom(self.note_refused()))
     }
 
-    /// Whether a group that another peer leads can be followed here besides, as far as that peer has said how large it is.
+    /// Whether a group that another peer leads can be followed here besides, as far as that peer has said how large its groups
+    /// are. What is here of them already is counted.
     pub(crate) fn has_room_to_follow(&self, leader: &PeerId) -> bool {
         let led = self.members.get(leader).map_or(0, |member| member.led_bytes);
-        self.room() > 0 && led <= self.room()
+        let here =
+            self.followed.values().filter(|followed| followed.asked_by == *leader).map(|followed| followed.counted);
+        self.room() > 0 && led.saturating_sub(here.sum()) <= self.room()
     }
 
     /// What the groups take that this peer leads, bytes.

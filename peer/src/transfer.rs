@@ -165,6 +165,13 @@ impl Peer {
             self.take_back(from, to, number);
             return;
         }
+        let is_unstable =
+            |group: &Group| group.unsettled(to, number).is_some_and(|transit| transit.changed > group.watermark());
+        if self.outbox.is_pressed() && self.led(from).is_some_and(is_unstable) {
+            // R24: it waits for its departure to be stable, as the last one does.
+            self.grant_is_due(from, to, number, self.now.mono.plus(REPEAT_GRANT_AFTER));
+            return;
+        }
         self.metrics.note(RareEvent::RepeatedGrant);
         if let Some(group) = self.led_mut(from) {
             // R24: what was not stable when it left made it longer than a message may be.

@@ -117,7 +117,10 @@ impl Peer {
 
     /// Lets a read wait until this peer's clock has come near its snapshot.
     pub(crate) fn read_later(&mut self, from: PeerId, snapshot: Timestamp, objects: Vec<ReadRequest>) {
-        if self.early_reads.len() >= EARLY_READS_MAX {
+        // What is not too early lacks a window because there is no room for one (R24): nobody can answer it before this group
+        // has a majority again. Whoever asks repeats it.
+        let is_early = snapshot > Timestamp::from_wall(self.now.wall.plus(WINDOW_AHEAD));
+        if !is_early || self.early_reads.len() >= EARLY_READS_MAX {
             return;
         }
         let ahead = snapshot.wall().since(self.now.wall.plus(WINDOW_AHEAD));

@@ -1,7 +1,7 @@
 //! R8: what a leader promises to others lies below the end of a window that its group has agreed on; commits need none.
 
 use crate::harness::{Flight, Mesh, Rule, is_entries, is_groups, is_read_answer, ready, shifted, small, wire};
-use driftmesh_model::{Micros, Timestamp};
+use driftmesh_model::{Epoch, Micros, Timestamp};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::{Message, RareEvent};
 
@@ -288,4 +288,14 @@ fn without_a_majority_windows_do_not_pile_up() {
     }
     // R24.
     assert!(mesh.tail(0).as_u64() - before <= 1_100, "{} windows", mesh.tail(0).as_u64() - before);
+    // Nobody can be answered before there is a majority again: a read that came does not keep this peer busy meanwhile.
+    let early = mesh.rare(0, RareEvent::ReadTooEarly);
+    let snapshot = Timestamp::from_wall(mesh.now(0).wall);
+    mesh.forge(
+        1,
+        0,
+        wire::Wire::Read { snapshot, objects: vec![wire::WireRead { object, epoch: Epoch::ZERO }] }.message(),
+    );
+    mesh.run(20);
+    assert_eq!(mesh.rare(0, RareEvent::ReadTooEarly), early + 1);
 }

@@ -182,5 +182,11 @@ impl AsyncWrite for Pieces {
 
 /// Runs something that needs a runtime that keeps time.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    RUNTIME.with(|runtime| runtime.block_on(future))
+    let with_its_tasks = async {
+        let result = future.await;
+        // The tasks that it has ended get a turn to go: else they are kept, and a million runs take all memory.
+        tokio::task::yield_now().await;
+        result
+    };
+    RUNTIME.with(|runtime| runtime.block_on(with_its_tasks))
 }
