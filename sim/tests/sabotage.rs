@@ -5,7 +5,7 @@
 mod gold;
 
 use driftmesh_peer::Sabotage;
-use driftmesh_sim::matrix::{Caught, SEEDS_MAX, notices, search};
+use driftmesh_sim::matrix::{Caught, Matrix, RULES, SEEDS_MAX, Search, counts, notices, search};
 use driftmesh_sim::{Options, Overrides, Stage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -105,4 +105,44 @@ fn the_judge_of_the_stage_notices_too() {
         let (seed, violation) = caught.expect("two owners are noticed");
         println!("without {}: seed {seed}: {violation}", sabotage.rule());
     }
+}
+
+fn searched(sabotage: Sabotage, is_caught: bool) -> Search {
+    let caught = is_caught.then(|| Caught { seed: 3, violation: "two owners".to_owned() });
+    Search { rule: sabotage.rule(), switch: format!("{sabotage:?}"), seeds_run: 4, caught }
+}
+
+#[test]
+fn every_rule_is_there_in_order_and_every_switch_breaks_one() {
+    for (number, rule) in (1..).zip(RULES) {
+        assert_eq!(rule.name, format!("R{number}"));
+    }
+    let switches = RULES.iter().map(|rule| rule.switches().count()).sum::<usize>();
+    assert_eq!(switches, Sabotage::ALL.len());
+}
+
+#[test]
+fn a_seed_counts_that_is_wrong_with_the_switch_and_good_without() {
+    let wrong = || Some(vec!["two owners".to_owned()]);
+    assert_eq!(counts(wrong(), || Some(Vec::new())), Some("two owners".to_owned()));
+    assert_eq!(counts(wrong(), wrong), None);
+    assert_eq!(counts(wrong(), || None), None, "the core panicked");
+    assert_eq!(counts(Some(Vec::new()), || unreachable!("it is not run")), None);
+    assert_eq!(counts(None, || unreachable!("it is not run")), None);
+}
+
+#[test]
+fn a_rule_is_missed_without_a_switch_and_with_one_that_nobody_noticed() {
+    let searches: Vec<Search> = Sabotage::ALL
+        .into_iter()
+        .filter(|sabotage| *sabotage != Sabotage::Once)
+        .map(|sabotage| searched(sabotage, sabotage != Sabotage::BarrierReads))
+        .collect();
+    let matrix = Matrix::of(&searches, 10);
+    let missed = |name| matrix.missed.contains(&name);
+    assert!(missed("R6") && missed("R20"), "{:?}", matrix.missed);
+    assert!(matrix.caught.contains(&"R19"));
+    assert_eq!(matrix.caught.len() + matrix.missed.len(), matrix.rules.len());
+    let all: Vec<_> = matrix.not_yet.iter().map(|(name, _)| *name).collect();
+    assert_eq!(all, ["R26"]);
 }
