@@ -59,7 +59,7 @@ async fn what_is_created_beyond_the_cap_is_refused_until_something_is_deleted() 
     // What it holds a copy of can be changed and deleted there.
     bounded(other.transact(|tx| async move { tx.delete(first).await })).await.unwrap();
     assert!(other.is_owned(first.id()));
-    create(&other, CHUNK / 2).await.unwrap();
+    create(&other, CHUNK).await.unwrap();
     until("it holds the same", || other.status().held_bytes == founder.status().held_bytes).await;
     // More room can be given while it runs.
     assert!(create(&founder, CHUNK).await.is_err());
