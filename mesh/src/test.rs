@@ -140,8 +140,7 @@ impl Options {
     fn drawn(&self) -> driftmesh_sim::Options {
         let peers = self.peers.clamp(1, PEERS_MAX);
         let drawn = driftmesh_sim::Options::draw(self.seed, &Overrides { peers: Some(peers), ..Overrides::default() });
-        // What a test creates is its own business.
-        let drawn = driftmesh_sim::Options { stalls: self.faults.peers, room_bytes: None, ..drawn };
+        let drawn = driftmesh_sim::Options { stalls: self.faults.peers, ..drawn };
         let drawn = if self.faults.peers {
             drawn
         } else {

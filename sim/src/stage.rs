@@ -75,7 +75,7 @@ impl StageHandle {
 
 impl Stage {
     /// A mesh with these options; those of the built-in game do not matter. A host is one incarnation of a peer that
-    /// knows all others, so peers neither restart nor begin as strangers, no clock is mad, and no memory is set back.
+    /// knows all others, so peers neither restart nor begin as strangers, no clock is mad, no memory is set back, and none is short.
     #[must_use]
     pub fn new(options: Options) -> Self {
         let options = Options {
@@ -84,6 +84,8 @@ impl Stage {
             mad_clock: false,
             crashes: false,
             old_copies: false,
+            // What somebody else's test creates is its own business.
+            room_bytes: None,
             ..options
         };
         Self { simulation: Simulation::new(options) }
