@@ -224,8 +224,7 @@ pub(crate) async fn submit_anchored(
     mut tell: Option<Tell<'_>>,
 ) -> Result<TaskDone<Value>, TaskError> {
     let (anchor, deadline) = (request.id.anchor, request.deadline);
-    let begun = host.shared.step(|_, now| now.mono);
-    let again = how.free_anchor.then(|| request.clone());
+    let again = how.free_anchor.then(|| (request.clone(), host.shared.step(|_, now| now.mono)));
     let ended = match &mut tell {
         Some(tell) => submit_once(host, request, how, Some(&mut **tell)).await,
         None => submit_once(host, request, how, None).await,
@@ -240,7 +239,7 @@ pub(crate) async fn submit_anchored(
     let Err(TaskError::NoAnchor { name, task }) = ended else { return ended };
     // R21: an id that the caller has stays as it is, but nothing new begins with a lost object.
     let was_stand_in = task.anchor == anchor && host.shared.stand_in.is_lost(anchor);
-    let Some(again) = again.filter(|_| was_stand_in) else { return Err(TaskError::NoAnchor { name, task }) };
+    let Some((again, begun)) = again.filter(|_| was_stand_in) else { return Err(TaskError::NoAnchor { name, task }) };
     tracing::info!(object = %anchor, "the object that stood in for the anchor of tasks is lost; another one does");
     let left = deadline.since(host.shared.step(|_, now| now.mono).since(begun));
     let (id, left) = stand_in_id(host, left).await.map_err(|error| without_anchor(&name, deadline, &error))?;

@@ -213,10 +213,14 @@ impl Outbox {
             // R24: while nothing becomes stable nothing is promised either.
             return true;
         }
-        self.held_count += 1;
-        self.held_bytes += bytes;
-        self.held.entry(first).or_default().push(Held { others: needs, to, message, bytes });
+        self.hold(first, Held { others: needs, to, message, bytes });
         true
+    }
+
+    fn hold(&mut self, first: (GroupId, Lsn), held: Held) {
+        self.held_count += 1;
+        self.held_bytes += held.bytes;
+        self.held.entry(first).or_default().push(held);
     }
 
     /// A group's watermark moved: what waited for it may leave, or waits for another group.
@@ -227,7 +231,10 @@ impl Outbox {
                 self.held_count -= 1;
                 self.held_bytes -= held.bytes;
                 held.others.retain(|(group, lsn)| !is_stable(*group, *lsn));
-                self.when_stable(held.others, held.to, held.message);
+                match held.others.pop() {
+                    Some(next) => self.hold(next, held),
+                    None => self.now(held.to, held.message),
+                }
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::harness::wire::{Wire, WireGrant, WireValue, WireVersion};
 use crate::harness::{Flight, Mesh, is_grant_answer, small};
-use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, PeerId, Term, Timestamp, codec};
-use driftmesh_object_store::{Batch, Body, Departure, Entry, GroupMessage, MemberId, Membership, Write};
+use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, PeerId, Term, Timestamp, codec};
+use driftmesh_object_store::{Batch, Body, Closed, Departure, Entry, GroupMessage, MemberId, Membership, Write};
 use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message};
 use proptest::prelude::*;
 use serde::{Serialize, Serializer};
@@ -48,6 +48,27 @@ fn works_on(mesh: &Mesh, at: usize) {
     for other in mesh.alive() {
         assert_eq!(mesh.get(other, object), Some(2));
     }
+}
+
+#[test]
+fn who_does_not_lead_a_group_closes_nothing_for_it() {
+    let mesh = Mesh::replicated(4, 2);
+    mesh.create_known(0, 5);
+    mesh.run(500);
+    let group = mesh.group_id(0);
+    let [follower, other] = mesh.followers(group)[..] else { panic!("two follow") };
+    let closed = || mesh.look_at_group(follower, group, |group| group.closed()).expect("it follows");
+    let (before, at) = (closed(), Timestamp::from_wall(mesh.now(0).wall.plus(Micros::from_millis(3_600_000))));
+    let (generation, term) = mesh.look(0, |peer| (peer.group().generation(), peer.group().term()));
+    let says = Closed { generation, term, watermark: Lsn::ZERO, at, lsn: Lsn::ZERO };
+    let stranger = (1..4).find(|peer| ![follower, other].contains(peer)).expect("the fourth");
+    // R16: a copy that believed it would answer reads of what is still written.
+    for from in [other, stranger] {
+        mesh.forge(from, follower, Message::Group { group, message: GroupMessage::Closed(says) });
+    }
+    assert_eq!(closed(), before);
+    mesh.forge(0, follower, Message::Group { group, message: GroupMessage::Closed(says) });
+    assert_eq!(closed(), at);
 }
 
 #[test]

@@ -249,3 +249,21 @@ fn signs_of_life_say_nothing_of_what_is_not_stable() {
         assert_eq!(newest, Some(Some(Some(small(1)))));
     }
 }
+
+#[test]
+fn what_is_repeated_while_nothing_becomes_stable_leaves_room_for_others() {
+    let mesh = Mesh::replicated(4, 2);
+    let large = driftmesh_model::Value::from_slice(&vec![7; 600 << 10]);
+    let objects: Vec<_> = (0..60).flat_map(|_| mesh.create_values(0, std::slice::from_ref(&large))).collect();
+    mesh.run(500);
+    mesh.hold_entries(0);
+    let taker = mesh.begin_for(3, "taker", 60_000);
+    assert!(mesh.intend(taker, &objects).is_pending());
+    // Grants are repeated several times in this while.
+    mesh.run(3_000);
+    let held = mesh.status(0).held_messages;
+    // R24: each of them waits once.
+    assert!((60..80).contains(&held), "{held} messages are held back");
+    mesh.release();
+    mesh.intend_wait(taker, &objects).unwrap();
+}
