@@ -1,0 +1,126 @@
+//! Tasks on their way: requests from here that run elsewhere (`submitting.rs`), where they go (`places.rs`), and requests from
+//! elsewhere that run here (`running.rs`). Here is what is kept of them.
+//!
+//! To a good guess, and if what the task wants is in much use elsewhere, on to there, a few times at most; where it runs, what
+//! it needs besides comes to it. It refuses to run anything (its host does, by `session`), to chase an object, and to know
+//! what became of a task: the anchor knows (R21).
+
+mod places;
+mod running;
+mod submitting;
+
+pub use places::TaskPlace;
+pub use running::{Run, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskFound, TaskRun};
+pub use submitting::{NotSubmitted, Provisional, SubmitTask, TASKS_SUBMITTED_MAX, TaskStep, TaskTo};
+
+use crate::Peer;
+use crate::message::{TaskEnd, TaskRequest};
+use crate::task_ids::TaskIds;
+use driftmesh_model::limits::{CLOCK_AHEAD_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
+use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId};
+use std::collections::BTreeMap;
+
+/// When somebody who was told `Busy` may try again.
+pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
+
+#[derive(Clone, Debug)]
+struct Submitted {
+    request: TaskRequest,
+    to: TaskTo,
+    /// Who should run it, whatever is known here.
+    sent_on: Option<PeerId>,
+    /// How often it was sent on.
+    hops: u8,
+    /// Who has the last copy of the request; nobody if it has to be sent.
+    at: Option<PeerId>,
+    /// Whether a copy was sent.
+    is_sent: bool,
+    /// Whether another copy may run or have run than the last one that was sent.
+    again: bool,
+    until: Micros,
+    /// When it is sent again.
+    due: Micros,
+    pause: Micros,
+    /// Who does not take it.
+    refused_by: Vec<PeerId>,
+    ended: Option<(PeerId, TaskEnd)>,
+    told_early: ToldEarly,
+}
+
+/// Whether a task's answer was told before it is stable: once, whatever becomes of it.
+#[derive(Clone, Debug)]
+enum ToldEarly {
+    No,
+    Now(Provisional),
+    Before,
+}
+
+/// A task of another peer.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    task: TaskId,
+    /// Whether its answer is told also before it is stable.
+    provisional: bool,
+}
+
+/// All tasks on their way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    submitted: BTreeMap<TxnId, Submitted>,
+    /// By who sent them, and their numbers there.
+    running: BTreeMap<(PeerId, u64), Running>,
+    pub(crate) starts: Vec<Run>,
+    ids: TaskIds,
+}
+
+impl Tasks {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.submitted.is_empty() && self.running.is_empty()
+    }
+
+    /// How many tasks submitted here are under way elsewhere, and how many of others run here.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.submitted.len(), self.running.len())
+    }
+
+    fn running_of(&self, peer: PeerId) -> usize {
+        self.running.range((peer, 0)..=(peer, u64::MAX)).count()
+    }
+}
+
+/// R18: what is issued far ahead would be the last to be forgotten, and then make others be forgotten.
+fn is_issued_ahead(request: &TaskRequest, now: Now) -> bool {
+    request.id.key.issued > now.wall.plus(CLOCK_AHEAD_MAX)
+}
+
+/// Whether a request keeps to the bounds (R24, R25).
+fn is_within_bounds(request: &TaskRequest) -> bool {
+    request.name.len() <= TASK_KIND_BYTES_MAX
+        && request.body.len() <= TASK_BYTES_MAX
+        && request.touches.len() <= TASK_TOUCHES_MAX
+        && request.deadline > Micros(0)
+        && request.oldest <= request.id.key.issued
+}
+
+impl Peer {
+    /// A new id for a task with this anchor.
+    pub fn new_task_id(&mut self, now: Now, anchor: ObjectId) -> TaskId {
+        self.now = now;
+        #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+        let key = self.tasks.ids.make(now.wall).unwrap_or_else(|| {
+            let number = self.new_object_id().as_u128() as u64;
+            self.tasks.ids.begin(now.wall, number)
+        });
+        TaskId { anchor, key }
+    }
+
+    /// Whoever submitted a task does not wait for it, nor run it, any more.
+    pub(crate) fn task_is_told(&mut self, waiter: TxnId) {
+        self.forget_task(waiter);
+        self.tasks.ids.is_told(waiter);
+    }
+
+    fn is_leaving(&self, peer: &PeerId) -> bool {
+        self.members.get(peer).is_some_and(|member| member.draining != 0)
+    }
+}
