@@ -223,8 +223,9 @@ impl Lookup {
         Some(self.ask(record.group))
     }
 
-    /// An answer came.
-    pub fn answered(&mut self, answer: Answer, asked: Option<GroupId>, reachable: &Reachable) -> Next {
+    /// An answer came; `groups_digest` tells which groups the asking peer knows. `None` where it depends on whom this peer
+    /// can ask what comes next: then `go_on` follows. Most answers do not.
+    pub fn told(&mut self, answer: Answer, asked: Option<GroupId>, groups_digest: u64) -> Option<Next> {
         self.trail.push(Step::Told(answer.peer, answer.holds, answer.record));
         let source = match &self.stage {
             Stage::Asking(_) => Source::Pointer,
@@ -236,39 +237,48 @@ impl Lookup {
         {
             self.silent = 0;
             self.named_by_owner = source == Source::Search && answer.holds == Holds::Owns;
-            return next;
+            return Some(next);
         }
         let of_this_round = answer.round == self.round;
         if let Some(next) = self.follow_word(&answer, asked) {
             self.silent = 0;
-            return next;
+            return Some(next);
         }
-        match &mut self.stage {
+        let waiting = match &mut self.stage {
             // The group that was asked denies, and knows nothing newer that may be followed.
             Stage::Asking(group) if asked == Some(*group) => {
                 self.silent = 0;
-                self.ask_homes(reachable)
+                return None;
             }
             // Only what is of use ends a silence: else anybody could keep a search where it is, by saying anything.
-            Stage::Asking(_) | Stage::Pausing => Next::Wait,
-            Stage::Homes(_) | Stage::Everyone(_) if !of_this_round => Next::Wait,
+            Stage::Asking(_) | Stage::Pausing => return Some(Next::Wait),
+            Stage::Homes(_) | Stage::Everyone(_) if !of_this_round => return Some(Next::Wait),
             Stage::Homes(waiting) => {
                 if !waiting.remove(&answer.peer) {
-                    return Next::Wait;
+                    return Some(Next::Wait);
                 }
-                self.silent = 0;
-                if waiting.is_empty() { self.ask_everyone(None, reachable) } else { Next::Wait }
+                waiting
             }
             Stage::Everyone(round) => {
                 round.held |= answer.holds != Holds::No;
                 if !round.waiting.remove(&answer.peer) {
-                    return Next::Wait;
+                    return Some(Next::Wait);
                 }
-                self.silent = 0;
                 round.denied.insert(answer.peer, answer.moves);
-                round.strangers |= answer.groups_digest != reachable.groups_digest;
-                self.all_answered(reachable)
+                round.strangers |= answer.groups_digest != groups_digest;
+                &mut round.waiting
             }
+        };
+        self.silent = 0;
+        if waiting.is_empty() { None } else { Some(Next::Wait) }
+    }
+
+    /// All who were asked have answered: whoever comes next.
+    pub fn go_on(&mut self, reachable: &Reachable) -> Next {
+        match &self.stage {
+            Stage::Asking(_) | Stage::Pausing => self.ask_homes(reachable),
+            Stage::Homes(_) => self.ask_everyone(None, reachable),
+            Stage::Everyone(_) => self.all_answered(reachable),
         }
     }
 
@@ -398,6 +408,12 @@ mod tests {
     use driftmesh_model::Epoch;
 
     const OBJECT: ObjectId = ObjectId::from_u128(5);
+
+    impl Lookup {
+        fn answered(&mut self, answer: Answer, asked: Option<GroupId>, reachable: &Reachable) -> Next {
+            self.told(answer, asked, reachable.groups_digest).unwrap_or_else(|| self.go_on(reachable))
+        }
+    }
 
     fn peer(byte: u8) -> PeerId {
         PeerId::from_bytes([byte; 32])
@@ -564,5 +580,22 @@ mod tests {
         assert_eq!(lookup.timed_out(&reachable), Next::Ask(group(1)));
         assert_eq!(lookup.timed_out(&reachable), Next::Locate([peer(1)].into()));
         assert!(matches!(lookup.timed_out(&reachable), Next::Locate(_)));
+    }
+
+    #[test]
+    fn while_answers_trickle_in_who_has_answered_is_asked_again_once_only() {
+        let everyone = [peer(1), peer(2), peer(3), peer(4)];
+        let reachable = Reachable { everyone: everyone.into(), ..reachable() };
+        let mut lookup = Lookup::new(OBJECT, None, 1);
+        lookup.ask_everyone(None, &reachable);
+        let denies = |lookup: &Lookup, byte: u8| in_round(lookup, denial(byte, None));
+        assert_eq!(lookup.answered(denies(&lookup, 1), None, &reachable), Next::Wait);
+        assert_eq!(lookup.timed_out(&reachable), Next::Locate(everyone.into()));
+        // An answer of use ends the silence each time, and does not begin that anew.
+        for answered in [2, 3] {
+            assert_eq!(lookup.answered(denies(&lookup, answered), None, &reachable), Next::Wait);
+            let silent = everyone[usize::from(answered)..].iter().copied().collect();
+            assert_eq!(lookup.timed_out(&reachable), Next::Locate(silent), "after {answered}");
+        }
     }
 }

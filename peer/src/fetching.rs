@@ -287,7 +287,7 @@ impl Peer {
                     record.is_some_and(|record| best.is_none_or(|best| record.outranks(&best)))
                 }
             };
-            let (now, reachable) = (self.now.mono, self.reachable(object));
+            let (now, digest) = (self.now.mono, self.groups.digest());
             let Some(fetch) = self.fetches.get_mut(&object) else { continue };
             if news {
                 fetch.last_heard = now;
@@ -301,11 +301,18 @@ impl Peer {
                 round: located.round,
                 groups_digest: located.groups_digest,
             };
-            let next = fetch.lookup.answered(answer, asked, &reachable);
+            let next = fetch.lookup.told(answer, asked, digest);
             if fetch.lookup.path().len() > 3 {
                 self.metrics.note(RareEvent::ChainOfThreePointers);
             }
-            self.act(object, next);
+            // Whom else it can ask matters only when it goes on: who asks many gets many answers.
+            let next = next.or_else(|| {
+                let reachable = self.reachable(object);
+                Some(self.fetches.get_mut(&object)?.lookup.go_on(&reachable))
+            });
+            if let Some(next) = next {
+                self.act(object, next);
+            }
         }
     }
 

@@ -206,7 +206,8 @@ impl World {
         }
         let (answer, asked) = self.answers.remove(at % self.answers.len());
         let reachable = self.reachable();
-        let next = self.lookup.answered(answer, asked, &reachable);
+        let next = self.lookup.told(answer, asked, reachable.groups_digest);
+        let next = next.unwrap_or_else(|| self.lookup.go_on(&reachable));
         // An answer that changes nothing ends no pause.
         let paused = self.pauses && next == Next::Wait;
         self.obey(next);
