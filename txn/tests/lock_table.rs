@@ -275,3 +275,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_request_that_names_the_age_of_another_one_is_refused_and_neither_loses_its_place() {
+    let (mut table, now) = (LockTable::default(), Micros(1_000_000));
+    let (older, younger) = (age(1, 9), age(2, 9));
+    let waits = Acquired::Waits { wound: None };
+    assert_eq!(table.queue_remote(object(0), older, remote(0, now)), waits);
+    assert_eq!(table.queue_remote(object(0), younger, remote(1, now)), waits);
+    // R25: it says the first one's age, and then that of somebody here.
+    assert_eq!(table.queue_remote(object(0), older, remote(1, now)), Acquired::Busy);
+    let last_step = |_: TxnId| None;
+    assert_eq!(table.acquire(object(0), holder(4), now, last_step), waits);
+    assert_eq!(table.queue_remote(object(0), holder(4).timestamp, remote(1, now)), Acquired::Busy);
+    for (age, group) in [(older, 0), (younger, 1)] {
+        assert_eq!(table.next_turn(object(0), now, last_step), Turn::Remote(age, remote(group, now)));
+    }
+    assert_eq!(table.next_turn(object(0), now, last_step), Turn::Local(holder(4)));
+}
+
+#[test]
+fn beyond_so_many_waiters_nobody_else_waits_and_who_waits_may_ask_again() {
+    let (mut table, now) = (LockTable::default(), Micros(1_000_000));
+    let age = |number: u64| TxnTimestamp { time: Timestamp::from_u64(number), incarnation: 9, sequence: number };
+    let asks = |table: &mut LockTable, number: u64| {
+        let waiter = RemoteWaiter { group: GroupId::from_u128(u128::from(number)), ..remote(0, now) };
+        table.queue_remote(object(0), age(number), waiter)
+    };
+    let most = (1..10_000).take_while(|number| asks(&mut table, *number) != Acquired::Busy).count();
+    assert_eq!(most, 4_096);
+    assert_eq!(asks(&mut table, 7), Acquired::Waits { wound: None });
+    assert_eq!(asks(&mut table, 10_000), Acquired::Busy);
+}
