@@ -17,13 +17,15 @@ mod term_table;
 
 pub use chain::{Chain, ReadAt, Version};
 pub use consensus::{
-    Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Overwritten, Promises,
-    Settings, is_sound_period,
+    Batch, Body, BrokenRule, CannotChange, Consensus, LogEntry, MemberId, Membership, Message, Promises, Settings,
+    is_sound_period,
 };
 pub use entry::{Arrival, Departure, Entry, Imported, TRANSFERS_MAX, Write};
 pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};
-pub use schedules::{CatchUp, Planned, Progress, Schedule, ScheduleChange, ScheduleStep, Schedules, Work};
+pub use schedules::{
+    CatchUp, Planned, Progress, Schedule, ScheduleBound, ScheduleChange, ScheduleStep, Schedules, Work,
+};
 pub use state::{BadEntry, BadSlice, Due, Growth, InTransit, OBJECT_OVERHEAD, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

@@ -72,6 +72,19 @@ pub struct Schedule {
     pub progress: Progress,
 }
 
+/// A bound that a schedule may break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScheduleBound {
+    /// So many bytes of a task are too many.
+    Bytes(usize),
+    /// The name of the task's type is too long.
+    Name,
+    /// This period is too short or too long.
+    Period(Micros),
+    /// So many missed occurrences are none, or too many.
+    CatchUp(u32),
+}
+
 /// What is to be done about a schedule that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Planned {
@@ -113,14 +126,31 @@ impl Schedule {
         OVERHEAD + self.work.name.len() + self.work.body.len()
     }
 
+    /// Which bound it breaks, if it does (R24).
+    #[must_use]
+    pub fn breaks(&self) -> Option<ScheduleBound> {
+        let bytes = self.work.body.len();
+        if bytes > SCHEDULE_BYTES_MAX {
+            return Some(ScheduleBound::Bytes(bytes));
+        }
+        if self.work.name.len() > TASK_KIND_BYTES_MAX {
+            return Some(ScheduleBound::Name);
+        }
+        if let Some(period) = self.period
+            && !(SCHEDULE_PERIOD_MIN..=SCHEDULE_AHEAD_MAX).contains(&period)
+        {
+            return Some(ScheduleBound::Period(period));
+        }
+        match self.catch_up {
+            CatchUp::Each { max } if max == 0 || max > SCHEDULE_CATCH_UP_MAX => Some(ScheduleBound::CatchUp(max)),
+            CatchUp::Each { .. } | CatchUp::Once | CatchUp::Skip => None,
+        }
+    }
+
     /// Whether a sound peer could have made it (R25).
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.work.body.len() <= SCHEDULE_BYTES_MAX
-            && self.work.name.len() <= TASK_KIND_BYTES_MAX
-            && self.period.is_none_or(|period| (SCHEDULE_PERIOD_MIN..=SCHEDULE_AHEAD_MAX).contains(&period))
-            && !matches!(self.catch_up, CatchUp::Each { max } if max == 0 || max > SCHEDULE_CATCH_UP_MAX)
-            && self.progress.is_sound()
+        self.breaks().is_none() && self.progress.is_sound()
     }
 }
 

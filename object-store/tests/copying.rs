@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Timestamp, Value};
-use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write};
 use std::collections::BTreeSet;
 
 /// So much is written that a copy takes many more slices than may be under way at once.
@@ -27,7 +27,7 @@ fn write(group: &mut Group, object: u128) {
 fn time_to_catch_up(mut links: impl FnMut(Vec<GroupMessage>) -> Vec<GroupMessage>) -> u64 {
     let (id, settings) = (GroupId::from_u128(1), Settings::default());
     let mut leader = Group::found(id, member(0), settings, 1, Micros(0));
-    let mut newcomer = Group::join(id, member(1), settings, 2, Micros(0));
+    let mut newcomer = Group::join(id, member(1), settings, 2, Micros(0), Promises::default());
     (0..OBJECTS).for_each(|object| write(&mut leader, object));
     let learners = [(member(1), false)].into();
     leader.propose(Micros(0), Membership { learners, ..Membership::alone(member(0)) }).unwrap();
@@ -73,7 +73,7 @@ fn a_slice_that_is_lost_costs_one_repetition() {
 fn leader_and_newcomer() -> (Group, Group) {
     let (id, settings) = (GroupId::from_u128(1), Settings::default());
     let mut leader = Group::found(id, member(0), settings, 1, Micros(0));
-    let newcomer = Group::join(id, member(1), settings, 2, Micros(0));
+    let newcomer = Group::join(id, member(1), settings, 2, Micros(0), Promises::default());
     for time in [1, 2] {
         for object in 0..OBJECTS / 4 {
             let writes =
@@ -162,7 +162,7 @@ fn what_has_left_and_is_not_stable_has_left_all_the_same_when_a_copy_begins() {
     let departure = Departure { object, epoch: leader.epoch_of(stored).next() };
     let floor = Timestamp::from_wall(Micros(9));
     leader.append(Micros(9_000_000), Entry::TransferOut { to, first: 1, floor, departures: vec![departure] });
-    let mut third = Group::join(leader.id(), member(2), Settings::default(), 3, Micros(0));
+    let mut third = Group::join(leader.id(), member(2), Settings::default(), 3, Micros(0), Promises::default());
     let mut has_begun = false;
     for now in (9_000..9_300).map(|millis| Micros(millis * 1_000)) {
         leader.tick(now);

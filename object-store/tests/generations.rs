@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
-use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write};
 
 fn member(number: usize) -> MemberId {
     let number = u8::try_from(number).unwrap();
@@ -24,7 +24,9 @@ impl World {
         let settings = Settings { keep_bytes: u64::MAX, ..Settings::default() };
         let id = GroupId::from_u128(1);
         let mut groups = vec![Group::found(id, member(0), settings, 1, Micros(0))];
-        groups.extend((1..3).map(|number| Group::join(id, member(number), settings, 1 + number as u64, Micros(0))));
+        groups.extend((1..3).map(|number| {
+            Group::join(id, member(number), settings, 1 + number as u64, Micros(0), Promises::default())
+        }));
         let mut world = Self { groups, cut_off: Vec::new(), now: 0, commits: 0 };
         // Who has just been added does not count yet.
         let learners = (1..3).map(|number| (member(number), false)).collect();

@@ -79,10 +79,7 @@ impl Peer {
             self.followed.insert(id, followed);
         }
         self.caretaking.remove(&id);
-        self.windows.remove(&id);
-        self.stop_closing(id);
-        self.outbox.forget_group(id);
-        self.grants_due.forget_from(id);
+        self.forget_lead(id);
     }
 
     pub(crate) fn caretake_due(&mut self, id: GroupId) {
@@ -143,18 +140,17 @@ impl Peer {
     /// Where objects go that nobody asks for.
     fn caretaking_target(&self, id: GroupId, founder: Option<PeerId>) -> Option<GroupId> {
         let lives = |peer: &PeerId| *peer != self.config.peer && self.is_connected(peer);
-        let back = founder.filter(lives).and_then(|peer| self.members.get(&peer)).map(|member| member.group);
-        let receivers = self.led(id).map(|group| self.receivers(group)).unwrap_or_default();
-        if let Some(back) = back
-            .filter(|back| *back != id && self.takes_objects(*back) && receivers.iter().any(|(group, _)| group == back))
-        {
+        let group = self.led(id)?;
+        let back = founder.filter(lives).and_then(|peer| self.receiver(&peer, group)).map(|(back, _)| back);
+        if let Some(back) = back.filter(|back| *back != id && self.takes_objects(*back)) {
             return Some(back);
         }
         if !self.draining {
             // R24: it holds all of it already.
             return Some(self.group.id());
         }
-        receivers.into_iter().map(|(group, _)| group).find(|group| *group != id && self.takes_objects(*group))
+        let mut receivers = self.receivers(group).into_iter().map(|(to, _)| to);
+        receivers.find(|to| *to != id && self.takes_objects(*to))
     }
 
     /// Somebody asks for an object of a group that this peer leads for another. Returns whether it is on its way, as soon

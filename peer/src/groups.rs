@@ -10,8 +10,10 @@ use driftmesh_model::{Generation, GroupId, Micros, ObjectId, PeerId, Term};
 use driftmesh_object_store::{Group, is_sound_period};
 use std::collections::BTreeMap;
 
-/// Most records in one message.
+/// Most records in one message, and about how many bytes (R24). What remains of a group that many others gave objects to weighs
+/// something; a record that weighs more than that goes alone.
 const RECORDS_PER_MESSAGE: usize = 256;
+const RECORD_BYTES_PER_MESSAGE: usize = 1 << 20;
 /// A member that knows something else is told all again after this.
 const TELL_AGAIN_AFTER: Micros = Micros::from_millis(500);
 /// Most groups known, those that have ended included (R24). Beyond it nothing new is learnt.
@@ -56,6 +58,25 @@ fn digest_of(group: GroupId, (generation, term): (Generation, Term)) -> u64 {
 
 fn digest_of_end(group: GroupId, ended: &Ended) -> u64 {
     if ended.lost { hashed(group, &[1]) } else { hashed(group, &[]) }
+}
+
+/// Cuts records into messages.
+fn in_messages(records: Vec<GroupRecord>) -> Vec<Vec<GroupRecord>> {
+    let (mut messages, mut bytes) = (Vec::<Vec<GroupRecord>>::new(), 0);
+    for record in records {
+        let more = record.about_bytes();
+        match messages.last_mut() {
+            Some(last) if last.len() < RECORDS_PER_MESSAGE && bytes + more <= RECORD_BYTES_PER_MESSAGE => {
+                bytes += more;
+                last.push(record);
+            }
+            Some(_) | None => {
+                bytes = more;
+                messages.push(vec![record]);
+            }
+        }
+    }
+    messages
 }
 
 impl Groups {
@@ -297,8 +318,8 @@ impl Peer {
 
     /// Tells a member all that this peer knows of groups.
     pub(crate) fn tell_groups(&mut self, to: PeerId) {
-        for records in self.groups.records().chunks(RECORDS_PER_MESSAGE) {
-            self.send_now(to, Message::Groups { records: records.to_vec() });
+        for records in in_messages(self.groups.records()) {
+            self.send_now(to, Message::Groups { records });
         }
     }
 
@@ -329,5 +350,50 @@ impl Peer {
         self.settle_grants_to_ended(group);
         self.wake_fates(group);
         self.forget_members_of(group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::limits::GRANT_WINDOW;
+    use driftmesh_model::{Lsn, codec};
+    use driftmesh_object_store::{GrantLog, TermTable};
+
+    /// What remains of a group that so many others gave objects to, with as much as a grant log remembers for some of them.
+    fn remains(group: u64, others: u64) -> GroupRecord {
+        let mut terms = TermTable::default();
+        (1..=20).for_each(|term| terms.push(Term::from_u64(term << 40), Lsn::from_u64(term << 40)).unwrap());
+        let id = |number: u64| GroupId::from_u128(u128::MAX - u128::from(number));
+        let log = |other: u64| {
+            let mut log = GrantLog::default();
+            let remembered = if other.is_multiple_of(100) { GRANT_WINDOW } else { 2 };
+            (1..remembered).for_each(|number| log.record(1 << 40 | number, number % 2 == 0));
+            log
+        };
+        let received = (0..others).map(|other| (id(other), log(other))).collect();
+        let sent = (0..others).map(|other| (id(other), u64::MAX)).collect();
+        let ended = Some(Ended { terms, tail: Lsn::from_u64(u64::MAX), received, sent, lost: false });
+        let group = id(group);
+        GroupRecord { group, generation: Generation::ZERO, term: Term::ZERO, leader: None, ended }
+    }
+
+    #[test]
+    fn what_is_told_of_many_groups_is_cut_by_count_and_by_bytes() {
+        let light: Vec<_> = (0..600).map(|group| remains(group, 0)).collect();
+        let lengths: Vec<usize> = in_messages(light).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [256, 256, 88]);
+
+        let heavy: Vec<_> = (0..256).map(|group| remains(group, 400)).collect();
+        let whole = codec::encode(&Message::Groups { records: heavy.clone() }).unwrap().len();
+        assert!(whole > driftmesh_model::limits::MESSAGE_BYTES_MAX, "{whole} bytes would fit one message");
+        let messages = in_messages(heavy.clone());
+        assert_eq!(messages.concat(), heavy);
+        for records in messages {
+            let most =
+                records.iter().map(GroupRecord::about_bytes).max().unwrap_or_default().max(RECORD_BYTES_PER_MESSAGE);
+            let encoded = codec::encode(&Message::Groups { records }).unwrap().len();
+            assert!(encoded <= most + 256, "{encoded} bytes");
+        }
     }
 }

@@ -60,6 +60,15 @@ pub(crate) struct Member {
     pub(crate) is_old_copy: bool,
 }
 
+impl Member {
+    /// Whether it may be given objects that it did not ask for: reachable, and with a clock near ours (R18).
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.connected
+            && self.draining == 0
+            && self.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
+    }
+}
+
 /// Peers that are gone, and how much of them was heard: an old copy of one may come to life long after (R11).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gone {
@@ -331,12 +340,7 @@ impl Peer {
 
     /// Members that may be given objects they did not ask for: reachable, and with a clock near ours (R18).
     pub(crate) fn trusted_members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
-        let near = |member: &Member| {
-            member.connected
-                && member.draining == 0
-                && member.clock_offset.is_some_and(|offset| offset.unsigned_abs() <= CLOCK_NEAR.0)
-        };
-        self.members.iter().filter(move |(_, member)| near(member))
+        self.members.iter().filter(|(_, member)| member.is_trusted())
     }
 
     /// The groups that these lead.

@@ -194,7 +194,7 @@ impl Peer {
         // R11: what this incarnation ever acknowledged or voted binds it, though it has dropped the journal.
         let promises = if self.broken(Sabotage::Promises) { None } else { self.dropped.get(&id).copied() };
         let promises = promises.unwrap_or_default();
-        let group = Group::join_again(id, self.me(), self.config.journal, seed, self.now.mono, promises);
+        let group = Group::join(id, self.me(), self.config.journal, seed, self.now.mono, promises);
         #[cfg(feature = "sabotage")]
         let group = self.sabotaged(group);
         self.followed.insert(id, Followed::new(group, from, self.now.mono));
@@ -380,12 +380,7 @@ impl Peer {
         self.hand_overs.clear();
         self.stalled.clear();
         self.stalled_for_pointers = crate::collecting::Stalled::default();
-        self.outbox.forget_group(former_id);
-        self.windows.remove(&former_id);
-        self.stop_closing(former_id);
-        self.grants_due.forget_from(former_id);
-        self.recent_commits.clear();
-        self.drain_from = 0;
+        self.forget_lead(former_id);
         let founded = self.found_group();
         let mut former = std::mem::replace(&mut self.group, founded);
         self.told.group_changed(former_id);
@@ -405,7 +400,8 @@ impl Peer {
     }
 
     /// R2: what this peer noted of departures that are no part of the group's journal after all is forgotten, and so is
-    /// what it was about to tell the homes. R3: what it noted of earlier ones is true again.
+    /// what it was about to tell the homes. R3: what it noted of earlier ones is true again,
+    /// and what arrived and did not after all is on its way to that group.
     pub(crate) fn forget_undone(&mut self, former: &mut Group) {
         // A search must not take what is not counted any more for "nothing moved".
         self.moves_base = self.moves_base.wrapping_add(1 << 40);
@@ -416,16 +412,31 @@ impl Peer {
                 self.hints.forget_up_to(&claim);
             }
         }
+        for (object, epoch) in former.take_unarrived() {
+            // Whoever leads the group now takes it. What the pointer said that went with the arrival is older.
+            self.pointers.set(Record { object, group: former.id(), epoch }, self.now.mono);
+        }
         for peer in self.members.keys().copied().collect::<Vec<_>>() {
             self.forget_home(&peer);
         }
         self.begin_republishing();
     }
 
+    /// This peer does not lead a group any more: what it was about to promise, to tell and to send as its leader is no more.
+    pub(crate) fn forget_lead(&mut self, id: GroupId) {
+        self.windows.remove(&id);
+        self.stop_closing(id);
+        self.outbox.forget_group(id);
+        self.grants_due.forget_from(id);
+    }
+
     /// A group for what this peer owns from now on.
     fn found_group(&mut self) -> Group {
         self.foundings += 1;
         self.own_batch_at = Micros(0);
+        // Both are of the former group.
+        self.recent_commits.clear();
+        self.drain_from = 0;
         let id = GroupId::of_founding(&self.config.peer, self.config.incarnation, self.foundings);
         let seed = self.draw_seed();
         let group = Group::found(id, self.me(), self.config.journal, seed, self.now.mono);
@@ -446,7 +457,7 @@ impl Peer {
             self.dirty.insert(former_id);
             self.begin_caretaking(former_id);
         } else {
-            self.outbox.forget_group(former_id);
+            self.forget_lead(former_id);
         }
         let own = self.group.id();
         if let Some(record) = self.record_of_led(own) {

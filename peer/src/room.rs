@@ -9,8 +9,9 @@ use crate::membership::Member;
 use crate::metrics::RareEvent;
 use crate::steps::{StepError, TxnWrites};
 use crate::{Peer, Sabotage};
-use driftmesh_model::{GroupId, ObjectId, PeerId, TxnId, Value};
-use driftmesh_object_store::{Group, MemberId, OBJECT_OVERHEAD, ScheduleChange};
+use driftmesh_model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OBJECTS_MAX};
+use driftmesh_model::{GroupId, ObjectId, PeerId, TxnId};
+use driftmesh_object_store::{Group, MemberId, OBJECT_OVERHEAD, ScheduleChange, Write};
 use driftmesh_txn::Cause;
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +31,12 @@ const fn bytes(count: usize) -> u64 {
     count as u64
 }
 
+/// What the writes of one transaction take at most.
+const COMMIT_TAKES_MAX: u64 = bytes(TRANSACTION_BYTES_MAX + TRANSACTION_OBJECTS_MAX * OBJECT_OVERHEAD);
+
 /// What writes take at most, without a look at what they replace.
 fn taken_at_most(all: &TxnWrites) -> u64 {
-    let written = |value: &Option<Value>| OBJECT_OVERHEAD + value.as_ref().map_or(0, Value::len);
-    let values: usize = all.writes.iter().map(|write| written(&write.value)).sum();
+    let values: usize = all.writes.iter().map(Write::held).sum();
     bytes(values + all.schedules.iter().map(ScheduleChange::cost).sum::<usize>())
 }
 
@@ -83,11 +86,12 @@ impl Peer {
         }
     }
 
-    /// Refuses a commit that makes what is held more, and more than it may be. Most commits are told apart from that by
-    /// what they write alone.
+    /// Refuses a commit that makes what is held more, and more than it may be. While there is room for the largest one, none is
+    /// looked at; then most are told apart from that by what they write alone.
     pub(crate) fn refuse_growth(&mut self, all: &TxnWrites) -> Result<(), StepError> {
         let room = self.room();
-        if taken_at_most(all) <= room || self.broken(Sabotage::Bounds) {
+        let fits = || all.schedules.is_empty() && COMMIT_TAKES_MAX <= room || taken_at_most(all) <= room;
+        if fits() || self.broken(Sabotage::Bounds) {
             return Ok(());
         }
         let growth = self.group.growth(&all.writes, &all.schedules);
@@ -137,8 +141,14 @@ impl Peer {
 
     /// Who may be given objects of a group that it did not ask for, and how many bytes of them.
     pub(crate) fn receivers(&self, from: &Group) -> Vec<(GroupId, u64)> {
-        let all = self.trusted_members().map(|(peer, member)| (member.group, self.room_at(peer, member, from)));
-        all.filter(|(_, room)| *room > 0).collect()
+        self.members.keys().filter_map(|peer| self.receiver(peer, from)).collect()
+    }
+
+    /// The group of a member that may be given objects of a group that it did not ask for, and how many bytes of them.
+    pub(crate) fn receiver(&self, peer: &PeerId, from: &Group) -> Option<(GroupId, u64)> {
+        let member = self.members.get(peer).filter(|member| member.is_trusted())?;
+        let room = self.room_at(peer, member, from);
+        (room > 0).then_some((member.group, room))
     }
 
     /// Objects of so many bytes are on their way to a group: until its leader says how much room it has, it has so much

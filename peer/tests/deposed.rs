@@ -297,6 +297,34 @@ fn a_departure_that_was_lost_leaves_no_pointer() {
 }
 
 #[test]
+fn an_arrival_that_was_lost_leaves_a_pointer_to_the_group_that_it_comes_to() {
+    // R3: the pointer of its first departure went when it arrived.
+    let mesh = Mesh::replicated(4, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.add(1, object, 1);
+    mesh.run(100);
+    let former = mesh.group_id(0);
+    mesh.hold_entries(0);
+    let wants = mesh.begin_for(0, "wants", 400);
+    assert!(mesh.intend(wants, &[object]).is_pending());
+    mesh.run(20);
+    assert!(mesh.look(0, |peer| peer.group().owned(object).is_some() && peer.pointer(object).is_none()));
+    mesh.end(wants);
+    paused_until_deposed(&mesh);
+    mesh.take_held();
+    mesh.release();
+    mesh.resume(0);
+    mesh.settle();
+    assert_ne!(mesh.group_id(0), former);
+    let pointer = mesh.look(0, |peer| peer.pointer(object));
+    assert_eq!(pointer.map(|record| (record.group, record.epoch.as_u64())), Some((former, 3)));
+    mesh.run(8_000);
+    for at in 0..4 {
+        assert_eq!(mesh.get(at, object), Some(2));
+    }
+}
+
+#[test]
 fn what_an_heir_saw_arrive_and_must_undo_is_on_its_way_there_all_the_same() {
     // R3: whoever is elected sent an object to that very group, whose arrival it takes for true and then not.
     let mesh = Mesh::replicated(3, 2);

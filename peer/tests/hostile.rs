@@ -708,6 +708,28 @@ struct Pool {
     groups: [GroupId; 4],
 }
 
+/// A message about a task by these picks.
+fn made_of_tasks(object: ObjectId, wall: Micros, number: u64, picks: Picks) -> Message {
+    let issued = Micros(if picks.flavour == 1 { number } else { wall.0 });
+    let request = TaskRequest {
+        deadline: Micros(number),
+        name: "x".repeat(20 * picks.flavour),
+        touches: vec![object; 80 * picks.flavour],
+        key: number,
+        settled: picks.flavour > 2,
+        ..task_request(object, issued, number)
+    };
+    let task = request.id;
+    let told = |end| Message::TaskEnded { ask: number, task, end: Box::new(end) };
+    match picks.variant {
+        15 => Message::Submit { ask: number, request: Box::new(request) },
+        16 => told(TaskEnd::Busy { retry_after: Micros(number) }),
+        17 => told(TaskEnd::Elsewhere { object, at: peer_id(picks.flavour) }),
+        _ => Message::Stays { objects: vec![object; 1 + picks.flavour] },
+    }
+}
+
+/// A message by these picks.
 fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
     let object = pool.objects[picks.object];
     let (from, to) = (pool.groups[picks.group.0], pool.groups[picks.group.1]);
@@ -740,21 +762,7 @@ fn made(pool: &Pool, wall: Micros, picks: Picks) -> Message {
     // A floor at the end of time has a test of its own.
     let floor = if picks.flavour.is_multiple_of(2) { near(500) } else { near(3_600_000_000) };
     if picks.variant >= 15 {
-        let request = task_request(object, Micros(if picks.flavour == 1 { number } else { wall.0 }), number);
-        let deadline = Micros(number);
-        let name = "x".repeat(20 * picks.flavour);
-        let touches = vec![object; 80 * picks.flavour];
-        let task = request.id;
-        let request = TaskRequest { deadline, name, touches, ..request };
-        let key = number;
-        let request = TaskRequest { key, settled: picks.flavour > 2, ..request };
-        let told = |end| Message::TaskEnded { ask: number, task, end: Box::new(end) };
-        return match picks.variant {
-            15 => Message::Submit { ask: number, request: Box::new(request) },
-            16 => told(TaskEnd::Busy { retry_after: Micros(number) }),
-            17 => told(TaskEnd::Elsewhere { object, at: peer_id(picks.flavour) }),
-            _ => Message::Stays { objects: vec![object; 1 + picks.flavour] },
-        };
+        return made_of_tasks(object, wall, number, picks);
     }
     let wire = match picks.variant {
         0 => Wire::Heartbeat {

@@ -1,10 +1,12 @@
 //! R25 for what members of groups say: whatever comes, nothing panics, and the peer that hears it works on.
 
 use crate::harness::wire::{Wire, WireGrant, WireValue, WireVersion};
-use crate::harness::{Flight, Mesh, is_grant_answer, small};
+use crate::harness::{Flight, Mesh, heavy, is_grant_answer, small};
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, PeerId, Term, Timestamp, codec};
-use driftmesh_object_store::{Batch, Body, Closed, Departure, Entry, GroupMessage, MemberId, Membership, Write};
-use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message};
+use driftmesh_object_store::{
+    Batch, Body, Closed, Departure, Entry, GroupMessage, MemberId, Membership, OBJECT_OVERHEAD, Write,
+};
+use driftmesh_peer::{Ended, Envelope, FateTold, GroupRecord, Message, Peer, RareEvent};
 use proptest::prelude::*;
 use serde::{Serialize, Serializer};
 use std::sync::OnceLock;
@@ -472,4 +474,25 @@ fn nobody_begins_to_follow_a_generation_that_is_over() {
     assert!(!follows(), "it would make stable what an operator has ended");
     mesh.forge(0, 1, of_generation(generation));
     assert!(follows());
+}
+
+/// R24: a peer judges whether there is room for a group by what its leader says of all groups that it leads; what is here of
+/// them already takes no more room than it does.
+#[test]
+fn what_is_followed_of_a_leader_already_does_not_count_twice_when_it_leads_another_group() {
+    let objects = vec![heavy(1, 1_000); 30];
+    let bytes: u64 = objects.iter().map(|value| (OBJECT_OVERHEAD + value.len()) as u64).sum();
+    let mesh = Mesh::replicated_with(2, 1, |at, setup| {
+        // Room for all of it and a little more.
+        setup.config.held_bytes_max = if at == 1 { bytes + 10_000 } else { u64::MAX };
+    });
+    mesh.create_values(0, &objects);
+    mesh.run(1_000);
+    let room = mesh.look(1, Peer::room);
+    assert!(mesh.all_whole() && room > 0 && room < bytes, "{room} bytes are left");
+    let before = mesh.rare(1, RareEvent::BeganToFollow);
+    let another = GroupId::from_u128(77);
+    mesh.forge(0, 1, append(another, 1, 0, &[(Term::from_u64(1), Entry::TermStart { term: Term::from_u64(1) })], 0));
+    assert_eq!(mesh.rare(1, RareEvent::BeganToFollow), before + 1);
+    assert!(mesh.look_at_group(1, another, |_| ()).is_some());
 }

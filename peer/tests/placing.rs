@@ -1,11 +1,11 @@
 //! Tasks go to what is in much use, and objects follow what they are used with.
 
 use crate::harness::{Flight, Gold, Job, Mesh, Rule, SeatHost, ready};
-use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
+use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec, limits};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
-use driftmesh_peer::{Message, MoveReason, TaskKind, TaskRequest, TaskTo};
+use driftmesh_peer::{Message, MoveReason, RareEvent, TaskEnd, TaskKind, TaskRequest, TaskTo};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -271,4 +271,54 @@ fn a_task_is_sent_on_so_often_and_then_runs_where_it_is() {
     assert_eq!(objects.map(|object| (mesh.owner_of(object), mesh.newest(object))), [(by, Some(2)); 2]);
     let sent = mesh.sent(is_submit).len();
     assert!((2..=3).contains(&sent), "{sent} requests");
+}
+
+#[test]
+fn who_was_not_asked_for_an_object_sends_no_task_to_itself() {
+    let mesh = Mesh::new(3);
+    let object = mesh.create_known(1, 1);
+    mesh.run(3_000);
+    use_together(&mesh, 1, &[object], 50);
+    mesh.rule(Rule::Hold, |flight| matches!(flight.message(), Message::Stays { .. }));
+    let job = submits(&mesh, 0, &[object], 7);
+    mesh.run(5);
+    assert!(!job.is_done() && mesh.rare(0, RareEvent::SentToItsData) == 0);
+    // R1: the owner may say that it stays, and nobody else.
+    mesh.forge(2, 0, Message::Stays { objects: vec![object] });
+    assert_eq!(mesh.rare(0, RareEvent::SentToItsData), 0);
+    mesh.release();
+    assert_eq!(ran_at(&mesh, &job), 1);
+    assert_eq!(mesh.rare(0, RareEvent::SentToItsData), 1);
+}
+
+/// R24: what its owner says of all that a task has locked is bounded, and what is longer comes from no peer.
+#[test]
+fn of_what_a_task_has_locked_a_few_are_told_and_more_are_not_taken() {
+    let mesh = Mesh::new(2);
+    let objects: Vec<ObjectId> = (0..20).map(|_| mesh.create_known(1, 1)).collect();
+    mesh.run(3_000);
+    use_together(&mesh, 1, &objects, 50);
+    mesh.rule(
+        Rule::Hold,
+        |flight| matches!(flight.message(), Message::TaskEnded { end, .. } if matches!(**end, TaskEnd::Done { .. })),
+    );
+    let job = submits(&mesh, 0, &objects, 7);
+    for _ in 0..50 {
+        run_tasks(&mesh);
+    }
+    let told = mesh.take_held();
+    let [flight] = told.as_slice() else { panic!("{} answers", told.len()) };
+    let Message::TaskEnded { ask, task, end } = flight.message().clone() else { panic!("{flight:?}") };
+    let TaskEnd::Done { answer, receipt, earlier, touched } = *end else { panic!("{flight:?}") };
+    assert_eq!(touched.len(), limits::TASK_TOLD_MAX);
+    let longer = touched.iter().chain(&touched[..1]).copied().collect();
+    let says = |touched| {
+        let end = TaskEnd::Done { answer: answer.clone(), receipt, earlier, touched };
+        mesh.forge(1, 0, Message::TaskEnded { ask, task, end: Box::new(end) });
+        mesh.run(1);
+    };
+    says(longer);
+    assert_eq!((mesh.metrics(0).malformed, job.is_done()), (1, false));
+    says(touched);
+    assert_eq!((mesh.metrics(0).malformed, job.is_done()), (1, true));
 }

@@ -7,7 +7,7 @@ use super::life::is_sound;
 use crate::choices::Choices;
 use crate::imagine::Draws;
 use driftmesh_model::{Generation, GroupId, Incarnation, Micros, ObjectId, PeerId, Timestamp, Value, codec};
-use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write};
 
 const MEMBERS: usize = 3;
 /// Most steps of one run.
@@ -42,7 +42,8 @@ impl World {
         };
         let (id, now) = (GroupId::from_u128(1), Micros(1_000_000));
         let first = Group::found(id, member(0), settings, 1, now);
-        let others = (1..MEMBERS).map(|number| Group::join(id, member(number), settings, number as u64 + 1, now));
+        let others = (1..MEMBERS)
+            .map(|number| Group::join(id, member(number), settings, number as u64 + 1, now, Promises::default()));
         let groups = std::iter::once(first).chain(others).collect();
         Self { groups, now, commit: 1, under_way: Vec::new(), honest: true }
     }

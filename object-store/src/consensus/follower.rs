@@ -1,6 +1,6 @@
 //! A follower: takes the leader's entries in order, and nobody else's.
 
-use super::{Batch, Body, BrokenRule, Consensus, LogEntry, MemberId, Overwritten, Role};
+use super::{Batch, Body, BrokenRule, Consensus, LogEntry, MemberId, Role};
 use driftmesh_model::{Generation, Lsn, Micros, Term};
 use std::collections::BTreeMap;
 
@@ -140,9 +140,6 @@ impl<E: LogEntry> Consensus<E> {
 
     /// Another leader's entries take the place of what follows.
     fn overwrite_from(&mut self, lsn: Lsn) {
-        let to = self.log.tail();
-        let from = self.overwritten.map_or(lsn, |before| before.from.min(lsn));
-        self.overwritten = Some(Overwritten { from, to: self.overwritten.map_or(to, |before| before.to.max(to)) });
         self.log.truncate_after(Lsn::from_u64(lsn.as_u64() - 1));
         while self.memberships.len() > 1 && self.memberships.back().is_some_and(|(at, _)| *at >= lsn) {
             self.memberships.pop_back();

@@ -150,3 +150,45 @@ impl<E: LogEntry> Log<E> {
         Lsn::from_u64(self.base.as_u64() + 1 + before as u64).min(lsn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Membership;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl LogEntry for Nothing {
+        fn term_start(_: Term) -> Self {
+            Self
+        }
+        fn members(_: Membership) -> Self {
+            Self
+        }
+        fn membership(&self) -> Option<&Membership> {
+            None
+        }
+        fn cost(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn the_first_entry_of_a_term_is_found_as_a_walk_back_finds_it() {
+        let (base, base_term) = (Lsn::from_u64(10), Term::from_u64(2));
+        let mut log = Log::after(base, base_term);
+        for term in [2, 2, 3, 7, 7, 7, 7, 8, 20, 20] {
+            log.push(Term::from_u64(term), Arc::new(Nothing), Micros(0));
+        }
+        for lsn in 11..=20 {
+            let is_same = |at: &u64| log.term_at(Lsn::from_u64(*at)) == log.term_at(Lsn::from_u64(lsn));
+            let walked = (11..=lsn).rev().take_while(is_same).last().unwrap();
+            assert_eq!(log.first_of_term_at(Lsn::from_u64(lsn)), Lsn::from_u64(walked), "of {lsn}");
+        }
+        // What is not kept has no term; the base is where it ends.
+        for lsn in [3, 10, 21] {
+            assert_eq!(log.first_of_term_at(Lsn::from_u64(lsn)), Lsn::from_u64(lsn));
+        }
+    }
+}

@@ -123,15 +123,6 @@ pub struct Promises {
     last: (Term, Lsn),
 }
 
-/// A part of the journal that another leader's entries took the place of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Overwritten {
-    /// The first position.
-    pub from: Lsn,
-    /// The last one.
-    pub to: Lsn,
-}
-
 /// Why a change of the members cannot be proposed now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CannotChange {
@@ -170,7 +161,6 @@ pub struct Consensus<E> {
     excluded: bool,
     /// What this member holds cannot be applied here: it leads nobody.
     unfit: bool,
-    overwritten: Option<Overwritten>,
     /// The generation that the journal is known to be of. While a higher one is known this member counts for nothing.
     held: Generation,
     /// Everything held was of a former generation and is gone since this was asked last.
@@ -206,15 +196,10 @@ impl<E: LogEntry> Consensus<E> {
         this
     }
 
-    /// A member that knows nothing of its group yet: whoever leads it will say.
+    /// A member that knows nothing of its group yet: whoever leads it will say. If it has belonged to the group before and
+    /// dropped its journal, it keeps its promises.
     #[must_use]
-    pub fn join(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
-        Self::empty(me, settings, seed, now)
-    }
-
-    /// As [`Consensus::join`], for a member that has belonged to the group before and dropped its journal.
-    #[must_use]
-    pub fn join_again(me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
+    pub fn join(me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
         let mut this = Self::empty(me, settings, seed, now);
         (this.generation, this.term) = promises.period;
         this.voted_for = promises.voted_for;
@@ -243,7 +228,6 @@ impl<E: LogEntry> Consensus<E> {
             alone: false,
             excluded: false,
             unfit: false,
-            overwritten: None,
             held: Generation::ZERO,
             emptied: false,
             out: Vec::new(),
@@ -356,11 +340,6 @@ impl<E: LogEntry> Consensus<E> {
     pub fn unstable(&self) -> (u64, Option<Micros>) {
         let bytes = self.log.bytes_between(self.watermark, self.log.tail());
         (bytes, self.log.taken_at(self.watermark.next()))
-    }
-
-    /// What another leader's entries took the place of since the last call.
-    pub const fn take_overwritten(&mut self) -> Option<Overwritten> {
-        self.overwritten.take()
     }
 
     /// Whether a message will end this member's lead. What it has acted on beyond the watermark must be rolled back

@@ -104,7 +104,6 @@ impl<E: LogEntry> Consensus<E> {
         self.watermark = Lsn::ZERO;
         self.memberships = VecDeque::from([(Lsn::ZERO, Membership::default())]);
         self.alone = false;
-        self.overwritten = None;
         self.held = self.generation;
         self.emptied = true;
         self.follow(now, leader);

@@ -30,6 +30,8 @@ pub struct Group {
     copy_in: Option<CopyIn>,
     /// What was said of places by entries that were rolled back: each object with the group and the epoch.
     undone: Vec<(ObjectId, GroupId, Epoch)>,
+    /// What arrived by entries that were rolled back, and at which epochs.
+    unarrived: Vec<(ObjectId, Epoch)>,
     /// Why this member applies nothing any more.
     halted: Option<String>,
     /// At which snapshots the state can be read.
@@ -66,23 +68,10 @@ impl Group {
         group
     }
 
-    /// A group that this peer was told to follow, of which it knows nothing yet.
+    /// A group that this peer was told to follow, of which it knows nothing but what it promised when it followed it before.
     #[must_use]
-    pub fn join(id: GroupId, me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
-        Self::with(id, Consensus::join(me, settings, seed, now))
-    }
-
-    /// As [`Group::join`], for a group that this incarnation has followed before.
-    #[must_use]
-    pub fn join_again(
-        id: GroupId,
-        me: MemberId,
-        settings: Settings,
-        seed: u64,
-        now: Micros,
-        promises: Promises,
-    ) -> Self {
-        Self::with(id, Consensus::join_again(me, settings, seed, now, promises))
+    pub fn join(id: GroupId, me: MemberId, settings: Settings, seed: u64, now: Micros, promises: Promises) -> Self {
+        Self::with(id, Consensus::join(me, settings, seed, now, promises))
     }
 
     fn with(id: GroupId, consensus: Consensus<Entry>) -> Self {
@@ -94,6 +83,7 @@ impl Group {
             copies_begun: 0,
             copy_in: None,
             undone: Vec::new(),
+            unarrived: Vec::new(),
             halted: None,
             closed: ClosedTimes::default(),
             #[cfg(feature = "sabotage")]
@@ -166,9 +156,9 @@ impl Group {
 
     /// Undoes what is not stable and says nothing of it: it is done again at once, or nobody was told of it.
     pub(crate) fn roll_back_for_a_moment(&mut self) {
-        let undone = std::mem::take(&mut self.undone);
+        let before = (std::mem::take(&mut self.undone), std::mem::take(&mut self.unarrived));
         self.roll_back();
-        self.undone = undone;
+        (self.undone, self.unarrived) = before;
     }
 
     /// What the group was before this generation is over; see [`Consensus::supersede`]. A member that leads a former one
@@ -295,8 +285,10 @@ impl Group {
             }
             // R3: what arrived here and did not after all is on its way here all the same: grants leave when the departure
             // is stable, so that other groups' pointers to here stay true.
-            Entry::TransferIn { .. }
-            | Entry::TermStart { .. }
+            Entry::TransferIn { arrivals, .. } => {
+                self.unarrived.extend(arrivals.iter().map(|arrival| (arrival.object, arrival.epoch)));
+            }
+            Entry::TermStart { .. }
             | Entry::Commit { .. }
             | Entry::Handed { .. }
             | Entry::Refused { .. }
@@ -316,6 +308,11 @@ impl Group {
     /// not true.
     pub fn take_undone(&mut self) -> Vec<(ObjectId, GroupId, Epoch)> {
         std::mem::take(&mut self.undone)
+    }
+
+    /// Takes what arrived by entries that were rolled back: objects on their way here, each with the epoch that it will have.
+    pub fn take_unarrived(&mut self) -> Vec<(ObjectId, Epoch)> {
+        std::mem::take(&mut self.unarrived)
     }
 
     /// How much room all objects here take, those of a copy that is being taken in included, bytes.

@@ -47,6 +47,14 @@ impl InTransit {
     }
 }
 
+impl Write {
+    /// How much room the object takes with this value, without its schedules, bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        OBJECT_OVERHEAD + self.value.as_ref().map_or(0, Value::len)
+    }
+}
+
 impl State {
     /// How much room all objects here take, bytes.
     #[must_use]
@@ -76,8 +84,8 @@ impl State {
             let schedules = || self.schedules(*object).cloned().unwrap_or_default();
             after.entry(*object).or_insert_with(schedules).apply(step);
         }
-        for Write { object, value } in writes {
-            growth.taken += OBJECT_OVERHEAD + value.as_ref().map_or(0, Value::len);
+        for write @ Write { object, value } in writes {
+            growth.taken += write.held();
             if let Some(stored) = self.owned(*object) {
                 growth.freed += OBJECT_OVERHEAD + stored.chain.newest().value_len();
             }

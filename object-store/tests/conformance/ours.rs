@@ -2,7 +2,7 @@
 
 use crate::port::{Copied, Period, Port, TestEntry};
 use driftmesh_model::{Lsn, Micros, Term, codec};
-use driftmesh_object_store::{Body, Consensus, LogEntry, MemberId, Membership, Message, Settings};
+use driftmesh_object_store::{Body, Consensus, LogEntry, MemberId, Membership, Message, Promises, Settings};
 
 pub(crate) type Ours = Consensus<TestEntry>;
 
@@ -35,11 +35,11 @@ impl Port for Ours {
     }
 
     fn join(me: MemberId, settings: Settings, seed: u64, now: Micros) -> Self {
-        Self::join(me, settings, seed, now)
+        Self::join(me, settings, seed, now, Promises::default())
     }
 
     fn join_again(&self, settings: Settings, seed: u64, now: Micros) -> Self {
-        Self::join_again(self.me(), settings, seed, now, self.promises())
+        Self::join(self.me(), settings, seed, now, self.promises())
     }
 
     fn append(&mut self, now: Micros, entry: TestEntry) -> Option<Lsn> {
@@ -96,10 +96,6 @@ impl Port for Ours {
 
     fn entry(&self, lsn: Lsn) -> Option<TestEntry> {
         Self::entry(self, lsn).map(|entry| TestEntry::clone(entry))
-    }
-
-    fn take_overwritten(&mut self) -> Option<(Lsn, Lsn)> {
-        Self::take_overwritten(self).map(|overwritten| (overwritten.from, overwritten.to))
     }
 
     fn trim(&mut self, applied: Lsn) {

@@ -71,7 +71,6 @@ pub(crate) trait Port: Sized + fmt::Debug {
     fn watermark(&self) -> Lsn;
     fn term_at(&self, lsn: Lsn) -> Option<Term>;
     fn entry(&self, lsn: Lsn) -> Option<TestEntry>;
-    fn take_overwritten(&mut self) -> Option<(Lsn, Lsn)>;
     fn trim(&mut self, applied: Lsn);
 
     fn membership(&self) -> Membership;

@@ -87,6 +87,21 @@ pub struct Ended {
     pub lost: bool,
 }
 
+impl GroupRecord {
+    /// About how many bytes it takes when encoded.
+    pub(crate) fn about_bytes(&self) -> usize {
+        /// The names of its fields, and what is not in a list.
+        const FIXED: usize = 256;
+        /// A number of a group; a term and where it began.
+        const PAIR: usize = 32;
+        let lists = |ended: &Ended| {
+            let received: usize = ended.received.values().map(|log| PAIR + log.cost()).sum();
+            received + PAIR * (ended.terms.starts().len() + ended.sent.len())
+        };
+        FIXED + self.ended.as_ref().map_or(0, lists)
+    }
+}
+
 /// What became of an entry of a journal (R22), as a peer can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FateTold {
@@ -687,6 +702,8 @@ impl Message {
             2 * RECORD * requests.len()
         } else if let Self::Publish { records, .. } | Self::Learned { records } = self {
             RECORD * records.len()
+        } else if let Self::Groups { records } | Self::AskStanding { fences: records, .. } = self {
+            records.iter().map(GroupRecord::about_bytes).sum::<usize>()
         } else if let Self::Located { answers } = self {
             3 * RECORD * answers.len()
         } else if let Self::ReadAnswers { answers, .. } = self {

@@ -4,6 +4,7 @@
 
 use crate::room::NoRoom;
 use crate::steps::Receipt;
+use driftmesh_model::limits::{TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
 use driftmesh_model::{Epoch, Micros, ObjectId, PeerId, TaskId, Value};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,14 @@ impl TaskRequest {
             oldest: Micros(0),
             provisional: false,
         }
+    }
+
+    /// Whether it is larger than a task may be (R24).
+    #[must_use]
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.name.len() > TASK_KIND_BYTES_MAX
+            || self.body.len() > TASK_BYTES_MAX
+            || self.touches.len() > TASK_TOUCHES_MAX
     }
 }
 

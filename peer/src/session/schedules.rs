@@ -11,7 +11,9 @@ use driftmesh_model::limits::{
     SCHEDULES_MAX, TASK_KIND_BYTES_MAX,
 };
 use driftmesh_model::{Micros, ObjectId, PeerId, ScheduleId, Timestamp};
-use driftmesh_object_store::{CatchUp, Progress, Schedule, ScheduleChange, ScheduleStep, Schedules, Work};
+use driftmesh_object_store::{
+    CatchUp, Progress, Schedule, ScheduleBound, ScheduleChange, ScheduleStep, Schedules, Work,
+};
 
 /// When a task is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,22 +144,12 @@ fn listed(object: ObjectId, schedule: &Schedule) -> Scheduled {
 
 /// Whether a schedule keeps to the bounds (R24).
 fn check(schedule: &Schedule, now: Micros) -> Result<(), ScheduleRefused> {
-    let bytes = schedule.work.body.len();
-    if bytes > SCHEDULE_BYTES_MAX {
-        return Err(ScheduleRefused::TooLarge { bytes });
-    }
-    if schedule.work.name.len() > TASK_KIND_BYTES_MAX {
-        return Err(ScheduleRefused::NameTooLong);
-    }
-    if let Some(period) = schedule.period
-        && !(SCHEDULE_PERIOD_MIN..=SCHEDULE_AHEAD_MAX).contains(&period)
-    {
-        return Err(ScheduleRefused::Period { period });
-    }
-    if let CatchUp::Each { max } = schedule.catch_up
-        && (max == 0 || max > SCHEDULE_CATCH_UP_MAX)
-    {
-        return Err(ScheduleRefused::CatchUp { max });
+    match schedule.breaks() {
+        None => {}
+        Some(ScheduleBound::Bytes(bytes)) => return Err(ScheduleRefused::TooLarge { bytes }),
+        Some(ScheduleBound::Name) => return Err(ScheduleRefused::NameTooLong),
+        Some(ScheduleBound::Period(period)) => return Err(ScheduleRefused::Period { period }),
+        Some(ScheduleBound::CatchUp(max)) => return Err(ScheduleRefused::CatchUp { max }),
     }
     if schedule.progress.due > now.plus(SCHEDULE_AHEAD_MAX) || schedule.progress.due >= Timestamp::SOUND_MAX.wall() {
         return Err(ScheduleRefused::TooFarAhead);

@@ -9,7 +9,7 @@ use super::task_run::{Copies, Handlers, Ran, run_once};
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
 use crate::tasking::{NotSubmitted, Provisional, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};
-use driftmesh_model::limits::{DEADLINE_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
+use driftmesh_model::limits::DEADLINE_MAX;
 use driftmesh_model::{Micros, ObjectId, PeerId, TaskId, Value};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -93,9 +93,8 @@ async fn submit_and_tell<H: Host>(
     how: Submission,
     tell: Tell<'_>,
 ) -> Result<TaskDone<Value>, TaskError> {
-    let (bytes, touches) = (request.body.len(), request.touches.len());
-    let is_long = request.name.len() > TASK_KIND_BYTES_MAX;
-    if bytes > TASK_BYTES_MAX || touches > TASK_TOUCHES_MAX || is_long {
+    if request.is_too_large() {
+        let (bytes, touches) = (request.body.len(), request.touches.len());
         return Err(TaskError::TooLarge { name: request.name, bytes, touches });
     }
     let mut request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };

@@ -16,7 +16,7 @@ pub use submitting::{NotSubmitted, Provisional, SubmitTask, TASKS_SUBMITTED_MAX,
 use crate::Peer;
 use crate::message::{TaskEnd, TaskRequest};
 use crate::task_ids::TaskIds;
-use driftmesh_model::limits::{CLOCK_AHEAD_MAX, TASK_BYTES_MAX, TASK_KIND_BYTES_MAX, TASK_TOUCHES_MAX};
+use driftmesh_model::limits::CLOCK_AHEAD_MAX;
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId};
 use std::collections::BTreeMap;
 
@@ -95,11 +95,7 @@ fn is_issued_ahead(request: &TaskRequest, now: Now) -> bool {
 
 /// Whether a request keeps to the bounds (R24, R25).
 fn is_within_bounds(request: &TaskRequest) -> bool {
-    request.name.len() <= TASK_KIND_BYTES_MAX
-        && request.body.len() <= TASK_BYTES_MAX
-        && request.touches.len() <= TASK_TOUCHES_MAX
-        && request.deadline > Micros(0)
-        && request.oldest <= request.id.key.issued
+    !request.is_too_large() && request.deadline > Micros(0) && request.oldest <= request.id.key.issued
 }
 
 impl Peer {
