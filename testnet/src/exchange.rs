@@ -7,8 +7,9 @@ use crate::bots::Bots;
 use crate::call_desk::CallDesk;
 use crate::latency::Latencies;
 use crate::ledger::{Ledger, Named};
-use crate::pace::Pace;
+use crate::looks::Looks;
 use crate::protocol::{Order, PeerStatus, Told};
+use crate::rate::Rate;
 use crate::records::{Commit, Said, TradeAnswer};
 use crate::recovery::Recovered;
 use crate::seats::{Life, Outgoing, Row, Seat, Traded};
@@ -28,9 +29,6 @@ const STATUS_EVERY: Duration = Duration::from_millis(200);
 const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Errors that are told in full.
 const ERRORS_TOLD_MAX: usize = 5;
-/// How often the whole world of a workload is looked at, and how long a look may take.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The exchange. Shared by the tasks that listen to the processes.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ struct Inner {
     /// Who acts in the workloads beside trades; nobody where bots trade.
     acts: Desk,
     looks: Looks,
-    pace: Pace,
+    rate: Rate,
     ledger: Ledger,
     /// Whether bots give orders.
     is_open: bool,
@@ -81,22 +79,6 @@ pub(crate) struct Trouble {
     pub(crate) number: usize,
     /// What it did; `None` when it ended though nobody killed it.
     pub(crate) error: Option<anyhow::Error>,
-}
-
-/// Looks at the whole world of a workload while its players act.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Looks {
-    /// Those that saw everything.
-    pub(crate) done: u64,
-    /// Those that did not, because of faults for the most part.
-    pub(crate) failed: u64,
-    /// What was wrong.
-    pub(crate) faults: Vec<String>,
-    /// How many had something wrong.
-    pub(crate) faulty: u64,
-    /// At which peer one is going on, and since when.
-    pending: Option<(usize, Instant)>,
-    last: Option<Instant>,
 }
 
 /// What all trades came to.
@@ -132,7 +114,7 @@ impl Exchange {
             bots: Bots::new(&[], 1.0, 0),
             acts: Desk::new(Workload::default(), Made::default(), 0, 0),
             looks: Looks::default(),
-            pace: Pace::default(),
+            rate: Rate::default(),
             ledger: Ledger::default(),
             is_open: false,
             prolonged: now,
@@ -165,9 +147,9 @@ impl Exchange {
         inner.seats.len() - 1
     }
 
-    /// The players give orders at this pace.
-    pub(crate) fn keep_to(&self, pace: Pace) {
-        self.lock().pace = pace;
+    /// The players give orders at this rate.
+    pub(crate) fn keep_to(&self, rate: Rate) {
+        self.lock().rate = rate;
     }
 
     /// Lets the bots begin, in a world of which each peer has so many players.
@@ -255,20 +237,7 @@ impl Exchange {
 
     /// Takes what a look at the whole world saw, or why it did not see everything.
     pub(crate) fn take_look(&self, number: usize, seen: Result<Vec<String>, String>) {
-        let mut inner = self.lock();
-        let looks = &mut inner.looks;
-        if looks.pending.take_if(|(peer, _)| *peer == number).is_none() {
-            return;
-        }
-        match seen {
-            Ok(faults) => {
-                looks.done += 1;
-                looks.faulty += u64::from(!faults.is_empty());
-                let room = ERRORS_TOLD_MAX.saturating_sub(looks.faults.len());
-                looks.faults.extend(faults.into_iter().take(room));
-            }
-            Err(_) => looks.failed += 1,
-        }
+        self.lock().looks.take(number, seen);
     }
 
     /// Takes what came of a call on lists or registers.
@@ -303,9 +272,7 @@ impl Exchange {
             for trade in inner.bots.buried(number) {
                 inner.ledger.unanswered(trade);
             }
-            if inner.looks.pending.take_if(|(peer, _)| *peer == number).is_some() {
-                inner.looks.failed += 1;
-            }
+            inner.looks.gone(number);
             inner.wake_idle()
         });
         self.trouble.notify_one();
@@ -583,7 +550,7 @@ impl Inner {
     fn give_acts(&mut self, clients: Vec<usize>) -> Result<()> {
         let now = Instant::now();
         for client in clients {
-            let is_open = self.is_open && self.acts.is_free(client) && self.pace.take(now);
+            let is_open = self.is_open && self.acts.is_free(client) && self.rate.take(now);
             if let Some((peer, order)) = self.acts.order(client, is_open, now) {
                 self.seats[peer].add_act(order);
             }
@@ -596,20 +563,10 @@ impl Inner {
 
     /// Has the whole world of a workload looked at by a live peer, now and then.
     fn look(&mut self) -> Result<()> {
-        let now = Instant::now();
-        if self.looks.pending.take_if(|(_, since)| now - *since >= LOOK_LIMIT).is_some() {
-            self.looks.failed += 1;
+        let live = if self.acts.len() > 0 && self.is_open { self.live() } else { Vec::new() };
+        if let Some(peer) = self.looks.next(&live, Instant::now()) {
+            self.outgoing.push((self.seats[peer].way_in(), frame_of(&Order::Look)?));
         }
-        let is_due = self.looks.last.is_none_or(|last| now - last >= LOOK_EVERY);
-        if self.acts.len() == 0 || !self.is_open || !is_due || self.looks.pending.is_some() {
-            return Ok(());
-        }
-        let live = self.live();
-        let turn = usize::try_from(self.looks.done + self.looks.failed)? % live.len().max(1);
-        let Some(peer) = live.get(turn) else { return Ok(()) };
-        self.looks.pending = Some((*peer, now));
-        self.looks.last = Some(now);
-        self.outgoing.push((self.seats[*peer].way_in(), frame_of(&Order::Look)?));
         Ok(())
     }
 
@@ -653,7 +610,7 @@ impl Inner {
             if !self.is_open || !self.bots.is_free(bot) {
                 continue;
             }
-            match self.pace.take(now).then(|| self.bots.order(bot)).flatten() {
+            match self.rate.take(now).then(|| self.bots.order(bot)).flatten() {
                 Some((peer, order)) => self.seats[peer].add(&order),
                 None => self.idle.push(bot),
             }

@@ -21,9 +21,9 @@ use crate::net::Network;
 use crate::numbers::grouped;
 use crate::options::{Mode, RunOptions};
 use crate::output::{self, Redrawn};
-use crate::pace::Pace;
 use crate::peers::{Peers, number_of};
 use crate::protocol::{Settled, pack};
+use crate::rate::Rate;
 use crate::report::{Outcome, Report};
 use crate::workloads::Workload;
 use crate::workloads::desk::Desk;
@@ -207,7 +207,7 @@ impl World {
 
     /// Lets the bots, or the players of a workload, begin.
     fn open(&self, peers: &Peers, options: &RunOptions, seed: u64) -> Result<()> {
-        peers.exchange.keep_to(Pace::new(options.rate));
+        peers.exchange.keep_to(Rate::new(options.rate));
         match self {
             Self::Shares(shares) => peers.exchange.open(shares, options.locality, seed),
             Self::Parts { plan, made } => {
