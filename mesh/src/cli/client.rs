@@ -232,21 +232,16 @@ fn table(status: &Value) -> String {
     row("may stop", may_stop(status));
     let members = status["members"].as_array().cloned().unwrap_or_default();
     row("peers", format!("{} besides this one", members.len()));
-    for member in &members {
-        let state = if member["connected"].as_bool() == Some(true) { "connected" } else { "lost" };
-        row(
-            "",
-            format!(
-                "{}  group {}  {state}  {} objects  heard {} ms ago",
-                text(&member["peer"]),
-                text(&member["group"]),
-                text(&member["owned"]),
-                text(&member["heard_ms_ago"]),
-            ),
-        );
-    }
+    members.iter().for_each(|member| row("", member_line(member)));
     table.truncate(table.trim_end().len());
     table
+}
+
+fn member_line(member: &Value) -> String {
+    let get = |key: &str| text(&member[key]);
+    let state = if member["connected"].as_bool() == Some(true) { "connected" } else { "lost" };
+    let (peer, group, owned, heard) = (get("peer"), get("group"), get("owned"), get("heard_ms_ago"));
+    format!("{peer}  group {group}  {state}  {owned} objects  heard {heard} ms ago")
 }
 
 /// The schedules of what the peer owns, and why some do not run.

@@ -147,7 +147,11 @@ impl Gate {
     }
 
     fn guard(&self, peer: PeerId, inner: KademliaHandler) -> GateHandler {
-        GateHandler { inner, is_open: self.admitted.contains(&peer), pace: Pace::new(Arc::clone(&self.throttled)) }
+        GateHandler {
+            inner,
+            is_open: self.admitted.contains(&peer),
+            throttle: Throttle::new(Arc::clone(&self.throttled)),
+        }
     }
 }
 
@@ -248,7 +252,7 @@ impl NetworkBehaviour for Gate {
 pub(super) struct GateHandler {
     inner: KademliaHandler,
     is_open: bool,
-    pace: Pace,
+    throttle: Throttle,
 }
 
 impl ConnectionHandler for GateHandler {
@@ -275,9 +279,9 @@ impl ConnectionHandler for GateHandler {
             // The event that opens it is followed by a poll.
             return Poll::Pending;
         }
-        ready!(self.pace.poll_ready(context));
+        ready!(self.throttle.poll_ready(context));
         let event = ready!(self.inner.poll(context));
-        self.pace.passed();
+        self.throttle.passed();
         Poll::Ready(event)
     }
 
@@ -299,14 +303,14 @@ impl ConnectionHandler for GateHandler {
 }
 
 /// Bounds the routing messages of one connection in time (R24); a member that sends more waits, as its substreams do.
-struct Pace {
+struct Throttle {
     period_ends: Instant,
     left: u32,
     pause: Option<Pin<Box<Sleep>>>,
     throttled: Arc<AtomicU64>,
 }
 
-impl Pace {
+impl Throttle {
     fn new(throttled: Arc<AtomicU64>) -> Self {
         Self { period_ends: Instant::now(), left: 0, pause: None, throttled }
     }
@@ -385,17 +389,17 @@ mod tests {
     #[tokio::test]
     async fn a_flood_of_messages_waits_for_the_next_period() {
         let throttled = Arc::default();
-        let mut pace = Pace::new(Arc::clone(&throttled));
+        let mut throttle = Throttle::new(Arc::clone(&throttled));
         let mut context = Context::from_waker(std::task::Waker::noop());
         // A slow machine may reach the next period meanwhile, and begins to count anew.
-        while pace.pause.is_none() {
-            assert!(pace.poll_ready(&mut context).is_ready());
-            pace.passed();
+        while throttle.pause.is_none() {
+            assert!(throttle.poll_ready(&mut context).is_ready());
+            throttle.passed();
         }
-        assert!(pace.poll_ready(&mut context).is_pending());
+        assert!(throttle.poll_ready(&mut context).is_pending());
         assert_eq!(throttled.load(Ordering::Relaxed), 1);
-        poll_fn(|context| pace.poll_ready(context)).await;
-        pace.passed();
-        assert!(pace.poll_ready(&mut context).is_ready());
+        poll_fn(|context| throttle.poll_ready(context)).await;
+        throttle.passed();
+        assert!(throttle.poll_ready(&mut context).is_ready());
     }
 }

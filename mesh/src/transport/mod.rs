@@ -57,7 +57,6 @@ pub use libp2p::Multiaddr;
 pub use libp2p::identity::Keypair;
 pub use peer_id::{from_libp2p, to_libp2p};
 pub use reason::{Genesis, LeaveReason, RefuseReason};
-pub use routing::FindError;
 
 use counters::{Counters, add};
 use dial::DialBook;
@@ -467,22 +466,9 @@ impl Transport {
         peers
     }
 
-    /// Looks for the peers nearest to a key by Kademlia: those whose SHA-256 hash of the libp2p peer id has the
-    /// smallest XOR distance to the SHA-256 hash of the key, at most 8, nearest first, without this one. Peers that
-    /// were not known before have been dialled and admitted when it returns; who cannot be, is left out. Takes 10 s
-    /// at most, then it returns what it found. Cancel safe.
-    ///
-    /// # Errors
-    /// `Busy` while 16 lookups are under way, `ShuttingDown`.
-    pub async fn find_nearest(&self, key: [u8; 32]) -> Result<Vec<PeerId>, FindError> {
-        let (answer, found) = oneshot::channel();
-        let asked = self.owner.shared.commands.send(Command::Find { key: key.to_vec(), answer }).await;
-        asked.map_err(|_| FindError::ShuttingDown)?;
-        found.await.unwrap_or(Err(FindError::ShuttingDown))
-    }
-
-    /// As [`Transport::find_nearest`], for whoever needs no answer: who is found is admitted and told of as always.
-    /// Not done while too many lookups are under way.
+    /// Looks for the peers nearest to a key by Kademlia: those whose SHA-256 hash of the libp2p peer id has the smallest XOR
+    /// distance to the SHA-256 hash of the key. Who is found is dialled, admitted and told of as always. Not done while too
+    /// many lookups are under way.
     pub fn seek(&self, key: Vec<u8>) {
         let (answer, _) = oneshot::channel();
         // Whoever seeks asks again if it matters.

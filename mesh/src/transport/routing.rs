@@ -22,7 +22,7 @@ use super::random_bytes;
 /// A lookup that was not begun or not ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FindError {
+pub(super) enum FindError {
     /// Too many lookups are under way.
     #[error("{FINDS_MAX} lookups of peers are under way; try again later")]
     Busy,
