@@ -30,6 +30,8 @@ pub const TASKS_SUBMITTED_MAX: usize = 4_096;
 pub const TASKS_RUNNING_MAX: usize = 1_024;
 /// Most of them that one peer has sent: one caller leaves room for others.
 pub const TASKS_RUNNING_PER_PEER_MAX: usize = 256;
+/// Most tasks that run at the peer where they were submitted. More would only wait for each other until their deadlines.
+pub const TASKS_RUNNING_HERE_MAX: usize = 1_024;
 /// How often a task is sent on to what it wants; then it runs where it arrives, and what it wants comes to it. More than once,
 /// because what many want may leave again before they arrive; and those who then fetch it make others come too late.
 const SENT_ON_MAX: u8 = 3;
@@ -205,6 +207,10 @@ pub(crate) struct Tasks {
     submitted: BTreeMap<TxnId, Submitted>,
     /// By who sent them, and their numbers there.
     running: BTreeMap<(PeerId, u64), Running>,
+    /// How many of the submitted ones each peer has been sent and has not answered.
+    sent_to: BTreeMap<PeerId, usize>,
+    /// Who runs a task here that was submitted here.
+    here: BTreeSet<TxnId>,
     pub(crate) starts: Vec<Run>,
     ids: TaskIds,
 }
@@ -217,6 +223,41 @@ impl Tasks {
     /// How many tasks submitted here are under way elsewhere, and how many of others run here.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.submitted.len(), self.running.len())
+    }
+
+    /// Notes who has the last copy of the request.
+    fn set_at(&mut self, waiter: TxnId, at: Option<PeerId>) {
+        let Some(submitted) = self.submitted.get_mut(&waiter) else { return };
+        let former = std::mem::replace(&mut submitted.at, at);
+        if let Some(peer) = at {
+            *self.sent_to.entry(peer).or_default() += 1;
+        }
+        self.uncount(former);
+    }
+
+    fn remove(&mut self, waiter: TxnId) -> Option<Submitted> {
+        let submitted = self.submitted.remove(&waiter)?;
+        self.uncount(submitted.at);
+        Some(submitted)
+    }
+
+    fn uncount(&mut self, former: Option<PeerId>) {
+        if let Some(peer) = former
+            && let Some(count) = self.sent_to.get_mut(&peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sent_to.remove(&peer);
+            }
+        }
+    }
+
+    /// Whether one more would be refused for certain: where it is to run, or here if that is nowhere else.
+    fn is_full(&self, at: Option<PeerId>) -> bool {
+        match at {
+            Some(peer) => self.sent_to.get(&peer).is_some_and(|count| *count >= TASKS_RUNNING_PER_PEER_MAX),
+            None => self.here.len() >= TASKS_RUNNING_HERE_MAX,
+        }
     }
 
     fn running_of(&self, peer: PeerId) -> usize {
@@ -265,6 +306,7 @@ impl Peer {
     /// Whoever submitted a task does not wait for it, nor run it, any more.
     pub(crate) fn task_is_told(&mut self, waiter: TxnId) {
         self.forget_task(waiter);
+        self.tasks.here.remove(&waiter);
         self.tasks.ids.is_told(waiter);
     }
 
@@ -356,8 +398,16 @@ impl Peer {
             }
             TaskTo::Anywhere => self.place_for_task(waiter),
         };
+        if !again && self.tasks.is_full(chosen) {
+            // R24: early. It would wait behind what is to be refused, and hold up what is not.
+            self.metrics.tasks_refused += 1;
+            self.forget_task(waiter);
+            let by = chosen.unwrap_or(self.config.peer);
+            return Poll::Ready(TaskStep::Ended { task, by, end: TaskEnd::Busy { retry_after: RETRY_AFTER } });
+        }
         let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
+            self.tasks.here.insert(waiter);
             let Some(submitted) = self.forget_task(waiter) else { return Poll::Pending };
             let deadline = submitted.until.since(self.now.mono);
             let request = Box::new(TaskRequest { deadline, oldest, ..submitted.request });
@@ -375,11 +425,11 @@ impl Peer {
         }
         submitted.again = again;
         submitted.is_sent = true;
-        submitted.at = Some(peer);
         submitted.due = now.mono.plus(submitted.pause);
         submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
         let request = TaskRequest { deadline: submitted.until.since(now.mono), oldest, ..submitted.request.clone() };
         self.timers.set(submitted.due, Timer::Wake(waiter));
+        self.tasks.set_at(waiter, Some(peer));
         // R6: and from what was committed here.
         self.send(peer, Message::Submit { ask: waiter.as_u64(), request: Box::new(request) });
         Poll::Pending
@@ -473,7 +523,7 @@ impl Peer {
 
     /// Whoever submitted a task does not wait for it any more.
     fn forget_task(&mut self, waiter: TxnId) -> Option<Submitted> {
-        let submitted = self.tasks.submitted.remove(&waiter)?;
+        let submitted = self.tasks.remove(waiter)?;
         self.timers.clear(submitted.until, Timer::Wake(waiter));
         self.timers.clear(submitted.due, Timer::Wake(waiter));
         Some(submitted)
@@ -598,7 +648,7 @@ impl Peer {
         if end.is_for_others() && submitted.to == TaskTo::Anywhere {
             // It did not run there: somebody else runs it, this peer at the latest.
             submitted.refused_by.push(from);
-            submitted.at = None;
+            self.tasks.set_at(waiter, None);
         } else if submitted.again {
             // This copy did not run. What became of the others the anchor tells.
             let after = if let TaskEnd::Busy { retry_after } = end { retry_after } else { RETRY_AFTER };
@@ -638,12 +688,12 @@ impl Peer {
         if submitted.at != Some(from) || submitted.to != TaskTo::Anywhere || submitted.request.settled {
             return;
         }
-        submitted.at = None;
         // R21: under the same id, whatever the anchor: a network that repeats messages may still let the first one run it.
         submitted.sent_on = Some(at);
         submitted.request.came_for = Some(object);
         submitted.hops = submitted.hops.saturating_add(1);
         submitted.request.settled = submitted.hops >= SENT_ON_MAX;
+        self.tasks.set_at(waiter, None);
         self.metrics.tasks_sent_on += 1;
         self.metrics.note(RareEvent::TaskSentOn);
         self.wakes.push(waiter);

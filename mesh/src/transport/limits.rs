@@ -5,7 +5,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// The version of the wire protocol. Peers of different versions refuse each other.
+/// The version of the wire protocol. Peers of different versions refuse each other. It goes up with each release in which
+/// anything changes that peers say; all peers of a mesh run one build between releases.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest payload, bytes.
