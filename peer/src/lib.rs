@@ -25,6 +25,7 @@ mod fetching;
 mod founding;
 mod grants_due;
 mod groups;
+mod haste;
 mod leaving;
 mod locking;
 mod membership;
