@@ -41,7 +41,7 @@ impl FoundingHost {
     /// A founding that begins now. `seed` is what its delays are drawn from.
     pub(crate) fn new(peer: PeerId, expect: usize, seed: u64, observer: Option<Observer>) -> Self {
         let own = from_genesis(Genesis::random());
-        let config = FoundingConfig { peer, expect, genesis: own, seed };
+        let config = FoundingConfig::new(peer, expect, own, seed);
         Self {
             founding: Mutex::new(Founding::new(Micros(0), config)),
             own,

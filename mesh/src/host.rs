@@ -394,6 +394,7 @@ impl Shared {
         let Some(transport) = live.transport.get() else { return };
         let mut payload = Vec::with_capacity(envelope.about_bytes());
         let sent = match codec::encode_into(&mut payload, envelope) {
+            Ok(()) if envelope.message.is_in_haste() => transport.send_in_haste(to, payload),
             Ok(()) => transport.send(to, payload),
             Err(error) => {
                 if count_and_should_log(&self.counters.unsendable) {

@@ -1,5 +1,6 @@
 //! What a peer is told at its start. Everything else it learns.
 
+use crate::routes::ROUTES_MAX;
 use driftmesh_model::limits::NAME_BUCKET_ENTRIES_MAX;
 use driftmesh_model::{Incarnation, Micros, PeerId};
 use driftmesh_object_store::Settings;
@@ -46,6 +47,8 @@ pub struct Config {
     pub heartbeat: Micros,
     /// Most location hints and home records, each.
     pub records_max: NonZeroUsize,
+    /// Most kinds and keys of tasks of which is remembered what they touched.
+    pub routes_max: NonZeroUsize,
     /// Most forwarding pointers. At the bound objects wait before they leave (R3, R24).
     pub pointers_max: usize,
     /// How long a forwarding pointer stays at least.
@@ -85,6 +88,7 @@ impl Config {
             fed_max: 16_384,
             heartbeat: Micros::from_millis(100),
             records_max: RECORDS_MAX,
+            routes_max: ROUTES_MAX,
             pointers_max: 1 << 18,
             pointer_grace: Micros::from_millis(5_000),
             held_bytes_max: HELD_BYTES,

@@ -116,6 +116,21 @@ pub struct FoundingConfig {
     pub sabotage: Option<Sabotage>,
 }
 
+impl FoundingConfig {
+    /// A founding that breaks no rule.
+    #[must_use]
+    pub const fn new(peer: PeerId, expect: usize, genesis: GenesisId, seed: u64) -> Self {
+        Self {
+            peer,
+            expect,
+            genesis,
+            seed,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
+    }
+}
+
 /// A ballot of this peer that is under way.
 #[derive(Clone, Debug)]
 struct Attempt {

@@ -232,7 +232,7 @@ pub struct Metrics {
     pub held_commits: u64,
     /// Tasks that other peers sent here and that were taken.
     pub tasks_for_others: u64,
-    /// Tasks that other peers sent here and that there was no room for.
+    /// Tasks that there was no room for: of other peers here, and of callers here at any peer.
     pub tasks_refused: u64,
     /// Commits, and objects that were to come, that were refused because this peer holds as much as it may (R24).
     pub refused_for_room: u64,

@@ -236,7 +236,7 @@ impl Peer {
             told: Told::default(),
             surveys: Surveys::default(),
             tasks: Tasks::default(),
-            routes: Routes::default(),
+            routes: Routes::new(config.routes_max),
             uses: Uses::default(),
             placing: Placing::default(),
             scheduling: Scheduling::default(),

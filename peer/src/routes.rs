@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 
 /// Kinds and keys that are remembered (R24).
-const ROUTES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
+pub(crate) const ROUTES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 /// Objects that are remembered of one.
 const TOUCHED_MAX: usize = 8;
 /// An object that so many runs touched counts no more than that; then all counts are halved, so that what is new wins.
@@ -67,18 +67,17 @@ pub(crate) struct Routes {
     by_key: LruCache<(u64, u64), Route>,
 }
 
-impl Default for Routes {
-    fn default() -> Self {
-        Self { by_key: LruCache::new(ROUTES_MAX) }
-    }
-}
-
 /// Tells names apart, by the hash of Fowler, Noll and Vo (FNV-1a). Two that it confuses share what was learned.
 fn hash_of(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Routes {
+    /// An empty memory for at most `bound` keys.
+    pub(crate) fn new(bound: NonZeroUsize) -> Self {
+        Self { by_key: LruCache::new(bound) }
+    }
+
     pub(crate) fn get(&mut self, name: &str, key: u64) -> Option<&Route> {
         self.by_key.get(&(hash_of(name), key))
     }
@@ -108,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_every_run_touches_is_expected_whatever_else_they_touch() {
-        let (mut routes, peer) = (Routes::default(), PeerId::from_bytes([1; 32]));
+        let (mut routes, peer) = (Routes::new(ROUTES_MAX), PeerId::from_bytes([1; 32]));
         for partner in 100..200 {
             routes.learn("trade", 7, [id(1), id(partner)].into_iter(), peer);
         }
@@ -120,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_new_replaces_what_was() {
-        let (mut routes, peer) = (Routes::default(), PeerId::from_bytes([1; 32]));
+        let (mut routes, peer) = (Routes::new(ROUTES_MAX), PeerId::from_bytes([1; 32]));
         (0..100).for_each(|_| routes.learn("walk", 1, [id(1), id(2)].into_iter(), peer));
         (0..40).for_each(|_| routes.learn("walk", 1, [id(1), id(3)].into_iter(), peer));
         let expected: Vec<ObjectId> = routes.get("walk", 1).unwrap().expected().map(|(object, _)| object).collect();
@@ -131,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_object_of_many_runs_without_a_key_is_no_expectation() {
-        let (mut routes, peer) = (Routes::default(), PeerId::from_bytes([1; 32]));
+        let (mut routes, peer) = (Routes::new(ROUTES_MAX), PeerId::from_bytes([1; 32]));
         (0..1_000).for_each(|number| routes.learn("pay", 0, [id(number), id(number + 5_000)].into_iter(), peer));
         assert_eq!(routes.get("pay", 0).unwrap().most(), None);
     }

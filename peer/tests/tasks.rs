@@ -6,7 +6,7 @@ use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit, submit_provisional,
 };
-use driftmesh_peer::{Message, Provisional, TaskRequest, TaskTo};
+use driftmesh_peer::{Message, Provisional, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskRequest, TaskTo};
 use std::sync::{Arc, Mutex};
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -448,4 +448,46 @@ fn an_early_answer_that_nobody_asked_for_or_that_is_too_long_is_told_to_nobody()
     assert_eq!((mesh.metrics(0).tasks_told_early, mesh.metrics(0).malformed), (0, 1));
     mesh.release();
     assert_eq!(answer(finish(&mesh, &plain)), (2, false));
+}
+
+fn is_busy(job: &Job<Done>) -> bool {
+    matches!(job.take(), Some(Err(TaskError::Busy { .. })))
+}
+
+#[test]
+fn nothing_is_sent_that_would_be_refused() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    let submit_one = || submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    // Nobody runs what arrives.
+    let under_way: Vec<_> = (0..TASKS_RUNNING_PER_PEER_MAX).map(|_| submit_one()).collect();
+    let refused = [submit_one(), submit_one()];
+    mesh.run(20);
+    assert!(refused.iter().all(is_busy));
+    assert!(!under_way.iter().any(Job::is_done));
+    let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
+    assert_eq!((sent, mesh.metrics(0).tasks_refused), (TASKS_RUNNING_PER_PEER_MAX, 2));
+    // One whose answer has come leaves room for another, and so does one that nobody waits for any more.
+    answer(finish(&mesh, &under_way[0]));
+    mesh.run(1_000);
+    assert!(!is_busy(&submit_one()));
+}
+
+#[test]
+fn a_peer_runs_no_more_of_its_own_than_end_in_time() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create_known(0, 1);
+    let holder = mesh.begin(0, "long");
+    mesh.intend_wait(holder, &[object]).expect("nobody else wants it");
+    let submit_one = || submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    let wait: Vec<_> = (0..TASKS_RUNNING_HERE_MAX).map(|_| submit_one()).collect();
+    let refused = submit_one();
+    mesh.run(1);
+    assert!(is_busy(&refused));
+    assert!(!wait.iter().any(Job::is_done));
+    mesh.end(holder);
+    mesh.run(100);
+    assert!(wait.iter().all(|job| job.take().is_some_and(|done| !matches!(done, Err(TaskError::Busy { .. })))));
+    assert!(!is_busy(&submit_one()));
 }

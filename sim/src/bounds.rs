@@ -1,6 +1,6 @@
 //! What peers keep, by their own figures, against the bounds that the seed has set (R24).
 //!
-//! At every fault and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
+//! At one fault in four and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
 
 use crate::world::Simulation;
 use driftmesh_peer::Peer;

@@ -104,6 +104,8 @@ fn new_config(options: &Options, rng: &mut Rng, id: PeerId, founder: bool) -> Co
     config.pointers_max = options.pointers_max;
     config.pointer_grace = Micros(options.pointer_grace_us);
     config.records_max = NonZeroUsize::new(options.records_max).unwrap_or(NonZeroUsize::MIN);
+    // Who forgets where objects are also forgets what tasks touch.
+    config.routes_max = config.records_max;
     #[cfg(feature = "sabotage")]
     {
         config.sabotage = options.sabotage;

@@ -5,7 +5,7 @@
 
 use crate::world::{Shipped, Simulation};
 use driftmesh_directory::Record;
-use driftmesh_model::Epoch;
+use driftmesh_model::{Epoch, codec};
 use driftmesh_peer::{Envelope, Message};
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ const FROM_THE_END: u64 = 1_000;
 
 impl Simulation {
     /// Something that may arrive after a message, to the same peer.
-    pub(crate) fn rubbish_after(&mut self, envelope: &Envelope, bytes: &[u8]) -> Option<Shipped> {
+    pub(crate) fn rubbish_after(&mut self, envelope: &Envelope) -> Option<Shipped> {
         if !self.options.rubbish || !self.network.faulty || self.rng.u8(..ONE_OF) > 0 {
             return None;
         }
-        let mut bytes = bytes.to_vec();
+        let mut bytes = codec::encode(envelope).expect("messages encode");
         match self.rng.u8(..4) {
             0 => bytes.truncate(self.rng.usize(..bytes.len())),
             1 => {

@@ -34,6 +34,10 @@ const ASKED_AGAIN: u64 = 4;
 const LOOK_EVERY_US: u64 = 20_000;
 /// Clients at each peer that want the same objects once the faults have stopped.
 const CLASHING_CLIENTS: usize = 3;
+/// So often each of them does its work, and whoever pays or names something.
+const ROUNDS_IN_PEACE: usize = 4;
+/// And who looks for owners looks for so many.
+const FINDS_IN_PEACE: usize = 8;
 /// And everything must have settled within this.
 const SETTLE_WITHIN_US: u64 = 30 * SECOND_US;
 
@@ -223,7 +227,7 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
         for part in 0..CLASHING_CLIENTS {
             let session = 700 + u32::try_from(CLASHING_CLIENTS * number + part).unwrap_or(0);
             let client = client(simulation, world, at, session);
-            spawn_checked(simulation, at, client, &failed, "clash", |mut client, _| async move {
+            spawn_checked(simulation, at, client, &failed, ("clash", ROUNDS_IN_PEACE), |mut client, _| async move {
                 let came = client.clash().await;
                 (client, came)
             });
@@ -261,22 +265,36 @@ fn work_in_peace(simulation: &mut Simulation, world: &World, wrong: &mut Vec<Str
     for (number, at) in founders(simulation).into_iter().enumerate() {
         let session = 500 + 4 * u32::try_from(number).unwrap_or(0);
         let finder = client(simulation, world, at, session);
-        spawn_checked(simulation, at, finder, &failed, "find an owner", |mut client, reference| async move {
-            let came = client.finds(reference).await;
-            (client, came)
-        });
+        spawn_checked(
+            simulation,
+            at,
+            finder,
+            &failed,
+            ("find an owner", FINDS_IN_PEACE),
+            |mut client, reference| async move {
+                let came = client.finds(reference).await;
+                (client, came)
+            },
+        );
         let payer = client(simulation, world, at, session + 1);
-        spawn_checked(simulation, at, payer, &failed, "pay", |mut client, _| async move {
+        spawn_checked(simulation, at, payer, &failed, ("pay", ROUNDS_IN_PEACE), |mut client, _| async move {
             let came = client.pay().await;
             (client, came)
         });
         let seeker = client(simulation, world, at, session + 2);
-        spawn_checked(simulation, at, seeker, &failed, "look names up", |mut client, _| async move {
-            let came = client.seek_names().await;
-            (client, came)
-        });
+        spawn_checked(
+            simulation,
+            at,
+            seeker,
+            &failed,
+            ("look names up", ROUNDS_IN_PEACE),
+            |mut client, _| async move {
+                let came = client.seek_names().await;
+                (client, came)
+            },
+        );
         let binder = client(simulation, world, at, session + 3);
-        spawn_checked(simulation, at, binder, &failed, "bind a name", |mut client, _| async move {
+        spawn_checked(simulation, at, binder, &failed, ("bind a name", ROUNDS_IN_PEACE), |mut client, _| async move {
             let came = client.christen().await;
             (client, came)
         });
@@ -375,13 +393,13 @@ fn ask_fates(simulation: &mut Simulation, world: &World, round: u64) {
     simulation.run(pause, |_| false);
 }
 
-/// Runs something once for each purse, and notes what did not commit.
+/// Runs something once for each of the first purses, and notes what did not commit.
 fn spawn_checked<F, Fut>(
     simulation: &mut Simulation,
     at: usize,
     client: Client,
     failed: &Arc<Mutex<Vec<String>>>,
-    what: &'static str,
+    (what, rounds): (&'static str, usize),
     act: F,
 ) where
     F: Fn(Client, Ref<Purse>) -> Fut + Send + 'static,
@@ -390,7 +408,7 @@ fn spawn_checked<F, Fut>(
     let failed = Arc::clone(failed);
     simulation.executor.spawn(at, async move {
         let mut client = client;
-        for reference in client.world.purses.iter().copied().take(8).collect::<Vec<_>>() {
+        for reference in client.world.purses.iter().copied().take(rounds).collect::<Vec<_>>() {
             let (back, came) = act(client, reference).await;
             client = back;
             if came != Came::Committed {

@@ -1,7 +1,7 @@
-//! What waits to be sent to one peer: three lanes with their bounds, and the order in which they are written.
+//! What waits to be sent to one peer: four lanes with their bounds, and the order in which they are written.
 //!
-//! Control frames go first, then small payloads, then one chunk of a large payload, and so on; so a small payload
-//! waits for one chunk at most. Order is kept within the small and within the large payloads, not between them.
+//! Control frames go first, then payloads in haste, then other small ones, then one chunk of a large payload, and so on; so a
+//! small payload waits for one chunk at most, and one in haste for no backlog. Order is kept within a lane, not between them.
 //! It refuses to block and to grow beyond its bounds, and it knows no stream.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use super::SendError;
 use super::frame::{self, FrameError, FrameKind};
 use super::limits::{
     BULK_QUEUE_BYTES, BULK_QUEUE_PAYLOADS, BULK_WINDOW_CHUNKS, CHUNK, CONTROL_QUEUE_FRAMES, MAX_PAYLOAD,
-    SMALL_QUEUE_BYTES, SMALL_QUEUE_PAYLOADS, WRITE_BYTES,
+    SMALL_QUEUE_BYTES, SMALL_QUEUE_PAYLOADS, SMALL_SHARE, WRITE_BYTES,
 };
 
 /// How far the end of sending has come.
@@ -37,11 +37,43 @@ pub(super) enum Step {
     Done,
 }
 
+/// Payloads of one lane, in order, within [`SMALL_QUEUE_PAYLOADS`] and [`SMALL_QUEUE_BYTES`].
+#[derive(Default)]
+struct Small {
+    queue: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Small {
+    fn push(&mut self, payload: Vec<u8>) -> Result<(), SendError> {
+        let bytes = self.bytes + payload.len();
+        if self.queue.len() >= SMALL_QUEUE_PAYLOADS || bytes > SMALL_QUEUE_BYTES {
+            return Err(SendError::Busy);
+        }
+        self.bytes = bytes;
+        self.queue.push_back(payload);
+        Ok(())
+    }
+
+    /// Writes payloads until there are so many bytes more, or so many payloads. Returns how many there were.
+    fn append(&mut self, buffer: &mut Vec<u8>, bytes: usize, payloads: usize) -> usize {
+        let begin = buffer.len();
+        let mut frames = 0;
+        while frames < payloads && buffer.len() - begin < bytes {
+            let Some(payload) = self.queue.pop_front() else { break };
+            self.bytes -= payload.len();
+            frame::append(buffer, FrameKind::Payload, &payload);
+            frames += 1;
+        }
+        frames
+    }
+}
+
 struct State {
     phase: Phase,
     control: VecDeque<Vec<u8>>,
-    small: VecDeque<Vec<u8>>,
-    small_bytes: usize,
+    haste: Small,
+    small: Small,
     bulk: VecDeque<Vec<u8>>,
     bulk_bytes: usize,
     /// How much of the first large payload is sent.
@@ -68,8 +100,8 @@ impl Lanes {
             state: Mutex::new(State {
                 phase: Phase::Open,
                 control: VecDeque::new(),
-                small: VecDeque::new(),
-                small_bytes: 0,
+                haste: Small::default(),
+                small: Small::default(),
                 bulk: VecDeque::new(),
                 bulk_bytes: 0,
                 bulk_sent: 0,
@@ -85,11 +117,11 @@ impl Lanes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a payload.
+    /// Queues a payload. A small one in haste goes before all others.
     ///
     /// # Errors
     /// When the payload is too long, its lane is full, or the connection ends.
-    pub(super) fn push(&self, payload: Vec<u8>) -> Result<(), SendError> {
+    pub(super) fn push(&self, payload: Vec<u8>, haste: bool) -> Result<(), SendError> {
         let bytes = payload.len();
         if bytes > MAX_PAYLOAD {
             return Err(SendError::TooLong { bytes });
@@ -99,11 +131,8 @@ impl Lanes {
             return Err(SendError::NotConnected);
         }
         if bytes <= CHUNK {
-            if state.small.len() >= SMALL_QUEUE_PAYLOADS || state.small_bytes + bytes > SMALL_QUEUE_BYTES {
-                return Err(SendError::Busy);
-            }
-            state.small_bytes += bytes;
-            state.small.push_back(payload);
+            let lane = if haste { &mut state.haste } else { &mut state.small };
+            lane.push(payload)?;
         } else {
             if state.bulk.len() >= BULK_QUEUE_PAYLOADS || state.bulk_bytes + bytes > BULK_QUEUE_BYTES {
                 return Err(SendError::Busy);
@@ -167,11 +196,11 @@ impl Lanes {
     pub(super) fn close(&self) -> u64 {
         let mut state = self.lock();
         state.phase = Phase::Closed;
-        let dropped = state.small.len() + state.bulk.len();
-        state.small = VecDeque::new();
+        let dropped = state.haste.queue.len() + state.small.queue.len() + state.bulk.len();
+        (state.haste, state.small) = (Small::default(), Small::default());
         state.bulk = VecDeque::new();
         state.control = VecDeque::new();
-        (state.small_bytes, state.bulk_bytes) = (0, 0);
+        state.bulk_bytes = 0;
         drop(state);
         self.wake.notify_one();
         dropped as u64
@@ -182,7 +211,7 @@ impl Lanes {
         self.wake.notified().await;
     }
 
-    /// Fills the empty `buffer` with what is to be written next, at most [`WRITE_BYTES`] of small payloads and one
+    /// Fills the empty `buffer` with what is to be written next, about [`WRITE_BYTES`] of small payloads at most and one
     /// chunk.
     pub(super) fn next(&self, buffer: &mut Vec<u8>) -> Step {
         let mut state = self.lock();
@@ -214,22 +243,18 @@ impl Lanes {
 
 impl State {
     fn append_payloads(&mut self, buffer: &mut Vec<u8>) -> u64 {
+        let hasty = self.haste.append(buffer, WRITE_BYTES, usize::MAX) as u64;
         let bulk_ready = !self.bulk.is_empty() && self.bulk_under_way < BULK_WINDOW_CHUNKS;
-        let mut left = if bulk_ready { self.before_chunk.take().unwrap_or(self.small.len()) } else { usize::MAX };
-        let begin = buffer.len();
-        let mut frames = 0;
-        while left > 0 && buffer.len() - begin < WRITE_BYTES {
-            let Some(payload) = self.small.pop_front() else { break };
-            self.small_bytes -= payload.len();
-            frame::append(buffer, FrameKind::Payload, &payload);
-            frames += 1;
-            left -= 1;
-        }
+        let left = if bulk_ready { self.before_chunk.take().unwrap_or(self.small.queue.len()) } else { usize::MAX };
+        // What is in haste takes room from the others, but for a share of their own: nothing waits for ever.
+        let room = WRITE_BYTES.saturating_sub(buffer.len()).max(SMALL_SHARE);
+        let written = self.small.append(buffer, room, left);
+        let frames = hasty + written as u64;
         if !bulk_ready {
             return frames;
         }
-        if left > 0 {
-            self.before_chunk = Some(left);
+        if written < left {
+            self.before_chunk = Some(left - written);
             return frames;
         }
         frames + self.append_chunk(buffer)
@@ -284,25 +309,65 @@ mod tests {
     #[test]
     fn all_small_payloads_go_between_two_chunks() {
         let lanes = Lanes::new();
-        lanes.push(vec![1; 3 * CHUNK]).unwrap();
+        lanes.push(vec![1; 3 * CHUNK], false).unwrap();
         assert_eq!(written(&lanes), [FrameKind::BulkBegin, FrameKind::BulkChunk]);
-        lanes.push(vec![2; 10]).unwrap();
-        lanes.push(vec![3; 10]).unwrap();
+        lanes.push(vec![2; 10], false).unwrap();
+        lanes.push(vec![3; 10], false).unwrap();
         assert_eq!(written(&lanes), [FrameKind::Payload, FrameKind::Payload, FrameKind::BulkChunk]);
-        lanes.push(vec![4; 10]).unwrap();
+        lanes.push(vec![4; 10], false).unwrap();
         lanes.push_control(frame::encode(FrameKind::Alive, &[]));
         assert_eq!(written(&lanes), [FrameKind::Alive, FrameKind::Payload, FrameKind::BulkChunk]);
         assert_eq!(written(&lanes), []);
     }
 
+    fn sizes(buffer: &[u8]) -> Vec<usize> {
+        let mut frames = FrameBuffer::new();
+        let (mut sizes, mut bytes) = (Vec::new(), buffer);
+        while !bytes.is_empty() {
+            let space = frames.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            frames.filled(count);
+            bytes = &bytes[count..];
+            while let Some((_, body)) = frames.next(BODY_MAX).unwrap() {
+                sizes.push(body.len());
+            }
+        }
+        sizes
+    }
+
+    #[test]
+    fn what_is_in_haste_waits_behind_nothing_else_and_leaves_the_others_a_share() {
+        let lanes = Lanes::new();
+        for _ in 0..1_000 {
+            lanes.push(vec![0; 1_000], false).unwrap();
+        }
+        lanes.push(vec![1; 10], true).unwrap();
+        lanes.push(vec![1; 11], true).unwrap();
+        let mut buffer = Vec::new();
+        assert!(matches!(lanes.next(&mut buffer), Step::Write(_)));
+        assert_eq!(sizes(&buffer)[..3], [10, 11, 1_000]);
+        for _ in 0..1_000 {
+            lanes.push(vec![1; 2_000], true).unwrap();
+        }
+        buffer.clear();
+        lanes.next(&mut buffer);
+        let (hasty, others): (Vec<usize>, Vec<usize>) = sizes(&buffer).into_iter().partition(|bytes| *bytes == 2_000);
+        assert!(hasty.len() * 2_000 >= WRITE_BYTES);
+        assert!(others.len() * 1_000 >= SMALL_SHARE && others.len() * 1_000 < 2 * SMALL_SHARE);
+        // The lanes do not share their room.
+        while lanes.push(vec![0; 1_000], false).is_ok() {}
+        assert_eq!(lanes.push(vec![1; 10], true), Ok(()));
+    }
+
     #[test]
     fn a_steady_flow_of_small_payloads_does_not_hold_up_a_large_one() {
         let lanes = Lanes::new();
-        lanes.push(vec![1; CHUNK + 1]).unwrap();
+        lanes.push(vec![1; CHUNK + 1], false).unwrap();
         let mut chunks = 0;
         for _ in 0..20 {
             for _ in 0..3 {
-                lanes.push(vec![0; CHUNK]).unwrap();
+                lanes.push(vec![0; CHUNK], false).unwrap();
             }
             chunks += written(&lanes).iter().filter(|kind| **kind == FrameKind::BulkChunk).count();
         }
@@ -312,12 +377,12 @@ mod tests {
     #[test]
     fn chunks_stop_without_credit_and_small_payloads_do_not() {
         let lanes = Lanes::new();
-        lanes.push(vec![1; 10 * CHUNK]).unwrap();
+        lanes.push(vec![1; 10 * CHUNK], false).unwrap();
         for _ in 0..BULK_WINDOW_CHUNKS {
             assert_eq!(written(&lanes).last(), Some(&FrameKind::BulkChunk));
         }
         assert_eq!(written(&lanes), []);
-        lanes.push(vec![1; 10]).unwrap();
+        lanes.push(vec![1; 10], false).unwrap();
         assert_eq!(written(&lanes), [FrameKind::Payload]);
         assert_eq!(lanes.take_credit(1), Ok(()));
         assert_eq!(written(&lanes), [FrameKind::BulkChunk]);
@@ -327,26 +392,26 @@ mod tests {
     #[test]
     fn each_lane_has_its_bounds() {
         let lanes = Lanes::new();
-        assert_eq!(lanes.push(vec![0; MAX_PAYLOAD + 1]), Err(SendError::TooLong { bytes: MAX_PAYLOAD + 1 }));
+        assert_eq!(lanes.push(vec![0; MAX_PAYLOAD + 1], false), Err(SendError::TooLong { bytes: MAX_PAYLOAD + 1 }));
         for _ in 0..SMALL_QUEUE_PAYLOADS {
-            lanes.push(vec![]).unwrap();
+            lanes.push(vec![], false).unwrap();
         }
-        assert_eq!(lanes.push(vec![]), Err(SendError::Busy));
+        assert_eq!(lanes.push(vec![], false), Err(SendError::Busy));
         for _ in 0..BULK_QUEUE_BYTES / (16 << 20) {
-            lanes.push(vec![0; 16 << 20]).unwrap();
+            lanes.push(vec![0; 16 << 20], false).unwrap();
         }
-        assert_eq!(lanes.push(vec![0; CHUNK + 1]), Err(SendError::Busy));
+        assert_eq!(lanes.push(vec![0; CHUNK + 1], false), Err(SendError::Busy));
         assert_eq!(lanes.close(), (SMALL_QUEUE_PAYLOADS + BULK_QUEUE_BYTES / (16 << 20)) as u64);
-        assert_eq!(lanes.push(vec![]), Err(SendError::NotConnected));
+        assert_eq!(lanes.push(vec![], false), Err(SendError::NotConnected));
     }
 
     #[test]
     fn a_goodbye_follows_all_that_was_queued() {
         let lanes = Lanes::new();
-        lanes.push(vec![1; CHUNK + 1]).unwrap();
-        lanes.push(vec![1; 10]).unwrap();
+        lanes.push(vec![1; CHUNK + 1], false).unwrap();
+        lanes.push(vec![1; 10], false).unwrap();
         lanes.leave();
-        assert_eq!(lanes.push(vec![]), Err(SendError::NotConnected));
+        assert_eq!(lanes.push(vec![], false), Err(SendError::NotConnected));
         let mut kinds = Vec::new();
         for _ in 0..4 {
             kinds.extend(written(&lanes));

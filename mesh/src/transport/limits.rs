@@ -5,7 +5,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// The version of the wire protocol. Peers of different versions refuse each other.
+/// The version of the wire protocol. Peers of different versions refuse each other. It goes up with each release in which
+/// anything changes that peers say; all peers of a mesh run one build between releases.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest payload, bytes.
@@ -16,7 +17,7 @@ pub const CHUNK: usize = 64 << 10;
 /// Most payloads handed to [`super::Handler::received`] at once.
 pub const RECEIVE_BATCH: usize = 64;
 
-/// Most small payloads (up to [`CHUNK`]) queued for one peer.
+/// Most small payloads (up to [`CHUNK`]) queued for one peer, and most of those in haste.
 pub const SMALL_QUEUE_PAYLOADS: usize = 16_384;
 /// Most bytes of small payloads queued for one peer.
 pub const SMALL_QUEUE_BYTES: usize = 8 << 20;
@@ -35,6 +36,8 @@ pub(super) const CONTROL_QUEUE_FRAMES: usize = 2 * PINGS_MAX + 4;
 pub(super) const BULK_WINDOW_CHUNKS: u32 = 4;
 /// Small payloads are framed up to this size before one write, bytes.
 pub(super) const WRITE_BYTES: usize = 64 << 10;
+/// So much of each write is for those that are not in haste, if they wait, bytes.
+pub(super) const SMALL_SHARE: usize = 16 << 10;
 /// What an idle writer keeps of its buffer, bytes.
 pub(super) const WRITE_BYTES_KEPT: usize = 16 << 10;
 /// A reader's first buffer, bytes; it doubles while it is full.

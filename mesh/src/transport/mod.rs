@@ -412,9 +412,22 @@ impl Transport {
     /// # Errors
     /// When the peer is not admitted, its queue is full, or the payload is too long.
     pub fn send(&self, to: PeerId, payload: Vec<u8>) -> Result<(), SendError> {
+        self.send_as(to, payload, false)
+    }
+
+    /// As [`Transport::send`], before all that is not in haste: what tells others that somebody lives must not wait behind
+    /// work.
+    ///
+    /// # Errors
+    /// As those of [`Transport::send`].
+    pub fn send_in_haste(&self, to: PeerId, payload: Vec<u8>) -> Result<(), SendError> {
+        self.send_as(to, payload, true)
+    }
+
+    fn send_as(&self, to: PeerId, payload: Vec<u8>, haste: bool) -> Result<(), SendError> {
         let shared = &self.owner.shared;
         let session = shared.session(&to).ok_or(SendError::NotConnected)?;
-        let result = session.lanes.push(payload);
+        let result = session.lanes.push(payload, haste);
         if result == Err(SendError::Busy) {
             add(&shared.counters.busy, 1);
         }

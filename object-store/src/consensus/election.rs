@@ -128,9 +128,7 @@ impl<E: LogEntry> Consensus<E> {
         match &self.role {
             Role::Leading(_) => true,
             Role::Electing(_) => false,
-            Role::Following(following) => {
-                following.leader.is_some() && now.since(following.heard_at) < self.settings.election_after
-            }
+            Role::Following(following) => self.may_hear(now, following),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Following<E> {
     pub(super) leader: Option<MemberId>,
     pub(super) heard_at: Micros,
     pub(super) election_due: Micros,
+    /// It stood still itself when that time came, and gives what waits for it until then to be heard.
+    patient_until: Option<Micros>,
     /// Up to here this journal is the present leader's.
     pub(super) verified: Lsn,
     /// The leader's watermark.
@@ -22,7 +24,20 @@ pub(super) struct Following<E> {
 
 impl<E> Following<E> {
     pub(super) const fn new(heard_at: Micros, election_due: Micros, verified: Lsn) -> Self {
-        Self { leader: None, heard_at, election_due, verified, stable: Lsn::ZERO, early: BTreeMap::new() }
+        Self {
+            leader: None,
+            heard_at,
+            election_due,
+            patient_until: None,
+            verified,
+            stable: Lsn::ZERO,
+            early: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the leader was heard, and nobody said that it is out of reach.
+    fn knows_a_leader(&self) -> bool {
+        self.leader.is_some() && self.heard_at > Micros(0)
     }
 }
 
@@ -47,7 +62,7 @@ impl<E: LogEntry> Consensus<E> {
         }
         let due = self.election_due(now);
         let Role::Following(following) = &mut self.role else { return };
-        (following.heard_at, following.election_due) = (now, due);
+        (following.heard_at, following.election_due, following.patient_until) = (now, due, None);
         following.stable = following.stable.max(watermark);
         // R25: no position of a sound member is so high.
         let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
@@ -175,6 +190,38 @@ impl<E: LogEntry> Consensus<E> {
         if let Some(leader) = following.leader {
             self.say(leader, Body::Appended { matched });
         }
+    }
+
+    /// Whether this member had no time to notice that it hears nobody: then the leader may not have been silent, and what it
+    /// said waits to be heard. On a machine with too much to do all members stand still together, and each would take it for the
+    /// others' silence.
+    pub(super) fn stood_still(&self, now: Micros) -> bool {
+        let Role::Following(following) = &self.role else { return false };
+        following.knows_a_leader()
+            && following.patient_until.is_none()
+            && !self.membership().voters.is_empty()
+            && now.since(following.election_due) >= self.settings.heartbeat
+    }
+
+    /// The time to stand for election has come.
+    pub(super) fn election_is_due(&mut self, now: Micros) {
+        let late = self.stood_still(now);
+        let patience = self.settings.heartbeat.plus(self.settings.heartbeat);
+        match &mut self.role {
+            // Once only: whoever always is late must not wait for ever.
+            Role::Following(following) if late => {
+                let until = now.plus(patience);
+                (following.patient_until, following.election_due) = (Some(until), until);
+            }
+            Role::Following(_) | Role::Electing(_) | Role::Leading(_) => self.stand(now),
+        }
+    }
+
+    /// Whether a follower hears its leader, or may do so as soon as it listens again.
+    pub(super) fn may_hear(&self, now: Micros, following: &Following<E>) -> bool {
+        let heard = following.leader.is_some() && now.since(following.heard_at) < self.settings.election_after;
+        let listens_again = following.knows_a_leader() && following.patient_until.is_some_and(|until| now < until);
+        heard || listens_again || self.stood_still(now)
     }
 
     /// The leader is out of reach, as the transport says: no need to wait for its silence. All followers hear of it at the same

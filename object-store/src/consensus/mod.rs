@@ -404,7 +404,7 @@ impl<E: LogEntry> Consensus<E> {
     pub fn tick(&mut self, now: Micros) {
         match &self.role {
             Role::Leading(_) => self.lead_on(now),
-            Role::Following(following) if now >= following.election_due => self.stand(now),
+            Role::Following(following) if now >= following.election_due => self.election_is_due(now),
             Role::Electing(election) if now >= election.again_at => self.stand(now),
             Role::Following(_) | Role::Electing(_) => {}
         }

@@ -293,3 +293,27 @@ fn votes_count_for_the_incarnation_that_gave_them() {
     assert!(world.run_until(millis(2_000), |world| world.leader().is_some()), "with the voter's own it is elected");
     world.expect_sound();
 }
+
+#[test]
+fn when_all_stand_still_together_nobody_is_deposed() {
+    // A machine that has no time for its processes: what all of them said waits to be heard when they go on.
+    for together in [millis(300), millis(600), millis(1_000), millis(5_000)] {
+        let (mut world, members) = group::<Ours>(3, Settings::default(), Quality::GOOD);
+        let period = world.port(members[0]).period();
+        for round in 0..30 {
+            for (number, me) in (0..).zip(&members) {
+                // They do not go on at the very same time.
+                world.pause(*me, together.plus(millis((number * 7 + round) % 20)));
+            }
+            world.run_for(together.plus(millis(1_500 + 13 * round)));
+            assert_eq!(
+                world.port(members[0]).period(),
+                period,
+                "after they stood still for {together:?}, round {round}"
+            );
+            assert!(world.append(members[0], 100).is_some());
+            assert!(world.run_until(millis(200), all_alike), "nothing becomes stable");
+        }
+        world.expect_sound();
+    }
+}

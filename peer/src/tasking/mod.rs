@@ -11,14 +11,16 @@ mod submitting;
 
 pub use places::TaskPlace;
 pub use running::{Run, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskFound, TaskRun};
-pub use submitting::{NotSubmitted, Provisional, SubmitTask, TASKS_SUBMITTED_MAX, TaskStep, TaskTo};
+pub use submitting::{
+    NotSubmitted, Provisional, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_SUBMITTED_MAX, TaskStep, TaskTo,
+};
 
 use crate::Peer;
 use crate::message::{TaskEnd, TaskRequest};
 use crate::task_ids::TaskIds;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// When somebody who was told `Busy` may try again.
 pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
@@ -69,6 +71,10 @@ pub(crate) struct Tasks {
     submitted: BTreeMap<TxnId, Submitted>,
     /// By who sent them, and their numbers there.
     running: BTreeMap<(PeerId, u64), Running>,
+    /// How many of the submitted ones each peer has been sent and has not answered.
+    sent_to: BTreeMap<PeerId, usize>,
+    /// Who runs a task here that was submitted here.
+    here: BTreeSet<TxnId>,
     pub(crate) starts: Vec<Run>,
     ids: TaskIds,
 }
@@ -81,6 +87,41 @@ impl Tasks {
     /// How many tasks submitted here are under way elsewhere, and how many of others run here.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.submitted.len(), self.running.len())
+    }
+
+    /// Notes who has the last copy of the request.
+    fn set_at(&mut self, waiter: TxnId, at: Option<PeerId>) {
+        let Some(submitted) = self.submitted.get_mut(&waiter) else { return };
+        let former = std::mem::replace(&mut submitted.at, at);
+        if let Some(peer) = at {
+            *self.sent_to.entry(peer).or_default() += 1;
+        }
+        self.uncount(former);
+    }
+
+    fn remove(&mut self, waiter: TxnId) -> Option<Submitted> {
+        let submitted = self.submitted.remove(&waiter)?;
+        self.uncount(submitted.at);
+        Some(submitted)
+    }
+
+    fn uncount(&mut self, former: Option<PeerId>) {
+        if let Some(peer) = former
+            && let Some(count) = self.sent_to.get_mut(&peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sent_to.remove(&peer);
+            }
+        }
+    }
+
+    /// Whether one more would be refused for certain: where it is to run, or here if that is nowhere else.
+    fn is_full(&self, at: Option<PeerId>) -> bool {
+        match at {
+            Some(peer) => self.sent_to.get(&peer).is_some_and(|count| *count >= TASKS_RUNNING_PER_PEER_MAX),
+            None => self.here.len() >= TASKS_RUNNING_HERE_MAX,
+        }
     }
 
     fn running_of(&self, peer: PeerId) -> usize {
@@ -113,6 +154,7 @@ impl Peer {
     /// Whoever submitted a task does not wait for it, nor run it, any more.
     pub(crate) fn task_is_told(&mut self, waiter: TxnId) {
         self.forget_task(waiter);
+        self.tasks.here.remove(&waiter);
         self.tasks.ids.is_told(waiter);
     }
 

@@ -15,6 +15,8 @@ use std::task::Poll;
 
 /// Most tasks submitted here that are under way elsewhere (R24).
 pub const TASKS_SUBMITTED_MAX: usize = 4_096;
+/// Most tasks that run at the peer where they were submitted. More would only wait for each other until their deadlines.
+pub const TASKS_RUNNING_HERE_MAX: usize = 1_024;
 /// How often a task is sent on to what it wants; then it runs where it arrives, and what it wants comes to it. More than once,
 /// because what many want may leave again before they arrive; and those who then fetch it make others come too late.
 const SENT_ON_MAX: u8 = 3;
@@ -188,8 +190,16 @@ impl Peer {
             }
             TaskTo::Anywhere => self.place_for_task(waiter),
         };
+        if !again && self.tasks.is_full(chosen) {
+            // R24: early. It would wait behind what is to be refused, and hold up what is not.
+            self.metrics.tasks_refused += 1;
+            self.forget_task(waiter);
+            let by = chosen.unwrap_or(self.config.peer);
+            return Poll::Ready(TaskStep::Ended { task, by, end: TaskEnd::Busy { retry_after: RETRY_AFTER } });
+        }
         let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
+            self.tasks.here.insert(waiter);
             let Some(submitted) = self.forget_task(waiter) else { return Poll::Pending };
             let deadline = submitted.until.since(self.now.mono);
             let request = Box::new(TaskRequest { deadline, oldest, ..submitted.request });
@@ -207,11 +217,11 @@ impl Peer {
         }
         submitted.again = again;
         submitted.is_sent = true;
-        submitted.at = Some(peer);
         submitted.due = now.mono.plus(submitted.pause);
         submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
         let request = TaskRequest { deadline: submitted.until.since(now.mono), oldest, ..submitted.request.clone() };
         self.timers.set(submitted.due, Timer::Wake(waiter));
+        self.tasks.set_at(waiter, Some(peer));
         // R6: and from what was committed here.
         self.send(peer, Message::Submit { ask: waiter.as_u64(), request: Box::new(request) });
         Poll::Pending
@@ -219,7 +229,7 @@ impl Peer {
 
     /// Whoever submitted a task does not wait for it any more.
     pub(super) fn forget_task(&mut self, waiter: TxnId) -> Option<Submitted> {
-        let submitted = self.tasks.submitted.remove(&waiter)?;
+        let submitted = self.tasks.remove(waiter)?;
         self.timers.clear(submitted.until, Timer::Wake(waiter));
         self.timers.clear(submitted.due, Timer::Wake(waiter));
         Some(submitted)
@@ -263,7 +273,7 @@ impl Peer {
         if end.is_for_others() && submitted.to == TaskTo::Anywhere {
             // It did not run there: somebody else runs it, this peer at the latest.
             submitted.refused_by.push(from);
-            submitted.at = None;
+            self.tasks.set_at(waiter, None);
         } else if submitted.again {
             // This copy did not run. What became of the others the anchor tells.
             let after = if let TaskEnd::Busy { retry_after } = end { retry_after } else { RETRY_AFTER };
@@ -303,12 +313,12 @@ impl Peer {
         if submitted.at != Some(from) || submitted.to != TaskTo::Anywhere || submitted.request.settled {
             return;
         }
-        submitted.at = None;
         // R21: under the same id, whatever the anchor: a network that repeats messages may still let the first one run it.
         submitted.sent_on = Some(at);
         submitted.request.came_for = Some(object);
         submitted.hops = submitted.hops.saturating_add(1);
         submitted.request.settled = submitted.hops >= SENT_ON_MAX;
+        self.tasks.set_at(waiter, None);
         self.metrics.tasks_sent_on += 1;
         self.metrics.note(RareEvent::TaskSentOn);
         self.wakes.push(waiter);
