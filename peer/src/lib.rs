@@ -100,6 +100,6 @@ pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TaskTies, TxnWrit
 pub use surveying::{AdoptedGrant, Held, Standing};
 pub use tasking::{
     NotSubmitted, Provisional, Run, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
-    TASKS_SUBMITTED_MAX, TaskFound, TaskPlace, TaskRun, TaskStep, TaskTo,
+    TASKS_SENT_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace, TaskRun, TaskStep, TaskTo,
 };
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

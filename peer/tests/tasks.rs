@@ -6,7 +6,10 @@ use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit, submit_provisional,
 };
-use driftmesh_peer::{Message, Provisional, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskRequest, TaskTo};
+use driftmesh_peer::{
+    Message, Provisional, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SENT_PER_PEER_MAX, TaskRequest,
+    TaskTo,
+};
 use std::sync::{Arc, Mutex};
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -455,23 +458,49 @@ fn is_busy(job: &Job<Done>) -> bool {
 }
 
 #[test]
-fn nothing_is_sent_that_would_be_refused() {
+fn nothing_is_sent_to_a_peer_that_has_just_said_that_it_is_full() {
     let mesh = Mesh::replicated(3, 2);
     let object = mesh.create_known(1, 1);
     mesh.get(0, object);
     let submit_one = || submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    let sent = || mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
     // Nobody runs what arrives.
     let under_way: Vec<_> = (0..TASKS_RUNNING_PER_PEER_MAX).map(|_| submit_one()).collect();
-    let refused = [submit_one(), submit_one()];
-    mesh.run(20);
-    assert!(refused.iter().all(is_busy));
-    assert!(!under_way.iter().any(Job::is_done));
-    let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
-    assert_eq!((sent, mesh.metrics(0).tasks_refused), (TASKS_RUNNING_PER_PEER_MAX, 2));
-    // One whose answer has come leaves room for another, and so does one that nobody waits for any more.
+    let refused = submit_one();
+    mesh.run_until("it is refused", 20, || refused.is_done());
+    assert!(is_busy(&refused));
+    assert_eq!((sent(), mesh.metrics(1).tasks_refused), (TASKS_RUNNING_PER_PEER_MAX + 1, 1));
+    let refused = submit_one();
+    mesh.run_us(100);
+    assert!(is_busy(&refused));
+    assert_eq!((sent(), mesh.metrics(0).tasks_refused), (TASKS_RUNNING_PER_PEER_MAX + 1, 1));
+    // That is not taken to last.
     answer(finish(&mesh, &under_way[0]));
-    mesh.run(1_000);
-    assert!(!is_busy(&submit_one()));
+    mesh.run(3);
+    let taken = submit_one();
+    mesh.run(10);
+    assert!(!taken.is_done() || taken.take().is_some_and(|done| !matches!(done, Err(TaskError::Busy { .. }))));
+}
+
+#[test]
+fn no_more_is_sent_to_a_peer_than_it_is_heard_through() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    mesh.rule(Rule::Drop, |flight| matches!(flight.message(), Message::Submit { .. }));
+    let submit_one = || submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    let mut under_way: Vec<_> = (0..TASKS_SENT_PER_PEER_MAX).map(|_| submit_one()).collect();
+    let refused = submit_one();
+    mesh.run(1);
+    assert!(is_busy(&refused));
+    assert!(!under_way.iter().any(Job::is_done));
+    assert_eq!(mesh.metrics(0).tasks_refused, 1);
+    // Whoever waits no more leaves room.
+    under_way.truncate(TASKS_SENT_PER_PEER_MAX - 1);
+    mesh.run(21_000);
+    let taken = submit_one();
+    mesh.run(1);
+    assert!(!taken.is_done());
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn true_homes(peers: &[SimPeer], object: ObjectId) -> Vec<PeerId> {
 
 impl Simulation {
     pub(crate) fn new(options: Options) -> Self {
-        let options = Arc::new(options);
+        let (options_seed, options) = (options.seed, Arc::new(options));
         let clock = Arc::new(Clock::default());
         let mut rng = Rng::with_seed(options.seed);
         let requests = Requests::default();
@@ -196,7 +196,7 @@ impl Simulation {
             observer: Observer::default(),
             rng,
             faults: 0,
-            looks_at_bounds: 0,
+            looks_at_bounds: options_seed,
             requests,
             network: Network::default(),
             queue: BTreeMap::new(),
@@ -569,10 +569,12 @@ impl Simulation {
         self.messages += 1;
         // Encoding is a tenth of all work. What nobody wants to have as bytes is encoded in some seeds only, to be measured.
         let as_bytes = self.options.seed.is_multiple_of(SEEDS_PER_DECODED);
-        let bytes = (as_bytes || self.trace.is_wanted()).then(|| codec::encode(&envelope).expect("messages encode"));
+        let is_long = envelope.about_bytes() > MESSAGE_BYTES_MAX / 2;
+        let bytes =
+            (as_bytes || is_long || self.trace.is_wanted()).then(|| codec::encode(&envelope).expect("messages encode"));
         if let Some(bytes) = &bytes {
             self.trace.note(self.now_us(), from, "send", bytes);
-            if as_bytes && bytes.len() > MESSAGE_BYTES_MAX {
+            if (as_bytes || is_long) && bytes.len() > MESSAGE_BYTES_MAX {
                 // A live network refuses it, so what it says would never be heard.
                 self.observer.wrong(format!("R24: peer {from} sends a message of {} bytes", bytes.len()));
                 return;

@@ -62,7 +62,11 @@ impl<E: LogEntry> Consensus<E> {
         }
         let due = self.election_due(now);
         let Role::Following(following) = &mut self.role else { return };
-        (following.heard_at, following.election_due, following.patient_until) = (now, due, None);
+        if now < following.election_due {
+            // Who is always late is patient once, and no more until it was in time.
+            following.patient_until = None;
+        }
+        (following.heard_at, following.election_due) = (now, due);
         following.stable = following.stable.max(watermark);
         // R25: no position of a sound member is so high.
         let end = previous.0.as_u64().checked_add(batch.entries().len() as u64);
@@ -206,7 +210,9 @@ impl<E: LogEntry> Consensus<E> {
     /// The time to stand for election has come.
     pub(super) fn election_is_due(&mut self, now: Micros) {
         let late = self.stood_still(now);
+        // Not all for the same time: those who stand at once split the vote.
         let patience = self.settings.heartbeat.plus(self.settings.heartbeat);
+        let patience = patience.plus(Micros(self.draw(self.settings.election_spread.0 / 2)));
         match &mut self.role {
             // Once only: whoever always is late must not wait for ever.
             Role::Following(following) if late => {

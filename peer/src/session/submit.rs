@@ -100,7 +100,7 @@ async fn submit_and_tell<H: Host>(
     let mut request = TaskRequest { deadline: request.deadline.clamp(Micros(1), DEADLINE_MAX), ..request };
     let me = host.step(|peer, _| peer.id());
     let until = host.step(|_, now| now.mono).plus(request.deadline);
-    let (by, ran) = await_end(&host, handlers, &mut request, how, tell).await?;
+    let (by, ran, _place) = await_end(&host, handlers, &mut request, how, tell).await?;
     let what = (request.name.as_str(), request.version);
     let (task, name) = (request.id, request.name.clone());
     let left = until.since(host.step(|_, now| now.mono));
@@ -165,14 +165,15 @@ async fn until_stable<H: Host>(
 }
 
 /// What a submission has met so far.
-#[derive(Default)]
-struct Way {
+struct Way<H: Host> {
     /// Who should run the task, and what it wants there.
     sent_on: Option<(PeerId, ObjectId)>,
     /// How often it was sent on.
     hops: u8,
     /// Whether copies of the request may run, or have run, that nobody has told the end of.
     again: bool,
+    /// What it counts by among the tasks that run here, until it has ended for its caller.
+    place: Option<Waiter<H>>,
 }
 
 /// Waits until a task has ended, wherever it runs. The request gets the anchor that was chosen for it.
@@ -182,11 +183,11 @@ async fn await_end<H: Host>(
     request: &mut TaskRequest,
     how: Submission,
     tell: Tell<'_>,
-) -> Result<(PeerId, Ran), TaskError> {
+) -> Result<(PeerId, Ran, Option<Waiter<H>>), TaskError> {
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let named = request.id.anchor;
     let session = Some(named).filter(|_| how.free_anchor);
-    let mut way = Way { again: how.again, ..Way::default() };
+    let mut way = Way { sent_on: None, hops: 0, again: how.again, place: None };
     loop {
         let (by, ran) = await_one(host, handlers, request, how, (&mut way, &mut *tell)).await?;
         match &ran.end {
@@ -194,14 +195,16 @@ async fn await_end<H: Host>(
             TaskEnd::Elsewhere { object, at } => {
                 way.sent_on = Some((*at, *object));
                 way.hops += 1;
+                way.place = None;
             }
             TaskEnd::Aborted { why: TaskAbort::NoAnchor, .. } if request.id.anchor != named && way.hops == 0 => {
                 host.step(|peer, _| peer.forget_route(request));
                 request.id.anchor = named;
+                way.place = None;
             }
             TaskEnd::Aborted { .. } | TaskEnd::Done { .. } | TaskEnd::Forgotten | TaskEnd::Busy { .. } => {
                 host.step(|peer, _| peer.learn_from_task(request, by, &ran.end, session));
-                return Ok((by, ran));
+                return Ok((by, ran, way.place));
             }
         }
         let left = until.since(host.step(|_, now| now.mono));
@@ -215,14 +218,14 @@ async fn await_one<H: Host>(
     handlers: &Arc<Handlers<H>>,
     request: &mut TaskRequest,
     how: Submission,
-    (way, tell): (&mut Way, Tell<'_>),
+    (way, tell): (&mut Way<H>, Tell<'_>),
 ) -> Result<(PeerId, Ran), TaskError> {
     let waiter = Waiter::new(host.clone());
     let id = waiter.id();
     let name = request.name.clone();
     let unknown = |task| TaskError::Unknown { name: name.clone(), task };
     let Submission { to, free_anchor, .. } = how;
-    let Way { sent_on, hops, again } = *way;
+    let Way { sent_on, hops, again, .. } = *way;
     let task = SubmitTask { request: request.clone(), to, again, free_anchor, sent_on, hops };
     let submitted = host.step(|peer, now| (peer.id(), peer.submit_task(now, id, task)));
     match submitted {
@@ -266,6 +269,7 @@ async fn await_one<H: Host>(
         Copies::None
     };
     let ran = run_once(host, handlers, &here, copies).await;
+    way.place = Some(waiter);
     let goes_on = matches!(ran.end, TaskEnd::Elsewhere { .. });
     // This copy did not run, for a reason of its own; another one may have.
     if again && !ran.end.is_decided() && !goes_on { Err(unknown(task)) } else { Ok((me, ran)) }

@@ -12,7 +12,8 @@ mod submitting;
 pub use places::TaskPlace;
 pub use running::{Run, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskFound, TaskRun};
 pub use submitting::{
-    NotSubmitted, Provisional, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_SUBMITTED_MAX, TaskStep, TaskTo,
+    NotSubmitted, Provisional, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_SENT_PER_PEER_MAX, TASKS_SUBMITTED_MAX,
+    TaskStep, TaskTo,
 };
 
 use crate::Peer;
@@ -35,6 +36,8 @@ struct Submitted {
     hops: u8,
     /// Who has the last copy of the request; nobody if it has to be sent.
     at: Option<PeerId>,
+    /// Which peer it counts for among those that have not answered: the last that it was sent to, until that says anything.
+    counted: Option<PeerId>,
     /// Whether a copy was sent.
     is_sent: bool,
     /// Whether another copy may run or have run than the last one that was sent.
@@ -73,7 +76,9 @@ pub(crate) struct Tasks {
     running: BTreeMap<(PeerId, u64), Running>,
     /// How many of the submitted ones each peer has been sent and has not answered.
     sent_to: BTreeMap<PeerId, usize>,
-    /// Who runs a task here that was submitted here.
+    /// Who has just said that it is full, and how long it is taken to be.
+    full_until: BTreeMap<PeerId, Micros>,
+    /// Who runs a task here that was submitted here, or waits until what it did is stable.
     here: BTreeSet<TxnId>,
     pub(crate) starts: Vec<Run>,
     ids: TaskIds,
@@ -89,24 +94,19 @@ impl Tasks {
         (self.submitted.len(), self.running.len())
     }
 
-    /// Notes who has the last copy of the request.
-    fn set_at(&mut self, waiter: TxnId, at: Option<PeerId>) {
-        let Some(submitted) = self.submitted.get_mut(&waiter) else { return };
-        let former = std::mem::replace(&mut submitted.at, at);
-        if let Some(peer) = at {
+    /// A copy of the request goes to a peer, which has not answered then.
+    fn count(&mut self, waiter: TxnId, peer: PeerId) {
+        self.uncount(waiter);
+        if let Some(submitted) = self.submitted.get_mut(&waiter) {
+            (submitted.at, submitted.counted) = (Some(peer), Some(peer));
             *self.sent_to.entry(peer).or_default() += 1;
         }
-        self.uncount(former);
     }
 
-    fn remove(&mut self, waiter: TxnId) -> Option<Submitted> {
-        let submitted = self.submitted.remove(&waiter)?;
-        self.uncount(submitted.at);
-        Some(submitted)
-    }
-
-    fn uncount(&mut self, former: Option<PeerId>) {
-        if let Some(peer) = former
+    /// The peer that it was sent to has said something, or is not waited for.
+    fn uncount(&mut self, waiter: TxnId) {
+        let counted = self.submitted.get_mut(&waiter).and_then(|submitted| submitted.counted.take());
+        if let Some(peer) = counted
             && let Some(count) = self.sent_to.get_mut(&peer)
         {
             *count -= 1;
@@ -116,10 +116,18 @@ impl Tasks {
         }
     }
 
-    /// Whether one more would be refused for certain: where it is to run, or here if that is nowhere else.
-    fn is_full(&self, at: Option<PeerId>) -> bool {
+    fn remove(&mut self, waiter: TxnId) -> Option<Submitted> {
+        self.uncount(waiter);
+        self.submitted.remove(&waiter)
+    }
+
+    /// Whether one more would be refused: where it is to run, or here if that is nowhere else.
+    fn is_full(&self, now: Micros, at: Option<PeerId>) -> bool {
         match at {
-            Some(peer) => self.sent_to.get(&peer).is_some_and(|count| *count >= TASKS_RUNNING_PER_PEER_MAX),
+            Some(peer) => {
+                self.sent_to.get(&peer).is_some_and(|count| *count >= TASKS_SENT_PER_PEER_MAX)
+                    || self.full_until.get(&peer).is_some_and(|until| now < *until)
+            }
             None => self.here.len() >= TASKS_RUNNING_HERE_MAX,
         }
     }

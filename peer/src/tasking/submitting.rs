@@ -15,7 +15,12 @@ use std::task::Poll;
 
 /// Most tasks submitted here that are under way elsewhere (R24).
 pub const TASKS_SUBMITTED_MAX: usize = 4_096;
-/// Most tasks that run at the peer where they were submitted. More would only wait for each other until their deadlines.
+/// Most of them that one peer has not answered. Behind more it would hear late of everything else.
+pub const TASKS_SENT_PER_PEER_MAX: usize = 1_024;
+/// How long a peer that was full is taken to be so.
+const FULL_FOR: Micros = Micros::from_millis(2);
+/// Most tasks that run at the peer where they were submitted, or wait there until what they did is stable. More would only wait
+/// for each other until their deadlines, and make others wait.
 pub const TASKS_RUNNING_HERE_MAX: usize = 1_024;
 /// How often a task is sent on to what it wants; then it runs where it arrives, and what it wants comes to it. More than once,
 /// because what many want may leave again before they arrive; and those who then fetch it make others come too late.
@@ -136,6 +141,7 @@ impl Peer {
             sent_on: sent_on.map(|(peer, _)| peer),
             hops,
             at: None,
+            counted: None,
             is_sent: false,
             again,
             until,
@@ -169,7 +175,7 @@ impl Peer {
             submitted.told_early = ToldEarly::Before;
             return Poll::Ready(TaskStep::Provisional(provisional));
         }
-        if submitted.at.is_some() && now.mono < submitted.due {
+        if now.mono < submitted.due {
             return Poll::Pending;
         }
         self.send_task(waiter)
@@ -190,12 +196,10 @@ impl Peer {
             }
             TaskTo::Anywhere => self.place_for_task(waiter),
         };
-        if !again && self.tasks.is_full(chosen) {
-            // R24: early. It would wait behind what is to be refused, and hold up what is not.
-            self.metrics.tasks_refused += 1;
-            self.forget_task(waiter);
-            let by = chosen.unwrap_or(self.config.peer);
-            return Poll::Ready(TaskStep::Ended { task, by, end: TaskEnd::Busy { retry_after: RETRY_AFTER } });
+        if self.tasks.is_full(self.now.mono, chosen)
+            && let Some(step) = self.refuse_to_begin(waiter, chosen, again)
+        {
+            return step;
         }
         let oldest = self.tasks.ids.oldest(&task);
         let Some(peer) = chosen else {
@@ -221,7 +225,7 @@ impl Peer {
         submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
         let request = TaskRequest { deadline: submitted.until.since(now.mono), oldest, ..submitted.request.clone() };
         self.timers.set(submitted.due, Timer::Wake(waiter));
-        self.tasks.set_at(waiter, Some(peer));
+        self.tasks.count(waiter, peer);
         // R6: and from what was committed here.
         self.send(peer, Message::Submit { ask: waiter.as_u64(), request: Box::new(request) });
         Poll::Pending
@@ -235,8 +239,30 @@ impl Peer {
         Some(submitted)
     }
 
+    /// R24: early. It would wait behind what is to be refused, and hold up what is not. `None` if only who runs it can say so.
+    fn refuse_to_begin(&mut self, waiter: TxnId, chosen: Option<PeerId>, again: bool) -> Option<Poll<TaskStep>> {
+        let now = self.now.mono;
+        let submitted = self.tasks.submitted.get_mut(&waiter)?;
+        if again || submitted.is_sent {
+            // R21: a copy may run or have run. Here it waits for its turn.
+            if chosen.is_some() {
+                return None;
+            }
+            submitted.due = now.plus(submitted.pause);
+            submitted.pause = Micros(submitted.pause.0.saturating_mul(2)).min(ASK_AGAIN_MAX);
+            self.timers.set(submitted.due, Timer::Wake(waiter));
+            return Some(Poll::Pending);
+        }
+        let task = submitted.request.id;
+        self.metrics.tasks_refused += 1;
+        self.forget_task(waiter);
+        let by = chosen.unwrap_or(self.config.peer);
+        Some(Poll::Ready(TaskStep::Ended { task, by, end: TaskEnd::Busy { retry_after: RETRY_AFTER } }))
+    }
+
     /// A peer is gone: what it was to run is sent elsewhere; the id makes that safe (R21).
     pub(crate) fn tasks_lose(&mut self, peer: PeerId) {
+        self.tasks.full_until.remove(&peer);
         for (waiter, submitted) in &mut self.tasks.submitted {
             if submitted.at == Some(peer) {
                 submitted.due = self.now.mono;
@@ -257,6 +283,14 @@ impl Peer {
             self.metrics.malformed += 1;
             return;
         }
+        if submitted.at == Some(from) {
+            self.tasks.uncount(waiter);
+        }
+        if matches!(end, TaskEnd::Busy { .. }) {
+            // R24: what comes in the next moment would be told the same.
+            self.tasks.full_until.insert(from, self.now.mono.plus(FULL_FOR));
+        }
+        let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return };
         if let TaskEnd::Elsewhere { object, at } = end {
             self.send_task_on(from, waiter, (object, at));
             return;
@@ -273,7 +307,7 @@ impl Peer {
         if end.is_for_others() && submitted.to == TaskTo::Anywhere {
             // It did not run there: somebody else runs it, this peer at the latest.
             submitted.refused_by.push(from);
-            self.tasks.set_at(waiter, None);
+            (submitted.at, submitted.due) = (None, self.now.mono);
         } else if submitted.again {
             // This copy did not run. What became of the others the anchor tells.
             let after = if let TaskEnd::Busy { retry_after } = end { retry_after } else { RETRY_AFTER };
@@ -318,7 +352,7 @@ impl Peer {
         submitted.request.came_for = Some(object);
         submitted.hops = submitted.hops.saturating_add(1);
         submitted.request.settled = submitted.hops >= SENT_ON_MAX;
-        self.tasks.set_at(waiter, None);
+        (submitted.at, submitted.due) = (None, self.now.mono);
         self.metrics.tasks_sent_on += 1;
         self.metrics.note(RareEvent::TaskSentOn);
         self.wakes.push(waiter);
