@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
-use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_object_store::{CannotChange, Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
 
 fn member(number: usize) -> MemberId {
     let number = u8::try_from(number).unwrap();
@@ -166,4 +166,27 @@ fn the_former_majority_does_not_elect_anybody_in_the_new_generation() {
         world.run(10);
         assert!(!world.groups[0].is_leading() && !world.groups[1].is_leading());
     }
+}
+
+#[test]
+fn a_generation_that_is_no_news_or_the_last_that_there_is_ends_no_lead() {
+    let (mut world, _, _) = World::with_one_that_lags();
+    let (now, group) = (Micros(world.now), &mut world.groups[2]);
+    // R25: after the last one nobody could found the group anew.
+    for generation in [Generation::ZERO, Generation::from_u64(1), Generation::END, Generation::from_u64(u64::MAX)] {
+        group.supersede(now, generation);
+        assert!(group.is_leading() && group.generation().as_u64() == 1, "{generation:?}");
+    }
+    group.supersede(now, Generation::from_u64(2));
+    assert!(!group.is_leading());
+}
+
+#[test]
+fn a_change_after_which_nobody_votes_is_refused() {
+    let mut world = World::new();
+    let learners = (0..3).map(|number| (member(number), true)).collect();
+    let nobody = Membership { learners, ..Membership::default() };
+    let (now, tail) = (Micros(world.now), world.groups[0].tail());
+    assert_eq!(world.groups[0].propose(now, nobody), Err(CannotChange::NoVoters));
+    assert_eq!(world.groups[0].tail(), tail, "R11: it is not journalled");
 }
