@@ -260,7 +260,7 @@ fn a_late_slice_of_a_copy_that_was_given_up_does_not_end_the_present_one() {
 }
 
 #[test]
-fn a_slice_that_does_not_fit_is_not_built_upon_and_the_copy_comes_anew() {
+fn a_slice_that_does_not_fit_is_refused_and_the_copy_comes_to_its_end() {
     let (leader, newcomer) = leader_and_newcomer();
     let (mut second, mut swapped) = (None, false);
     millis_until_whole((leader, newcomer), 1, |_, message| {
