@@ -473,3 +473,25 @@ fn nobody_begins_to_follow_a_generation_that_is_over() {
     mesh.forge(0, 1, of_generation(generation));
     assert!(follows());
 }
+
+#[test]
+fn what_a_group_says_of_its_own_end_outranks_that_it_was_given_up() {
+    let mesh = Mesh::new(2);
+    let group = GroupId::from_u128(0xbad);
+    let told = |lost: bool| {
+        let ended = Some(Ended { lost, ..Ended::default() });
+        let record = GroupRecord { group, generation: Generation::ZERO, term: Term::ZERO, leader: None, ended };
+        Message::Groups { records: vec![record] }
+    };
+    let is_lost = |at: usize| mesh.look(at, |peer| peer.remains_of(group).map(|ended| ended.lost));
+    for (lost, then) in [(true, true), (false, false), (true, false)] {
+        mesh.forge(1, 0, told(lost));
+        assert_eq!(is_lost(0), Some(then));
+    }
+    mesh.forge(0, 1, told(false));
+    // Who knows the same has nothing to tell: both count it alike, whatever they heard first.
+    mesh.run(3_000);
+    mesh.clear_log();
+    mesh.run(3_000);
+    assert!(mesh.sent(crate::harness::is_groups).is_empty());
+}

@@ -5,7 +5,7 @@ use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
-use driftmesh_peer::{Message, MoveReason, TaskKind, TaskRequest, TaskTo};
+use driftmesh_peer::{Message, MoveReason, PINNED_MAX, TaskKind, TaskRequest, TaskTo, TooManyPinned};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -271,4 +271,15 @@ fn a_task_is_sent_on_so_often_and_then_runs_where_it_is() {
     assert_eq!(objects.map(|object| (mesh.owner_of(object), mesh.newest(object))), [(by, Some(2)); 2]);
     let sent = mesh.sent(is_submit).len();
     assert!((2..=3).contains(&sent), "{sent} requests");
+}
+
+#[test]
+fn what_is_pinned_is_bounded_and_can_be_let_go() {
+    let mesh = Mesh::new(1);
+    let pin = |number: usize| mesh.step(0, |peer, _| peer.pin(ObjectId::from_u128(number as u128)));
+    let unpin = |number: usize| mesh.step(0, |peer, _| peer.unpin(ObjectId::from_u128(number as u128)));
+    assert!((0..PINNED_MAX).all(|number| pin(number).is_ok()));
+    assert_eq!((pin(PINNED_MAX), pin(0)), (Err(TooManyPinned), Ok(())));
+    assert_eq!((unpin(PINNED_MAX), unpin(0), unpin(0)), (false, true, false));
+    assert_eq!(pin(PINNED_MAX), Ok(()));
 }
