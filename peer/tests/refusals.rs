@@ -57,6 +57,11 @@ fn a_transaction_touches_no_more_objects_than_it_may() {
     let (some, more) = objects.split_at(TRANSACTION_OBJECTS_MAX);
     let (reader, writer) = (mesh.begin_for(0, "reader", 60_000), mesh.begin_for(0, "writer", 60_000));
     assert_eq!(ready(mesh.intend(writer, &objects)), Err(StepError::TooManyObjects));
+    // It has locked none of them.
+    let other = mesh.begin(0, "other");
+    ready(mesh.intend(other, &more[..1])).unwrap();
+    ready(mesh.intend(other, &some[..1])).unwrap();
+    mesh.end(other);
     for object in some {
         ready(mesh.read(reader, *object)).unwrap();
         ready(mesh.intend(writer, &[*object])).unwrap();

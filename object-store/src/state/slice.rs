@@ -128,16 +128,6 @@ impl Slice {
         }
     }
 
-    /// About how much it weighs, bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        ITEM_OVERHEAD
-            + PAIR_COST * (self.terms.len() + self.sent.len())
-            + self.received.iter().map(|(_, log)| log.cost()).sum::<usize>()
-            + self.in_transit.iter().map(CopiedTransit::cost).sum::<usize>()
-            + self.objects.iter().map(CopiedObject::cost).sum::<usize>()
-    }
-
     /// Whether the copy ends with this slice.
     #[must_use]
     pub const fn is_last(&self) -> bool {
