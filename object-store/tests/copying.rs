@@ -242,16 +242,10 @@ fn a_late_slice_of_a_copy_that_was_given_up_does_not_end_the_present_one() {
     // Of the second one the newcomer has taken some slices when one of the first arrives, or that is lost.
     let goes_on = |in_place_of_one: Option<&CopySlice>| {
         let mut slices = 0;
-        let took = millis_until_whole((leader.clone(), newcomer.clone()), 20_000, |_, message| match message {
-            GroupMessage::Slice(slice) if slice.copy > late.copy => {
-                slices += 1;
-                if slices == 6 {
-                    in_place_of_one.cloned().map(GroupMessage::Slice)
-                } else {
-                    Some(GroupMessage::Slice(slice))
-                }
-            }
-            other => Some(other),
+        let took = millis_until_whole((leader.clone(), newcomer.clone()), 20_000, |_, message| {
+            let is_of_second = matches!(&message, GroupMessage::Slice(slice) if slice.copy > late.copy);
+            slices += u64::from(is_of_second);
+            if is_of_second && slices == 6 { in_place_of_one.cloned().map(GroupMessage::Slice) } else { Some(message) }
         });
         assert!(slices > 6);
         took

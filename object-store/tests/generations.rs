@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
-use driftmesh_object_store::{CannotChange, Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write};
+use driftmesh_object_store::{
+    CannotChange, Closed, Entry, Fate, Group, GroupMessage, MemberId, Membership, Settings, Write,
+};
 
 fn member(number: usize) -> MemberId {
     let number = u8::try_from(number).unwrap();
@@ -189,4 +191,28 @@ fn a_change_after_which_nobody_votes_is_refused() {
     let (now, tail) = (Micros(world.now), world.groups[0].tail());
     assert_eq!(world.groups[0].propose(now, nobody), Err(CannotChange::NoVoters));
     assert_eq!(world.groups[0].tail(), tail, "R11: it is not journalled");
+}
+
+#[test]
+fn what_a_former_generation_has_closed_does_not_count_in_the_next_one() {
+    let (mut world, _, _) = World::with_one_that_lags();
+    let closes = |world: &mut World, leader: usize, millis: u64| {
+        let group = &world.groups[leader];
+        let (at, lsn) = (Timestamp::from_wall(Micros::from_millis(millis)), group.tail());
+        let closed =
+            Closed { generation: group.generation(), term: group.term(), watermark: group.watermark(), at, lsn };
+        world.groups[1].received(Micros(world.now), member(leader), GroupMessage::Closed(closed));
+        at
+    };
+    let early = closes(&mut world, 0, 9_000);
+    assert_eq!(world.groups[1].closed(), early);
+    let learners = (0..2).map(|number| (member(number), false)).collect();
+    world.cut_off = Vec::new();
+    world.propose(2, Membership { learners, ..Membership::alone(member(2)) });
+    world.run(1_000);
+    world.assert_same(1, 2);
+    // R16: the new one began from less, and commits below what the former one had promised.
+    assert_eq!(world.groups[1].closed(), Timestamp::ZERO);
+    let next = closes(&mut world, 2, 5_000);
+    assert_eq!(world.groups[1].closed(), next);
 }

@@ -281,7 +281,7 @@ fn a_schedule_that_no_peer_could_keep_is_refused_when_it_is_made() {
         let host = mesh.host(0);
         let job = mesh.spawn(async move {
             let make = |tx: driftmesh_peer::session::Tx<SeatHost>| {
-                let (work, plan) = (work.clone(), plan.clone());
+                let (work, plan) = (work.clone(), plan);
                 async move { tx.schedule_work(object, work, plan).await }
             };
             transact(host, Options::new("plan"), make).await

@@ -609,9 +609,9 @@ fn subscribes(mesh: &Mesh, number: u16, objects: &[ObjectId], is_watched: bool) 
         peer.received(now, from, Envelope { clock: Timestamp::ZERO, message });
     });
     let said = mesh.intercept(|flight| flight.to == 200);
-    let refused = |flight: &Flight| match flight.message() {
-        Message::Feed { news, .. } => news.iter().filter(|news| news.of == NewsOf::Refused).count(),
-        _ => 0,
+    let refused = |flight: &Flight| {
+        let Message::Feed { news, .. } = flight.message() else { return 0 };
+        news.iter().filter(|news| news.of == NewsOf::Refused).count()
     };
     said.iter().map(refused).sum()
 }
