@@ -378,4 +378,28 @@ mod tests {
         let error = encode_object(&Blob(vec![0; OBJECT_BYTES_MAX])).unwrap_err();
         assert!(matches!(error, ObjectError::TooLarge { .. }));
     }
+
+    #[test]
+    fn what_a_type_refuses_to_say_is_a_typed_error_and_the_next_object_is_whole() {
+        #[derive(Serialize, Deserialize, Debug)]
+        struct Refuses(#[serde(serialize_with = "refuse")] u32);
+        fn refuse<S: Serializer>(_: &u32, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it is a secret"))
+        }
+        impl Object for Refuses {
+            const TYPE_NAME: &'static str = "refuses";
+        }
+        #[derive(Serialize, Deserialize, Debug)]
+        struct LongName;
+        impl Object for LongName {
+            const TYPE_NAME: &'static str = include_str!("limits.rs");
+        }
+        let sword = Sword { damage: 3, owner: Ref::from_id(ObjectId::from_u128(1)) };
+        let before = encode_object(&sword).expect("encodes");
+        let refused = encode_object(&Refuses(1)).expect_err("it refuses");
+        assert!(matches!(&refused, ObjectError::Encode { reason, .. } if reason.contains("secret")), "{refused}");
+        let long = encode_object(&LongName).expect_err("no peer would read it");
+        assert!(matches!(long, ObjectError::TypeNameTooLong { bytes } if bytes > TYPE_NAME_BYTES_MAX), "{long}");
+        assert_eq!(encode_object(&sword), Ok(before));
+    }
 }

@@ -142,14 +142,6 @@ impl<K: Ord, V> SmallMap<K, V> {
     }
 }
 
-impl<K: Ord, V: PartialEq> PartialEq for SmallMap<K, V> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl<K: Ord, V: Eq> Eq for SmallMap<K, V> {}
-
 impl<K, V> IntoIterator for SmallMap<K, V> {
     type Item = (K, V);
     type IntoIter = IntoIter<K, V>;

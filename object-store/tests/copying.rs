@@ -2,8 +2,11 @@
 //! came first.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Timestamp, Value};
-use driftmesh_object_store::{Departure, Entry, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write};
+use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
+use driftmesh_object_store::{
+    Body, Closed, CopySlice, Departure, Entry, Group, GroupMessage, MemberId, Membership, Message, Promises, Settings,
+    Write,
+};
 use std::collections::BTreeSet;
 
 /// So much is written that a copy takes many more slices than may be under way at once.
@@ -179,4 +182,122 @@ fn what_has_left_and_is_not_stable_has_left_all_the_same_when_a_copy_begins() {
     assert!(has_begun, "no copy began");
     assert!(leader.watermark() < leader.tail());
     assert_eq!(leader.take_undone(), [], "it has left");
+}
+
+/// How many milliseconds the newcomer takes until it has all that the leader has; `links` as in [`pass`].
+fn millis_until_whole(
+    (mut leader, mut newcomer): (Group, Group),
+    from: u64,
+    mut links: impl FnMut(bool, GroupMessage) -> Option<GroupMessage>,
+) -> u64 {
+    for millis in from..from + 60_000 {
+        pass(&mut leader, &mut newcomer, millis..millis + 1, &mut links);
+        if newcomer.watermark() == leader.watermark() && newcomer.owned_count() == leader.owned_count() {
+            newcomer.same_content(&leader).unwrap();
+            return millis - from;
+        }
+    }
+    panic!("the member never caught up");
+}
+
+#[test]
+fn what_a_member_says_of_a_former_copy_does_not_count_for_the_present_one() {
+    let (mut leader, newcomer) = leader_and_newcomer();
+    let mut lost = 0;
+    let took = millis_until_whole((leader.clone(), newcomer.clone()), 1, |_, message| {
+        let is_lost = matches!(message, GroupMessage::Slice(_)) && lost < 3;
+        lost += u64::from(is_lost);
+        Some(message).filter(|_| !is_lost)
+    });
+    // The same, and a late word of another copy says that all of it was taken.
+    let (mut lost, mut late) = (0, None);
+    let mut newcomer = newcomer;
+    pass(&mut leader, &mut newcomer, 1..500, |_, message| {
+        let GroupMessage::Slice(slice) = &message else { return Some(message) };
+        if lost == 3 {
+            return Some(message);
+        }
+        lost += 1;
+        late = Some(GroupMessage::SliceTaken { copy: slice.copy + 1, at: slice.at, number: u64::MAX });
+        None
+    });
+    assert_eq!(lost, 3, "no copy has begun");
+    let before = leader.clone();
+    leader.received(Micros(499_000), member(1), late.unwrap());
+    let with_late = millis_until_whole((leader, newcomer.clone()), 500, |_, message| Some(message));
+    assert_eq!(with_late, millis_until_whole((before, newcomer), 500, |_, message| Some(message)), "it counted");
+    assert!(with_late <= took + 100, "{with_late} ms instead of {took} ms");
+}
+
+#[test]
+fn a_late_slice_of_a_copy_that_was_given_up_does_not_end_the_present_one() {
+    let (mut leader, mut newcomer) = leader_and_newcomer();
+    let mut late = None;
+    // The first copy leads to nothing, and is given up for a second one.
+    pass(&mut leader, &mut newcomer, 1..20_000, |_, message| {
+        let GroupMessage::Slice(slice) = &message else { return Some(message) };
+        late.get_or_insert_with(|| slice.clone());
+        None
+    });
+    let late = late.unwrap();
+    // Of the second one the newcomer has taken some slices when one of the first arrives, or that is lost.
+    let goes_on = |in_place_of_one: Option<&CopySlice>| {
+        let mut slices = 0;
+        let took = millis_until_whole((leader.clone(), newcomer.clone()), 20_000, |_, message| {
+            let is_of_second = matches!(&message, GroupMessage::Slice(slice) if slice.copy > late.copy);
+            slices += u64::from(is_of_second);
+            if is_of_second && slices == 6 { in_place_of_one.cloned().map(GroupMessage::Slice) } else { Some(message) }
+        });
+        assert!(slices > 6);
+        took
+    };
+    assert_eq!(goes_on(Some(&late)), goes_on(None), "the copy began anew");
+}
+
+#[test]
+fn a_slice_that_does_not_fit_is_refused_and_the_copy_comes_to_its_end() {
+    let (leader, newcomer) = leader_and_newcomer();
+    let (mut second, mut swapped) = (None, false);
+    millis_until_whole((leader, newcomer), 1, |_, message| {
+        let GroupMessage::Slice(slice) = message else { return Some(message) };
+        if slice.number == 1 && second.is_none() {
+            second = Some(slice.slice.clone());
+        }
+        if slice.number == 2 && !swapped {
+            // R25: it says what the one before said.
+            swapped = true;
+            return second.clone().map(|second| GroupMessage::Slice(CopySlice { slice: second, ..slice }));
+        }
+        Some(GroupMessage::Slice(slice))
+    });
+    assert!(swapped);
+}
+
+#[test]
+fn what_a_former_term_calls_stable_is_not_believed() {
+    let (id, settings) = (GroupId::from_u128(1), Settings { keep_bytes: u64::MAX, ..Settings::default() });
+    let mut leader = Group::found(id, member(0), settings, 1, Micros(0));
+    let mut follower = Group::join(id, member(1), settings, 2, Micros(0), Promises::default());
+    let learners = [(member(1), false)].into();
+    leader.propose(Micros(0), Membership { learners, ..Membership::alone(member(0)) }).unwrap();
+    write(&mut leader, 1);
+    // It holds all of it, and does not know what is stable.
+    pass(&mut leader, &mut follower, 1..100, |_, mut message| {
+        if let GroupMessage::Consensus(Message { body: Body::Append { watermark, .. }, .. }) = &mut message {
+            *watermark = Lsn::ZERO;
+        }
+        Some(message)
+    });
+    assert_eq!((follower.tail(), follower.watermark()), (leader.tail(), Lsn::ZERO));
+    let (generation, term) = (leader.generation(), leader.term());
+    let closed = |term, generation| {
+        let (watermark, at) = (leader.tail(), Timestamp::from_wall(Micros(1)));
+        GroupMessage::Closed(Closed { generation, term, watermark, at, lsn: Lsn::ZERO })
+    };
+    // R7: what another term holds at these positions may be something else.
+    follower.received(Micros(100_000), member(0), closed(Term::ZERO, generation));
+    follower.received(Micros(100_000), member(0), closed(term.next(), generation));
+    assert_eq!(follower.watermark(), Lsn::ZERO);
+    follower.received(Micros(100_000), member(0), closed(term, generation));
+    assert_eq!(follower.watermark(), leader.tail());
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use driftmesh_model::{Generation, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, Term, Timestamp, Value};
-use driftmesh_object_store::{Entry, Fate, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write};
+use driftmesh_object_store::{
+    CannotChange, Closed, Entry, Fate, Group, GroupMessage, MemberId, Membership, Promises, Settings, Write,
+};
 
 fn member(number: usize) -> MemberId {
     let number = u8::try_from(number).unwrap();
@@ -168,4 +170,56 @@ fn the_former_majority_does_not_elect_anybody_in_the_new_generation() {
         world.run(10);
         assert!(!world.groups[0].is_leading() && !world.groups[1].is_leading());
     }
+}
+
+#[test]
+fn a_generation_that_is_no_news_or_the_last_that_there_is_ends_no_lead() {
+    let (mut world, _, _) = World::with_one_that_lags();
+    let (now, group) = (Micros(world.now), &mut world.groups[2]);
+    // R25: after the last one nobody could found the group anew.
+    for generation in [Generation::ZERO, Generation::from_u64(1), Generation::END, Generation::from_u64(u64::MAX)] {
+        group.supersede(now, generation);
+        assert!(group.is_leading() && group.generation().as_u64() == 1, "{generation:?}");
+    }
+    group.supersede(now, Generation::from_u64(2));
+    assert!(!group.is_leading());
+}
+
+#[test]
+fn a_change_after_which_nobody_votes_is_refused() {
+    let mut world = World::new();
+    let learners = (0..3).map(|number| (member(number), true)).collect();
+    let nobody = Membership { learners, ..Membership::default() };
+    let (now, tail) = (Micros(world.now), world.groups[0].tail());
+    assert_eq!(world.groups[0].propose(now, nobody), Err(CannotChange::NoVoters));
+    assert_eq!(world.groups[0].tail(), tail, "R11: it is not journalled");
+}
+
+#[test]
+fn what_a_former_generation_has_closed_does_not_count_in_the_next_one() {
+    let mut world = World::new();
+    world.write(0, 1);
+    world.run(100);
+    let closes = |world: &mut World, leader: usize, millis: u64| {
+        let group = &world.groups[leader];
+        let (at, lsn) = (Timestamp::from_wall(Micros::from_millis(millis)), group.tail());
+        let closed =
+            Closed { generation: group.generation(), term: group.term(), watermark: group.watermark(), at, lsn };
+        world.groups[1].received(Micros(world.now), member(leader), GroupMessage::Closed(closed));
+        at
+    };
+    let early = closes(&mut world, 0, 9_000);
+    assert_eq!(world.groups[1].closed(), early);
+    world.cut_off = vec![0, 1];
+    let now = Micros(world.now);
+    world.groups[2].refound(now, Generation::from_u64(1), Membership::alone(member(2)));
+    let learners = (0..2).map(|number| (member(number), false)).collect();
+    world.cut_off = Vec::new();
+    world.propose(2, Membership { learners, ..Membership::alone(member(2)) });
+    world.run(1_000);
+    world.assert_same(1, 2);
+    // R16: the new one began from less, and commits below what the former one had promised.
+    assert_eq!(world.groups[1].closed(), Timestamp::ZERO);
+    let next = closes(&mut world, 2, 5_000);
+    assert_eq!(world.groups[1].closed(), next);
 }

@@ -249,3 +249,29 @@ impl Peer {
         self.fates.questions.iter().map(|asked| (asked.group, asked.term, asked.lsn)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_told_of_a_leader_decides_its_receipts_in_bounded_memory() {
+        let mut fates = Fates::default();
+        let (group, term) = (GroupId::from_u128(1), Term::from_u64(1));
+        let told = |fates: &Fates, lsn| fates.heard(group, term, Lsn::from_u64(lsn));
+        fates.hear((group, term), Some((Lsn::from_u64(5), 2)), None);
+        assert_eq!((told(&fates, 5), told(&fates, 6)), (FateTold::Stable { copies: 2 }, FateTold::Unknown));
+        // What is told late says less, and takes nothing back.
+        fates.hear((group, term), Some((Lsn::from_u64(3), 2)), None);
+        assert_eq!(told(&fates, 5), FateTold::Stable { copies: 2 });
+        fates.hear((group, term), None, Some(Lsn::from_u64(9)));
+        assert_eq!((told(&fates, 8), told(&fates, 9)), (FateTold::Stable { copies: 1 }, FateTold::Lost));
+        assert_eq!(fates.heard(group, term.next(), Lsn::from_u64(9)), FateTold::Unknown);
+        for number in 0..2 * HEARD_MAX as u128 {
+            let other = GroupId::from_u128(100 + number);
+            fates.hear((other, term), Some((Lsn::from_u64(5), 1)), None);
+            assert!(fates.heard.len() <= HEARD_MAX, "R24");
+            assert_eq!(fates.heard(other, term, Lsn::from_u64(5)), FateTold::Stable { copies: 1 });
+        }
+    }
+}

@@ -486,3 +486,28 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_peers_that_are_gone_the_last_ones_are_remembered() {
+        let mut gone = Gone::default();
+        let peer = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            PeerId::from_bytes(bytes)
+        };
+        let start = Incarnation::from_u64(1);
+        (0..=GONE_MAX).for_each(|number| gone.note(peer(number), start, 7));
+        assert_eq!(gone.heard.len(), GONE_MAX, "R24");
+        assert_eq!((gone.heard(peer(0), start), gone.last(peer(0))), (0, None));
+        assert_eq!((gone.heard(peer(GONE_MAX), start), gone.last(peer(1))), (7, Some((start, 7))));
+        // R11: of each start of a peer it is known how much was heard, and which was the last.
+        let next = Incarnation::from_u64(2);
+        gone.note(peer(GONE_MAX), next, 9);
+        assert_eq!((gone.heard(peer(GONE_MAX), start), gone.heard(peer(GONE_MAX), next)), (7, 9));
+        assert_eq!(gone.last(peer(GONE_MAX)), Some((next, 9)));
+    }
+}

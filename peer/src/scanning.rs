@@ -250,3 +250,20 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_are_listed_from_one_on_or_it_is_known_that_some_are_forgotten() {
+        let mut arrivals = Arrivals::default();
+        (0..=ARRIVALS_MAX as u128).for_each(|number| arrivals.push(ObjectId::from_u128(number)));
+        let from =
+            |number: u64| arrivals.from(number).map(|rest| (rest.count(), arrivals.from(number).unwrap().next()));
+        assert_eq!(arrivals.last.len(), ARRIVALS_MAX, "R24");
+        assert_eq!(from(0), None);
+        assert_eq!(from(1), Some((ARRIVALS_MAX, Some(ObjectId::from_u128(1)))));
+        assert_eq!(from(arrivals.total), Some((0, None)));
+    }
+}

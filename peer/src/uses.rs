@@ -288,6 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn no_more_objects_are_noted_than_there_is_room_for() {
+        let mut uses = Uses::default();
+        let mut crowds = Crowds::default();
+        uses.renew(Micros(1));
+        for number in 0..OBJECTS_MAX as u128 + 10 {
+            uses.note_came(id(number), Micros(1));
+            crowds.join(std::iter::once(id(number)));
+        }
+        assert_eq!(
+            (uses.present.len(), crowds.above.len(), crowds.size.len()),
+            (OBJECTS_MAX, OBJECTS_MAX, OBJECTS_MAX)
+        );
+        // What is noted goes on to count.
+        uses.note_came(id(0), Micros(2));
+        assert_eq!(uses.of(id(0)).came, 2);
+    }
+
+    #[test]
     fn a_crowd_is_all_that_is_used_together_also_by_way_of_others() {
         let mut uses = Uses::default();
         uses.renew(Micros(1));

@@ -1,6 +1,6 @@
 //! Copies answer recent snapshots: a follower's state up to what its leader has closed (R16), and nothing that it lacks.
 
-use crate::harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_entries, is_heartbeat, is_read};
+use crate::harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, heavy, is_entries, is_heartbeat, is_read};
 use driftmesh_model::{Micros, ObjectId, Timestamp};
 use driftmesh_object_store::GroupMessage;
 use driftmesh_peer::session::Reads;
@@ -319,4 +319,22 @@ fn an_answer_to_a_former_wish_is_none_to_the_present_one() {
     }
     assert_eq!(read(&mesh, &reads, other).0, Some(1));
     assert_eq!(read(&mesh, &reads, object).0, Some(3));
+}
+
+#[test]
+fn copies_of_large_objects_make_room_for_each_other() {
+    const LARGE: usize = 900 << 10;
+    let mesh = Mesh::new(2);
+    let objects: Vec<_> = (0..20).map(|number| mesh.create_values(0, &[heavy(number, LARGE)])[0]).collect();
+    mesh.run(100);
+    let reads = Reads::begin(mesh.host(1));
+    for _ in 0..6 {
+        for (number, object) in (0..).zip(&objects) {
+            assert_eq!(read(&mesh, &reads, *object).0, Some(number));
+        }
+        mesh.run(50);
+    }
+    // R24: 16 MiB at most.
+    let kept = mesh.status(1).subscribed;
+    assert!((1..=18).contains(&kept), "{kept} copies of {LARGE} bytes");
 }

@@ -496,3 +496,25 @@ fn what_is_followed_of_a_leader_already_does_not_count_twice_when_it_leads_anoth
     assert_eq!(mesh.rare(1, RareEvent::BeganToFollow), before + 1);
     assert!(mesh.look_at_group(1, another, |_| ()).is_some());
 }
+
+#[test]
+fn what_a_group_says_of_its_own_end_outranks_that_it_was_given_up() {
+    let mesh = Mesh::new(2);
+    let group = GroupId::from_u128(0xbad);
+    let told = |lost: bool| {
+        let ended = Some(Ended { lost, ..Ended::default() });
+        let record = GroupRecord { group, generation: Generation::ZERO, term: Term::ZERO, leader: None, ended };
+        Message::Groups { records: vec![record] }
+    };
+    let is_lost = |at: usize| mesh.look(at, |peer| peer.remains_of(group).map(|ended| ended.lost));
+    for (lost, then) in [(true, true), (false, false), (true, false)] {
+        mesh.forge(1, 0, told(lost));
+        assert_eq!(is_lost(0), Some(then));
+    }
+    mesh.forge(0, 1, told(false));
+    // Who knows the same has nothing to tell: both count it alike, whatever they heard first.
+    mesh.run(3_000);
+    mesh.clear_log();
+    mesh.run(3_000);
+    assert!(mesh.sent(crate::harness::is_groups).is_empty());
+}

@@ -24,6 +24,7 @@ mod operators;
 mod ownership;
 mod placing;
 mod promote;
+mod refusals;
 mod replication;
 mod retry;
 mod room;

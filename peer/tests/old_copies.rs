@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
 use crate::harness::{Mesh, Rule, is_entries, peer_id};
-use driftmesh_model::{Lsn, Micros};
+use driftmesh_model::{GroupId, Incarnation, Lsn, Micros, Timestamp};
 use driftmesh_object_store::Group;
-use driftmesh_peer::{Begin, Message, Peer, RareEvent, StepError, TaskKind};
+use driftmesh_peer::{Begin, Envelope, Introduction, Message, Peer, RareEvent, StepError, TaskKind};
 
 #[test]
 fn an_old_copy_is_refused_falls_silent_and_its_group_goes_on_without_it() {
@@ -124,4 +124,39 @@ fn who_is_refused_by_an_introduction_that_is_out_of_date_introduces_itself_again
     assert!(!mesh.sent(|flight| matches!(flight.message(), Message::Introduced(_))).is_empty());
     mesh.add(1, object, 1);
     assert_eq!((mesh.owner_of(object), mesh.newest(object)), (1, Some(2)));
+}
+
+#[test]
+fn a_word_about_another_start_of_a_peer_does_not_silence_this_one() {
+    let mesh = Mesh::replicated(3, 2);
+    let forgotten = |incarnation| Message::Forgotten { incarnation, heartbeats: u64::MAX };
+    mesh.forge(1, 0, forgotten(Incarnation::from_u64(77)));
+    assert!(!mesh.look(0, Peer::is_superseded));
+    mesh.forge(1, 0, forgotten(mesh.look(0, Peer::introduction).incarnation));
+    assert!(mesh.look(0, Peer::is_superseded));
+}
+
+#[test]
+fn a_stranger_does_not_become_a_member_by_introducing_itself() {
+    let mesh = Mesh::new(2);
+    let known = mesh.look(1, Peer::introduction);
+    let introduction = Introduction { incarnation: Incarnation::from_u64(77), group: GroupId::from_u128(77), ..known };
+    let envelope = Envelope { clock: Timestamp::ZERO, message: Message::Introduced(introduction) };
+    mesh.step(0, |peer, now| peer.received(now, peer_id(77), envelope));
+    assert_eq!(mesh.status(0).members.len(), 1);
+    assert!(mesh.intercept(|flight| flight.to == 77).is_empty());
+}
+
+#[test]
+fn nobody_is_admitted_as_this_peer_or_as_the_leader_of_its_group() {
+    let mesh = Mesh::new(2);
+    let own = mesh.look(0, Peer::introduction);
+    let other = Introduction { incarnation: Incarnation::from_u64(77), group: GroupId::from_u128(77), ..own };
+    let before = mesh.metrics(0).malformed;
+    // R5: of two who lead one group, one would write what the other owns.
+    mesh.step(0, |peer, now| peer.joined(now, peer_id(0), other));
+    mesh.step(0, |peer, now| peer.joined(now, peer_id(1), own));
+    assert_eq!(mesh.metrics(0).malformed, before + 2);
+    let members: Vec<_> = mesh.status(0).members.iter().map(|member| (member.peer, member.group)).collect();
+    assert_eq!(members, [(peer_id(1), mesh.group_id(1))]);
 }

@@ -5,7 +5,9 @@ use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec, limits};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
-use driftmesh_peer::{Message, MoveReason, RareEvent, TaskEnd, TaskKind, TaskRequest, TaskTo};
+use driftmesh_peer::{
+    Message, MoveReason, PINNED_MAX, RareEvent, TaskEnd, TaskKind, TaskRequest, TaskTo, TooManyPinned,
+};
 use std::sync::Arc;
 
 type Done = Result<TaskDone<Value>, TaskError>;
@@ -321,4 +323,15 @@ fn of_what_a_task_has_locked_a_few_are_told_and_more_are_not_taken() {
     assert_eq!((mesh.metrics(0).malformed, job.is_done()), (1, false));
     says(touched);
     assert_eq!((mesh.metrics(0).malformed, job.is_done()), (1, true));
+}
+
+#[test]
+fn what_is_pinned_is_bounded_and_can_be_let_go() {
+    let mesh = Mesh::new(1);
+    let pin = |number: usize| mesh.step(0, |peer, _| peer.pin(ObjectId::from_u128(number as u128)));
+    let unpin = |number: usize| mesh.step(0, |peer, _| peer.unpin(ObjectId::from_u128(number as u128)));
+    assert!((0..PINNED_MAX).all(|number| pin(number).is_ok()));
+    assert_eq!((pin(PINNED_MAX), pin(0)), (Err(TooManyPinned), Ok(())));
+    assert_eq!((unpin(PINNED_MAX), unpin(0), unpin(0)), (false, true, false));
+    assert_eq!(pin(PINNED_MAX), Ok(()));
 }

@@ -4,10 +4,10 @@
 
 use crate::harness::wire::Wire;
 use crate::harness::{GoldRef, Mesh, Rule, is_entries, is_grant, small};
-use driftmesh_model::{GroupId, Lsn, ObjectId, codec};
+use driftmesh_model::{Generation, GroupId, Lsn, ObjectId, Term, codec};
 use driftmesh_object_store::GrantLog;
 use driftmesh_peer::session::{self, Error, Options};
-use driftmesh_peer::{Beyond, FateTold, OperatorError, Peer, Promoted, Receipt, Standing};
+use driftmesh_peer::{Beyond, Ended, FateTold, GroupRecord, Message, OperatorError, Peer, Promoted, Receipt, Standing};
 use std::collections::BTreeSet;
 use std::task::Poll;
 
@@ -343,7 +343,7 @@ fn grants_go_on_by_their_numbers_after_a_group_was_founded_anew() {
 }
 
 fn is_standing_of(at: usize) -> impl Fn(&crate::harness::Flight) -> bool {
-    move |flight| flight.from == at && matches!(flight.message(), driftmesh_peer::Message::Standing { .. })
+    move |flight| flight.from == at && matches!(flight.message(), Message::Standing { .. })
 }
 
 /// Founds a group anew at a peer, while what another one says about it is changed on its way.
@@ -358,7 +358,7 @@ fn promote_told(
     let waiter = mesh.step(at, |peer, _| peer.new_waiter());
     let done = answer(mesh, || {
         for flight in mesh.take_held() {
-            let driftmesh_peer::Message::Standing { ask, group, standing } = flight.message().clone() else { continue };
+            let Message::Standing { ask, group, standing } = flight.message().clone() else { continue };
             let mut standing = *standing;
             change(&mut standing);
             mesh.forge(liar, at, Wire::Standing { ask, group, standing }.message());
@@ -827,4 +827,44 @@ fn records_climb_after_an_object_went_through_a_group_that_was_founded_anew() {
         }
     }
     assert_settled(&mesh, &objects);
+}
+
+#[test]
+fn a_group_that_ends_while_an_operator_asks_is_neither_given_up_nor_founded_anew() {
+    for is_promoted in [false, true] {
+        let mesh = Mesh::replicated(4, 2);
+        let group = mesh.group_id(3);
+        let waiter = mesh.step(0, |peer, _| peer.new_waiter());
+        let ask = || {
+            mesh.step(0, |peer, now| {
+                if is_promoted {
+                    peer.promote(now, waiter, group, true).map(|done| done.map(drop))
+                } else {
+                    peer.forget_group(now, waiter, group, true)
+                }
+            })
+        };
+        assert!(ask().is_pending());
+        // Meanwhile its own last entry has become stable, and others tell.
+        let ended = Some(Ended::default());
+        let record = GroupRecord { group, generation: Generation::ZERO, term: Term::ZERO, leader: None, ended };
+        mesh.forge(1, 0, Message::Groups { records: vec![record] });
+        mesh.settle();
+        let done = answer(&mesh, ask);
+        assert!(matches!(done, Err(OperatorError::Ended { lost: false, .. })), "{done:?}");
+        assert_eq!(mesh.look(0, |peer| peer.remains_of(group).map(|ended| ended.lost)), Some(false));
+    }
+}
+
+#[test]
+fn operators_that_ask_at_once_are_bounded() {
+    const SURVEYS_MAX: usize = 16;
+    let mesh = Mesh::new(2);
+    let group = mesh.group_id(1);
+    let asks = || {
+        let waiter = mesh.step(0, |peer, _| peer.new_waiter());
+        mesh.step(0, |peer, now| peer.forget_group(now, waiter, group, false))
+    };
+    assert!((0..SURVEYS_MAX).all(|_| asks().is_pending()));
+    assert!(matches!(asks(), Poll::Ready(Err(OperatorError::Busy))));
 }

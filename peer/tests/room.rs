@@ -360,3 +360,15 @@ fn the_figures_hold_when_a_leader_is_deposed_and_when_peers_come_and_go() {
     mesh.run(5_000);
     (0..4).for_each(|at| _ = held(&mesh, at));
 }
+
+#[test]
+fn who_holds_more_than_it_may_says_by_how_much() {
+    let mesh = Mesh::new(1);
+    mesh.create_values(0, &[heavy(1, 1_000)]);
+    assert_eq!(mesh.look(0, Peer::beyond_room), None);
+    mesh.step(0, |peer, _| peer.set_held_bytes_max(500));
+    let held = held(&mesh, 0);
+    assert!(held > 1_000);
+    assert_eq!(mesh.look(0, Peer::beyond_room), Some(NoRoom { held, most: 500 }));
+    assert_eq!(mesh.look(0, Peer::room), 0);
+}

@@ -1,10 +1,13 @@
 //! Schedules: each occurrence takes effect once, where its object is, and what cannot run is kept and said.
 
 use crate::harness::{GoldRef, Mesh, Rule, SeatHost, is_entries, peer_id};
+use driftmesh_model::limits::{
+    SCHEDULE_AHEAD_MAX, SCHEDULE_BYTES_MAX, SCHEDULE_CATCH_UP_MAX, SCHEDULE_PERIOD_MIN, TASK_KIND_BYTES_MAX,
+};
 use driftmesh_model::{Micros, ObjectId, PeerId, ScheduleId, Value, codec};
 use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{
-    Error, First, Handlers, Isolation, Options, Plan, Scheduled, TaskFuture, run_here, transact,
+    Error, First, Handlers, Isolation, Options, Plan, ScheduleRefused, Scheduled, TaskFuture, run_here, transact,
 };
 use driftmesh_peer::{CatchUp, ScheduleWaits, Work};
 use std::sync::Arc;
@@ -268,4 +271,44 @@ fn many_that_nobody_here_can_run_do_not_keep_a_peer_busy() {
     schedule(&mesh, 0, known, "add", once(10));
     run_at(&mesh, &[0], 300);
     assert_eq!(mesh.newest(known), Some(1), "and others run");
+}
+
+#[test]
+fn a_schedule_that_no_peer_could_keep_is_refused_when_it_is_made() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create(0, 0);
+    let refused = |work: Work, plan: Plan| {
+        let host = mesh.host(0);
+        let job = mesh.spawn(async move {
+            let make = |tx: driftmesh_peer::session::Tx<SeatHost>| {
+                let (work, plan) = (work.clone(), plan);
+                async move { tx.schedule_work(object, work, plan).await }
+            };
+            transact(host, Options::new("plan"), make).await
+        });
+        match mesh.finish(&job, 5_000) {
+            Err(Error::Schedule { why, .. }) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let work =
+        |name: usize, body: usize| Work { name: "x".repeat(name), version: 1, body: Value::from_slice(&vec![0; body]) };
+    let fits = || work(TASK_KIND_BYTES_MAX, SCHEDULE_BYTES_MAX);
+    let too_short = Micros(SCHEDULE_PERIOD_MIN.0 - 1);
+    let (once_more, too_long) = (SCHEDULE_CATCH_UP_MAX + 1, Micros(SCHEDULE_AHEAD_MAX.0 + 1));
+    assert!(matches!(
+        refused(work(1, SCHEDULE_BYTES_MAX + 1), once(50)),
+        ScheduleRefused::TooLarge { bytes } if bytes == SCHEDULE_BYTES_MAX + 1
+    ));
+    assert!(matches!(refused(work(TASK_KIND_BYTES_MAX + 1, 1), once(50)), ScheduleRefused::NameTooLong));
+    for period in [Micros(0), too_short, too_long] {
+        let plan = Plan { period: Some(period), ..once(50) };
+        assert!(matches!(refused(fits(), plan), ScheduleRefused::Period { .. }), "{period:?}");
+    }
+    for max in [0, once_more] {
+        assert!(matches!(refused(fits(), every(50, CatchUp::Each { max })), ScheduleRefused::CatchUp { .. }));
+    }
+    let far = Plan { first: First::After(too_long), ..once(50) };
+    assert!(matches!(refused(fits(), far), ScheduleRefused::TooFarAhead));
+    assert_eq!(counts(&mesh, 0), (0, 0, 0));
 }

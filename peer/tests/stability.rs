@@ -1,9 +1,11 @@
 //! R6: nothing that depends on a journal entry leaves before that entry is stable; a local commit answers at once.
 
 use crate::harness::{
-    Flight, Mesh, Rule, amount, is_entries, is_grant, is_grant_answer, is_heartbeat, is_locate, is_located, is_own,
-    is_publish, is_read, is_read_answer, ready, seen_amount, small, wire,
+    Flight, GoldRef, Job, Mesh, Rule, amount, is_entries, is_grant, is_grant_answer, is_heartbeat, is_locate,
+    is_located, is_own, is_publish, is_read, is_read_answer, ready, seen_amount, small, wire,
 };
+use driftmesh_model::{Micros, ObjectId};
+use driftmesh_peer::session::{Done, Error, Options, Outcome, transact};
 use driftmesh_peer::{FateTold, Message, Peer, RareEvent};
 use std::task::Poll;
 
@@ -95,7 +97,7 @@ fn questions_wait_for_nothing() {
     ready(mesh.intend(own, &[other])).unwrap();
     // What nobody knows is asked for at once, too.
     let lost = mesh.begin(0, "lost");
-    assert!(mesh.read(lost, driftmesh_model::ObjectId::from_u128(0xdead)).is_pending());
+    assert!(mesh.read(lost, ObjectId::from_u128(0xdead)).is_pending());
     assert!(!mesh.in_flight(|flight| from_the_first(flight) && is_locate(flight)).is_empty());
 }
 
@@ -271,4 +273,44 @@ fn what_is_repeated_while_nothing_becomes_stable_leaves_room_for_others() {
     assert!((60..80).contains(&held), "{held} messages are held back");
     mesh.release();
     mesh.run_until("all have arrived", 5_000, || objects.iter().all(|object| mesh.owners_of(*object) == [3]));
+}
+
+/// A transaction that is to be stable when it ends, at peer 0, which may take so many milliseconds.
+fn stable_put(mesh: &Mesh, object: ObjectId, millis: u64) -> Job<Result<Done<()>, Error>> {
+    let (host, gold) = (mesh.host(0), GoldRef::from_id(object));
+    let options = Options { stable: true, deadline: Micros::from_millis(millis), ..Options::new("stable") };
+    mesh.spawn(async move {
+        transact(host, options, |tx| async move {
+            tx.get_mut(gold).await?.amount = 7;
+            Ok(())
+        })
+        .await
+    })
+}
+
+#[test]
+fn a_transaction_that_is_to_be_stable_ends_when_it_is_or_says_what_became_of_it() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(0, 1);
+    mesh.run(500);
+    let done = mesh.finish(&stable_put(&mesh, object, 5_000), 1_000).unwrap();
+    assert!(done.committed.stable && mesh.look(0, |peer| peer.is_stable(&done.committed.receipt)));
+
+    // R22: nobody has it within its time: unknown.
+    mesh.rule(Rule::Drop, |flight| flight.from == 0 && is_entries(flight));
+    let error = mesh.finish(&stable_put(&mesh, object, 200), 1_000).unwrap_err();
+    assert!(matches!(error, Error::NotStable { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+
+    // Somebody else leads its group before anybody has it: lost.
+    let job = stable_put(&mesh, object, 20_000);
+    mesh.run(20);
+    assert_eq!((mesh.newest(object), job.is_done()), (Some(7), false));
+    mesh.pause(0);
+    mesh.run(2_000);
+    mesh.release();
+    mesh.resume(0);
+    let error = mesh.finish(&job, 10_000).unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Lost);
 }

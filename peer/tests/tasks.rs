@@ -1,16 +1,19 @@
 //! R21: a task takes effect once, however often its request comes, and whoever runs it.
 
-use crate::harness::{Flight, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_entries};
+use crate::harness::{Flight, Gold, GoldRef, Job, Mesh, Rule, SeatHost, carries, is_entries};
+use driftmesh_model::limits::TASK_ANSWER_BYTES_MAX;
 use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value, codec};
 use driftmesh_object_store::{Entry, Write};
 use driftmesh_peer::session::{
-    Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit, submit_provisional,
+    Error, Handlers, Outcome, Submission, TaskDone, TaskError, TaskFuture, Tx, new_task_id, run_here, submit,
+    submit_provisional,
 };
 use driftmesh_peer::{
-    Message, Provisional, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SENT_PER_PEER_MAX, TaskRequest,
-    TaskTo,
+    Message, NotSubmitted, Provisional, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_PER_PEER_MAX,
+    TASKS_SENT_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskEnd, TaskRequest, TaskStep, TaskTo,
 };
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 type Done = Result<TaskDone<Value>, TaskError>;
 
@@ -443,7 +446,7 @@ fn an_early_answer_that_nobody_asked_for_or_that_is_too_long_is_told_to_nobody()
     let asked = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. }));
     let Message::Submit { ask, .. } = asked[0].message() else { panic!("it was asked for") };
     let receipt = mesh.add(1, object, 0).receipt;
-    for length in [1, driftmesh_model::limits::TASK_ANSWER_BYTES_MAX + 1] {
+    for length in [1, TASK_ANSWER_BYTES_MAX + 1] {
         let answer = Value::from_slice(&vec![0; length]);
         mesh.forge(1, 0, Message::TaskProvisional { ask: *ask, task: id, answer, receipt });
     }
@@ -519,4 +522,100 @@ fn a_peer_runs_no_more_of_its_own_than_end_in_time() {
     mesh.run(100);
     assert!(wait.iter().all(|job| job.take().is_some_and(|done| !matches!(done, Err(TaskError::Busy { .. })))));
     assert!(!is_busy(&submit_one()));
+}
+
+#[test]
+fn an_answer_that_is_longer_than_any_task_has_is_not_taken() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    let receipt = mesh.put(1, object, 1).receipt;
+    mesh.get(0, object);
+    let task = new_id(&mesh, 0, object);
+    mesh.rule(Rule::Hold, is_told);
+    let job = submits(&mesh, 0, task, false);
+    mesh.settle();
+    let sent = mesh.sent(|flight| flight.from == 0 && matches!(flight.message(), Message::Submit { .. }));
+    let Message::Submit { ask, .. } = sent[0].envelope.message else { panic!("it is sent") };
+    let end = |bytes: usize| {
+        let answer = Value::from_slice(&vec![0; bytes]);
+        let end = TaskEnd::Done { answer, receipt, earlier: false, touched: Vec::new() };
+        Message::TaskEnded { ask, task, end: Box::new(end) }
+    };
+    let before = mesh.metrics(0).malformed;
+    mesh.forge(1, 0, end(TASK_ANSWER_BYTES_MAX + 1));
+    mesh.settle();
+    assert_eq!((job.is_done(), mesh.metrics(0).malformed), (false, before + 1));
+    run_tasks(&mesh);
+    mesh.run(1);
+    mesh.release();
+    assert_eq!(answer(finish(&mesh, &job)), (2, false));
+}
+
+#[test]
+fn tasks_on_their_way_from_a_peer_are_bounded() {
+    let mesh = Mesh::new(2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    let submit = |number: usize| {
+        mesh.step(0, |peer, now| {
+            let waiter = peer.new_waiter();
+            let id = TaskId { anchor: object, key: TaskKey { issued: now.wall, number: number as u64 } };
+            let (request, to) = (request(id, 1_000), TaskTo::Anywhere);
+            let task = SubmitTask { request, to, again: false, free_anchor: false, sent_on: None, hops: 0 };
+            peer.submit_task(now, waiter, task).map(|()| waiter)
+        })
+    };
+    let waiters: Vec<_> = (0..TASKS_SUBMITTED_MAX).map(|number| submit(number).expect("there is room")).collect();
+    assert_eq!(submit(TASKS_SUBMITTED_MAX), Err(NotSubmitted::Busy));
+    assert_eq!(mesh.status(0).tasks_submitted, TASKS_SUBMITTED_MAX);
+    // Who is told the end makes room.
+    mesh.run(1_100);
+    let end = mesh.step(0, |peer, now| peer.poll_task(now, waiters[0]));
+    assert!(matches!(end, Poll::Ready(TaskStep::Unknown { .. })), "{end:?}");
+    assert!(submit(TASKS_SUBMITTED_MAX).is_ok());
+}
+
+#[test]
+fn what_cannot_be_run_says_why_and_has_no_effect() {
+    let unsuited = || {
+        let mut handlers = Handlers::default();
+        let attempt = |long: bool| {
+            move |_: &Value| {
+                assert!(long, "it cannot be read");
+                Ok(Box::new(move |tx: Tx<SeatHost>| {
+                    let attempt: TaskFuture = Box::pin(async move {
+                        tx.create(&Gold::of(1))?;
+                        Ok(Value::from_slice(&[0; TASK_ANSWER_BYTES_MAX + 1]))
+                    });
+                    attempt
+                }) as _)
+            }
+        };
+        assert!(handlers.add("long", 1, attempt(true)) && handlers.add("unreadable", 1, attempt(false)));
+        assert!(!handlers.add("long", 2, attempt(false)), "a name has one type");
+        Arc::new(handlers)
+    };
+    let mesh = Mesh::with(1, |_, setup| setup.config.founder = true);
+    let (object, nowhere) = (mesh.create(0, 1), ObjectId::from_u128(0xdead));
+    let owned = || mesh.look(0, |peer| peer.group().owned_count());
+    let before = owned();
+    let run = |name: &str, version, anchor| {
+        let (host, id) = (mesh.host(0), new_id(&mesh, 0, anchor));
+        let request = TaskRequest { name: name.to_owned(), version, ..request(id, 5_000) };
+        let how = Submission { to: TaskTo::Anywhere, again: false, stable: true, free_anchor: false, kept_id: true };
+        let job = mesh.spawn(async move { submit(host, &unsuited(), request, how).await });
+        finish(&mesh, &job).expect_err("it cannot be run")
+    };
+    let long = run("long", 1, object);
+    assert!(matches!(long, TaskError::AnswerTooLarge { bytes, .. } if bytes > TASK_ANSWER_BYTES_MAX as u64), "{long}");
+    let other = run("long", 2, object);
+    assert!(matches!(other, TaskError::OtherVersion { here: 2, there: 1, .. }), "{other}");
+    let unreadable = run("unreadable", 1, object);
+    assert!(matches!(&unreadable, TaskError::Undecodable { reason, .. } if reason.contains("it cannot be read")));
+    let unanchored = run("long", 1, nowhere);
+    assert!(matches!(unanchored, TaskError::NoAnchor { .. }), "{unanchored}");
+    for error in [long, other, unreadable, unanchored] {
+        assert_eq!(error.outcome(), Outcome::Aborted);
+    }
+    assert_eq!(owned(), before);
 }

@@ -1,7 +1,7 @@
 //! F3: a group of one voter is stable only with the learners of its sync set, and says so when it has only itself.
 
 use crate::harness::{Mesh, Rule, is_read_answer, small};
-use driftmesh_peer::FateTold;
+use driftmesh_peer::{FateTold, Peer};
 
 fn in_sync(mesh: &Mesh) -> Vec<bool> {
     mesh.look(0, |peer| peer.group().consensus().membership().learners.values().copied().collect())
@@ -86,4 +86,16 @@ fn a_third_peer_makes_voters_of_both_and_then_one_may_die() {
     for at in [1, third] {
         assert_eq!(mesh.get(at, object), Some(2));
     }
+}
+
+#[test]
+fn a_peer_knows_whether_another_one_in_reach_has_copies() {
+    let mesh = Mesh::replicated(2, 1);
+    mesh.create_known(0, 1);
+    mesh.run(500);
+    assert!(mesh.look(0, Peer::has_copies));
+    mesh.kill(1);
+    assert!(!mesh.look(0, Peer::has_copies), "who is gone has none");
+    let alone = Mesh::new(2);
+    assert!(!alone.look(0, Peer::has_copies));
 }

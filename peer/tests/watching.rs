@@ -3,9 +3,9 @@
 use crate::harness::wire::Wire;
 use crate::harness::{Flight, Gold, GoldRef, Mesh, Rule, SeatHost, is_read, is_read_answer};
 use driftmesh_directory::Record;
-use driftmesh_model::{Epoch, ObjectId, Ref};
+use driftmesh_model::{Epoch, GroupId, Incarnation, ObjectId, PeerId, Ref, Timestamp};
 use driftmesh_peer::session::{Error, NameNews, NameWatch, Watch, Watched};
-use driftmesh_peer::{Message, WATCHERS_MAX};
+use driftmesh_peer::{Envelope, Introduction, Message, NewsOf, Peer, WATCHERS_MAX, Wish};
 
 type GoldWatch = Watch<SeatHost, Gold>;
 
@@ -563,4 +563,81 @@ fn a_leader_without_room_says_where_an_object_is_that_it_does_not_have() {
     mesh.put(0, object, 2);
     mesh.run(60);
     assert_eq!(look(&mut watched), [Some(2)], "its owner has room");
+}
+
+#[test]
+fn news_of_large_objects_come_in_messages_of_a_bounded_size() {
+    const LARGE: usize = 100 << 10;
+    let mesh = Mesh::new(2);
+    let values: Vec<_> = (0..8).map(|number| crate::harness::heavy(number, LARGE)).collect();
+    let objects = mesh.create_values(0, &values);
+    mesh.run(50);
+    let mut watches: Vec<GoldWatch> = objects.iter().map(|object| watch(&mesh, 1, *object)).collect();
+    mesh.run(1_000);
+    for (number, watch) in (0..).zip(&mut watches) {
+        assert_eq!(look(watch), [Some(number)]);
+    }
+    // All at once, and none of them new to the subscription.
+    mesh.clear_log();
+    let changed: Vec<_> = objects.iter().map(|object| (*object, Some(crate::harness::heavy(9, LARGE)))).collect();
+    mesh.put_values(0, &changed);
+    mesh.run(200);
+    for watch in &mut watches {
+        assert_eq!(look(watch), [Some(9)]);
+    }
+    let feeds = mesh.sent(|flight| matches!(flight.message(), Message::Feed { news, .. } if !news.is_empty()));
+    let bytes: Vec<usize> = feeds.iter().map(|flight| flight.envelope.about_bytes()).collect();
+    assert!(bytes.iter().sum::<usize>() >= 8 * LARGE && bytes.iter().any(|bytes| *bytes > LARGE * 3 / 2), "{bytes:?}");
+    assert!(bytes.iter().all(|bytes| *bytes < 3 * LARGE), "{bytes:?}");
+}
+
+/// A peer that nobody plays, and which is a member all the same, subscribes to objects of peer 0. Returns how many of them
+/// are refused.
+fn subscribes(mesh: &Mesh, number: u16, objects: &[ObjectId], is_watched: bool) -> usize {
+    let [high, low] = number.to_be_bytes();
+    let mut bytes = [5; 32];
+    bytes[..3].copy_from_slice(&[200, high, low]);
+    let from = PeerId::from_bytes(bytes);
+    let known = mesh.look(0, Peer::introduction);
+    let group = GroupId::from_u128(1_000 + u128::from(number));
+    let introduction = Introduction { incarnation: Incarnation::from_u64(9), group, ..known };
+    let wishes = objects.iter().map(|object| Wish { object: *object, is_watched }).collect();
+    let (group, ended) = (mesh.group_id(0), Vec::new());
+    let message = Message::Subscribe { group, feed: 1, number: 1, closed: false, wishes, ended };
+    mesh.step(0, |peer, now| {
+        peer.joined(now, from, introduction);
+        peer.received(now, from, Envelope { clock: Timestamp::ZERO, message });
+    });
+    let said = mesh.intercept(|flight| flight.to == 200);
+    let refused = |flight: &Flight| {
+        let Message::Feed { news, .. } = flight.message() else { return 0 };
+        news.iter().filter(|news| news.of == NewsOf::Refused).count()
+    };
+    said.iter().map(refused).sum()
+}
+
+#[test]
+fn subscribers_are_bounded_and_one_that_watches_nothing_makes_room() {
+    const SUBSCRIBERS_MAX: u16 = 256;
+    for some_only_read in [false, true] {
+        let mesh = Mesh::new(1);
+        let object = mesh.create(0, 1);
+        for number in 0..SUBSCRIBERS_MAX {
+            let is_watched = !some_only_read || number != 7;
+            assert_eq!(subscribes(&mesh, number, &[object], is_watched), 0);
+        }
+        assert_eq!(subscribes(&mesh, SUBSCRIBERS_MAX, &[object], true), usize::from(!some_only_read));
+        // R24: now all of them watch.
+        assert_eq!(subscribes(&mesh, SUBSCRIBERS_MAX + 1, &[object], true), 1);
+        assert_eq!(mesh.status(0).fed, usize::from(SUBSCRIBERS_MAX));
+    }
+}
+
+#[test]
+fn one_subscriber_does_not_take_all_room() {
+    const OBJECTS_MAX: usize = 8_192;
+    let mesh = Mesh::with(1, |_, setup| setup.config.fed_max = usize::MAX);
+    let objects = mesh.create_values(0, &vec![crate::harness::small(1); OBJECTS_MAX + 5]);
+    assert_eq!(subscribes(&mesh, 0, &objects, true), 5);
+    assert_eq!(mesh.status(0).fed, OBJECTS_MAX);
 }

@@ -361,4 +361,26 @@ mod tests {
         assert_eq!(locks.next_turn(OBJECT, NOW.plus(NOW), alive), Turn::Nobody);
         assert!(locks.is_empty());
     }
+
+    #[test]
+    fn the_queue_of_a_lock_is_bounded_and_who_waits_may_ask_again() {
+        let mut locks = LockTable::default();
+        assert_eq!(locks.acquire(OBJECT, holder(1), NOW, alive), Acquired::Granted);
+        let queue = |locks: &mut LockTable, age: usize, group: usize| {
+            locks.queue_remote(OBJECT, holder(age as u64).timestamp, remote(group as u128))
+        };
+        for number in 2..WAITERS_MAX + 2 {
+            assert_eq!(queue(&mut locks, number, number), Acquired::Waits { wound: None });
+        }
+        let late = WAITERS_MAX + 2;
+        assert_eq!(queue(&mut locks, late, late), Acquired::Busy);
+        assert_eq!(locks.acquire(OBJECT, holder(late as u64), NOW, alive), Acquired::Busy);
+        // A request that is repeated takes its own place.
+        assert_eq!(queue(&mut locks, late, 2), Acquired::Waits { wound: None });
+        locks.release(OBJECT, holder(1).txn);
+        assert_eq!(locks.next_turn(OBJECT, NOW, alive), Turn::Remote(holder(3).timestamp, remote(3)));
+        // Now there is room for one more.
+        assert_eq!(queue(&mut locks, 4, 77), Acquired::Busy, "another one has this age");
+        assert_eq!(queue(&mut locks, late + 1, 77), Acquired::Waits { wound: None });
+    }
 }

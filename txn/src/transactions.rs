@@ -77,3 +77,63 @@ impl Transactions {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Status, TaskKind};
+    use driftmesh_model::{Micros, SmallMap, Timestamp, TxnTimestamp};
+    use std::collections::BTreeSet;
+
+    fn begun(id: TxnId) -> Transaction {
+        Transaction {
+            id,
+            timestamp: TxnTimestamp { time: Timestamp::ZERO, incarnation: 1, sequence: id.as_u64() },
+            kind: TaskKind::new("test"),
+            status: Status::Running,
+            snapshot: Timestamp::ZERO,
+            attempt: 1,
+            deadline: Micros(0),
+            deadline_watched: false,
+            last_step: Micros(0),
+            not_before: Micros(0),
+            reads: SmallMap::default(),
+            intents: SmallMap::default(),
+            lock_first: BTreeSet::new(),
+            unavailable: None,
+            waited: None,
+            pins: Vec::new(),
+            awaited_message: false,
+            read_only: false,
+            is_recent: false,
+            is_task: false,
+            may_move: false,
+            came_for: None,
+        }
+    }
+
+    #[test]
+    fn who_has_ended_is_not_taken_for_who_has_its_place_now() {
+        let mut txns = Transactions::default();
+        let old = txns.insert(begun).expect("there is room");
+        assert!(txns.remove(old));
+        assert!(txns.is_empty());
+        let new = txns.insert(begun).expect("there is room");
+        assert_eq!(slot_of(new), slot_of(old));
+        assert_ne!(new, old);
+        assert!(txns.get(old).is_none() && txns.get_mut(old).is_none() && !txns.remove(old));
+        assert_eq!((txns.len(), txns.get(new).map(|txn| txn.id)), (1, Some(new)));
+        assert_eq!(txns.get_mut(new).map(|txn| txn.id), Some(new));
+    }
+
+    #[test]
+    fn no_more_are_open_than_there_are_places() {
+        let mut txns = Transactions::default();
+        let first = txns.insert(begun).expect("there is room");
+        assert!((1..TRANSACTIONS_MAX).all(|_| txns.insert(begun).is_some()));
+        assert_eq!((txns.insert(begun), txns.len()), (None, TRANSACTIONS_MAX));
+        assert!(txns.remove(first));
+        assert_eq!(txns.iter().count(), TRANSACTIONS_MAX - 1);
+        assert!(txns.insert(begun).is_some() && txns.insert(begun).is_none());
+    }
+}

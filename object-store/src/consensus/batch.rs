@@ -97,3 +97,21 @@ impl<'de, E: DeserializeOwned> Deserialize<'de> for Batch<E> {
         deserializer.deserialize_bytes(BatchVisitor(PhantomData))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+
+    #[test]
+    fn a_batch_of_more_entries_than_a_leader_sends_is_not_decoded() {
+        // R24: an entry takes far more room in memory than the byte that may stand for it on the wire.
+        let decode = |count: usize| {
+            let entry = Arc::new(Entry::Retired);
+            let batch = Batch::new(vec![(Term::from_u64(1), entry); count]);
+            codec::decode::<Batch<Entry>>(&codec::encode(&batch).expect("encodes"))
+        };
+        assert_eq!(decode(BATCH_ENTRIES_MAX).expect("as many as there may be").entries().len(), BATCH_ENTRIES_MAX);
+        assert!(decode(BATCH_ENTRIES_MAX + 1).is_err());
+    }
+}

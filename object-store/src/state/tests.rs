@@ -2,8 +2,9 @@
 
 mod random;
 
+use super::slice::CopiedTransit;
 use super::*;
-use crate::{GrantSeen, NotClimbing, TRANSFERS_MAX};
+use crate::{GrantLog, GrantSeen, NotClimbing, TRANSFERS_MAX};
 use driftmesh_model::{Value, codec};
 
 /// A state that stands for a group of one: everything is stable at once.
@@ -293,6 +294,24 @@ fn slices_that_do_not_fit_are_refused() {
     assert_eq!(install(&|slices| slices[double].objects[0].versions[0].commit = newest), BadSlice::Versions(first));
     let leaving = slices.iter().position(|slice| !slice.in_transit.is_empty()).unwrap();
     assert_eq!(install(&|slices| slices[leaving].in_transit[0].number = 2), BadSlice::InTransit(group(2), 2));
+    // R19: no grant, and no object on its way, may come twice.
+    let sent = slices.iter().position(|slice| !slice.sent.is_empty()).unwrap();
+    let to = slices[sent].sent[0];
+    assert_eq!(install(&|slices| slices[sent].sent.push(to)), BadSlice::Grants(to.0));
+    let transit = slices[leaving].in_transit[0].clone();
+    assert_eq!(install(&|slices| slices[leaving].in_transit.push(transit.clone())), BadSlice::InTransit(group(2), 1));
+    let other = |slices: &mut Vec<Slice>| {
+        slices[sent].sent.push((group(3), 1));
+        slices[leaving].in_transit.push(CopiedTransit { to: group(3), ..transit.clone() });
+    };
+    assert_eq!(install(&other), BadSlice::Twice(object(2)));
+    let late = alone.state.applied().next();
+    assert_eq!(install(&|slices| slices[leaving].in_transit[0].changed = late), BadSlice::Versions(object(2)));
+    let mut log = GrantLog::default();
+    log.record(1, false);
+    let again =
+        |slices: &mut Vec<Slice>| slices[sent].received.extend([(group(4), log.clone()), (group(4), log.clone())]);
+    assert_eq!(install(&again), BadSlice::Grants(group(4)));
     let far = |slices: &mut Vec<Slice>| slices[0].head.as_mut().unwrap().lsn = Lsn::from_u64(u64::MAX);
     assert_eq!(install(&far), BadSlice::Range(0));
     let beyond = NotClimbing { term: Term::from_u64(9), start: Lsn::from_u64(99) };

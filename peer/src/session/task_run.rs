@@ -71,12 +71,6 @@ impl<H: Host> Handlers<H> {
         true
     }
 
-    /// Whether this version of tasks of a name can be run.
-    #[must_use]
-    pub fn knows(&self, name: &str, version: u32) -> bool {
-        self.by_name.get(name).is_some_and(|handler| handler.version == version)
-    }
-
     /// Makes attempts of a task of this name and version.
     pub(super) fn attempts(
         &self,

@@ -241,6 +241,12 @@ impl Mesh {
         }
     }
 
+    /// The newest number of an object, if this peer's own group has it.
+    pub(crate) fn newest_at(&self, at: usize, object: ObjectId) -> Option<u64> {
+        let value = self.look(at, |peer| peer.group().owned(object).map(|stored| stored.chain.newest().value.clone()));
+        value.flatten().as_ref().map(amount)
+    }
+
     /// The newest number of an object, at its only owner.
     pub(crate) fn newest(&self, object: ObjectId) -> Option<u64> {
         let owner = self.owner_of(object);
