@@ -81,10 +81,8 @@ impl<E: LogEntry> Consensus<E> {
 
     pub(super) fn vote_asked(&mut self, now: Micros, from: MemberId, last: (Term, Lsn), trial: bool) {
         self.hear(now, &from);
-        if trial && self.stood_still(now) {
-            // Messages may be heard long before the tick: from now on there is an end to it.
-            self.election_is_due(now);
-        }
+        // Messages may be heard before the tick that is late.
+        self.note_standstill(now);
         // Raft 5.4.1: whoever lacks an entry that this journal has cannot be given the vote. R11: nor one that it had
         // before it dropped the journal.
         let held = (self.log.tail_term(), self.log.tail()).max(self.promised);
@@ -132,7 +130,9 @@ impl<E: LogEntry> Consensus<E> {
         match &self.role {
             Role::Leading(_) => true,
             Role::Electing(_) => false,
-            Role::Following(following) => self.may_hear(now, following),
+            Role::Following(following) => {
+                following.leader.is_some() && now.since(following.heard_at) < self.settings.election_after
+            }
         }
     }
 

@@ -12,8 +12,8 @@ pub(super) struct Following<E> {
     pub(super) leader: Option<MemberId>,
     pub(super) heard_at: Micros,
     pub(super) election_due: Micros,
-    /// It stood still itself when that time came, and gives what waits for it until then to be heard.
-    patient_until: Option<Micros>,
+    /// When this member looks at the latest whether it still is in time itself.
+    pub(super) look_due: Micros,
     /// Up to here this journal is the present leader's.
     pub(super) verified: Lsn,
     /// The leader's watermark.
@@ -28,16 +28,11 @@ impl<E> Following<E> {
             leader: None,
             heard_at,
             election_due,
-            patient_until: None,
+            look_due: heard_at,
             verified,
             stable: Lsn::ZERO,
             early: BTreeMap::new(),
         }
-    }
-
-    /// Whether the leader was heard, and nobody said that it is out of reach.
-    fn knows_a_leader(&self) -> bool {
-        self.leader.is_some() && self.heard_at > Micros(0)
     }
 }
 
@@ -60,12 +55,9 @@ impl<E: LogEntry> Consensus<E> {
             // R9: the term has its leader; nobody else gets a vote in it.
             self.voted_for = Some(from);
         }
-        let due = self.election_due(now);
+        let (due, look_every) = (self.election_due(now), self.settings.look_every());
         let Role::Following(following) = &mut self.role else { return };
-        if now < following.election_due {
-            // Who is always late is patient once, and no more until it was in time.
-            following.patient_until = None;
-        }
+        following.look_due = now.plus(look_every);
         (following.heard_at, following.election_due) = (now, due);
         following.stable = following.stable.max(watermark);
         // R25: no position of a sound member is so high.
@@ -196,38 +188,18 @@ impl<E: LogEntry> Consensus<E> {
         }
     }
 
-    /// Whether this member had no time to notice that it hears nobody: then the leader may not have been silent, and what it
-    /// said waits to be heard. On a machine with too much to do all members stand still together, and each would take it for the
-    /// others' silence.
-    pub(super) fn stood_still(&self, now: Micros) -> bool {
-        let Role::Following(following) = &self.role else { return false };
-        following.knows_a_leader()
-            && following.patient_until.is_none()
-            && !self.membership().voters.is_empty()
-            && now.since(following.election_due) >= self.settings.heartbeat
-    }
-
-    /// The time to stand for election has come.
-    pub(super) fn election_is_due(&mut self, now: Micros) {
-        let late = self.stood_still(now);
-        // Not all for the same time: those who stand at once split the vote.
-        let patience = self.settings.heartbeat.plus(self.settings.heartbeat);
-        let patience = patience.plus(Micros(self.draw(self.settings.election_spread.0 / 2)));
-        match &mut self.role {
-            // Once only: whoever always is late must not wait for ever.
-            Role::Following(following) if late => {
-                let until = now.plus(patience);
-                (following.patient_until, following.election_due) = (Some(until), until);
-            }
-            Role::Following(_) | Role::Electing(_) | Role::Leading(_) => self.stand(now),
+    /// Time in which this member stood still does not count as silence of the leader: what that said then waits to be heard.
+    /// On a machine with too much to do all members stand still together, and each would take it for the others' silence.
+    pub(super) fn note_standstill(&mut self, now: Micros) {
+        let settings = self.settings;
+        let Role::Following(following) = &mut self.role else { return };
+        let late = now.since(following.look_due);
+        following.look_due = now.plus(settings.look_every());
+        // A time of zero: the transport says that the leader is gone.
+        if following.leader.is_some() && following.heard_at > Micros(0) && late >= settings.late_from() {
+            following.heard_at = following.heard_at.plus(late);
+            following.election_due = following.election_due.plus(late);
         }
-    }
-
-    /// Whether a follower hears its leader, or may do so as soon as it listens again.
-    pub(super) fn may_hear(&self, now: Micros, following: &Following<E>) -> bool {
-        let heard = following.leader.is_some() && now.since(following.heard_at) < self.settings.election_after;
-        let listens_again = following.knows_a_leader() && following.patient_until.is_some_and(|until| now < until);
-        heard || listens_again || self.stood_still(now)
     }
 
     /// The leader is out of reach, as the transport says: no need to wait for its silence. All followers hear of it at the same

@@ -93,6 +93,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How often a follower that hears nothing looks whether it is in time itself.
+    const fn look_every(&self) -> Micros {
+        Micros(self.heartbeat.0.saturating_mul(2))
+    }
+
+    /// From such a delay on it stood still.
+    const fn late_from(&self) -> Micros {
+        Micros(self.heartbeat.0 / 4)
+    }
+
     /// How often a leader is heard at least: seldom if few answer it, so that others stand for election in between.
     const fn sign_of_life(&self, silent: bool) -> Micros {
         if silent { Micros(self.election_after.0.saturating_mul(4)) } else { self.heartbeat }
@@ -402,9 +412,10 @@ impl<E: LogEntry> Consensus<E> {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Micros) {
+        self.note_standstill(now);
         match &self.role {
             Role::Leading(_) => self.lead_on(now),
-            Role::Following(following) if now >= following.election_due => self.election_is_due(now),
+            Role::Following(following) if now >= following.election_due => self.stand(now),
             Role::Electing(election) if now >= election.again_at => self.stand(now),
             Role::Following(_) | Role::Electing(_) => {}
         }
@@ -414,7 +425,9 @@ impl<E: LogEntry> Consensus<E> {
     pub fn next_tick(&self) -> Option<Micros> {
         match &self.role {
             Role::Leading(leadership) => self.next_of_leader(leadership),
-            Role::Following(following) => (!self.membership().voters.is_empty()).then_some(following.election_due),
+            Role::Following(following) => {
+                (!self.membership().voters.is_empty()).then_some(following.election_due.min(following.look_due))
+            }
             Role::Electing(election) => Some(election.again_at),
         }
     }
@@ -473,7 +486,7 @@ impl<E: LogEntry> Consensus<E> {
     fn follow(&mut self, now: Micros, leader: Option<MemberId>) {
         let due = self.election_due(now);
         let mut following = Following::new(now, due, self.watermark);
-        following.leader = leader;
+        (following.leader, following.look_due) = (leader, now.plus(self.settings.look_every()));
         self.role = Role::Following(following);
     }
 
