@@ -163,22 +163,23 @@ fn connection(bytes: &[u8], pieces: &[Vec<u8>]) {
     assert!(heard == at_once, "how they are cut does not matter");
 }
 
-/// What one side sends the other one receives: small and large payloads, each in its order.
+/// What one side sends the other one receives: small payloads, those in haste and large ones, each in their order.
 fn sent_and_received(choices: &mut Choices<'_>) {
     let out = Outgoing::default();
-    let mut sent: [Vec<Vec<u8>>; 2] = Default::default();
+    let mut sent: [Vec<Vec<u8>>; 3] = Default::default();
     for number in 0..choices.below(12) {
         let length = match choices.below(8) {
             0 => CHUNK - 1 + choices.below(3),
             1 => SENT_MAX.min(CHUNK * choices.below(7) + choices.below(3)),
             _ => usize::from(choices.byte()),
         };
-        let payload = vec![number as u8; length];
-        assert!(out.push(payload.clone()), "so little is always taken");
-        sent[usize::from(length > CHUNK)].push(payload);
+        // Every other one is in haste.
+        let payload = vec![number as u8; length.max(1)];
+        assert!(out.push(payload.clone(), number % 2 == 1), "so little is always taken");
+        sent[if length > CHUNK { 2 } else { usize::from(number % 2 == 1) }].push(payload);
     }
     let (mut buffer, mut bulk) = (Frames::default(), Bulk::default());
-    let mut received: [Vec<Vec<u8>>; 2] = Default::default();
+    let mut received: [Vec<Vec<u8>>; 3] = Default::default();
     let mut owed = 0;
     loop {
         let written = out.write();
@@ -195,10 +196,10 @@ fn sent_and_received(choices: &mut Choices<'_>) {
         }
         for (kind, body) in frames {
             match kind {
-                1 => received[0].push(body),
+                1 => received[usize::from(body[0] % 2)].push(body),
                 _ => {
                     owed += u32::from(kind == 3);
-                    received[1].extend(bulk.take(kind, &body).expect("what is sent fits"));
+                    received[2].extend(bulk.take(kind, &body).expect("what is sent fits"));
                 }
             }
         }

@@ -97,9 +97,9 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// Queues a payload. Returns whether it was taken.
-    pub fn push(&self, payload: Vec<u8>) -> bool {
-        self.0.push(payload).is_ok()
+    /// Queues a payload, in haste or not. Returns whether it was taken.
+    pub fn push(&self, payload: Vec<u8>, haste: bool) -> bool {
+        self.0.push(payload, haste).is_ok()
     }
 
     /// What is written next; nothing while it waits for credit or payloads.
