@@ -619,3 +619,31 @@ fn what_cannot_be_run_says_why_and_has_no_effect() {
     }
     assert_eq!(owned(), before);
 }
+
+#[test]
+fn a_peer_that_was_full_is_sent_less_and_more_as_tasks_end_there() {
+    let mesh = Mesh::replicated(3, 2);
+    let object = mesh.create_known(1, 1);
+    mesh.get(0, object);
+    let submit_one = || submits(&mesh, 0, new_id(&mesh, 0, object), false);
+    let taken = |jobs: &[Job<Done>]| jobs.iter().filter(|job| !job.is_done()).count();
+    // Nobody runs what arrives.
+    let mut under_way: Vec<_> = (0..2 * TASKS_RUNNING_PER_PEER_MAX).map(|_| submit_one()).collect();
+    mesh.run(10);
+    assert_eq!(taken(&under_way), TASKS_RUNNING_PER_PEER_MAX);
+    under_way.retain(|job| !job.is_done());
+    // Half of these end.
+    for run in mesh.take_tasks(1).into_iter().take(TASKS_RUNNING_PER_PEER_MAX / 2) {
+        mesh.spawn(run_here(mesh.host(1), handlers(), run));
+    }
+    mesh.run(10);
+    under_way.retain(|job| !job.is_done());
+    assert_eq!(under_way.len(), TASKS_RUNNING_PER_PEER_MAX / 2);
+    mesh.clear_log();
+    let more: Vec<_> = (0..2 * TASKS_RUNNING_PER_PEER_MAX).map(|_| submit_one()).collect();
+    mesh.run(10);
+    // It has room for as many as have ended, and is not sent many more than that.
+    let sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. })).len();
+    let room = TASKS_RUNNING_PER_PEER_MAX / 2;
+    assert!((room..3 * room).contains(&sent) && taken(&more) == room, "{sent} were sent, {} were taken", taken(&more));
+}

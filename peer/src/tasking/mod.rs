@@ -26,6 +26,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// When somebody who was told `Busy` may try again.
 pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(20);
 
+/// How long a peer that was full is taken to be so.
+const FULL_FOR: Micros = Micros::from_millis(2);
+/// So much at least is sent to one that was full.
+const WINDOW_MIN: usize = 16;
+/// After so many tasks that ended there it is sent one more at a time.
+const ENDED_PER_MORE: u32 = 16;
+
 #[derive(Clone, Debug)]
 struct Submitted {
     request: TaskRequest,
@@ -68,6 +75,18 @@ struct Running {
     provisional: bool,
 }
 
+/// How much a peer that was full is sent: less at each refusal, a little more as tasks end there (additive increase and
+/// multiplicative decrease, Chiu and Jain 1989).
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// Tasks that it has not answered, at most.
+    most: usize,
+    /// Tasks that ended there since that changed.
+    ended: u32,
+    /// So long it is taken to be full whatever it has.
+    full_until: Micros,
+}
+
 /// All tasks on their way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks {
@@ -76,8 +95,8 @@ pub(crate) struct Tasks {
     running: BTreeMap<(PeerId, u64), Running>,
     /// How many of the submitted ones each peer has been sent and has not answered.
     sent_to: BTreeMap<PeerId, usize>,
-    /// Who has just said that it is full, and how long it is taken to be.
-    full_until: BTreeMap<PeerId, Micros>,
+    /// What peers that were full are sent until they have proved that they take more.
+    windows: BTreeMap<PeerId, Window>,
     /// Who runs a task here that was submitted here, or waits until what it did is stable.
     here: BTreeSet<TxnId>,
     pub(crate) starts: Vec<Run>,
@@ -121,12 +140,44 @@ impl Tasks {
         self.submitted.remove(&waiter)
     }
 
+    /// How many tasks a peer has been sent and has not answered.
+    fn sent(&self, peer: PeerId) -> usize {
+        self.sent_to.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// R24: a peer has refused a task because it has too many; what comes in the next moment would be told the same.
+    fn note_full(&mut self, now: Micros, peer: PeerId) {
+        let least = self.sent(peer) * 3 / 4;
+        let window = self.windows.entry(peer).or_insert(Window {
+            most: TASKS_SENT_PER_PEER_MAX,
+            ended: 0,
+            full_until: Micros(0),
+        });
+        // Those that were sent at once are refused at once: they count as one refusal.
+        if now >= window.full_until {
+            *window = Window { most: least.max(WINDOW_MIN).min(window.most), ended: 0, full_until: now.plus(FULL_FOR) };
+        }
+    }
+
+    /// A task ended at a peer, which so may take more.
+    fn note_ended(&mut self, peer: PeerId) {
+        let Some(window) = self.windows.get_mut(&peer) else { return };
+        window.ended += 1;
+        if window.ended >= ENDED_PER_MORE {
+            (window.most, window.ended) = (window.most + 1, 0);
+        }
+        if window.most >= TASKS_SENT_PER_PEER_MAX {
+            self.windows.remove(&peer);
+        }
+    }
+
     /// Whether one more would be refused: where it is to run, or here if that is nowhere else.
     fn is_full(&self, now: Micros, at: Option<PeerId>) -> bool {
         match at {
             Some(peer) => {
-                self.sent_to.get(&peer).is_some_and(|count| *count >= TASKS_SENT_PER_PEER_MAX)
-                    || self.full_until.get(&peer).is_some_and(|until| now < *until)
+                let window = self.windows.get(&peer);
+                let most = window.map_or(TASKS_SENT_PER_PEER_MAX, |window| window.most);
+                self.sent(peer) >= most || window.is_some_and(|window| now < window.full_until)
             }
             None => self.here.len() >= TASKS_RUNNING_HERE_MAX,
         }

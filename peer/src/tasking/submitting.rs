@@ -17,8 +17,6 @@ use std::task::Poll;
 pub const TASKS_SUBMITTED_MAX: usize = 4_096;
 /// Most of them that one peer has not answered. Behind more it would hear late of everything else.
 pub const TASKS_SENT_PER_PEER_MAX: usize = 1_024;
-/// How long a peer that was full is taken to be so.
-const FULL_FOR: Micros = Micros::from_millis(2);
 /// Most tasks that run at the peer where they were submitted, or wait there until what they did is stable. More would only wait
 /// for each other until their deadlines, and make others wait.
 pub const TASKS_RUNNING_HERE_MAX: usize = 1_024;
@@ -262,7 +260,7 @@ impl Peer {
 
     /// A peer is gone: what it was to run is sent elsewhere; the id makes that safe (R21).
     pub(crate) fn tasks_lose(&mut self, peer: PeerId) {
-        self.tasks.full_until.remove(&peer);
+        self.tasks.windows.remove(&peer);
         for (waiter, submitted) in &mut self.tasks.submitted {
             if submitted.at == Some(peer) {
                 submitted.due = self.now.mono;
@@ -287,8 +285,9 @@ impl Peer {
             self.tasks.uncount(waiter);
         }
         if matches!(end, TaskEnd::Busy { .. }) {
-            // R24: what comes in the next moment would be told the same.
-            self.tasks.full_until.insert(from, self.now.mono.plus(FULL_FOR));
+            self.tasks.note_full(self.now.mono, from);
+        } else if end.is_decided() {
+            self.tasks.note_ended(from);
         }
         let Some(submitted) = self.tasks.submitted.get_mut(&waiter) else { return };
         if let TaskEnd::Elsewhere { object, at } = end {
