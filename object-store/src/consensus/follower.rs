@@ -191,12 +191,13 @@ impl<E: LogEntry> Consensus<E> {
     /// Time in which this member stood still does not count as silence of the leader: what that said then waits to be heard.
     /// On a machine with too much to do all members stand still together, and each would take it for the others' silence.
     pub(super) fn note_standstill(&mut self, now: Micros) {
-        let settings = self.settings;
+        // Who knows no voters has no ticks that could be late.
+        let (settings, is_ticked) = (self.settings, !self.membership().voters.is_empty());
         let Role::Following(following) = &mut self.role else { return };
         let late = now.since(following.look_due);
         following.look_due = now.plus(settings.look_every());
         // A time of zero: the transport says that the leader is gone.
-        if following.leader.is_some() && following.heard_at > Micros(0) && late >= settings.late_from() {
+        if is_ticked && following.leader.is_some() && following.heard_at > Micros(0) && late >= settings.late_from() {
             following.heard_at = following.heard_at.plus(late);
             following.election_due = following.election_due.plus(late);
         }
@@ -213,6 +214,38 @@ impl<E: LogEntry> Consensus<E> {
         if let Role::Following(following) = &mut self.role {
             following.heard_at = Micros(0);
             following.election_due = following.election_due.min(now.plus(soon));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Message, Promises, Settings};
+    use super::*;
+    use crate::Entry;
+    use driftmesh_model::{Incarnation, PeerId};
+    use std::sync::Arc;
+
+    #[test]
+    fn who_knows_no_voters_does_not_take_requests_for_votes_for_a_leaders_words() {
+        let member =
+            |number| MemberId { peer: PeerId::from_bytes([number; 32]), incarnation: Incarnation::from_u64(0) };
+        let (generation, term) = (Generation::ZERO, Term::from_u64(1));
+        let mut joined = Consensus::<Entry>::join(
+            member(1),
+            Settings::default(),
+            1,
+            Micros::from_millis(1_000),
+            Promises::default(),
+        );
+        let batch = Batch::new(Vec::<(Term, Arc<Entry>)>::new());
+        let body = Body::Append { previous: Lsn::from_u64(5), previous_term: term, batch, watermark: Lsn::ZERO };
+        joined.handle(Micros::from_millis(1_000), member(2), Message { generation, term, body });
+        assert!(joined.hears_a_leader(Micros::from_millis(1_000)));
+        for millis in (2_000..10_000).step_by(500) {
+            let body = Body::Vote { last: Lsn::from_u64(5), last_term: term, trial: true };
+            joined.handle(Micros::from_millis(millis), member(3), Message { generation, term, body });
+            assert!(!joined.hears_a_leader(Micros::from_millis(millis)), "at {millis} ms");
         }
     }
 }

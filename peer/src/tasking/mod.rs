@@ -147,7 +147,7 @@ impl Tasks {
 
     /// R24: a peer has refused a task because it has too many; what comes in the next moment would be told the same.
     fn note_full(&mut self, now: Micros, peer: PeerId) {
-        let least = self.sent(peer) * 3 / 4;
+        let fewer = self.sent(peer) * 3 / 4;
         let window = self.windows.entry(peer).or_insert(Window {
             most: TASKS_SENT_PER_PEER_MAX,
             ended: 0,
@@ -155,7 +155,7 @@ impl Tasks {
         });
         // Those that were sent at once are refused at once: they count as one refusal.
         if now >= window.full_until {
-            *window = Window { most: least.max(WINDOW_MIN).min(window.most), ended: 0, full_until: now.plus(FULL_FOR) };
+            *window = Window { most: fewer.max(WINDOW_MIN).min(window.most), ended: 0, full_until: now.plus(FULL_FOR) };
         }
     }
 
