@@ -79,6 +79,16 @@ impl Executor {
         }
     }
 
+    /// How many jobs were added so far.
+    pub(crate) const fn begun(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// How many of the first so many jobs have not ended.
+    pub(crate) fn unfinished_of_first(&self, begun: usize) -> usize {
+        self.jobs[..begun].iter().filter(|(_, job)| job.is_some()).count()
+    }
+
     /// How many jobs have not ended.
     pub(crate) const fn unfinished(&self) -> usize {
         self.unfinished

@@ -6,7 +6,7 @@ use crate::ledger::Ledger;
 use driftmesh_model::{ObjectId, Ref};
 use driftmesh_peer::Receipt;
 use driftmesh_peer::session::Mutable;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The history of a run, shared by its clients.
 #[derive(Clone, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) begun: u64,
     pub(crate) committed: u64,
     pub(crate) expired: u64,
+    /// All transactions that began; whoever is at one still keeps it.
+    attempts: Vec<Weak<Mutex<Attempt>>>,
 }
 
 pub(crate) fn key(object: ObjectId) -> ObjectKey {
@@ -57,8 +59,19 @@ impl Recorder {
             outcome: Outcome::Aborted,
             serializable: false,
         };
-        let attempt = Attempt { record, deletes: Vec::new(), wrong: Vec::new() };
-        TxnLog { recorder: self.clone(), attempt: Arc::new(Mutex::new(attempt)) }
+        let attempt = Arc::new(Mutex::new(Attempt { record, deletes: Vec::new(), wrong: Vec::new() }));
+        self.lock().attempts.push(Arc::downgrade(&attempt));
+        TxnLog { recorder: self.clone(), attempt }
+    }
+
+    /// The transactions that somebody is at, each with its session.
+    pub(crate) fn under_way(&self) -> Vec<String> {
+        let attempts: Vec<_> = self.lock().attempts.iter().filter_map(Weak::upgrade).collect();
+        let name = |attempt: &Arc<Mutex<Attempt>>| {
+            let attempt = attempt.lock().unwrap_or_else(PoisonError::into_inner);
+            format!("`{}` of session {}", attempt.record.label, attempt.record.session)
+        };
+        attempts.iter().map(name).collect()
     }
 }
 

@@ -203,16 +203,21 @@ fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec
     }
     let limit = simulation.now_us() + END_WITHIN_US;
     let recorder = &world.recorder;
+    let begun = simulation.executor.begun();
     // Who is between two transactions sees that enough were begun, and ends.
     {
         let mut inner = recorder.lock();
         inner.begun = inner.begun.max(until);
     }
-    if !simulation.run(limit, |simulation| simulation.executor.unfinished() == 0) {
+    let has_ended = simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
+    // What is scheduled and wants something that was lost begins again and again, and ends each time.
+    let waiting = simulation.executor.unfinished_of_first(begun);
+    if !has_ended && (waiting > 0 || simulation.is_spinning()) {
         wrong.push(format!(
-            "{} clients still wait {} s after the faults stopped",
-            simulation.executor.unfinished(),
-            END_WITHIN_US / SECOND_US
+            "{waiting} jobs still wait {} s after the faults stopped, {:?}; {}",
+            END_WITHIN_US / SECOND_US,
+            recorder.under_way(),
+            audit::what_is_open(simulation)
         ));
     }
 }
