@@ -56,7 +56,13 @@ impl Line {
     /// # Errors
     /// What is wrong with it, and what can be said.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|error| {
+        let read = if line.trim_ascii_start().starts_with(b"{") {
+            serde_json::from_slice(line).map_err(|error| error.to_string())
+        } else {
+            // A list of values in the order of the fields would be taken for them.
+            Err("it is no JSON object".to_owned())
+        };
+        read.map_err(|error| {
             format!(
                 "{error}; give {{\"cmd\": \"status\"}}, \"explain\", \"moves\", \"contention\", \"export\", \"promote\", \"forget\", \"drain\", \"leave\" or \"stop\""
             )

@@ -37,6 +37,10 @@ pub enum BadSlice {
     /// A position, timestamp, epoch or number near the end of its range could not climb any more.
     #[error("a number in slice {0} is at the end of its range")]
     Range(u64),
+    /// The highest timestamp is below another one: of commits, of the window, or the floor of a grant. Whoever came to lead would
+    /// begin below what was promised (R8, R16).
+    #[error("a timestamp in slice {0} is above the highest")]
+    Highest(u64),
     /// The copy ended before its last slice.
     #[error("the last slice is missing")]
     Incomplete,
@@ -102,6 +106,10 @@ impl State {
         let in_range = numbers.chain(epochs.map(Epoch::as_u64)).all(|number| number < NUMBER_MAX);
         if !in_range || !head.is_in_range() {
             return Err(BadSlice::Range(number));
+        }
+        let floors = in_transit.iter().map(|item| item.floor).max().unwrap_or_default();
+        if head.window.max(head.commit).max(floors) > head.highest {
+            return Err(BadSlice::Highest(number));
         }
         self.installing = Some(Box::new(Installing { next: number.saturating_add(1), head }));
         for (term, start) in terms {

@@ -2,7 +2,7 @@
 
 mod random;
 
-use super::slice::CopiedTransit;
+use super::slice::{CopiedTransit, Head};
 use super::*;
 use crate::{GrantLog, GrantSeen, NotClimbing, TRANSFERS_MAX};
 use driftmesh_model::{Value, codec};
@@ -314,6 +314,15 @@ fn slices_that_do_not_fit_are_refused() {
     assert_eq!(install(&again), BadSlice::Grants(group(4)));
     let far = |slices: &mut Vec<Slice>| slices[0].head.as_mut().unwrap().lsn = Lsn::from_u64(u64::MAX);
     assert_eq!(install(&far), BadSlice::Range(0));
+    // R8, R16: a leader begins above the highest timestamp.
+    let above = alone.state.highest().next();
+    let heads: [fn(&mut Head) -> &mut Timestamp; 2] = [|head| &mut head.window, |head| &mut head.commit];
+    for part in heads {
+        let high = |slices: &mut Vec<Slice>| *part(slices[0].head.as_mut().unwrap()) = above;
+        assert_eq!(install(&high), BadSlice::Highest(0));
+    }
+    let high = |slices: &mut Vec<Slice>| slices[leaving].in_transit[0].floor = above;
+    assert_eq!(install(&high), BadSlice::Highest(slices[leaving].number));
     let beyond = NotClimbing { term: Term::from_u64(9), start: Lsn::from_u64(99) };
     assert_eq!(install(&|slices| slices[0].terms.push((beyond.term, beyond.start))), BadSlice::Terms(beyond));
 }
