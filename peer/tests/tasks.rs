@@ -525,6 +525,24 @@ fn a_peer_runs_no_more_of_its_own_than_end_in_time() {
 }
 
 #[test]
+fn what_may_have_run_already_waits_where_a_new_task_is_refused() {
+    let mesh = Mesh::new(1);
+    let object = mesh.create_known(0, 1);
+    let holder = mesh.begin(0, "long");
+    mesh.intend_wait(holder, &[object]).expect("nobody else wants it");
+    let submit_one = |again| submits(&mesh, 0, new_id(&mesh, 0, object), again);
+    let full: Vec<_> = (0..TASKS_RUNNING_HERE_MAX).map(|_| submit_one(false)).collect();
+    // R21: nobody knows here whether a copy of it has run.
+    let asked_again = submit_one(true);
+    mesh.run(1_000);
+    let refused = submit_one(false);
+    mesh.run(1);
+    assert!(is_busy(&refused) && !asked_again.is_done() && !full.iter().any(Job::is_done));
+    mesh.end(holder);
+    assert!(!matches!(finish(&mesh, &asked_again), Err(TaskError::Busy { .. })));
+}
+
+#[test]
 fn an_answer_that_is_longer_than_any_task_has_is_not_taken() {
     let mesh = Mesh::new(2);
     let object = mesh.create_known(1, 1);
