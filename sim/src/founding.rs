@@ -299,7 +299,7 @@ impl World {
             match output {
                 FoundingOutput::Send { to, message } => {
                     let Some(to) = self.nodes.iter().position(|node| node.id == to) else { continue };
-                    for delay in self.network.send(&mut self.rng, &self.options, index, to) {
+                    for delay in self.network.send(&mut self.rng, &self.options, (index, to), false) {
                         self.at(self.now_us + delay, Event::Deliver { from: index, to, message });
                     }
                 }

@@ -1,5 +1,5 @@
 //! The network between simulated peers: loss, duplication, delay, reordering, slow peers, links that lose most of what
-//! they carry, one-way and full partitions, and such with a bridge.
+//! they carry or on which much waits, one-way and full partitions, and such with a bridge.
 //!
 //! It refuses to promise anything but what the live transport promises, and to change what a message says.
 
@@ -22,6 +22,8 @@ pub(crate) struct Network {
     cut: BTreeSet<(usize, usize)>,
     /// Directed pairs between which little passes.
     bad: BTreeSet<(usize, usize)>,
+    /// Directed pairs on which whatever is not in haste waits behind much else.
+    crowded: BTreeSet<(usize, usize)>,
     /// Whose messages take long, both ways.
     slow: Option<usize>,
     /// Whether messages are still lost, doubled and late.
@@ -32,10 +34,17 @@ pub(crate) struct Network {
 pub(crate) type Arrivals = Vec<u64>;
 
 impl Network {
-    /// What becomes of a message.
-    pub(crate) fn send(&self, rng: &mut Rng, options: &Options, from: usize, to: usize) -> Arrivals {
+    /// What becomes of a message, which may go before others that wait.
+    pub(crate) fn send(
+        &self,
+        rng: &mut Rng,
+        options: &Options,
+        (from, to): (usize, usize),
+        in_haste: bool,
+    ) -> Arrivals {
+        let waits = !in_haste && self.crowded.contains(&(from, to));
         let delay = |rng: &mut Rng, late: bool| {
-            let late = if late { rng.u64(10_000..LATE_MAX_US) } else { 0 };
+            let late = if late || waits { rng.u64(10_000..LATE_MAX_US) } else { 0 };
             let times = if self.slow.is_some_and(|slow| slow == from || slow == to) { SLOW_TIMES } else { 1 };
             // No longer than what is very late anyway.
             let way = (options.delay_min_us + rng.u64(0..=options.delay_spread_us)) * times;
@@ -60,10 +69,10 @@ impl Network {
     }
 
     /// Cuts some links: one direction, one peer, what one peer says or hears, or the peers in two halves, between which
-    /// one peer may be a bridge. Or makes some bad.
+    /// one peer may be a bridge. Or makes some bad, or crowded.
     pub(crate) fn partition(&mut self, rng: &mut Rng, options: &Options, peers: usize) {
         let one = rng.usize(..peers);
-        match rng.u8(..if options.odd_links { 7 } else { 3 }) {
+        match rng.u8(..if options.odd_links { 8 } else { 3 }) {
             0 => {
                 self.cut.insert((one, rng.usize(..peers)));
             }
@@ -72,9 +81,10 @@ impl Network {
             3 => self.halve(rng, peers, Some(one)),
             4 => self.cut.extend((0..peers).map(|other| (one, other))),
             5 => self.cut.extend((0..peers).map(|other| (other, one))),
-            _ => {
+            kind => {
                 let links = (0..peers).flat_map(|from| (0..peers).map(move |to| (from, to)));
-                self.bad.extend(links.filter(|_| rng.u8(..3) == 0));
+                let changed = if kind == 6 { &mut self.bad } else { &mut self.crowded };
+                changed.extend(links.filter(|_| rng.u8(..3) == 0));
             }
         }
     }
@@ -114,13 +124,14 @@ impl Network {
 
     /// Whether no link is cut.
     pub(crate) fn is_whole(&self) -> bool {
-        self.cut.is_empty() && self.bad.is_empty() && self.slow.is_none()
+        self.cut.is_empty() && self.bad.is_empty() && self.crowded.is_empty() && self.slow.is_none()
     }
 
     /// Mends all links.
     pub(crate) fn mend(&mut self) {
         self.cut.clear();
         self.bad.clear();
+        self.crowded.clear();
         self.slow = None;
     }
 }

@@ -584,18 +584,19 @@ impl Simulation {
         if self.options.drop_message == Some(self.messages) {
             return;
         }
+        let in_haste = envelope.message.is_in_haste();
         if let Some(rubbish) = self.rubbish_after(&envelope) {
-            self.deliver_later(from, to, rubbish);
+            self.deliver_later(from, to, rubbish, in_haste);
         }
         let shipped = match bytes.filter(|_| as_bytes) {
             Some(bytes) => Shipped::Bytes(Arc::new(bytes)),
             None => Shipped::Said(Arc::new(envelope)),
         };
-        self.deliver_later(from, to, shipped);
+        self.deliver_later(from, to, shipped, in_haste);
     }
 
-    fn deliver_later(&mut self, from: usize, to: usize, shipped: Shipped) {
-        for after in self.network.send(&mut self.rng, &self.options, from, to) {
+    fn deliver_later(&mut self, from: usize, to: usize, shipped: Shipped, in_haste: bool) {
+        for after in self.network.send(&mut self.rng, &self.options, (from, to), in_haste) {
             let lives = (self.peers[from].life, self.peers[to].life);
             let (number, envelope) = (self.messages, shipped.clone());
             self.schedule(self.now_us() + after, Event::Deliver { from, to, lives, number, envelope });

@@ -286,22 +286,27 @@ mod tests {
     use super::*;
     use crate::transport::frame::{BODY_MAX, FrameBuffer};
 
-    fn written(lanes: &Lanes) -> Vec<FrameKind> {
-        let mut buffer = Vec::new();
-        let step = lanes.next(&mut buffer);
+    /// The frames in `bytes`, each with the length of its body.
+    fn frames_in(mut bytes: &[u8]) -> Vec<(FrameKind, usize)> {
         let mut frames = FrameBuffer::new();
-        let mut kinds = Vec::new();
-        let mut bytes = buffer.as_slice();
+        let mut found = Vec::new();
         while !bytes.is_empty() {
             let space = frames.space();
             let count = space.len().min(bytes.len());
             space[..count].copy_from_slice(&bytes[..count]);
             frames.filled(count);
             bytes = &bytes[count..];
-            while let Some((kind, _)) = frames.next(BODY_MAX).unwrap() {
-                kinds.push(kind);
+            while let Some((kind, body)) = frames.next(BODY_MAX).unwrap() {
+                found.push((kind, body.len()));
             }
         }
+        found
+    }
+
+    fn written(lanes: &Lanes) -> Vec<FrameKind> {
+        let mut buffer = Vec::new();
+        let step = lanes.next(&mut buffer);
+        let kinds: Vec<FrameKind> = frames_in(&buffer).into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(step, if kinds.is_empty() { Step::Wait } else { Step::Write(kinds.len() as u64) });
         kinds
     }
@@ -321,19 +326,7 @@ mod tests {
     }
 
     fn sizes(buffer: &[u8]) -> Vec<usize> {
-        let mut frames = FrameBuffer::new();
-        let (mut sizes, mut bytes) = (Vec::new(), buffer);
-        while !bytes.is_empty() {
-            let space = frames.space();
-            let count = space.len().min(bytes.len());
-            space[..count].copy_from_slice(&bytes[..count]);
-            frames.filled(count);
-            bytes = &bytes[count..];
-            while let Some((_, body)) = frames.next(BODY_MAX).unwrap() {
-                sizes.push(body.len());
-            }
-        }
-        sizes
+        frames_in(buffer).into_iter().map(|(_, bytes)| bytes).collect()
     }
 
     #[test]
