@@ -372,7 +372,7 @@ impl Report {
                 reasons.push(reason);
             }
         };
-        let trades = self.workload == Workload::Trade;
+        let trades = self.trades();
         // What a kill has scattered comes together by trades, and only who is tried again is seen to be served.
         let has_few_orders = self.rate.is_some();
         check(self.commits >= COMMITS_MIN, format!("{} commits, at least {COMMITS_MIN} are needed", self.commits));
@@ -439,6 +439,11 @@ impl Report {
         reasons
     }
 
+    /// Whether the players trade by transactions.
+    fn trades(&self) -> bool {
+        self.workload == Workload::Trade
+    }
+
     /// How many faults happened.
     fn faults(&self) -> u64 {
         self.faults_done.values().sum()
@@ -469,7 +474,8 @@ impl Report {
                 grouped(self.unknown),
                 grouped(self.unaccounted),
                 self.lost_window_ms,
-                if self.kills > 0 { &times } else { "" },
+                // What is back after a kill is watched for trades alone.
+                if self.kills > 0 && self.trades() { &times } else { "" },
             )
         })
     }
@@ -655,6 +661,16 @@ mod tests {
             assert!(reasons.len() == 1 && reasons[0].contains(reason), "{reasons:?}");
         }
         assert_eq!(Report { replicas: 0, acked_before_stable_share: 0.0, ..faulty() }.reasons(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_is_back_after_a_kill_is_said_where_it_is_watched() {
+        let killed = |workload| {
+            let faults_done = [("kill", 1)].into();
+            Report { workload, kills: 1, faults_done, ..good() }.faults_line().unwrap()
+        };
+        assert!(killed(Workload::Trade).contains("first player back never"));
+        assert!(!killed(Workload::Crowd).contains("player back"));
     }
 
     #[test]
