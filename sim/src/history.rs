@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     pub(crate) begun: u64,
     pub(crate) committed: u64,
     pub(crate) expired: u64,
-    /// All transactions that began; whoever is at one still keeps it.
+    /// The transactions that somebody is at, and some that have ended.
     attempts: Vec<Weak<Mutex<Attempt>>>,
 }
 
@@ -60,7 +60,11 @@ impl Recorder {
             serializable: false,
         };
         let attempt = Arc::new(Mutex::new(Attempt { record, deletes: Vec::new(), wrong: Vec::new() }));
-        self.lock().attempts.push(Arc::downgrade(&attempt));
+        let attempts = &mut self.lock().attempts;
+        if attempts.len() == attempts.capacity() {
+            attempts.retain(|attempt| attempt.strong_count() > 0);
+        }
+        attempts.push(Arc::downgrade(&attempt));
         TxnLog { recorder: self.clone(), attempt }
     }
 

@@ -33,6 +33,12 @@ pub(crate) struct Network {
 /// When the copies of a message arrive, us from now; none if it is lost.
 pub(crate) type Arrivals = Vec<u64>;
 
+/// A third of all links.
+fn some_links(rng: &mut Rng, peers: usize) -> impl Iterator<Item = (usize, usize)> {
+    let links = (0..peers).flat_map(move |from| (0..peers).map(move |to| (from, to)));
+    links.filter(|_| rng.u8(..3) == 0)
+}
+
 impl Network {
     /// What becomes of a message, which may go before others that wait.
     pub(crate) fn send(
@@ -81,11 +87,8 @@ impl Network {
             3 => self.halve(rng, peers, Some(one)),
             4 => self.cut.extend((0..peers).map(|other| (one, other))),
             5 => self.cut.extend((0..peers).map(|other| (other, one))),
-            kind => {
-                let links = (0..peers).flat_map(|from| (0..peers).map(move |to| (from, to)));
-                let changed = if kind == 6 { &mut self.bad } else { &mut self.crowded };
-                changed.extend(links.filter(|_| rng.u8(..3) == 0));
-            }
+            6 => self.bad.extend(some_links(rng, peers)),
+            _ => self.crowded.extend(some_links(rng, peers)),
         }
     }
 
@@ -133,5 +136,28 @@ impl Network {
         self.bad.clear();
         self.crowded.clear();
         self.slow = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Overrides;
+
+    #[test]
+    fn on_a_crowded_link_only_what_is_in_haste_passes_in_time() {
+        let drawn = Options::draw(0, &Overrides::default());
+        let options = Options { loss_permille: 0, tail_permille: 0, duplicate_permille: 0, ..drawn };
+        let (mut rng, mut network) = (Rng::with_seed(1), Network { faulty: true, ..Network::default() });
+        network.crowded.insert((0, 1));
+        let in_time = options.delay_min_us + options.delay_spread_us;
+        for _ in 0..100 {
+            assert!(network.send(&mut rng, &options, (0, 1), true)[0] <= in_time);
+            assert!(network.send(&mut rng, &options, (1, 0), false)[0] <= in_time);
+            assert!(network.send(&mut rng, &options, (0, 1), false)[0] >= 10_000);
+        }
+        assert!(!network.is_whole());
+        network.mend();
+        assert!(network.is_whole() && network.send(&mut rng, &options, (0, 1), false)[0] <= in_time);
     }
 }

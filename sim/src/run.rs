@@ -210,11 +210,12 @@ fn work_under_faults(simulation: &mut Simulation, world: &World, wrong: &mut Vec
         inner.begun = inner.begun.max(until);
     }
     let has_ended = simulation.run(limit, |simulation| simulation.executor.unfinished() == 0);
-    // What is scheduled and wants something that was lost begins again and again, and ends each time.
-    let waiting = simulation.executor.unfinished_of_first(begun);
-    if !has_ended && (waiting > 0 || simulation.is_spinning()) {
+    // What is scheduled and wants something that was lost with its group begins again and again, and ends each time.
+    let is_waiting = simulation.lost_groups.is_empty() || simulation.executor.unfinished_of_first(begun) > 0;
+    if !has_ended && (is_waiting || simulation.is_spinning()) {
         wrong.push(format!(
-            "{waiting} jobs still wait {} s after the faults stopped, {:?}; {}",
+            "{} jobs still wait {} s after the faults stopped, {:?}; {}",
+            simulation.executor.unfinished(),
             END_WITHIN_US / SECOND_US,
             recorder.under_way(),
             audit::what_is_open(simulation)

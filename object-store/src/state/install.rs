@@ -39,8 +39,8 @@ pub enum BadSlice {
     Range(u64),
     /// The highest timestamp is below another one: of commits, of the window, or the floor of a grant. Whoever came to lead would
     /// begin below what was promised (R8, R16).
-    #[error("a timestamp in slice {0} is above the highest")]
-    Highest(u64),
+    #[error("a timestamp of the copy is above its highest")]
+    Highest,
     /// The copy ended before its last slice.
     #[error("the last slice is missing")]
     Incomplete,
@@ -107,9 +107,8 @@ impl State {
         if !in_range || !head.is_in_range() {
             return Err(BadSlice::Range(number));
         }
-        let floors = in_transit.iter().map(|item| item.floor).max().unwrap_or_default();
-        if head.window.max(head.commit).max(floors) > head.highest {
-            return Err(BadSlice::Highest(number));
+        if head.window.max(head.commit) > head.highest {
+            return Err(BadSlice::Highest);
         }
         self.installing = Some(Box::new(Installing { next: number.saturating_add(1), head }));
         for (term, start) in terms {
@@ -154,6 +153,9 @@ impl State {
         let was_sent = number > 0 && self.sent.get(&to).is_some_and(|last| number <= *last);
         if !was_sent || self.in_transit.contains_key(&(to, number)) {
             return Err(BadSlice::InTransit(to, number));
+        }
+        if floor > head.highest {
+            return Err(BadSlice::Highest);
         }
         if indexed && self.transit_index.contains_key(&object) {
             return Err(BadSlice::Twice(object));
