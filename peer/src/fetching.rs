@@ -207,9 +207,16 @@ impl Peer {
         let early = after > Micros(0) && self.rarely(RareBranch::AskAgainEarly);
         let due = self.now.mono.plus(if early { Micros(1) } else { after });
         if let Some(fetch) = self.fetches.get_mut(&object) {
-            fetch.due = due;
+            // Nearly always the answer comes first, and a timer that nobody wants any more still wakes a thread.
+            self.timers.clear(std::mem::replace(&mut fetch.due, due), Timer::Fetch(object));
             self.timers.set(due, Timer::Fetch(object));
         }
+    }
+
+    fn end_fetch(&mut self, object: ObjectId) -> Option<Box<Fetch>> {
+        let fetch = self.fetches.remove(&object)?;
+        self.timers.clear(fetch.due, Timer::Fetch(object));
+        Some(fetch)
     }
 
     /// Sends what the waiters need to a group's leader.
@@ -357,7 +364,7 @@ impl Peer {
         }
         self.tell_the_path(object, &path, group, answer.epoch, None);
         if done {
-            self.fetches.remove(&object);
+            self.end_fetch(object);
         }
     }
 
@@ -406,7 +413,7 @@ impl Peer {
             if !self.was_asked_for(*object, from) {
                 continue;
             }
-            let Some(fetch) = self.fetches.remove(object) else { continue };
+            let Some(fetch) = self.end_fetch(*object) else { continue };
             for id in fetch.waiters() {
                 self.fail(id, Cause::ClockAhead { object: *object, receiver });
             }
@@ -419,7 +426,7 @@ impl Peer {
             return;
         }
         if fetch.owners.is_empty() && fetch.readers.is_empty() {
-            self.fetches.remove(&object);
+            self.end_fetch(object);
             return;
         }
         if self.now.mono.since(fetch.last_heard) >= UNAVAILABLE_AFTER {
@@ -437,7 +444,7 @@ impl Peer {
     fn unavailable(&mut self, object: ObjectId) {
         self.metrics.note(RareEvent::Unavailable);
         self.note_ended(object, Place::Unavailable);
-        let Some(fetch) = self.fetches.remove(&object) else { return };
+        let Some(fetch) = self.end_fetch(object) else { return };
         for id in fetch.waiters() {
             self.fail(id, Cause::Unavailable { object });
         }
@@ -448,7 +455,7 @@ impl Peer {
         let lost_with = self.lost_with(object);
         self.tell_absent(object, lost_with);
         self.note_ended(object, lost_with.map_or(Place::Nowhere, |group| Place::Lost { group }));
-        let Some(fetch) = self.fetches.remove(&object) else { return };
+        let Some(fetch) = self.end_fetch(object) else { return };
         for id in fetch.waiters() {
             if let Some(txn) = self.txns.get_mut(id) {
                 if let Some(intent) = txn.intents.get_mut(&object) {
@@ -472,7 +479,7 @@ impl Peer {
 
     /// The object is here now, from a group: whoever waited for it goes on, the oldest first.
     pub(crate) fn arrived(&mut self, object: ObjectId, epoch: Epoch, from: GroupId) {
-        if let Some(fetch) = self.fetches.remove(&object) {
+        if let Some(fetch) = self.end_fetch(object) {
             self.uses.note_came(object, self.now.mono);
             self.pin_for_fetcher(object, &fetch);
             for id in fetch.owners.values() {

@@ -155,10 +155,11 @@ impl SimHost {
         WALL_START_US + clock.now_us()
     }
 
-    /// Takes what the steps since the last call want done, and how many steps there were.
-    pub(crate) fn take_commands(&self) -> (u64, Vec<Commands>) {
+    /// Takes what the steps since the last call want done, in exchange for an empty list, and how many steps there were.
+    pub(crate) fn take_commands(&self, commands: &mut Vec<Commands>) -> u64 {
         let mut core = self.lock();
-        (std::mem::take(&mut core.steps), std::mem::take(&mut core.commands))
+        std::mem::swap(&mut core.commands, commands);
+        std::mem::take(&mut core.steps)
     }
 
     /// What a read of this peer's own group rests on, read just now: the end of that group's journal.
@@ -181,13 +182,15 @@ impl SimHost {
             let now = self.inner.wall_clock.now(&self.inner.clock);
             let result = step(&mut core.peer, now);
             after(&result, &mut core.wakers);
-            let commands = core.peer.take_commands();
-            let mut wakers = Vec::new();
-            for txn in &commands.wakes {
-                wakers.append(&mut core.wakers.take(*txn));
-            }
             core.steps += 1;
-            core.commands.push(commands);
+            let mut wakers = Vec::new();
+            if core.peer.has_commands() {
+                let commands = core.peer.take_commands();
+                for txn in &commands.wakes {
+                    wakers.append(&mut core.wakers.take(*txn));
+                }
+                core.commands.push(commands);
+            }
             (result, wakers)
         };
         for waker in wakers {

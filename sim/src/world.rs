@@ -22,7 +22,7 @@ use driftmesh_model::limits::{CLOCK_AHEAD_MAX, MESSAGE_BYTES_MAX};
 use driftmesh_model::{GroupId, PeerId, codec};
 use driftmesh_object_store::Group;
 use driftmesh_peer::session::Host;
-use driftmesh_peer::{Envelope, Metrics, Peer, Seek};
+use driftmesh_peer::{Commands, Envelope, Metrics, Peer, Seek};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -129,6 +129,8 @@ pub(crate) struct Simulation {
     pub(crate) requests: Requests,
     pub(crate) network: Network,
     queue: BTreeMap<(u64, u64), Event>,
+    /// Room for what steps want done.
+    spare_commands: Vec<Commands>,
     sequence: u64,
     messages: u64,
     pub(crate) trace: Trace,
@@ -200,6 +202,7 @@ impl Simulation {
             requests,
             network: Network::default(),
             queue: BTreeMap::new(),
+            spare_commands: Vec::new(),
             sequence: 0,
             messages: 0,
             polls: 0,
@@ -530,9 +533,10 @@ impl Simulation {
         if self.peers[index].gone {
             return;
         }
-        let (steps, commands) = self.peers[index].host.take_commands();
+        let mut commands = std::mem::take(&mut self.spare_commands);
+        let steps = self.peers[index].host.take_commands(&mut commands);
         self.trace.note(self.now_us(), index, what, &steps.to_be_bytes());
-        for commands in commands {
+        for commands in commands.drain(..) {
             for txn in &commands.wakes {
                 self.trace.note(self.now_us(), index, "wake", &txn.as_u64().to_be_bytes());
             }
@@ -549,6 +553,7 @@ impl Simulation {
                 }
             }
         }
+        self.spare_commands = commands;
         self.watch_journals(index);
         self.set_timer(index);
         self.use_moments();
