@@ -55,12 +55,12 @@ mod placement;
 mod prefetch;
 mod provisional;
 mod schedule;
-mod schedule_view;
 mod snapshot_file;
 mod start_error;
 mod status;
 mod submit;
 mod task;
+mod task_views;
 #[cfg(feature = "test")]
 pub mod test;
 mod transactions;
@@ -80,11 +80,11 @@ pub use driftmesh_peer::session::{
 };
 pub use driftmesh_peer::{
     Arrival, Beyond, CatchUp, Cause, Committed, Found, HELD_BYTES, KeptSeen, MemberStatus, Metrics, Move, MoveReason,
-    NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PINNED_MAX, Place, Promoted,
-    REPLICAS, REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS, ScanPage, Scanned, ScheduleCounts,
-    ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
-    TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX,
-    WaitingSchedule,
+    NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PANICKED_LISTED_MAX, PINNED_MAX,
+    PanickedTask, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS,
+    ScanPage, Scanned, ScheduleCounts, ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX,
+    TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX,
+    WATCHERS_MAX, WaitingSchedule,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]
@@ -95,12 +95,12 @@ pub use placement::Contention;
 pub use prefetch::{PREFETCH_MAX, PrefetchBusy};
 pub use provisional::Provisional;
 pub use schedule::{Occurrence, Owner, Schedule, Scheduled, Scheduling};
-pub use schedule_view::{SchedulesView, WaitingView};
 pub use snapshot_file::ImportError;
 pub use start_error::StartError;
 pub use status::{GroupView, MemberView, MeshStatus, OffenderView, ReadsView, ReplicationView, TransportView};
 pub use submit::Submit;
 pub use task::Task;
+pub use task_views::{PanickedView, SchedulesView, WaitingView};
 pub use transactions::Transactions;
 
 /// One attempt of a transaction: what a closure reads and writes with.

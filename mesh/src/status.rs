@@ -2,7 +2,7 @@
 //!
 //! It refuses to judge for all: each field is what this peer knows, which others may know better.
 
-use crate::schedule_view::SchedulesView;
+use crate::task_views::{PanickedView, SchedulesView};
 use crate::transport::{Offender, TransportCounters, to_libp2p};
 use driftmesh_model::PeerId;
 use driftmesh_peer::{GroupStatus, MemberStatus, Metrics, Status};
@@ -285,6 +285,8 @@ pub struct MeshStatus {
     pub tasks_submitted: usize,
     /// Tasks of other peers that run here.
     pub tasks_running: usize,
+    /// Tasks that panicked here, the last 16 kinds of them, the newest first. They have ended with that.
+    pub tasks_panicked: Vec<PanickedView>,
     /// Schedules of the objects that this peer owns.
     pub schedules: SchedulesView,
     /// The journal's last position.
@@ -384,6 +386,7 @@ impl MeshStatus {
             transactions: core.transactions,
             tasks_submitted: core.tasks_submitted,
             tasks_running: core.tasks_running,
+            tasks_panicked: core.tasks_panicked.into_iter().map(PanickedView::from).collect(),
             schedules,
             journal_tail: core.journal_tail,
             journal_lag: core.journal_lag,

@@ -233,6 +233,10 @@ async fn what_goes_wrong_is_told_and_the_peer_goes_on() {
     assert!(matches!(error, TaskError::Deadline { .. } | TaskError::Unknown { .. }), "{error}");
     let panics = bounded(all[1].submit(Odd::Panic(from))).await.unwrap_err();
     assert!(matches!(panics, TaskError::Panicked { .. }), "{panics}");
+    let listed = all[1].status().tasks_panicked;
+    let one = listed.first().expect("it is listed where it ran");
+    assert_eq!((listed.len(), one.name.as_str(), one.times, one.message.as_str()), (1, "odd", 2, "oh no"));
+    assert_eq!((one.object.clone(), all[0].status().tasks_panicked), (from.id().to_string(), Vec::new()));
     let nobody: Ref<Player> = Ref::from_id(ObjectId::from_u128(7));
     let error = bounded(all[0].submit(Odd::AnswerTooMuch(nobody)).deadline(HANGS)).await.unwrap_err();
     assert!(matches!(error, TaskError::NoAnchor { .. }), "{error}");

@@ -99,7 +99,8 @@ pub use status::{GroupStatus, MemberStatus, Status};
 pub use steps::{Begin, Committed, Receipt, StepError, Stepped, TaskTies, TxnWrites, ValueRead};
 pub use surveying::{AdoptedGrant, Held, Standing};
 pub use tasking::{
-    NotSubmitted, Provisional, Run, SubmitTask, TASKS_RUNNING_HERE_MAX, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
-    TASKS_SENT_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace, TaskRun, TaskStep, TaskTo,
+    NotSubmitted, PANICKED_LISTED_MAX, PanickedTask, Provisional, Run, SubmitTask, TASKS_RUNNING_HERE_MAX,
+    TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TASKS_SENT_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskFound, TaskPlace,
+    TaskRun, TaskStep, TaskTo,
 };
 pub use watching::{Sighting, WATCHED_MAX, WATCHERS_MAX};

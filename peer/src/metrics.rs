@@ -238,6 +238,8 @@ pub struct Metrics {
     pub refused_for_room: u64,
     /// Tasks that their anchors did not remember any more, so that they were not run.
     pub tasks_forgotten: u64,
+    /// Tasks, and runs of schedules, that panicked here.
+    pub tasks_panicked: u64,
     /// Runs of schedules that took effect.
     pub schedule_runs: u64,
     /// Runs of schedules that were rejected, failed or panicked.

@@ -1,6 +1,6 @@
 //! What a peer says of itself: for operators and tools.
 
-use crate::{Peer, ScheduleCounts, WaitingSchedule};
+use crate::{PanickedTask, Peer, ScheduleCounts, WaitingSchedule};
 use driftmesh_model::{GroupId, Now, PeerId};
 use driftmesh_object_store::{Group, MemberId};
 
@@ -77,6 +77,8 @@ pub struct Status {
     pub tasks_submitted: usize,
     /// Tasks of other peers that run here.
     pub tasks_running: usize,
+    /// Those that panicked here last, the newest first, 16 at most.
+    pub tasks_panicked: Vec<PanickedTask>,
     /// Schedules of this peer's objects.
     pub schedules: ScheduleCounts,
     /// Those that do not run, 16 at most, and why.
@@ -170,6 +172,7 @@ impl Peer {
             transactions: self.txns.len(),
             tasks_submitted: self.tasks.counts().0,
             tasks_running: self.tasks.counts().1,
+            tasks_panicked: self.tasks.panicked.listed(),
             schedules: self.schedule_counts(now),
             schedules_waiting: self.waiting_schedules(),
             journal_tail: self.group.tail().as_u64(),

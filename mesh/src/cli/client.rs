@@ -184,6 +184,7 @@ fn table(status: &Value) -> String {
         "tasks",
         format!("{} submitted here and under way, {} of others run here", get("tasks_submitted"), get("tasks_running")),
     );
+    panicked_rows(&status["tasks_panicked"]).into_iter().for_each(|value| row("panicked", value));
     schedule_rows(&status["schedules"]).into_iter().for_each(|(name, value)| row(name, value));
     let other_genesis = status["transport"]["other_genesis"].as_u64().unwrap_or(0);
     if other_genesis > 0 {
@@ -242,6 +243,17 @@ fn member_line(member: &Value) -> String {
     let state = if member["connected"].as_bool() == Some(true) { "connected" } else { "lost" };
     let (peer, group, owned, heard) = (get("peer"), get("group"), get("owned"), get("heard_ms_ago"));
     format!("{peer}  group {group}  {state}  {owned} objects  heard {heard} ms ago")
+}
+
+/// The tasks that panicked at the peer.
+fn panicked_rows(panicked: &Value) -> Vec<String> {
+    let line = |one: &Value| {
+        // What games name and say may hold anything, also what a terminal obeys.
+        let (name, message) = (text(&one["name"]), text(&one["message"]));
+        let (object, times) = (text(&one["object"]), text(&one["times"]));
+        format!("{} of {object}, {times} times: {}", name.escape_debug(), message.escape_debug())
+    };
+    panicked.as_array().into_iter().flatten().map(line).collect()
 }
 
 /// The schedules of what the peer owns, and why some do not run.
@@ -329,6 +341,7 @@ mod tests {
                 {"group": "02", "leader": "12D4", "voters": 1, "learners": 1, "whole": 0, "wanted": 2, "owned": 7, "lag": 0},
             ],
             "tasks_submitted": 5, "tasks_running": 6, "superseded": true,
+            "tasks_panicked": [{"name": "burn", "object": "05", "times": 2, "message": "no\u{1b}[2J fire", "last_ms": 1}],
             "schedules": {"scheduled": 8, "running": 1, "late": 2, "parked": 3,
                 "waiting": [{"id": "04/1", "name": "rot\u{1b}[2J", "why": "nobody can run it"}]},
             "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
@@ -345,7 +358,7 @@ mod tests {
             "4 handshakes with peers of another mesh",
             "12D4  group 02  connected  7 objects",
             "uptime     2 s",
-            "tasks      5 submitted here and under way, 6 of others run here\n",
+            "tasks      5 submitted here and under way, 6 of others run here\npanicked   burn of 05, 2 times: no\\u{1b}[2J fire\n",
             "schedules  8 of what it owns: 1 run, 2 are late; 3 more are parked\n           rot\\u{1b}[2J of 04/1: nobody can run it\n",
             "state      superseded: another process",
             "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2  its majority is out of reach: nothing becomes stable\n",

@@ -264,6 +264,9 @@ pub(super) async fn run_once<H: Host>(host: &H, handlers: &Handlers<H>, request:
         (None, Some(why)) => why,
         (None, None) => return not_run(&error),
     };
+    if let TaskAbort::Panicked(message) = &why {
+        host.step(|peer, now| peer.note_panicked(now, &request.name, request.id.anchor, message));
+    }
     if copies != Copies::Now {
         return Ran::aborted(why);
     }

@@ -5,10 +5,12 @@
 //! it needs besides comes to it. It refuses to run anything (its host does, by `session`), to chase an object, and to know
 //! what became of a task: the anchor knows (R21).
 
+mod panicked;
 mod places;
 mod running;
 mod submitting;
 
+pub use panicked::{PANICKED_LISTED_MAX, PanickedTask};
 pub use places::TaskPlace;
 pub use running::{Run, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX, TaskFound, TaskRun};
 pub use submitting::{
@@ -21,6 +23,7 @@ use crate::message::{TaskEnd, TaskRequest};
 use crate::task_ids::TaskIds;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId};
+use panicked::Panicked;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// When somebody who was told `Busy` may try again.
@@ -100,6 +103,7 @@ pub(crate) struct Tasks {
     /// Who runs a task here that was submitted here, or waits until what it did is stable.
     here: BTreeSet<TxnId>,
     pub(crate) starts: Vec<Run>,
+    pub(crate) panicked: Panicked,
     ids: TaskIds,
 }
 
@@ -215,6 +219,12 @@ impl Peer {
         self.forget_task(waiter);
         self.tasks.here.remove(&waiter);
         self.tasks.ids.is_told(waiter);
+    }
+
+    /// A task, or what was due of a schedule, panicked here. R26: it has ended with that, and is listed.
+    pub(crate) fn note_panicked(&mut self, now: Now, name: &str, object: ObjectId, message: &str) {
+        self.metrics.tasks_panicked += 1;
+        self.tasks.panicked.note(now.wall, name, object, message);
     }
 
     fn is_leaving(&self, peer: &PeerId) -> bool {
