@@ -251,9 +251,9 @@ impl<R: Read> Reader<R> {
 mod tests {
     use super::*;
     use crate::limits;
-    use driftmesh_model::{GroupId, Lsn, Micros, PeerId, TaskId, TaskKey};
+    use driftmesh_model::{Lsn, Micros, PeerId, TaskId, TaskKey};
     use driftmesh_object_store::{
-        CatchUp, Entry, Progress, Schedule, ScheduleChange, ScheduleStep, State, Suspicion, TaskOutcome, Work,
+        CatchUp, Entry, Progress, Schedule, ScheduleChange, ScheduleStep, State, TaskOutcome, Work,
     };
 
     fn records() -> Vec<Record> {
@@ -351,11 +351,6 @@ mod tests {
                 ran: u64::MAX,
                 failed: u64::MAX,
                 panicked_at: (1..=2).map(|byte| PeerId::from_bytes([byte; 32])).collect(),
-                suspicion: Some(Suspicion {
-                    runs_in: Some(GroupId::from_u128(u128::MAX)),
-                    losses: limits::SCHEDULE_LOSSES_MAX,
-                    not_before: at(1).wall(),
-                }),
             };
             let schedule = Schedule {
                 number: u64::MAX - number,

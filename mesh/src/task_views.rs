@@ -14,7 +14,7 @@ pub struct SchedulesView {
     pub running: usize,
     /// Those that should have run a second ago and do not run, 10,000 at most.
     pub late: usize,
-    /// Those that do not run any more, because their tasks panicked at two peers, or several were lost with them.
+    /// Those that do not run any more, because their tasks panicked at two peers.
     pub parked: usize,
     /// Those that do not run here, 16 at most.
     pub waiting: Vec<WaitingView>,

@@ -53,10 +53,6 @@ pub const SCHEDULE_AHEAD_MAX: Micros = Micros::from_millis(10 * 366 * 86_400_000
 pub const SCHEDULE_CATCH_UP_MAX: u32 = 1_000;
 /// A schedule whose task panicked at so many peers is parked (R26).
 pub const SCHEDULE_PANICS_MAX: usize = 2;
-/// After so many losses of its owner, of which all but the first came while a run was noted, a schedule runs no more.
-pub const SCHEDULE_LOSSES_MAX: u8 = 2;
-/// So long a schedule waits when an owner was lost while a run was noted.
-pub const SCHEDULE_LOST_PAUSE: Micros = Micros::from_millis(60_000);
 /// What leads back to former schedules of an object may weigh so much, bytes.
 pub const SCHEDULES_FORMER_BYTES_MAX: usize = 64 << 10;
 

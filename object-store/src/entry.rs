@@ -304,7 +304,7 @@ impl LogEntry for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CatchUp, Progress, Schedule, ScheduleStep, Suspicion, Work};
+    use crate::{CatchUp, Progress, Schedule, ScheduleStep, Work};
     use driftmesh_model::{Micros, PeerId, TaskId, TaskKey, codec, limits};
 
     fn largest<T>(number: u64, make: impl Fn(u64) -> T) -> Vec<T> {
@@ -343,11 +343,6 @@ mod tests {
             ran: u64::MAX,
             failed: u64::MAX,
             panicked_at: (1..=2).map(|byte| PeerId::from_bytes([byte; 32])).collect(),
-            suspicion: Some(Suspicion {
-                runs_in: Some(GroupId::from_u128(u128::MAX)),
-                losses: u8::MAX,
-                not_before: Micros(u64::MAX),
-            }),
         };
         let begin = |number: u64| Schedule {
             number,

@@ -25,7 +25,7 @@ pub use grant_log::{GrantLog, GrantSeen};
 pub use group::{Closed, CopyDone, CopySlice, Group, GroupMessage};
 pub use outcomes::{Kept, Outcomes, TaskOutcome, TaskSeen};
 pub use schedules::{
-    CatchUp, Planned, Progress, Schedule, ScheduleBound, ScheduleChange, ScheduleStep, Schedules, Suspicion, Work,
+    CatchUp, Planned, Progress, Schedule, ScheduleBound, ScheduleChange, ScheduleStep, Schedules, Work,
 };
 pub use state::{BadEntry, BadSlice, Due, Growth, InTransit, OBJECT_OVERHEAD, Slice, State, Stored};
 pub use term_table::{Fate, NotClimbing, TermTable};

@@ -5,14 +5,14 @@
 //! read a clock, to look into tasks, and to know who runs them.
 
 use driftmesh_model::limits::{
-    SCHEDULE_AHEAD_MAX, SCHEDULE_BYTES_MAX, SCHEDULE_CATCH_UP_MAX, SCHEDULE_LOSSES_MAX, SCHEDULE_LOST_PAUSE,
-    SCHEDULE_PANICS_MAX, SCHEDULE_PERIOD_MIN, SCHEDULES_BYTES_MAX, SCHEDULES_MAX, TASK_KIND_BYTES_MAX,
+    SCHEDULE_AHEAD_MAX, SCHEDULE_BYTES_MAX, SCHEDULE_CATCH_UP_MAX, SCHEDULE_PANICS_MAX, SCHEDULE_PERIOD_MIN,
+    SCHEDULES_BYTES_MAX, SCHEDULES_MAX, TASK_KIND_BYTES_MAX,
 };
-use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, Timestamp, Value};
+use driftmesh_model::{Micros, ObjectId, PeerId, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
 /// What a schedule weighs beside its task, bytes.
-const OVERHEAD: usize = 384;
+const OVERHEAD: usize = 320;
 
 /// A task, encoded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -51,23 +51,6 @@ pub struct Progress {
     /// Where it panicked since it last took effect; with [`SCHEDULE_PANICS_MAX`] peers it is parked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub panicked_at: Vec<PeerId>,
-    /// Peers were lost while it may have been running, and no run of it has ended since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suspicion: Option<Suspicion>,
-}
-
-/// Peers were lost while a schedule may have been running. What ends the process that runs it cannot say so, as no panic is
-/// caught then: so who runs next what was due at an owner that was lost notes that first (R26).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Suspicion {
-    /// In whose journal it is noted that it runs; nobody's while it waits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runs_in: Option<GroupId>,
-    /// How many owners were lost: the first when it was due, the others when it was noted that it runs. Beyond
-    /// [`SCHEDULE_LOSSES_MAX`] it is parked.
-    pub losses: u8,
-    /// It does not run before, wall clock.
-    pub not_before: Micros,
 }
 
 /// One schedule.
@@ -114,11 +97,10 @@ pub struct Planned {
 }
 
 impl Schedule {
-    /// Whether it does not run any more, because its task panicked at several peers, or several were lost with it (R26).
+    /// Whether it does not run any more, because its task panicked at several peers (R26).
     #[must_use]
     pub fn is_parked(&self) -> bool {
-        let lost_too_many = |suspicion: Suspicion| suspicion.losses > SCHEDULE_LOSSES_MAX;
-        self.progress.panicked_at.len() >= SCHEDULE_PANICS_MAX || self.progress.suspicion.is_some_and(lost_too_many)
+        self.progress.panicked_at.len() >= SCHEDULE_PANICS_MAX
     }
 
     /// What is to be done now. The times of occurrences are those that were intended from the beginning, however late this
@@ -175,31 +157,7 @@ impl Schedule {
 impl Progress {
     fn is_sound(&self) -> bool {
         let at = &self.panicked_at;
-        let is_sound = |suspicion: Suspicion| {
-            (1..=SCHEDULE_LOSSES_MAX + 1).contains(&suspicion.losses)
-                && suspicion.not_before < Timestamp::SOUND_MAX.wall()
-        };
-        self.due < Timestamp::SOUND_MAX.wall()
-            && at.len() <= SCHEDULE_PANICS_MAX
-            && at.is_sorted_by(|a, b| a < b)
-            && self.suspicion.is_none_or(is_sound)
-    }
-
-    /// What is to be noted before it runs in a group's journal; nothing of what is beyond suspicion. `lost`: the group whose
-    /// owner was lost when it was due there, if the object came from one. Asked again it says the same.
-    #[must_use]
-    pub fn suspect(&self, lost: Option<GroupId>, here: GroupId, now: Micros) -> Option<Suspicion> {
-        let Some(former) = self.suspicion else {
-            // One loss says little: peers are lost for other reasons, and much is due at each. It runs at once.
-            return lost.map(|_| Suspicion { runs_in: Some(here), losses: 1, not_before: Micros(0) });
-        };
-        if lost.is_some() && former.runs_in == lost {
-            let losses = former.losses.saturating_add(1).min(SCHEDULE_LOSSES_MAX + 1);
-            return Some(Suspicion { runs_in: None, losses, not_before: now.plus(SCHEDULE_LOST_PAUSE) });
-        }
-        // Else it was not running where it comes from.
-        let runs_in = if now < former.not_before { former.runs_in } else { Some(here) };
-        Some(Suspicion { runs_in, ..former })
+        self.due < Timestamp::SOUND_MAX.wall() && at.len() <= SCHEDULE_PANICS_MAX && at.is_sorted_by(|a, b| a < b)
     }
 
     /// It panicked at a peer.
@@ -411,36 +369,6 @@ mod tests {
         assert!(!is_sound(|schedule| schedule.catch_up = CatchUp::Each { max: 0 }));
         assert!(!is_sound(|schedule| schedule.work.name = "x".repeat(TASK_KIND_BYTES_MAX + 1)));
         assert!(!is_sound(|schedule| schedule.progress.panicked_at = vec![PeerId::from_bytes([1; 32]); 2]));
-        let suspicion = |losses: u8, at: u64| {
-            Some(Suspicion { runs_in: Some(GroupId::from_u128(1)), losses, not_before: Micros(at) })
-        };
-        assert!(Progress { suspicion: suspicion(SCHEDULE_LOSSES_MAX + 1, 1), ..Progress::default() }.is_sound());
-        for unsound in [suspicion(0, 1), suspicion(SCHEDULE_LOSSES_MAX + 2, 1), suspicion(1, u64::MAX)] {
-            assert!(!Progress { suspicion: unsound, ..Progress::default() }.is_sound(), "{unsound:?}");
-        }
-    }
-
-    #[test]
-    fn what_owners_are_lost_with_waits_and_is_parked_and_what_goes_on_in_good_order_is_not() {
-        let (first, second, third) = (GroupId::from_u128(1), GroupId::from_u128(2), GroupId::from_u128(3));
-        let mut lost = schedule(1, 1);
-        let mut suspect = |from: Option<GroupId>, here: GroupId, now: u64| {
-            for _ in 0..2 {
-                lost.progress.suspicion = lost.progress.suspect(from, here, Micros(now));
-            }
-            let noted = lost.progress.suspicion.map(|it| (it.runs_in, it.losses, it.not_before.0));
-            (noted, lost.is_parked())
-        };
-        let pause = SCHEDULE_LOST_PAUSE.0;
-        assert_eq!(suspect(None, first, 10), (None, false));
-        assert_eq!(suspect(Some(first), second, 10), (Some((Some(second), 1, 0)), false), "it runs at once");
-        assert_eq!(suspect(None, third, 20), (Some((Some(third), 1, 0)), false), "fetched while its owner lived");
-        assert_eq!(suspect(Some(first), second, 30), (Some((Some(second), 1, 0)), false), "it did not run there");
-        assert_eq!(suspect(Some(second), first, 40), (Some((None, 2, 40 + pause)), false), "it waits");
-        assert_eq!(suspect(Some(first), third, 50), (Some((None, 2, 40 + pause)), false), "nor does it run now");
-        assert_eq!(suspect(None, third, 40 + pause), (Some((Some(third), 2, 40 + pause)), false));
-        assert_eq!(suspect(Some(third), first, 50 + pause), (Some((None, 3, 50 + 2 * pause)), true));
-        assert!(lost.is_sound());
     }
 
     #[test]

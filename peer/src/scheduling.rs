@@ -10,7 +10,7 @@ use crate::tasking::Run;
 use crate::timers::Timer;
 use crate::{Peer, TaskAbort};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, ScheduleId, TxnId};
-use driftmesh_object_store::{Due, Progress, Schedule, Schedules, Suspicion, Work};
+use driftmesh_object_store::{Due, Schedule, Schedules, Work};
 use driftmesh_txn::Intent;
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -88,14 +88,8 @@ pub enum ScheduleWaits {
     #[error("it panicked here, and waits for another peer")]
     Panicked,
     /// Its task panicked at two peers: it runs nowhere any more. Cancel it, and schedule it anew when it is mended.
-    #[error("it panicked at two peers, or peers were lost with it again and again, and is parked")]
+    #[error("it panicked at two peers, and is parked")]
     Parked,
-    /// As many peers were lost while it may have been running. It is tried again after a while.
-    #[error("{losses} peers were lost while it may have been running; it waits for a while")]
-    Suspected {
-        /// So many.
-        losses: u8,
-    },
 }
 
 #[derive(Clone, Debug)]
@@ -115,8 +109,6 @@ pub(crate) struct Scheduling {
     put_off: BTreeMap<ScheduleId, PutOff>,
     /// Up to where the journal must be stable before these begin.
     unstable: BTreeMap<ScheduleId, Lsn>,
-    /// What was due when its owner was lost: it came here from that group, and has not run here.
-    orphans: BTreeMap<ScheduleId, GroupId>,
     armed: Option<Micros>,
 }
 
@@ -231,10 +223,6 @@ impl Peer {
         if self.has_panicked_here(schedule) {
             return Look::Waits;
         }
-        if let Some(left) = self.suspected_for(schedule) {
-            self.put_off(id, left.min(WAITS_FOR), None);
-            return Look::Waits;
-        }
         if self.scheduling.running.len() >= SCHEDULES_RUNNING_MAX {
             return Look::NoRoom;
         }
@@ -250,43 +238,6 @@ impl Peer {
     /// What runs once and panicked here has to be tried at another peer.
     fn has_panicked_here(&self, schedule: &Schedule) -> bool {
         schedule.period.is_none() && schedule.progress.panicked_at.contains(&self.config.peer)
-    }
-
-    /// For how long a schedule does not run yet because peers were lost with it (R26).
-    fn suspected_for(&self, schedule: &Schedule) -> Option<Micros> {
-        let suspicion = schedule.progress.suspicion.filter(|suspicion| suspicion.not_before > self.now.wall)?;
-        Some(suspicion.not_before.since(self.now.wall))
-    }
-
-    /// An object has come from a group. R26: if that has lost its owner, what was due may be why.
-    pub(crate) fn schedules_have_come(&mut self, object: ObjectId, from: GroupId, owner_is_lost: bool) {
-        let Some(all) = self.group.schedules(object) else { return };
-        let now = self.now.wall;
-        let found: Vec<(u64, bool)> =
-            all.iter().map(|schedule| (schedule.number, owner_is_lost && schedule.progress.due <= now)).collect();
-        for (number, is_orphan) in found {
-            let (id, orphans) = (ScheduleId { object, number }, &mut self.scheduling.orphans);
-            if !is_orphan {
-                orphans.remove(&id);
-                continue;
-            }
-            if orphans.len() >= SCHEDULES_PUT_OFF_MAX {
-                orphans.pop_first();
-            }
-            orphans.insert(id, from);
-        }
-    }
-
-    /// Whether something has to be noted, and to be stable, before an occurrence runs.
-    pub(crate) fn is_suspected(&self, id: ScheduleId) -> bool {
-        let schedule = || self.group.schedules(id.object)?.get(id.number);
-        self.scheduling.orphans.contains_key(&id)
-            || schedule().is_some_and(|schedule| schedule.progress.suspicion.is_some())
-    }
-
-    /// What has to be noted of a schedule before it runs here.
-    pub(crate) fn suspicion_of(&self, now: Now, id: ScheduleId, progress: &Progress) -> Option<Suspicion> {
-        progress.suspect(self.scheduling.orphans.get(&id).copied(), self.group.id(), now.wall)
     }
 
     /// R6: whether the commit that made a follow-up is stable. It is seen in the same step in which it is journalled or
@@ -334,19 +285,14 @@ impl Peer {
             ScheduleEnd::Again => (Some(TRY_AGAIN_AFTER), None),
             ScheduleEnd::Waits(why) => (Some(WAITS_FOR), Some(why)),
         };
-        match wait {
-            Some(wait) => self.put_off(key.id, wait, why),
-            None => drop(self.scheduling.orphans.remove(&key.id)),
+        if let Some(wait) = wait {
+            let put_off = &mut self.scheduling.put_off;
+            if put_off.len() >= SCHEDULES_PUT_OFF_MAX {
+                put_off.pop_first();
+            }
+            put_off.insert(key.id, PutOff { until: now.mono.plus(wait), why });
         }
         self.look_at_schedules();
-    }
-
-    fn put_off(&mut self, id: ScheduleId, wait: Micros, why: Option<TaskAbort>) {
-        let put_off = &mut self.scheduling.put_off;
-        if put_off.len() >= SCHEDULES_PUT_OFF_MAX {
-            put_off.pop_first();
-        }
-        put_off.insert(id, PutOff { until: self.now.mono.plus(wait), why });
     }
 
     /// Locks the object of an occurrence, if it is here, and tells its schedule if that still is at this occurrence: nobody
@@ -404,14 +350,12 @@ impl Peer {
         let unknown = self.scheduling.put_off.iter().filter_map(|(id, put_off)| Some((*id, put_off.why.clone()?)));
         let unknown = unknown.filter_map(|(id, why)| of(id, ScheduleWaits::NotHere(why)));
         let due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall).take(LATE_COUNTED_MAX);
-        let waiting = due.filter_map(|(_, object, number)| {
-            let schedule = self.group.schedules(object)?.get(number)?;
-            let suspected = self.suspected_for(schedule).and(schedule.progress.suspicion);
-            let suspected = suspected.map(|suspicion| ScheduleWaits::Suspected { losses: suspicion.losses });
-            let why = suspected.or_else(|| self.has_panicked_here(schedule).then_some(ScheduleWaits::Panicked))?;
-            of(ScheduleId { object, number }, why)
+        let panicked = due.map(|(_, object, number)| ScheduleId { object, number }).filter(|id| {
+            let schedule = self.group.schedules(id.object).and_then(|all| all.get(id.number));
+            schedule.is_some_and(|schedule| self.has_panicked_here(schedule))
         });
-        parked.chain(unknown).chain(waiting).take(SCHEDULES_NAMED_MAX).collect()
+        let panicked = panicked.filter_map(|id| of(id, ScheduleWaits::Panicked));
+        parked.chain(unknown).chain(panicked).take(SCHEDULES_NAMED_MAX).collect()
     }
 
     /// Whether nothing is due that could run here.
@@ -420,8 +364,7 @@ impl Peer {
             let id = ScheduleId { object: due.1, number: due.2 };
             let cannot = self.scheduling.put_off.get(&id).is_some_and(|put_off| put_off.why.is_some());
             let schedule = self.group.schedules(due.1).and_then(|all| all.get(due.2));
-            let is_held = |schedule| self.has_panicked_here(schedule) || self.suspected_for(schedule).is_some();
-            cannot || schedule.is_none_or(is_held)
+            cannot || schedule.is_none_or(|schedule| self.has_panicked_here(schedule))
         };
         let mut due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall);
         self.scheduling.running.is_empty() && due.all(waits)

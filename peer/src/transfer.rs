@@ -352,10 +352,7 @@ impl Peer {
         let adopted: Vec<AdoptedGrant> = arrivals.iter().map(of).collect();
         let lsn = self.journal(Entry::TransferIn { from, unsettled_from, arrivals });
         self.metrics.arrived += adopted.len() as u64;
-        // Its founder hands out what its group owns, as long as it is there.
-        let owner_is_lost = self.members.get(&peer).is_none_or(|member| member.group != from);
         for grant in adopted {
-            self.schedules_have_come(grant.object, from, owner_is_lost);
             self.remember_adopted(from, grant);
             let answer = GrantAnswer { number: grant.number, reply: GrantReply::Adopted };
             self.answer_grant(peer, (from, to), answer, lsn);

@@ -122,7 +122,7 @@ fn schedules_take_room_too() {
     let mesh = Mesh::with(1, |_, setup| setup.config.held_bytes_max = 2_000);
     let object = mesh.create(0, 1);
     let work = Work { name: "tick".to_owned(), version: 1, body: Value::from_slice(&[7; 1_000]) };
-    let progress = Progress { due: Micros(u64::MAX / 1_000_000), ..Progress::default() };
+    let progress = Progress { due: Micros(u64::MAX / 1_000_000), ran: 0, failed: 0, panicked_at: Vec::new() };
     let begin = |number| {
         let (catch_up, work, progress) = (CatchUp::Once, work.clone(), progress.clone());
         ScheduleStep::Begin(Box::new(Schedule { number, work, period: None, catch_up, after_stable: false, progress }))

@@ -5,18 +5,17 @@ use driftmesh_model::limits::{
     SCHEDULE_AHEAD_MAX, SCHEDULE_BYTES_MAX, SCHEDULE_CATCH_UP_MAX, SCHEDULE_PERIOD_MIN, TASK_KIND_BYTES_MAX,
 };
 use driftmesh_model::{Micros, ObjectId, PeerId, ScheduleId, Value, codec};
-use driftmesh_object_store::{Entry, ScheduleStep};
+use driftmesh_object_store::Entry;
 use driftmesh_peer::session::{
     Error, First, Handlers, Isolation, Options, Plan, ScheduleRefused, Scheduled, TaskFuture, run_here, transact,
 };
 use driftmesh_peer::{CatchUp, ScheduleWaits, Work};
 use std::sync::Arc;
 
-/// What tasks do: `add` adds as many to their object as they stand for, `reject` and `panic` do what they say, and `hang` never
-/// ends, as what ends its process does not.
+/// What tasks do: `add` adds as many to their object as they stand for, `reject` and `panic` do what they say.
 fn handlers() -> Arc<Handlers<SeatHost>> {
     let mut handlers = Handlers::default();
-    for name in ["add", "reject", "panic", "hang"] {
+    for name in ["add", "reject", "panic"] {
         handlers.add(name, 1, move |body: &Value| {
             let gold: GoldRef = codec::decode(body.bytes()).map_err(|error| error.to_string())?;
             Ok(Box::new(move |tx| {
@@ -24,9 +23,6 @@ fn handlers() -> Arc<Handlers<SeatHost>> {
                     let occurrence = tx.occurrence().ok_or_else(|| tx.reject("it is no occurrence"))?;
                     assert!(name != "panic", "as it was asked to");
                     tx.get_mut(gold).await?.amount += occurrence.count;
-                    if name == "hang" {
-                        std::future::pending::<()>().await;
-                    }
                     if name == "reject" { Err(tx.reject("as it was asked to")) } else { Ok(Value::from_slice(&[])) }
                 });
                 attempt
@@ -233,114 +229,6 @@ fn what_panics_at_two_peers_is_parked_kept_and_said() {
         run_at(&mesh, &[0, 1], 200);
         assert_eq!(mesh.newest(object), Some(1));
     }
-}
-
-/// Who runs a schedule, if somebody does.
-fn runs_at(mesh: &Mesh) -> Option<usize> {
-    mesh.alive().into_iter().find(|at| mesh.step(*at, |peer, now| peer.schedule_counts(now)).running > 0)
-}
-
-/// Lets time pass until somebody has run something for a while.
-fn run_until_it_hangs(mesh: &Mesh, within: u64) -> Option<usize> {
-    let mut hangs_at = (None, 0);
-    for _ in 0..within {
-        run_at(mesh, &mesh.alive(), 1);
-        let at = runs_at(mesh);
-        hangs_at = if at == hangs_at.0 { (at, hangs_at.1 + 1) } else { (at, 0) };
-        if at.is_some() && hangs_at.1 == 200 {
-            return at;
-        }
-    }
-    None
-}
-
-#[test]
-fn what_ends_the_processes_of_its_owners_waits_and_is_parked_in_the_end() {
-    let mesh = Mesh::replicated(7, 2);
-    let object = mesh.create_known(0, 0);
-    let id = schedule(&mesh, 0, object, "hang", once(10));
-    let mut killed = Vec::new();
-    let mut kill_who_runs = |within: u64| {
-        let at = run_until_it_hangs(&mesh, within)?;
-        mesh.kill(at);
-        killed.push(at);
-        // The groups that it belonged to become whole again.
-        mesh.run(5_000);
-        Some(at)
-    };
-    assert_eq!(kill_who_runs(1_000), Some(0));
-    // One loss says little, and much else is due: it runs again at once.
-    let second = kill_who_runs(5_000).expect("it runs elsewhere");
-    run_at(&mesh, &mesh.alive(), 1_000);
-    let owner = mesh.owner_of(object);
-    assert_ne!(owner, second);
-    let waiting = mesh.look(owner, driftmesh_peer::Peer::waiting_schedules);
-    assert_eq!((waiting[0].id, &waiting[0].why), (id, &ScheduleWaits::Suspected { losses: 2 }));
-    assert_eq!((counts(&mesh, owner).2, listed(&mesh, owner, object)[0].losses), (0, 2));
-    // The peers have time to come back.
-    assert_eq!(kill_who_runs(50_000), None);
-    assert_eq!(kill_who_runs(20_000), Some(owner));
-    // It does not end those that are left.
-    run_at(&mesh, &mesh.alive(), 5_000);
-    let owner = mesh.owner_of(object);
-    let waiting = mesh.look(owner, driftmesh_peer::Peer::waiting_schedules);
-    assert_eq!((waiting[0].id, &waiting[0].why), (id, &ScheduleWaits::Parked));
-    assert_eq!((counts(&mesh, owner), kill_who_runs(130_000)), ((0, 0, 1), None));
-    assert_eq!((killed.len(), mesh.newest(object)), (3, Some(0)));
-}
-
-#[test]
-fn what_is_suspected_runs_only_when_the_note_of_it_outlives_its_owner() {
-    let mesh = Mesh::replicated(5, 2);
-    let (object, other) = (mesh.create_known(0, 0), mesh.create_known(0, 0));
-    schedule(&mesh, 0, object, "add", once(10));
-    // Nothing of this was due when its owner was lost.
-    schedule(&mesh, 0, other, "add", once(5_500));
-    mesh.run(100);
-    mesh.kill(0);
-    mesh.run(5_000);
-    let (owner, others) = (mesh.owner_of(object), mesh.owner_of(other));
-    mesh.hold_entries(owner);
-    mesh.hold_entries(others);
-    run_at(&mesh, &mesh.alive(), 600);
-    assert_eq!((mesh.newest(object), mesh.newest(other)), (Some(0), Some(1)));
-    mesh.release();
-    run_at(&mesh, &mesh.alive(), 300);
-    assert_eq!(mesh.newest(object), Some(1));
-}
-
-#[test]
-fn what_was_due_when_its_owner_was_lost_is_beyond_suspicion_once_a_run_has_ended() {
-    for name in ["add", "reject"] {
-        let mesh = Mesh::replicated(6, 2);
-        let object = mesh.create_known(0, 0);
-        schedule(&mesh, 0, object, name, every(20, CatchUp::Once));
-        run_at(&mesh, &mesh.alive(), 100);
-        for _ in 0..3 {
-            mesh.kill(mesh.owner_of(object));
-            // Nobody runs anything for a while, so it is late when it comes.
-            mesh.run(2_000);
-            let (owner, before) = (mesh.owner_of(object), listed_at_owner(&mesh, object));
-            run_at(&mesh, &mesh.alive(), 2_000);
-            let now = listed_at_owner(&mesh, object);
-            assert!(now.ran + now.failed > before.ran + before.failed + 50, "it goes on: {name}");
-            assert_eq!((now.losses, now.parked), (0, false));
-            let notes = mesh.journal(owner).into_iter().filter(is_note).count();
-            assert_eq!((mesh.owner_of(object), notes), (owner, 1), "it was noted first, and no more after that");
-        }
-    }
-}
-
-fn listed_at_owner(mesh: &Mesh, object: ObjectId) -> Scheduled {
-    listed(mesh, mesh.owner_of(object), object).remove(0)
-}
-
-/// Whether a commit notes that something suspected runs.
-fn is_note(entry: &Entry) -> bool {
-    let Entry::Commit { schedules, .. } = entry else { return false };
-    schedules
-        .iter()
-        .any(|change| matches!(&change.step, ScheduleStep::Go { progress, .. } if progress.suspicion.is_some()))
 }
 
 #[test]

@@ -12,7 +12,7 @@ use driftmesh_model::{
 };
 use driftmesh_object_store::{
     Arrival, CatchUp, Departure, Entry, GrantSeen, Imported, MemberId, Membership, Outcomes, Progress, Schedule,
-    ScheduleChange, ScheduleStep, Slice, State, Suspicion, TaskOutcome, Version, Work, Write,
+    ScheduleChange, ScheduleStep, Slice, State, TaskOutcome, Version, Work, Write,
 };
 use std::collections::BTreeSet;
 
@@ -471,10 +471,7 @@ fn members(choices: &mut Choices<'_>) -> Membership {
 fn step_of_schedule(choices: &mut Choices<'_>) -> ScheduleStep {
     let number = choices.below(3) as u64;
     let panicked_at = (0..choices.below(3)).map(|at| PeerId::from_bytes([at as u8; 32])).collect();
-    let losses = choices.below(4) as u8;
-    let runs_in = choices.is_one_of(2).then(|| GroupId::from_u128(u128::from(losses)));
-    let suspicion = (losses > 0).then(|| Suspicion { runs_in, losses, not_before: Micros(choices.below(50) as u64) });
-    let progress = Progress { due: Micros(choices.below(50) as u64), ran: 0, failed: 0, panicked_at, suspicion };
+    let progress = Progress { due: Micros(choices.below(50) as u64), ran: 0, failed: 0, panicked_at };
     match choices.below(4) {
         0 => ScheduleStep::Go { number, progress },
         1 => ScheduleStep::End { number },

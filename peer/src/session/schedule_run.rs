@@ -57,13 +57,9 @@ async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &Schedul
     };
     let kind = TaskKind::new(&work.name);
     let options = Options { deadline: DEADLINE, ..Options::new(&work.name) };
-    let (splits, is_suspected) = host.step(|peer, _| (peer.broken(Sabotage::Schedules), peer.is_suspected(key.id)));
-    if is_suspected && let Some(end) = note_suspicion(host, options.clone(), *key).await {
-        return end;
-    }
     // R12: who has waited for long goes first.
     let age = Some(ForTask { age: Timestamp::from_wall(key.due), ties: None });
-    let (attempts, key) = (&attempts, *key);
+    let (attempts, key, splits) = (&attempts, *key, host.step(|peer, _| peer.broken(Sabotage::Schedules)));
     let body = |tx: Tx<H>| {
         let kind = kind.clone();
         async move {
@@ -73,8 +69,7 @@ async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &Schedul
             if planned.runs {
                 tx.set_occurrence(Occurrence { id: key.id, intended: key.due, count: planned.count });
                 drop(caught(attempts, &tx, &kind).await?);
-                let ran = progress.ran.saturating_add(1);
-                progress = Progress { ran, panicked_at: Vec::new(), suspicion: None, ..progress };
+                progress = Progress { ran: progress.ran.saturating_add(1), panicked_at: Vec::new(), ..progress };
             }
             if !splits {
                 go_on(&tx, key, planned.next.map(|_| progress))?;
@@ -94,29 +89,6 @@ async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &Schedul
     match why {
         Some(why) => go_on_later(host, options, key, Some(why)).await,
         None => ScheduleEnd::Again,
-    }
-}
-
-/// R26: notes that an occurrence is about to run of which peers may have been lost, so that it is known if this one is lost too.
-/// Returns how that ends it, if it does not run now.
-async fn note_suspicion<H: Host>(host: &H, options: Options, key: OccurrenceKey) -> Option<ScheduleEnd> {
-    // A note that is lost with this peer says nothing.
-    let options = Options { stable: true, ..options };
-    let age = Some(ForTask { age: Timestamp::from_wall(key.due), ties: None });
-    let body = |tx: Tx<H>| async move {
-        let Some(Schedule { progress, .. }) = at_occurrence(&tx, key).await? else {
-            return Ok(Some(ScheduleEnd::Gone));
-        };
-        let suspicion = tx.host().step(|peer, now| peer.suspicion_of(now, key.id, &progress));
-        let waits = suspicion.is_some_and(|suspicion| suspicion.runs_in.is_none()).then_some(ScheduleEnd::Again);
-        if suspicion != progress.suspicion {
-            go_on(&tx, key, Some(Progress { suspicion, ..progress }))?;
-        }
-        Ok(waits)
-    };
-    match transact_for(host.clone(), options, age, body).await {
-        Ok(done) => done.value,
-        Err(_) => Some(ScheduleEnd::Again),
     }
 }
 
@@ -154,8 +126,7 @@ fn after_failure(
     why: Option<&TaskAbort>,
     me: driftmesh_model::PeerId,
 ) -> Option<Progress> {
-    // Whoever runs it is still there.
-    let mut progress = Progress { suspicion: None, ..schedule.progress.clone() };
+    let mut progress = schedule.progress.clone();
     progress.failed = progress.failed.saturating_add(u64::from(why.is_some()));
     let next = schedule.plan(now).next;
     progress.due = next.unwrap_or(progress.due);

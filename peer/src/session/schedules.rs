@@ -103,9 +103,7 @@ pub struct Scheduled {
     pub failed: u64,
     /// Where it panicked since it last took effect.
     pub panicked_at: Vec<PeerId>,
-    /// How many peers were lost while it may have been running, since a run of it ended.
-    pub losses: u8,
-    /// Whether it does not run any more, because it panicked at two peers or too many were lost with it.
+    /// Whether it does not run any more, because it panicked at two peers.
     pub parked: bool,
 }
 
@@ -140,7 +138,6 @@ fn listed(object: ObjectId, schedule: &Schedule) -> Scheduled {
         ran: progress.ran,
         failed: progress.failed,
         panicked_at: progress.panicked_at.clone(),
-        losses: progress.suspicion.map_or(0, |suspicion| suspicion.losses),
         parked: schedule.is_parked(),
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     Arrival, CatchUp, Departure, Entry, GrantSeen, Imported, MemberId, Membership, Outcomes, Progress, ReadAt,
-    Schedule, ScheduleChange, ScheduleStep, Schedules, Slice, State, Suspicion, TaskOutcome, Version, Work, Write,
+    Schedule, ScheduleChange, ScheduleStep, Schedules, Slice, State, TaskOutcome, Version, Work, Write,
 };
 use driftmesh_model::{
     Epoch, GroupId, Incarnation, Lsn, Micros, ObjectId, PeerId, TaskId, TaskKey, Term, Timestamp, Value, codec,
@@ -64,10 +64,7 @@ fn value(number: u8) -> Value {
 fn change(object: ObjectId, seed: u64) -> ScheduleChange {
     let number = seed % 3;
     let panicked_at = (0..seed % 4 / 2 * 2).map(|at| PeerId::from_bytes([u8::try_from(at).unwrap(); 32])).collect();
-    let losses = u8::try_from(seed % 7 % 4).unwrap();
-    let suspicion =
-        (losses > 0).then(|| Suspicion { runs_in: Some(group(losses)), losses, not_before: Micros(seed % 50) });
-    let progress = Progress { due: Micros(seed % 50), ran: seed, failed: 0, panicked_at, suspicion };
+    let progress = Progress { due: Micros(seed % 50), ran: seed, failed: 0, panicked_at };
     let work = Work { name: "tick".to_owned(), version: 1, body: value(1) };
     let catch_up = CatchUp::Once;
     let step = match seed % 5 {
