@@ -220,6 +220,36 @@ fn a_copy_that_cannot_run_does_not_call_undone_what_another_may_have_done() {
 }
 
 #[test]
+fn what_ended_here_is_not_begun_by_a_repeat_of_what_was_sent_before() {
+    for (amount, ends) in [(9, 9), (1, 2)] {
+        let mesh = Mesh::new(2);
+        let object = mesh.create_known(1, amount);
+        mesh.get(0, object);
+        let id = new_id(&mesh, 0, object);
+        let host = mesh.host(0);
+        // Its caller never asks again.
+        let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
+        let job = mesh.spawn(async move { submit(host, &handlers(), request(id, 20_000), how).await });
+        mesh.settle();
+        for run in mesh.take_tasks(1) {
+            // This peer cannot run it just now: so the other one does.
+            mesh.spawn(run_here(mesh.host(1), Arc::new(Handlers::default()), run));
+        }
+        let done = finish(&mesh, &job);
+        assert_eq!(matches!(done, Err(TaskError::Rejected { .. })), amount == 9, "{done:?}");
+        assert_eq!((mesh.newest(object), mesh.owner_of(object)), (Some(ends), 0));
+        mesh.put(1, object, 5);
+        let mut sent = mesh.sent(|flight| matches!(flight.message(), Message::Submit { .. }));
+        mesh.hand(sent.remove(0));
+        for _ in 0..100 {
+            run_tasks(&mesh);
+            mesh.run(1);
+        }
+        assert_eq!(mesh.newest(object), Some(5));
+    }
+}
+
+#[test]
 fn an_id_from_ahead_of_the_clock_does_nothing_where_it_is_submitted() {
     let mesh = Mesh::replicated(3, 2);
     let object = mesh.create_known(0, 1);

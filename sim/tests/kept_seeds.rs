@@ -48,7 +48,7 @@ fn crowded_copies() -> Overrides {
 }
 
 /// In the order in which they were found.
-const KEPT: [Kept; 54] = [
+const KEPT: [Kept; 55] = [
     core(1, "R9", "04c2f10", "a leader whose group others had ended led on"),
     core(6, "R2 R3", "e7ffa29", "departures of a rolled back journal were told to homes and pointers"),
     core(20, "R2 R3", "e7ffa29", "the same"),
@@ -135,6 +135,12 @@ const KEPT: [Kept; 54] = [
     core(7_335, "R1", "ba753da", "a watch went on asking its own peer for what that did not have"),
     check(7_679, "R22", "4ea56a2", "the observer had not seen the last entry of a group that ended"),
     check(100_039, "R21", "5ec06a4", "what was scheduled and wanted lost objects was taken for a client that waits"),
+    core(
+        311_596,
+        "R21",
+        "1765682",
+        "a task was rejected here, and a repeat of the request that another peer had refused took effect",
+    ),
 ];
 
 #[test]

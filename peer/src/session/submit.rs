@@ -172,6 +172,8 @@ struct Way<H: Host> {
     hops: u8,
     /// Whether copies of the request may run, or have run, that nobody has told the end of.
     again: bool,
+    /// Whether a copy has left this peer.
+    was_sent: bool,
     /// What it counts by among the tasks that run here, until it has ended for its caller.
     place: Option<Waiter<H>>,
 }
@@ -187,7 +189,7 @@ async fn await_end<H: Host>(
     let until = host.step(|_, now| now.mono).plus(request.deadline);
     let named = request.id.anchor;
     let session = Some(named).filter(|_| how.free_anchor);
-    let mut way = Way { sent_on: None, hops: 0, again: how.again, place: None };
+    let mut way = Way { sent_on: None, hops: 0, again: how.again, was_sent: false, place: None };
     loop {
         let (by, ran) = await_one(host, handlers, request, how, (&mut way, &mut *tell)).await?;
         match &ran.end {
@@ -236,7 +238,7 @@ async fn await_one<H: Host>(
         (at, Err(NotSubmitted::ClockAhead { receiver })) => return Err(TaskError::ClockAhead { at, receiver }),
     }
     let next = || poll_fn(|context| host.poll_step(id, context, |peer, now| peer.poll_task(now, id)));
-    let (mut here, again, hops) = loop {
+    let (mut here, again, was_sent, hops) = loop {
         match next().await {
             TaskStep::Provisional(provisional) => tell(provisional),
             // Nothing waits for what another peer has told.
@@ -251,17 +253,17 @@ async fn await_one<H: Host>(
                     TaskTo::Peer(_) | TaskTo::Anywhere => Err(unknown(request.id)),
                 };
             }
-            TaskStep::RunHere { request, again, hops } => break (request, again, hops),
+            TaskStep::RunHere { request, again, was_sent, hops } => break (request, again, was_sent, hops),
         }
     };
     // R21: also for what follows. Copies keep their anchor, and an end here that is not kept says nothing of theirs.
-    (way.hops, way.again) = (hops, again);
+    (way.hops, way.again, way.was_sent) = (hops, again, way.was_sent || was_sent);
     request.id = here.id;
     here.deadline = here.deadline.max(Micros(1));
     let (me, task) = (host.step(|peer, _| peer.id()), here.id);
     // An end that waits to be stable names the id if it waits in vain.
     let may_ask = how.kept_id || how.stable;
-    let copies = if again {
+    let copies = if again || way.was_sent {
         Copies::Now
     } else if may_ask {
         Copies::Later

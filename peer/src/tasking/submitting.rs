@@ -47,6 +47,8 @@ pub enum TaskStep {
         request: Box<TaskRequest>,
         /// Whether it may.
         again: bool,
+        /// Whether a copy was sent, if only to who has said not to run it: a network that repeats messages may let it run yet.
+        was_sent: bool,
         /// How often it was sent on before.
         hops: u8,
     },
@@ -203,9 +205,9 @@ impl Peer {
         let Some(peer) = chosen else {
             self.tasks.here.insert(waiter);
             let Some(submitted) = self.forget_task(waiter) else { return Poll::Pending };
-            let deadline = submitted.until.since(self.now.mono);
+            let (deadline, was_sent) = (submitted.until.since(self.now.mono), submitted.is_sent);
             let request = Box::new(TaskRequest { deadline, oldest, ..submitted.request });
-            return Poll::Ready(TaskStep::RunHere { request, again, hops });
+            return Poll::Ready(TaskStep::RunHere { request, again, was_sent, hops });
         };
         // R6: what the caller asks for may come from what it was told by a group that this peer led before.
         if !self.former_leads_are_decided(waiter) {
