@@ -223,6 +223,8 @@ fn what_panics_at_two_peers_is_parked_kept_and_said() {
         assert_eq!(counts(&mesh, 1), (0, 0, 1));
         let waiting = mesh.look(1, driftmesh_peer::Peer::waiting_schedules);
         assert_eq!((waiting[0].id, &waiting[0].why), (id, &ScheduleWaits::Parked));
+        let panicked = mesh.status(1).tasks_panicked.remove(0);
+        assert_eq!((panicked.name.as_str(), panicked.object), ("panic", object));
         let parked = &listed(&mesh, 0, object)[0];
         let at: Vec<PeerId> = vec![peer_id(0), peer_id(1)];
         assert_eq!((parked.parked, &parked.panicked_at), (true, &at), "wherever it goes");
