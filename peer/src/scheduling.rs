@@ -295,6 +295,13 @@ impl Peer {
         self.look_at_schedules();
     }
 
+    /// Whoever ran occurrences here is gone.
+    pub(crate) fn end_all_occurrences(&mut self, now: Now) {
+        for (id, due) in self.scheduling.running.clone() {
+            self.schedule_ended(now, OccurrenceKey { id, due }, ScheduleEnd::Again);
+        }
+    }
+
     /// Locks the object of an occurrence, if it is here, and tells its schedule if that still is at this occurrence: nobody
     /// else can move it on before the transaction has ended. May be called again until it answers.
     pub fn occurrence(&mut self, now: Now, txn: TxnId, key: OccurrenceKey) -> Stepped<Option<Schedule>> {

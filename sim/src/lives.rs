@@ -15,7 +15,7 @@ use crate::requests::Requests;
 use crate::wall_clock::WallClock;
 use crate::workloads;
 use crate::world::{Event, SimPeer, Simulation};
-use driftmesh_model::{GroupId, Incarnation, Micros, PeerId};
+use driftmesh_model::{GroupId, Incarnation, Micros, Now, PeerId};
 use driftmesh_object_store::{Group, MemberId, Membership};
 use driftmesh_peer::session::{Fates, Host};
 use driftmesh_peer::{Config, Peer, Settings};
@@ -66,17 +66,15 @@ impl MadeAt {
     }
 
     fn host(self, config: Config, wall_clock: WallClock) -> SimHost {
-        let Self { index, clock, requests } = self;
-        let place = Place { index, clock, requests, wall_clock };
-        let host = SimHost::new(place, |now| Peer::new(config, now));
-        workloads::runs_tasks(&host);
-        host
+        self.host_of(wall_clock, |now| Peer::new(config, now))
     }
 
-    /// A peer that knows already what it knows.
-    pub(crate) fn host_of(self, peer: Peer, wall_clock: WallClock) -> SimHost {
+    /// A peer that is made so.
+    pub(crate) fn host_of(self, wall_clock: WallClock, make: impl FnOnce(Now) -> Peer) -> SimHost {
         let Self { index, clock, requests } = self;
-        SimHost::new(Place { index, clock, requests, wall_clock }, |_| peer)
+        let host = SimHost::new(Place { index, clock, requests, wall_clock }, make);
+        workloads::runs_tasks(&host);
+        host
     }
 }
 

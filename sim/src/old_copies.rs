@@ -75,7 +75,7 @@ impl Simulation {
         }
         self.observer.set_back(peer.group().consensus().me());
         let made_at = MadeAt { index, clock: Arc::clone(&self.clock), requests: self.requests.clone() };
-        self.begin_with(index, id, made_at.host_of(peer, self.peers[index].wall_clock.clone()));
+        self.begin_with(index, id, made_at.host_of(self.peers[index].wall_clock.clone(), |_| peer));
         let others: Vec<PeerId> = self.peers.iter().map(|peer| peer.id).filter(|other| *other != id).collect();
         for other in others {
             self.hear(index, Heard::Left(other, false), "left");

@@ -230,11 +230,13 @@ impl Peer {
         }
     }
 
-    /// Ends all transactions, snapshots included: whoever ran them is gone.
+    /// Ends all transactions, snapshots included, all tasks and all occurrences of schedules: whoever ran them is gone.
     pub fn end_all(&mut self, now: Now) {
         for id in self.txns.iter().map(|txn| txn.id).collect::<Vec<_>>() {
             self.end(now, id);
         }
+        self.end_all_tasks(now);
+        self.end_all_occurrences(now);
     }
 
     /// Ends a transaction without a commit, at any time: what it held is free.

@@ -19,7 +19,7 @@ pub use submitting::{
 };
 
 use crate::Peer;
-use crate::message::{TaskEnd, TaskRequest};
+use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::task_ids::TaskIds;
 use driftmesh_model::limits::CLOCK_AHEAD_MAX;
 use driftmesh_model::{Micros, Now, ObjectId, PeerId, TaskId, TxnId};
@@ -219,6 +219,17 @@ impl Peer {
         self.forget_task(waiter);
         self.tasks.here.remove(&waiter);
         self.tasks.ids.is_told(waiter);
+    }
+
+    /// Whoever ran tasks here is gone, and whoever submitted some.
+    pub(crate) fn end_all_tasks(&mut self, now: Now) {
+        for (from, ask) in self.tasks.running.keys().copied().collect::<Vec<_>>() {
+            self.task_ended(now, from, ask, TaskEnd::aborted(TaskAbort::Leaving));
+        }
+        let submitted = self.tasks.submitted.keys().chain(&self.tasks.here).copied();
+        for waiter in submitted.collect::<BTreeSet<_>>() {
+            self.task_is_told(waiter);
+        }
     }
 
     /// A task, or what was due of a schedule, panicked here. R26: it has ended with that, and is listed.
