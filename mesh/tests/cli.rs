@@ -187,6 +187,19 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     assert_eq!(place.run(&["status"]).0, 6);
 }
 
+/// Decision 0038. A kernel that says nothing of it is taken at its word.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_peer_refuses_huge_pages() {
+    let place = Place::new("pages");
+    let founder = place.start(&["peer", "--new"]);
+    founder.line("joined mesh default: 1 peer");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", founder.child.id())).unwrap();
+    if let Some(enabled) = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")) {
+        assert_eq!(enabled.trim(), "0");
+    }
+}
+
 #[test]
 fn the_printed_line_carries_name_and_secret_and_others_are_refused() {
     let place = Place::new("secret");

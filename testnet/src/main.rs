@@ -73,6 +73,9 @@ use testnet::Ended;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    // As the program `driftmesh` does (decision 0038); the peer processes inherit it. A sandbox may forbid it.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let options = Options::parse();
     let code = match options.command {
         None => run_testnet(&options.run),

@@ -5,6 +5,7 @@
 mod client;
 mod control;
 mod exit;
+mod huge_pages;
 mod line;
 mod locate;
 mod operators;
@@ -239,6 +240,7 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
 }
 
 fn run_peer(args: PeerArgs) -> Result<Exit, Failure> {
+    huge_pages::refuse();
     out::write_on_a_thread();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
