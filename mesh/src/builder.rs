@@ -13,7 +13,7 @@ use crate::task;
 use crate::transport::{
     Genesis, PeerAddress, Transport, TransportConfig, from_libp2p, parse_address, random_incarnation,
 };
-use crate::{Mesh, StartError, Task};
+use crate::{Mesh, OutboxMessage, StartError, Task, outbox};
 use driftmesh_model::{Incarnation, codec};
 use driftmesh_peer::session::Handlers;
 use driftmesh_peer::{Config, EXPECT_MAX, HELD_BYTES, Peer, REPLICAS, REPLICAS_MAX};
@@ -229,6 +229,13 @@ impl Builder {
     /// know the type: what they do not know runs elsewhere.
     pub fn register<T: Task>(mut self) -> Self {
         self.tasks.push((T::NAME, task::add::<T>));
+        self
+    }
+
+    /// Lets this peer deliver messages of a type to the world outside. All peers that may own the objects they belong to should
+    /// know the type: what nobody here knows waits until its object is elsewhere.
+    pub fn deliver<M: OutboxMessage>(mut self) -> Self {
+        self.tasks.push((M::NAME, outbox::add::<M>));
         self
     }
 

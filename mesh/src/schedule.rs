@@ -7,6 +7,7 @@ use driftmesh_model::{Micros, ObjectId, Ref, ScheduleId, Value, codec};
 use driftmesh_peer::session::{First, Plan, ScheduleRefused};
 pub use driftmesh_peer::session::{Occurrence, Scheduled};
 use driftmesh_peer::{CatchUp, Work};
+use serde::Serialize;
 use std::time::Duration;
 
 /// When a task is due; see [`Scheduling::schedule`].
@@ -120,11 +121,16 @@ pub trait Scheduling {
     fn then<T: Task>(&self, owner: impl Owner + Send, task: &T) -> impl Future<Output = Result<ScheduleId>> + Send;
 }
 
-fn work<T: Task>(object: ObjectId, task: &T) -> Result<Work> {
+/// What is due of an object, encoded.
+pub(crate) fn encoded(object: ObjectId, name: &str, version: u32, of: &impl Serialize) -> Result<Work> {
     let unencodable =
         |error: codec::EncodeError| Error::Schedule { object, why: ScheduleRefused::Unencodable(error.to_string()) };
-    let body = codec::encode(task).map_err(unencodable)?;
-    Ok(Work { name: T::NAME.to_owned(), version: T::VERSION, body: Value::from_slice(&body) })
+    let body = codec::encode(of).map_err(unencodable)?;
+    Ok(Work { name: name.to_owned(), version, body: Value::from_slice(&body) })
+}
+
+fn work<T: Task>(object: ObjectId, task: &T) -> Result<Work> {
+    encoded(object, T::NAME, T::VERSION, task)
 }
 
 impl Scheduling for Tx {

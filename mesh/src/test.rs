@@ -34,7 +34,7 @@
 use crate::Mesh;
 use crate::builder::AddTask;
 use crate::host::{Identity, LiveHost, Shared};
-use crate::{Task, task};
+use crate::{OutboxMessage, Task, outbox, task};
 use driftmesh_model::{Micros, PeerId};
 use driftmesh_peer::session::Handlers;
 use driftmesh_sim::{Overrides, Stage, StageHandle};
@@ -125,10 +125,22 @@ impl Options {
     /// # Panics
     /// With more than 32 types.
     pub fn register<T: Task>(mut self) -> Self {
-        let free =
-            self.tasks.0.iter_mut().find(|task| task.is_none()).expect("a simulation has 32 types of tasks at most");
-        *free = Some(task::add::<T>);
+        self.add(task::add::<T>);
         self
+    }
+
+    /// Lets all peers deliver messages of a type to the world outside.
+    ///
+    /// # Panics
+    /// As [`Options::register`].
+    pub fn deliver<M: OutboxMessage>(mut self) -> Self {
+        self.add(outbox::add::<M>);
+        self
+    }
+
+    fn add(&mut self, add: AddTask) {
+        let free = self.tasks.0.iter_mut().find(|task| task.is_none());
+        *free.expect("a simulation has 32 types of tasks and messages at most") = Some(add);
     }
 
     /// How much virtual time the closure may take: 120 s unless set.

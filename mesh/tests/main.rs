@@ -12,6 +12,7 @@ mod hold;
 mod membership;
 mod names;
 mod objects;
+mod outbox;
 mod replicas;
 mod room;
 mod schedules;

@@ -23,6 +23,8 @@ pub enum Sabotage {
     BarrierAnswers,
     /// R6: what callers were told in a group that this peer led before does not hold back commits in another.
     ToldOrder,
+    /// R6: what follows from a commit, and what it says outside of the mesh, does not wait until it is stable.
+    Outbox,
     /// R7: a follower takes entries that do not follow its own.
     Prefix,
     /// R7: a vote is given to whoever asks, though it lacks entries.
@@ -93,7 +95,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -103,6 +105,7 @@ impl Sabotage {
         Self::BarrierGrants,
         Self::BarrierAnswers,
         Self::ToldOrder,
+        Self::Outbox,
         Self::Prefix,
         Self::UpToDate,
         Self::Stable,
@@ -147,9 +150,12 @@ impl Sabotage {
             Self::Pointers => "R3",
             Self::Republish => "R4",
             Self::OneWriter => "R5",
-            Self::BarrierReads | Self::BarrierGrants | Self::BarrierAnswers | Self::ToldOrder | Self::FeedUnstable => {
-                "R6"
-            }
+            Self::BarrierReads
+            | Self::BarrierGrants
+            | Self::BarrierAnswers
+            | Self::ToldOrder
+            | Self::Outbox
+            | Self::FeedUnstable => "R6",
             Self::Prefix | Self::UpToDate | Self::Stable => "R7",
             Self::Window | Self::CloseWindow => "R8",
             Self::Fence => "R9",

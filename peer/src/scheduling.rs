@@ -8,7 +8,7 @@
 use crate::steps::{StepError, Stepped};
 use crate::tasking::Run;
 use crate::timers::Timer;
-use crate::{Peer, TaskAbort};
+use crate::{Peer, Sabotage, TaskAbort};
 use driftmesh_model::{GroupId, Lsn, Micros, Now, ObjectId, ScheduleId, TxnId};
 use driftmesh_object_store::{Due, Schedule, Schedules, Work};
 use driftmesh_txn::Intent;
@@ -63,6 +63,8 @@ pub enum ScheduleEnd {
     Gone,
     /// It did not run, for a reason that may pass.
     Again,
+    /// It is to be tried again after so long.
+    Later(Micros),
     /// It cannot run at this peer: the schedule waits until its object is elsewhere.
     Waits(TaskAbort),
 }
@@ -243,6 +245,9 @@ impl Peer {
     /// R6: whether the commit that made a follow-up is stable. It is seen in the same step in which it is journalled or
     /// arrives, so what is journalled then is enough.
     fn may_follow(&mut self, id: ScheduleId) -> bool {
+        if self.broken(Sabotage::Outbox) {
+            return true;
+        }
         let (watermark, tail) = (self.group.watermark(), self.group.tail());
         let (unstable, group) = (&mut self.scheduling.unstable, &self.group);
         if unstable.len() >= FOLLOW_UPS_WAITING_MAX {
@@ -283,6 +288,7 @@ impl Peer {
             // The object may be on its way back already.
             ScheduleEnd::Gone => (None, None),
             ScheduleEnd::Again => (Some(TRY_AGAIN_AFTER), None),
+            ScheduleEnd::Later(after) => (Some(after), None),
             ScheduleEnd::Waits(why) => (Some(WAITS_FOR), Some(why)),
         };
         if let Some(wait) = wait {

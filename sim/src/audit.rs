@@ -53,7 +53,8 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
         check_homes(simulation, &owned, &mut wrong);
     }
     let lost = !simulation.lost_groups.is_empty();
-    let mut end = End { values: &values, fates: &fates, lost, wrong: Vec::new() };
+    let heard = simulation.requests.outside.heard();
+    let mut end = End { values: &values, fates: &fates, heard: &heard, lost, wrong: Vec::new() };
     world.grounds.judge(&mut end);
     wrong.extend(end.wrong.into_iter().take(REPORTED_MAX));
     replicas_differ(simulation, &mut wrong);

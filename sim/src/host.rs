@@ -3,6 +3,7 @@
 //! It refuses to do any of it itself: no message leaves and no task is woken inside a step.
 
 use crate::executor::Job;
+use crate::outside::Outside;
 use crate::requests::{Request, Requests};
 use crate::wall_clock::WallClock;
 use driftmesh_model::{Now, PeerId, Timestamp, TxnId, TxnTimestamp};
@@ -134,6 +135,11 @@ impl SimHost {
     /// Says goodbye to all other peers: its connections end, for good.
     pub fn say_goodbye(&self) {
         self.inner.requests.add(Request::Goodbye(self.inner.index));
+    }
+
+    /// The world outside of the mesh.
+    pub(crate) fn outside(&self) -> Outside {
+        self.inner.requests.outside.clone()
     }
 
     /// The peer's number in its world.

@@ -32,6 +32,7 @@ mod network;
 mod observer;
 mod old_copies;
 mod options;
+mod outside;
 mod pointer_check;
 pub mod ports;
 mod readers;

@@ -139,6 +139,7 @@ fn may_show(sabotage: Sabotage, options: &Options) -> bool {
         (Sabotage::CloseWindow, is_plain && has_readers && options.election_after_us < 1_000_000),
         (Sabotage::Promises, elects),
         (Sabotage::Tasks, Workload::OF_TASKS.iter().any(|workload| options.workloads.has(*workload))),
+        (Sabotage::Outbox, elects && options.workloads.has(Workload::Schedules)),
         (Sabotage::Schedules, options.workloads.has(Workload::Schedules)),
     ];
     needs.iter().all(|(needed, has)| *needed != sabotage || *has)

@@ -3,6 +3,7 @@
 //! They cannot reach the world while it polls them, so they leave a note here, and the world looks after each poll.
 
 use crate::executor::Job;
+use crate::outside::Outside;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One note.
@@ -15,17 +16,20 @@ pub(crate) enum Request {
     Goodbye(usize),
 }
 
-/// The notes of one world, in order. Clones share them.
+/// The notes of one world, in order, and what was said outside of it. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Requests(Arc<Mutex<Vec<Request>>>);
+pub(crate) struct Requests {
+    notes: Arc<Mutex<Vec<Request>>>,
+    pub(crate) outside: Outside,
+}
 
 impl Requests {
     pub(crate) fn add(&self, request: Request) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     }
 
     /// Takes what was asked since the last call.
     pub(crate) fn take(&self) -> Vec<Request> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -4,10 +4,12 @@
 //! refuses to hold the core across an await: every access is one step.
 
 mod adding;
+mod deliver;
 mod error;
 mod explain;
 mod fate_stream;
 mod fates;
+mod handlers;
 mod host;
 mod mutable;
 mod name_bucket;
@@ -31,6 +33,7 @@ pub use error::{Error, Outcome, Result};
 pub use explain::explain;
 pub use fate_stream::{FATES_MAX, Fates, FatesFull, Settled};
 pub use fates::{Fate, Loss, fate, settled};
+pub use handlers::{DELIVERIES_MAX, Delivery, DeliveryFuture, Handlers, TaskAttempts, TaskFuture};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use name_bucket::NameBucket;
@@ -43,7 +46,7 @@ pub use schedules::{First, Occurrence, Plan, ScheduleRefused, Scheduled};
 pub use snapshot::Snapshot;
 pub use submit::{Submission, TaskDone, Tell, new_task_id, submit, submit_provisional};
 pub use task_error::TaskError;
-pub use task_run::{Handlers, TaskAttempts, TaskFuture, panic_text, run_here};
+pub use task_run::{panic_text, run_here};
 pub use transact::{Done, Isolation, Options, transact};
 pub use tx::Tx;
 pub use watch::{Watch, Watched};

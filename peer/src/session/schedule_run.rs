@@ -4,10 +4,12 @@
 //! to run an occurrence of an object that is not here, and to retry a task that rejected, failed or panicked: that
 //! occurrence is over, and counted.
 
+use super::deliver::deliver;
 use super::error::{Error, Result};
+use super::handlers::{Handlers, Runnable};
 use super::host::Host;
 use super::schedules::Occurrence;
-use super::task_run::{Handlers, abort_of, caught};
+use super::task_run::{abort_of, caught};
 use super::transact::{ForTask, Options, transact_for};
 use super::tx::Tx;
 use crate::Sabotage;
@@ -51,14 +53,14 @@ pub(super) async fn run_scheduled<H: Host>(host: H, handlers: Arc<Handlers<H>>, 
 
 async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &ScheduleRun) -> ScheduleEnd {
     let ScheduleRun { key, work } = run;
-    let attempts = match handlers.attempts(&work.name, work.version, &work.body) {
-        Ok(attempts) => Mutex::new(attempts),
-        Err(why) => return ScheduleEnd::Waits(why),
-    };
     let kind = TaskKind::new(&work.name);
     let options = Options { deadline: DEADLINE, ..Options::new(&work.name) };
-    // R12: who has waited for long goes first.
-    let age = Some(ForTask { age: Timestamp::from_wall(key.due), ties: None });
+    let attempts = match handlers.runnable(&work.name, work.version, &work.body) {
+        Ok(Runnable::Task(attempts)) => Mutex::new(attempts),
+        Ok(Runnable::Message(delivery)) => return deliver(host, handlers, run, delivery, options).await,
+        Err(why) => return ScheduleEnd::Waits(why),
+    };
+    let age = age_of(*key);
     let (attempts, key, splits) = (&attempts, *key, host.step(|peer, _| peer.broken(Sabotage::Schedules)));
     let body = |tx: Tx<H>| {
         let kind = kind.clone();
@@ -92,6 +94,32 @@ async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &Schedul
     }
 }
 
+/// R12: who has waited for long goes first.
+const fn age_of(key: OccurrenceKey) -> Option<ForTask> {
+    Some(ForTask { age: Timestamp::from_wall(key.due), ties: None })
+}
+
+/// Whether a schedule still is at an occurrence, here.
+pub(super) async fn is_due<H: Host>(host: &H, options: Options, key: OccurrenceKey) -> Result<bool> {
+    let body = |tx: Tx<H>| async move { Ok(at_occurrence(&tx, key).await?.is_some()) };
+    transact_for(host.clone(), options, age_of(key), body).await.map(|done| done.value)
+}
+
+/// An occurrence has taken effect: the schedule moves on.
+pub(super) async fn end_occurrence<H: Host>(host: &H, options: Options, key: OccurrenceKey) -> ScheduleEnd {
+    go_on_later(host, options, key, None).await
+}
+
+/// An occurrence failed: the schedule moves on, or waits for another peer.
+pub(super) async fn fail_occurrence<H: Host>(
+    host: &H,
+    options: Options,
+    key: OccurrenceKey,
+    why: TaskAbort,
+) -> ScheduleEnd {
+    go_on_later(host, options, key, Some(why)).await
+}
+
 const fn end_of(came: Came) -> ScheduleEnd {
     match came {
         Came::Over => ScheduleEnd::Done,
@@ -99,9 +127,8 @@ const fn end_of(came: Came) -> ScheduleEnd {
     }
 }
 
-/// Moves a schedule on, in a transaction of its own: the occurrence failed.
+/// Moves a schedule on, in a transaction of its own.
 async fn go_on_later<H: Host>(host: &H, options: Options, key: OccurrenceKey, why: Option<TaskAbort>) -> ScheduleEnd {
-    let age = Some(ForTask { age: Timestamp::from_wall(key.due), ties: None });
     let why = &why;
     let body = |tx: Tx<H>| async move {
         let Some(schedule) = at_occurrence(&tx, key).await? else { return Ok(Came::Gone) };
@@ -109,7 +136,7 @@ async fn go_on_later<H: Host>(host: &H, options: Options, key: OccurrenceKey, wh
         go_on(&tx, key, after_failure(&schedule, now, why.as_ref(), me))?;
         Ok(Came::Over)
     };
-    match transact_for(host.clone(), options, age, body).await {
+    match transact_for(host.clone(), options, age_of(key), body).await {
         Ok(done) => {
             host.step(|peer, _| peer.note_failed_occurrence(why.is_some()));
             end_of(done.value)

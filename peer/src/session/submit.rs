@@ -5,7 +5,8 @@
 use super::fates::{Fate, Waiter, settled_within};
 use super::host::Host;
 use super::task_error::TaskError;
-use super::task_run::{Copies, Handlers, Ran, run_once};
+use super::handlers::Handlers;
+use super::task_run::{Copies, Ran, run_once};
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;
 use crate::tasking::{NotSubmitted, Provisional, RETRY_AFTER, SubmitTask, TaskStep, TaskTo};

@@ -3,6 +3,7 @@
 //! It refuses to route, and to keep anything of a task that did not commit.
 
 use super::error::{Error, Result};
+use super::handlers::{Handlers, TaskAttempts};
 use super::host::Host;
 use super::schedule_run::run_scheduled;
 use super::transact::{Done, ForTask, Options, transact_for};
@@ -16,78 +17,12 @@ use driftmesh_object_store::TaskOutcome;
 use driftmesh_txn::{Cause, TaskKind};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest text of an error that is kept, bytes.
 const TEXT_MAX: usize = 1 << 10;
-
-/// One attempt of a task on its way; it ends with the encoded answer.
-pub type TaskFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
-/// Begins an attempt of one task.
-pub type TaskAttempts<H> = Box<dyn FnMut(Tx<H>) -> TaskFuture + Send>;
-/// Makes attempts of an encoded task, or says why it does not decode.
-type Decode<H> = dyn Fn(&Value) -> std::result::Result<TaskAttempts<H>, String> + Send + Sync;
-
-struct Handler<H: Host> {
-    version: u32,
-    decode: Box<Decode<H>>,
-}
-
-/// The types of tasks that a peer can run, by name.
-pub struct Handlers<H: Host> {
-    by_name: BTreeMap<String, Handler<H>>,
-}
-
-impl<H: Host> Default for Handlers<H> {
-    fn default() -> Self {
-        Self { by_name: BTreeMap::new() }
-    }
-}
-
-impl<H: Host> fmt::Debug for Handlers<H> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let versions = self.by_name.iter().map(|(name, handler)| (name, handler.version));
-        formatter.debug_map().entries(versions).finish()
-    }
-}
-
-impl<H: Host> Handlers<H> {
-    /// Adds a type of tasks. Returns whether the name was free; if not, nothing has changed.
-    pub fn add(
-        &mut self,
-        name: &str,
-        version: u32,
-        decode: impl Fn(&Value) -> std::result::Result<TaskAttempts<H>, String> + Send + Sync + 'static,
-    ) -> bool {
-        if self.by_name.contains_key(name) {
-            return false;
-        }
-        self.by_name.insert(name.to_owned(), Handler { version, decode: Box::new(decode) });
-        true
-    }
-
-    /// Makes attempts of a task of this name and version.
-    pub(super) fn attempts(
-        &self,
-        name: &str,
-        version: u32,
-        body: &Value,
-    ) -> std::result::Result<TaskAttempts<H>, TaskAbort> {
-        let handler = self.by_name.get(name).ok_or(TaskAbort::Unregistered)?;
-        if handler.version != version {
-            return Err(TaskAbort::OtherVersion { there: handler.version });
-        }
-        match catch_unwind(AssertUnwindSafe(|| (handler.decode)(body))) {
-            Ok(decoded) => decoded.map_err(|reason| TaskAbort::Undecodable(cut(reason))),
-            Err(panic) => Err(TaskAbort::Undecodable(cut(panic_text(panic.as_ref())))),
-        }
-    }
-}
 
 /// What an anchor keeps of a task.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,7 +54,7 @@ impl Ran {
 }
 
 /// A text that is not too long to be kept.
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_MAX));
     text
 }

@@ -2,6 +2,7 @@
 //!
 //! It refuses to judge itself.
 
+use crate::outside::Heard;
 use driftmesh_model::{Object, ObjectId, Ref, Value, decode_object};
 use driftmesh_object_store::Fate;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ pub(crate) struct End<'a> {
     pub(crate) values: &'a BTreeMap<ObjectId, Value>,
     /// What became of everything in the ledger. Only what a lost group has taken with it may be unknown.
     pub(crate) fates: &'a [Fate],
+    /// What was heard outside of the mesh, in order.
+    pub(crate) heard: &'a [Heard],
     /// Whether groups are out of reach for good: what is due there does not run.
     pub(crate) lost: bool,
     /// What is wrong.
@@ -70,7 +73,7 @@ pub(super) fn judged<T: Object>(values: &[T], fates: &[Fate], judge: impl FnOnce
         (ObjectId::from_u128(number), value)
     });
     let values = values.collect();
-    let mut end = End { values: &values, fates, lost: false, wrong: Vec::new() };
+    let mut end = End { values: &values, fates, heard: &[], lost: false, wrong: Vec::new() };
     judge(&mut end);
     end.wrong
 }

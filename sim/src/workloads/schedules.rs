@@ -1,4 +1,5 @@
-//! W15, schedules: delayed and periodic tasks of objects that move and whose owners crash, and tasks that follow from commits.
+//! W15, schedules: delayed and periodic tasks of objects that move and whose owners crash, tasks that follow from commits, and
+//! what commits say to the world outside.
 //!
 //! A plan is noted in the same commit that schedules it, a run in the same commit that has its effects. So the final values
 //! say by themselves what had to run, and what ran twice, out of step, or never. It refuses to look at how what is due is
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const TOWERS: usize = 4;
 const RING: &str = "ring";
 const FOLLOW: &str = "follow";
+const SAY: &str = "say";
 /// Of plans with this remainder some occurrences are rejected.
 const REJECTING: u64 = 3;
 
@@ -32,6 +34,8 @@ struct Tower {
     /// What had to follow: numbers, each with how many more follow after the first.
     parents: Vec<(u64, u8)>,
     followed: Vec<(u64, u8)>,
+    /// What had to be said outside.
+    said: Vec<u64>,
     touched: u64,
 }
 
@@ -115,6 +119,26 @@ impl Follow {
     }
 }
 
+/// What a commit says outside.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+struct Say {
+    number: u64,
+    /// How often it is not taken, and when it is said again, us.
+    refusals: usize,
+    pause_us: u64,
+    /// How long the way there and the way back take, us.
+    way_us: u64,
+}
+
+impl Say {
+    async fn deliver(self, host: SimHost, id: ScheduleId) -> std::result::Result<(), Micros> {
+        host.sleep(self.way_us).await;
+        let taken = host.outside().hear(self.number, id, self.refusals);
+        host.sleep(self.way_us).await;
+        if taken { Ok(()) } else { Err(Micros(self.pause_us)) }
+    }
+}
+
 fn work<T: Serialize>(name: &str, task: &T) -> Work {
     let body = codec::encode(task).unwrap_or_default();
     Work { name: name.to_owned(), version: 1, body: Value::from_slice(&body) }
@@ -138,6 +162,11 @@ pub(super) fn add_handlers(handlers: &mut Handlers<SimHost>) {
     let done = |()| Value::from_slice(&[]);
     add(handlers, RING, move |task: Arc<Ring>, tx| Box::pin(async move { task.run(&tx).await.map(done) }));
     add(handlers, FOLLOW, move |task: Arc<Follow>, tx| Box::pin(async move { task.run(&tx).await.map(done) }));
+    let is_new = handlers.add_message(SAY, 1, |body: &Value| {
+        let say: Say = codec::decode(body.bytes()).map_err(|error| error.to_string())?;
+        Ok(Box::new(move |host, id| Box::pin(say.deliver(host, id))))
+    });
+    debug_assert!(is_new, "names differ");
 }
 
 #[derive(Default)]
@@ -191,6 +220,7 @@ impl Towers {
         }
         judge_echoes(&towers, end);
         judge_followed(&towers, is_whole, end);
+        judge_said(&towers, is_whole, end);
     }
 }
 
@@ -263,8 +293,26 @@ fn judge_followed(towers: &[Tower], is_whole: bool, end: &mut End<'_>) {
     }
 }
 
+/// R6: what is said outside is of commits that are kept; and all that these say is taken, each under one id.
+fn judge_said(towers: &[Tower], is_whole: bool, end: &mut End<'_>) {
+    let said: BTreeSet<u64> = towers.iter().flat_map(|tower| tower.said.iter().copied()).collect();
+    let mut ids: BTreeMap<u64, ScheduleId> = BTreeMap::new();
+    for heard in end.heard {
+        if is_whole && !said.contains(&heard.number) {
+            end.wrong.push(format!("{heard:?} was heard of a commit that is no more"));
+        }
+        if *ids.entry(heard.number).or_insert(heard.id) != heard.id {
+            end.wrong.push(format!("{heard:?} was heard under another id before"));
+        }
+    }
+    let taken: BTreeSet<u64> = end.heard.iter().filter(|heard| heard.taken).map(|heard| heard.number).collect();
+    for number in said.difference(&taken).filter(|_| is_whole) {
+        end.wrong.push(format!("message {number} was never taken outside"));
+    }
+}
+
 impl Client {
-    /// Plans something, cancels something, hands something over, or moves towers.
+    /// Says something outside, plans something, cancels something, hands something over, or moves towers.
     pub(super) async fn use_schedules(&mut self, towers: &Towers) -> Came {
         if !self.sane {
             return Came::Nothing;
@@ -272,7 +320,8 @@ impl Client {
         match self.rng.u8(..10) {
             0..4 => self.plan(towers).await,
             4 => self.cancel_plan(towers).await,
-            5..8 => self.hand_over(towers).await,
+            5 | 6 => self.hand_over(towers).await,
+            7 => self.say(towers).await,
             _ => self.touch_towers(towers).await,
         }
     }
@@ -357,6 +406,21 @@ impl Client {
         .await
     }
 
+    async fn say(&mut self, towers: &Towers) -> Came {
+        let number = towers.number();
+        let (tower, _) = self.some_towers(towers);
+        let (refusals, pause_us, way_us) = (self.rng.usize(..3), self.rng.u64(..200_000), self.rng.u64(..30_000));
+        self.run("say", move |tx, _| async move {
+            tx.get_mut(tower).await?.said.push(number);
+            let say = Say { number, refusals, pause_us, way_us };
+            match tx.schedule_work(tower.id(), work(SAY, &say), Plan::FOLLOW_UP).await {
+                Err(Error::Schedule { .. }) => Err(tx.reject("the tower has enough")),
+                id => id.map(|_| ()),
+            }
+        })
+        .await
+    }
+
     async fn touch_towers(&mut self, towers: &Towers) -> Came {
         let (one, other) = self.some_towers(towers);
         self.run("touch towers", move |tx, _| async move {
@@ -373,6 +437,7 @@ impl Client {
 mod tests {
     use super::super::end::{judged, numbered};
     use super::*;
+    use crate::outside::Heard;
 
     fn planned(plan: u64, period: Option<u64>) -> Planned {
         Planned { plan, first: 100, period, until: 130, skips: false, cancelled: false }
@@ -409,6 +474,23 @@ mod tests {
         assert_eq!(wrong_runs(&once, &[]), 1, "never");
         let cancelled = Planned { cancelled: true, ..once };
         assert_eq!((wrong_runs(&cancelled, &[]), wrong_runs(&cancelled, &[(100, 1)])), (0, 1));
+    }
+
+    #[test]
+    fn what_is_said_is_taken_under_one_id_and_is_of_what_was_kept() {
+        let id = |number| ScheduleId { object: driftmesh_model::ObjectId::from_u128(1), number };
+        let wrong = |said: &[u64], heard: &[Heard]| {
+            let towers = [Tower { said: said.to_vec(), ..Tower::default() }];
+            let values = BTreeMap::new();
+            let mut end = End { values: &values, fates: &[], heard, lost: false, wrong: Vec::new() };
+            judge_said(&towers, true, &mut end);
+            end.wrong.len()
+        };
+        let heard = |number, under, taken| Heard { number, id: id(under), taken };
+        assert_eq!(wrong(&[7], &[heard(7, 1, false), heard(7, 1, true), heard(7, 1, true)]), 0);
+        assert_eq!(wrong(&[7], &[heard(7, 1, false)]), 1, "it was never taken");
+        assert_eq!(wrong(&[], &[heard(7, 1, true)]), 1, "of nothing");
+        assert_eq!(wrong(&[7], &[heard(7, 1, false), heard(7, 2, true)]), 1, "two ids");
     }
 
     #[test]
