@@ -21,7 +21,7 @@ use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, ed25519};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 /// The mesh's name unless another is given.
@@ -297,6 +297,7 @@ impl Builder {
             observer: self.observer,
             founding: founding.clone(),
             told_superseded: AtomicBool::new(false),
+            told_deposed: AtomicU64::new(0),
         };
         let config = TransportConfig {
             keypair: key,

@@ -7,6 +7,7 @@
 
 use crate::clock::Clock;
 use crate::joining::Joining;
+use crate::retry_budget::RetryBudget;
 use crate::submit::StandIn;
 use crate::transport::{SendError, Transport};
 use driftmesh_model::{Micros, Now, PeerId, TxnId, codec};
@@ -113,6 +114,7 @@ pub(crate) struct Shared {
     pub(crate) handlers: Arc<Handlers<LiveHost>>,
     /// The anchor of tasks that name none.
     pub(crate) stand_in: StandIn,
+    pub(crate) retries: RetryBudget,
     /// Itself, for tasks that are run for others.
     this: Weak<Self>,
 }
@@ -180,12 +182,13 @@ impl Drop for DieOnPanic {
 
 impl Shared {
     pub(crate) fn new(
-        peer: Peer,
+        mut peer: Peer,
         clock: Clock,
         identity: Identity,
         joining: Joining,
         handlers: Handlers<LiveHost>,
     ) -> Arc<Self> {
+        peer.deliver_messages(handlers.messages());
         let core = Core { peer, wakers: Wakers::default(), clock, armed: Micros(u64::MAX), longest_hold: Micros(0) };
         let live = Live {
             core: Mutex::new(core),
@@ -204,6 +207,7 @@ impl Shared {
         handlers: Handlers<LiveHost>,
     ) -> Arc<Self> {
         let joining = Joining::new(crate::joining::Way::Found, &[]);
+        host.step(|peer, _| peer.deliver_messages(handlers.messages()));
         let shared = Self::with(Driver::Simulated(host.clone()), identity, joining, handlers);
         let weak = Arc::downgrade(&shared);
         host.run_tasks_by(move |_, run| {
@@ -224,6 +228,7 @@ impl Shared {
             prefetching: AtomicUsize::new(0),
             handlers: Arc::new(handlers),
             stand_in: StandIn::default(),
+            retries: RetryBudget::default(),
             leaving: AtomicUsize::new(0),
             this: Weak::clone(this),
         })

@@ -9,7 +9,7 @@ use crate::notice::{Notice, Observer};
 use crate::transport::{Event, Handler, Received};
 use driftmesh_model::{Incarnation, PeerId, codec};
 use driftmesh_peer::{Envelope, Introduction, Peer};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The transport's handler. It holds the peer weakly: the transport belongs to the peer, not the other way round.
@@ -20,6 +20,8 @@ pub(crate) struct Inbound {
     pub(crate) founding: Option<Arc<FoundingHost>>,
     /// Whether it was told that another process counts as this peer.
     pub(crate) told_superseded: AtomicBool,
+    /// How often it was told that others went on with what this peer owned.
+    pub(crate) told_deposed: AtomicU64,
 }
 
 impl Inbound {
@@ -33,6 +35,13 @@ impl Inbound {
     fn superseded(&self, by: PeerId) {
         if !self.told_superseded.swap(true, Ordering::Relaxed) {
             self.tell(Notice::Superseded { by });
+        }
+    }
+
+    /// R9: others lead this peer's group, so often by now.
+    fn deposed(&self, times: u64) {
+        if self.told_deposed.fetch_max(times, Ordering::Relaxed) < times {
+            self.tell(Notice::Deposed);
         }
     }
 
@@ -73,14 +82,15 @@ impl Handler for Inbound {
             }
         }
         let said_something = !envelopes.is_empty();
-        let mut is_superseded = false;
+        let (mut is_superseded, mut deposed) = (false, 0);
         received.held = shared.step_each(envelopes, |core, now, envelope| {
             let before = core.metrics().impossible;
             core.received(now, from, envelope);
             // Others may be told of the same step; who spoke is who is counted.
             received.impossible += u32::from(core.metrics().impossible > before);
-            is_superseded = core.is_superseded();
+            (is_superseded, deposed) = (core.is_superseded(), core.metrics().deposed);
         });
+        self.deposed(deposed);
         if is_superseded {
             self.superseded(from);
         }

@@ -55,6 +55,7 @@ mod outbox;
 mod placement;
 mod prefetch;
 mod provisional;
+mod retry_budget;
 mod schedule;
 mod snapshot_file;
 mod start_error;
@@ -81,7 +82,7 @@ pub use driftmesh_peer::session::{
 };
 pub use driftmesh_peer::{
     Arrival, Beyond, CatchUp, Cause, Committed, Found, HELD_BYTES, KeptSeen, MemberStatus, Metrics, Move, MoveReason,
-    NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PANICKED_LISTED_MAX, PINNED_MAX,
+    NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PANICKED_LISTED_MAX, PINNED_MAX, PINNED_TYPES_MAX,
     PanickedTask, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS,
     ScanPage, Scanned, ScheduleCounts, ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX,
     TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX,

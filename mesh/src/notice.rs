@@ -64,6 +64,10 @@ pub enum Notice {
         /// The member.
         by: PeerId,
     },
+    /// The other members of this peer's group went on without it, because they had not heard of it for too long: it stood still,
+    /// or was cut off. What it had not copied is lost, and told to whoever holds a receipt; it goes on with a new group, and
+    /// owns nothing at first.
+    Deposed,
     /// Another mesh is within reach, on the same network or because a peer of it came here. Its peers and ours refuse
     /// each other. Told once for each mesh, of 64 at most.
     OtherMesh {

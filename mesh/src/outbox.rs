@@ -65,7 +65,8 @@ pub trait OutboxMessage: Serialize + DeserializeOwned + Send + Sync + 'static {
     const VERSION: u32 = 1;
 
     /// Delivers it. Runs outside of any transaction, and may take 30 s. It is called again, here or at another peer, until it
-    /// has said `Ok` and that is kept: so perhaps once more after it said so. What panics at two peers is parked and listed,
+    /// has said `Ok` and a commit has noted that: so also after it said so, if a crash, a move of its object or the end of its peer
+    /// comes between. What panics at two peers is parked and listed,
     /// as a schedule is.
     fn deliver(&self, id: DeliveryId) -> impl Future<Output = std::result::Result<(), Undelivered>> + Send;
 }
@@ -84,7 +85,7 @@ impl std::fmt::Display for DeliveryId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not delivered; again in {retry_after:?}")]
 pub struct Undelivered {
-    /// When to try again; a minute at most.
+    /// When to try again: 10 ms at least, and a minute at most.
     pub retry_after: Duration,
 }
 
@@ -92,7 +93,8 @@ pub struct Undelivered {
 pub trait Outbox {
     /// Hands over a message with this commit: it is delivered when the commit is stable, at least once, and never if the commit
     /// is not kept. Until then it belongs to an object, as a schedule does: it moves with it, survives crashes as it does, and
-    /// ends with it. Messages are in no order. The id is what [`Tx::cancel`] takes back an undelivered one by.
+    /// ends with it. Messages are in no order. [`Tx::cancel`] with the id takes it back, unless it is
+    /// under way already.
     ///
     /// # Errors
     /// `Schedule` if the bounds are not kept: an object has 16 schedules and messages at most, of 4 KiB each. `Dangling` or

@@ -3,7 +3,7 @@
 //! It refuses to decide anything: the core does (`driftmesh-peer`, `placing.rs`).
 
 use crate::{Mesh, Task};
-use driftmesh_model::{Micros, ObjectId, TaskId, TaskKey, Value};
+use driftmesh_model::{Micros, Object, ObjectId, TaskId, TaskKey, Value};
 use driftmesh_peer::{Move, ObjectUse, TaskPlace, TaskRequest, TooManyPinned};
 
 /// The objects that were most in the way of each other's users in the last seconds.
@@ -28,6 +28,19 @@ impl Mesh {
     /// Lets an object go again that was pinned here. Returns whether it was.
     pub fn unpin(&self, object: ObjectId) -> bool {
         self.host.shared.step(|peer, _| peer.unpin(object))
+    }
+
+    /// Keeps all objects of a type here that are here, or come: as [`Mesh::pin`] does with one.
+    ///
+    /// # Errors
+    /// When 256 types are pinned here.
+    pub fn pin_type<T: Object>(&self) -> Result<(), TooManyPinned> {
+        self.host.shared.step(|peer, _| peer.pin_type(T::TYPE_NAME))
+    }
+
+    /// Lets the objects of a type go again that was pinned here. Returns whether it was. Those that are pinned by themselves stay.
+    pub fn unpin_type<T: Object>(&self) -> bool {
+        self.host.shared.step(|peer, _| peer.unpin_type(T::TYPE_NAME))
     }
 
     /// The last 1,024 objects that left this peer, and why, oldest first.

@@ -4,6 +4,7 @@
 
 use crate::caller::{Seat, Taken};
 use crate::host::LiveHost;
+use crate::retry_budget::pause;
 use crate::{Error, Receipt, Result, Task};
 use driftmesh_model::{Micros, Object, ObjectId, PeerId, TaskId, Value, codec};
 use driftmesh_peer::session::{self, Fate, Options, Submission, TaskDone, TaskError, Tell};
@@ -69,6 +70,8 @@ pub struct Submit<T> {
     id: Option<TaskId>,
     deadline: Micros,
     how: Submission,
+    /// How often it may be tried again.
+    retries: u32,
     /// What is kept of its caller, if it is one of several.
     seat: Option<Arc<Seat>>,
 }
@@ -76,7 +79,7 @@ pub struct Submit<T> {
 impl<T: Task> Submit<T> {
     pub(crate) const fn new(host: LiveHost, task: T) -> Self {
         let how = Submission { to: TaskTo::Anywhere, again: false, stable: false, free_anchor: false, kept_id: false };
-        Self { host, task, id: None, deadline: DEADLINE, how, seat: None }
+        Self { host, task, id: None, deadline: DEADLINE, how, retries: 0, seat: None }
     }
 
     /// It takes one of its caller's places as long as it is under way.
@@ -113,13 +116,23 @@ impl<T: Task> Submit<T> {
         self
     }
 
+    /// Tries it again, so often at most and within the deadline, if it is refused because somebody has too much to do (`Busy`): after
+    /// the time that the refusal names, longer each time, and by chance. Of all tasks that are submitted so at this peer one in
+    /// five may be tried again, and 100 at first: beyond that `Busy` is told at once, as it is unless this is set, and to
+    /// whoever wants a provisional answer.
+    pub fn retries(mut self, most: u32) -> Self {
+        self.retries = most;
+        self
+    }
+
     /// Submits it, and returns the receipt too.
     ///
     /// # Errors
     /// Why the task did not take effect, or `Unknown`: then submit it again with the id that the error names.
     pub async fn with_receipt(self) -> Result<TaskDone<T::Output>, TaskError> {
+        let retries = self.retries;
         let Prepared { host, request, how, taken: _taken } = self.prepared().await?;
-        decoded(T::NAME, submit_anchored(&host, request, how, None).await?)
+        decoded(T::NAME, submit_patiently(&host, request, how, retries).await?)
     }
 
     /// Waits until it is certain what the caller was told that the task is of, if that is another one than this.
@@ -132,7 +145,7 @@ impl<T: Task> Submit<T> {
 
     /// Makes the request, when its caller has room for it and is in no doubt.
     pub(crate) async fn prepared(self) -> Result<Prepared, TaskError> {
-        let Self { host, task, id, mut deadline, mut how, seat } = self;
+        let Self { host, task, id, mut deadline, mut how, retries: _, seat } = self;
         let taken = match &seat {
             Some(seat) => Some(seat.take().ok_or(TaskError::CallerBusy { most: seat.most() })?),
             None => None,
@@ -164,6 +177,37 @@ impl<T: Task> Submit<T> {
         let (version, key) = (T::VERSION, task.key());
         let request = TaskRequest { touches, key, ..TaskRequest::new(id, name, version, body, deadline) };
         Ok(Prepared { host, request, how, taken })
+    }
+}
+
+/// Submits a task, and again if it is refused because somebody has too much to do. A refusal is certain (R21): no copy of the
+/// request runs then.
+async fn submit_patiently(
+    host: &LiveHost,
+    request: TaskRequest,
+    how: Submission,
+    retries: u32,
+) -> Result<TaskDone<Value>, TaskError> {
+    if retries == 0 {
+        return submit_anchored(host, request, how, None).await;
+    }
+    let shared = &host.shared;
+    shared.retries.submitted();
+    let (begun, deadline) = (shared.step(|_, now| now.mono), request.deadline);
+    let mut retry = 0;
+    loop {
+        let left = deadline.since(shared.step(|_, now| now.mono).since(begun));
+        let again = TaskRequest { deadline: left.max(Micros(1)), ..request.clone() };
+        let ended = submit_anchored(host, again, how, None).await;
+        let Err(TaskError::Busy { retry_after }) = ended else { return ended };
+        let (chance, now) = shared.step(|peer, now| (peer.new_object_id().as_u128(), now.mono));
+        #[expect(clippy::cast_possible_truncation, reason = "half of a random number is random")]
+        let pause = pause(retry_after, retry, chance as u64);
+        if retry == retries || now.since(begun).plus(pause) >= deadline || !shared.retries.take() {
+            return ended;
+        }
+        retry += 1;
+        shared.sleep(Duration::from_micros(pause.0)).await;
     }
 }
 

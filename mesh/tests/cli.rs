@@ -187,6 +187,29 @@ fn two_peers_by_the_printed_line_then_status_then_a_clean_end() {
     assert_eq!(place.run(&["status"]).0, 6);
 }
 
+#[test]
+fn a_peer_that_stood_still_says_that_others_went_on_with_what_it_owned() {
+    let place = Place::new("still");
+    let founder = place.start(&["peer", "--new"]);
+    let others: Vec<Process> = (0..2).map(|_| place.start(&strings(&founder.join_arguments()))).collect();
+    founder.line("joined mesh default: 3 peers");
+    // Its group must be whole, or nobody could go on with it.
+    let begun = Instant::now();
+    let status = |of: &Process| ask(&of.control(), r#"{"cmd":"status"}"#);
+    while status(&founder)["may_stop"] != true {
+        assert!(begun.elapsed() < HANGS);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    founder.signal("-STOP");
+    let begun = Instant::now();
+    while others.iter().all(|other| status(other)["owned"] == 0) {
+        assert!(begun.elapsed() < HANGS);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    founder.signal("-CONT");
+    founder.line("the others went on with what this peer owned");
+}
+
 /// Decision 0038. A kernel that says nothing of it is taken at its word.
 #[cfg(target_os = "linux")]
 #[test]

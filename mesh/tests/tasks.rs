@@ -307,3 +307,23 @@ async fn a_batch_ends_in_the_order_of_its_tasks_each_for_itself() {
     let left = mesh.transact(|tx| async move { Ok(tx.get(from).await?.gold) }).await.unwrap();
     assert_eq!(left, 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_others_is_tried_again_by_itself_if_it_is_wanted() {
+    let mesh = Mesh::builder().register::<Odd>().start().await.unwrap();
+    let player = mesh.transact(|tx| async move { tx.create(&Player::new("Ada", 1)) }).await.unwrap();
+    mesh.submit(Odd::Nothing).await.unwrap();
+    let hang = || mesh.submit(Odd::Hang(player)).deadline(std::time::Duration::from_secs(2)).into_future();
+    let hanging: Vec<_> = (0..1_100).map(|_| tokio::spawn(hang())).collect();
+    let begun = std::time::Instant::now();
+    while !matches!(mesh.submit(Odd::Nothing).await, Err(TaskError::Busy { .. })) {
+        assert!(begun.elapsed() < HANGS, "nobody is refused");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let patient = mesh.submit(Odd::Nothing).retries(100).deadline(std::time::Duration::from_secs(50));
+    assert_eq!(patient.await.unwrap(), "nothing");
+    for hanging in hanging {
+        let ended = hanging.await.unwrap();
+        assert!(matches!(ended, Err(TaskError::Deadline { .. } | TaskError::Busy { .. })), "{ended:?}");
+    }
+}

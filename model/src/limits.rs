@@ -51,7 +51,9 @@ pub const SCHEDULE_PERIOD_MIN: Micros = Micros::from_millis(10);
 pub const SCHEDULE_AHEAD_MAX: Micros = Micros::from_millis(10 * 366 * 86_400_000);
 /// Most missed occurrences that a schedule makes up for one by one.
 pub const SCHEDULE_CATCH_UP_MAX: u32 = 1_000;
-/// Within which a message to the world outside that could not be delivered is tried again, at most.
+/// After which a message to the world outside that could not be delivered is tried again, at least and at most.
+pub const DELIVERY_RETRY_MIN: Micros = Micros::from_millis(10);
+/// See [`DELIVERY_RETRY_MIN`].
 pub const DELIVERY_RETRY_MAX: Micros = Micros::from_millis(60_000);
 /// A schedule whose task panicked at so many peers is parked (R26).
 pub const SCHEDULE_PANICS_MAX: usize = 2;

@@ -84,14 +84,14 @@ pub use metrics::{Metrics, RareEvent};
 pub use operating::{OperatorError, Promoted};
 pub use ownership::{Arrival, OWNERSHIP_EVENTS_MAX, OwnedPage, OwnershipEvent, SUBSCRIPTIONS_MAX, SubscriptionId};
 pub use peer::{Commands, Peer};
-pub use placing::{Move, MoveReason, ObjectUse, PINNED_MAX, TooManyPinned};
+pub use placing::{Move, MoveReason, ObjectUse, PINNED_MAX, PINNED_TYPES_MAX, TooManyPinned};
 pub use rare_branches::RareBranch;
 pub use recent::{Recent, STALENESS};
 pub use room::NoRoom;
 pub use sabotage::Sabotage;
 pub use scanning::ARRIVALS_FROM;
 pub use scheduling::{
-    FOLLOW_UPS_WAITING_MAX, OccurrenceKey, SCHEDULES_NAMED_MAX, SCHEDULES_PUT_OFF_MAX, SCHEDULES_RUNNING_MAX,
+    DELIVERIES_MAX, DELIVERIES_PER_TYPE_MAX, FOLLOW_UPS_WAITING_MAX, OccurrenceKey, SCHEDULES_NAMED_MAX, SCHEDULES_PUT_OFF_MAX, SCHEDULES_RUNNING_MAX,
     ScheduleCounts, ScheduleEnd, ScheduleRun, ScheduleWaits, WaitingSchedule,
 };
 pub use seeking::Seek;

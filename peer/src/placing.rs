@@ -10,7 +10,7 @@ use crate::metrics::RareEvent;
 use crate::rare_branches::RareBranch;
 use crate::transfer::is_let_go;
 use crate::uses::TOGETHER_MAX;
-use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId, TxnTimestamp};
+use driftmesh_model::{GroupId, Micros, ObjectId, PeerId, TxnId, TxnTimestamp, stored_header};
 use driftmesh_txn::{Cause, Intent, TaskKind};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -33,6 +33,8 @@ const OVERLOADED_MORE: u64 = 128;
 const REMEMBERED_MAX: usize = 1_024;
 /// Objects that are pinned at a peer (R24).
 pub const PINNED_MAX: usize = 65_536;
+/// Types of objects that are pinned at a peer (R24).
+pub const PINNED_TYPES_MAX: usize = 256;
 /// What whoever waits for an object hears that it is behind, when the placement lets the object go: a transaction's kind may
 /// be called the same.
 const KIND: &str = "placement";
@@ -83,14 +85,15 @@ pub(crate) struct Placing {
     /// The last moves.
     moves: VecDeque<Move>,
     pinned: BTreeSet<ObjectId>,
+    pinned_types: BTreeSet<String>,
     /// Where the search for what should follow goes on.
     from: Option<ObjectId>,
     looks: u64,
 }
 
-/// Too many objects are pinned at a peer.
+/// Too many objects, or types of them, are pinned at a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{PINNED_MAX} objects are pinned at this peer, the most there may be; unpin some")]
+#[error("{PINNED_MAX} objects or {PINNED_TYPES_MAX} types of them are pinned at this peer, the most there may be; unpin some")]
 pub struct TooManyPinned;
 
 impl Peer {
@@ -110,6 +113,34 @@ impl Peer {
     /// Lets an object go again. Returns whether it was pinned.
     pub fn unpin(&mut self, object: ObjectId) -> bool {
         self.placing.pinned.remove(&object)
+    }
+
+    /// Keeps all objects of a type here that are here, or come, as [`Peer::pin`] does with one.
+    ///
+    /// # Errors
+    /// When too many types are pinned.
+    pub fn pin_type(&mut self, name: &str) -> Result<(), TooManyPinned> {
+        let types = &mut self.placing.pinned_types;
+        if types.len() >= PINNED_TYPES_MAX && !types.contains(name) {
+            return Err(TooManyPinned);
+        }
+        types.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Lets the objects of a type go again. Returns whether it was pinned.
+    pub fn unpin_type(&mut self, name: &str) -> bool {
+        self.placing.pinned_types.remove(name)
+    }
+
+    /// Whether an object of this peer stays here, by itself or by its type.
+    fn is_pinned(&self, object: ObjectId) -> bool {
+        let Placing { pinned, pinned_types, .. } = &self.placing;
+        if pinned.contains(&object) || pinned_types.is_empty() {
+            return pinned.contains(&object);
+        }
+        let value = self.group.owned(object).and_then(|stored| stored.chain.newest().value.as_ref());
+        value.and_then(|value| stored_header(value).ok()).is_some_and(|header| pinned_types.contains(&header.type_name))
     }
 
     /// The last objects that left this peer, and why, oldest first.
@@ -169,7 +200,7 @@ impl Peer {
         if !self.config.placement || self.draining {
             return false;
         }
-        if self.placing.pinned.contains(&object) || self.rarely(RareBranch::StayPut) {
+        if self.is_pinned(object) || self.rarely(RareBranch::StayPut) {
             return true;
         }
         let crowd = self.uses.crowd_of(object);
@@ -268,7 +299,7 @@ impl Peer {
         let used = self.uses.of(object);
         let with = used.with.filter(|_| used.votes >= FOLLOW_VOTES_MIN && used.votes.saturating_mul(2) >= used.heat)?;
         let is_fresh = used.came_at.is_some_and(|came| self.now.mono.since(came) < STAY_MIN);
-        if is_fresh || self.placing.pinned.contains(&object) || self.group.owned(with).is_some() {
+        if is_fresh || self.is_pinned(object) || self.group.owned(with).is_some() {
             return None;
         }
         // What is used as much is no reason to follow: it may be about to come here.

@@ -91,11 +91,13 @@ pub enum Sabotage {
     Bounds,
     /// R25: a record at the end of all numbers, which nothing could ever replace, is taken like any other.
     Wire,
+    /// R26: what panicked is over like anything that failed, and neither kept nor listed.
+    Parking,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Hint,
         Self::Climb,
         Self::Pointers,
@@ -139,6 +141,7 @@ impl Sabotage {
         Self::Names,
         Self::Bounds,
         Self::Wire,
+        Self::Parking,
     ];
 
     /// The rule it breaks.
@@ -175,6 +178,7 @@ impl Sabotage {
             Self::OneGenesis | Self::Names => "R23",
             Self::Bounds => "R24",
             Self::Wire => "R25",
+            Self::Parking => "R26",
         }
     }
 }

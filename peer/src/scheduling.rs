@@ -17,7 +17,12 @@ use std::task::Poll;
 
 /// Most occurrences that run at once at a peer (R24).
 pub const SCHEDULES_RUNNING_MAX: usize = 256;
-/// Most schedules that are remembered to be left alone for a while; of one more the earliest is looked at again.
+/// Most messages to the world outside that are being delivered at once at a peer, and most of one type: whoever is outside may take
+/// long, and the others need room too (R24).
+pub const DELIVERIES_MAX: usize = 64;
+/// See [`DELIVERIES_MAX`].
+pub const DELIVERIES_PER_TYPE_MAX: usize = 16;
+/// Most schedules that are remembered to be left alone for a while; of one more the one whose time is next is looked at again.
 pub const SCHEDULES_PUT_OFF_MAX: usize = 4_096;
 /// Most follow-ups that wait until the commit that made them is stable; more of them begin to wait later.
 pub const FOLLOW_UPS_WAITING_MAX: usize = 4_096;
@@ -107,11 +112,34 @@ pub(crate) struct Scheduling {
     seen: Option<(GroupId, u64)>,
     /// Where the next look begins.
     cursor: Option<Due>,
-    running: BTreeMap<ScheduleId, Micros>,
+    /// When each was due, and of a message its type.
+    running: BTreeMap<ScheduleId, (Micros, Option<String>)>,
+    /// The types of messages that are delivered here, and how many of each are under way.
+    messages: BTreeMap<String, usize>,
     put_off: BTreeMap<ScheduleId, PutOff>,
     /// Up to where the journal must be stable before these begin.
     unstable: BTreeMap<ScheduleId, Lsn>,
     armed: Option<Micros>,
+}
+
+impl Scheduling {
+    /// Whether one more of this name may run, if it is a message.
+    fn has_room_for(&self, name: &str) -> bool {
+        let is_few = |under_way: &usize| {
+            *under_way < DELIVERIES_PER_TYPE_MAX && self.messages.values().sum::<usize>() < DELIVERIES_MAX
+        };
+        self.messages.get(name).is_none_or(is_few)
+    }
+
+    /// Leaves a schedule alone for a while. Returns whether another one had to be let go for that.
+    fn put_off(&mut self, id: ScheduleId, put_off: PutOff) -> bool {
+        let is_full = self.put_off.len() >= SCHEDULES_PUT_OFF_MAX;
+        if is_full && let Some(next) = self.put_off.iter().min_by_key(|(_, put_off)| put_off.until).map(|(id, _)| *id) {
+            self.put_off.remove(&next);
+        }
+        self.put_off.insert(id, put_off);
+        is_full
+    }
 }
 
 /// How many schedules there are at a peer.
@@ -228,11 +256,22 @@ impl Peer {
         if self.scheduling.running.len() >= SCHEDULES_RUNNING_MAX {
             return Look::NoRoom;
         }
+        if !self.scheduling.has_room_for(&schedule.work.name) {
+            // Whoever ends looks again.
+            return Look::Waits;
+        }
         let (after_stable, work) = (schedule.after_stable, schedule.work.clone());
         if after_stable && !self.may_follow(id) {
             return Look::Waits;
         }
-        self.scheduling.running.insert(id, due);
+        let message = match self.scheduling.messages.get_mut(&work.name) {
+            Some(under_way) => {
+                *under_way += 1;
+                Some(work.name.clone())
+            }
+            None => None,
+        };
+        self.scheduling.running.insert(id, (due, message));
         self.tasks.starts.push(Run::Schedule(ScheduleRun { key: OccurrenceKey { id, due }, work }));
         Look::Starts
     }
@@ -276,10 +315,13 @@ impl Peer {
     /// A run has ended.
     pub fn schedule_ended(&mut self, now: Now, key: OccurrenceKey, end: ScheduleEnd) {
         self.now = now;
-        if self.scheduling.running.get(&key.id) != Some(&key.due) {
+        if self.scheduling.running.get(&key.id).is_none_or(|(due, _)| *due != key.due) {
             return;
         }
-        self.scheduling.running.remove(&key.id);
+        let ended = self.scheduling.running.remove(&key.id);
+        if let Some(under_way) = ended.and_then(|(_, message)| self.scheduling.messages.get_mut(&message?)) {
+            *under_way -= 1;
+        }
         let (wait, why) = match end {
             ScheduleEnd::Done => {
                 self.metrics.schedule_runs += 1;
@@ -292,18 +334,24 @@ impl Peer {
             ScheduleEnd::Waits(why) => (Some(WAITS_FOR), Some(why)),
         };
         if let Some(wait) = wait {
-            let put_off = &mut self.scheduling.put_off;
-            if put_off.len() >= SCHEDULES_PUT_OFF_MAX {
-                put_off.pop_first();
+            let is_full = self.scheduling.put_off(key.id, PutOff { until: now.mono.plus(wait), why });
+            if is_full {
+                // What was let go for it must not begin at once: there would be no end to it at one instant.
+                self.look_again_at(now.mono.plus(TRY_AGAIN_AFTER));
+                return;
             }
-            put_off.insert(key.id, PutOff { until: now.mono.plus(wait), why });
         }
         self.look_at_schedules();
     }
 
+    /// The types of messages to the world outside that are delivered here.
+    pub fn deliver_messages(&mut self, types: impl IntoIterator<Item = String>) {
+        self.scheduling.messages = types.into_iter().map(|name| (name, 0)).collect();
+    }
+
     /// Whoever ran occurrences here is gone.
     pub(crate) fn end_all_occurrences(&mut self, now: Now) {
-        for (id, due) in self.scheduling.running.clone() {
+        for (id, (due, _)) in self.scheduling.running.clone() {
             self.schedule_ended(now, OccurrenceKey { id, due }, ScheduleEnd::Again);
         }
     }

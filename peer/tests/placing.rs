@@ -1,12 +1,12 @@
 //! Tasks go to what is in much use, and objects follow what they are used with.
 
 use crate::harness::{Flight, Gold, Job, Mesh, Rule, SeatHost, ready};
-use driftmesh_model::{Micros, ObjectId, Ref, TaskId, Value, codec, limits};
+use driftmesh_model::{Micros, Object, ObjectId, Ref, TaskId, Value, codec, limits};
 use driftmesh_peer::session::{
     Error, Handlers, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
 };
 use driftmesh_peer::{
-    Message, MoveReason, PINNED_MAX, RareEvent, TaskEnd, TaskKind, TaskRequest, TaskTo, TooManyPinned,
+    Message, MoveReason, PINNED_MAX, PINNED_TYPES_MAX, RareEvent, TaskEnd, TaskKind, TaskRequest, TaskTo, TooManyPinned,
 };
 use std::sync::Arc;
 
@@ -160,14 +160,18 @@ fn a_transaction_gets_what_it_wants_however_much_it_is_used() {
 
 #[test]
 fn an_object_follows_what_it_is_used_with_unless_it_is_pinned() {
-    for is_pinned in [false, true] {
+    for pinned in ["nothing", "another type", "the object", "its type"] {
+        let is_pinned = ["the object", "its type"].contains(&pinned);
         let mesh = Mesh::new(2);
         let (cell, player) = (mesh.create_known(0, 1), mesh.create_known(0, 1));
         mesh.run(3_000);
         use_together(&mesh, 0, &[cell, player], 20);
-        if is_pinned {
-            mesh.step(0, |peer, _| peer.pin(player)).expect("room");
-        }
+        mesh.step(0, |peer, _| match pinned {
+            "the object" => peer.pin(player),
+            "its type" => peer.pin_type(Gold::TYPE_NAME),
+            _ => peer.pin_type("another type"),
+        })
+        .expect("room");
         mesh.add(1, cell, 1);
         assert_eq!((mesh.owner_of(cell), mesh.owner_of(player)), (1, 0));
         mesh.run(1_000);
@@ -334,4 +338,10 @@ fn what_is_pinned_is_bounded_and_can_be_let_go() {
     assert_eq!((pin(PINNED_MAX), pin(0)), (Err(TooManyPinned), Ok(())));
     assert_eq!((unpin(PINNED_MAX), unpin(0), unpin(0)), (false, true, false));
     assert_eq!(pin(PINNED_MAX), Ok(()));
+    let pin_type = |number: usize| mesh.step(0, |peer, _| peer.pin_type(&number.to_string()));
+    let unpin_type = |number: usize| mesh.step(0, |peer, _| peer.unpin_type(&number.to_string()));
+    assert!((0..PINNED_TYPES_MAX).all(|number| pin_type(number).is_ok()));
+    assert_eq!((pin_type(PINNED_TYPES_MAX), pin_type(0)), (Err(TooManyPinned), Ok(())));
+    assert_eq!((unpin_type(PINNED_TYPES_MAX), unpin_type(0), unpin_type(0)), (false, true, false));
+    assert_eq!(pin_type(PINNED_TYPES_MAX), Ok(()));
 }

@@ -11,10 +11,10 @@ use crate::name_audit;
 use crate::watchers::{Last, Standing};
 use crate::workloads::{self, Chest, End};
 use crate::world::Simulation;
-use driftmesh_model::{Epoch, GroupId, ObjectId, Ref, Value, decode_object, stored_header};
+use driftmesh_model::{Epoch, GroupId, ObjectId, Ref, ScheduleId, Value, decode_object, stored_header};
 use driftmesh_object_store::{Fate, Group, State};
 use driftmesh_peer::session::NameBucket;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most violations of one kind that are reported.
 const REPORTED_MAX: usize = 8;
@@ -54,12 +54,31 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     }
     let lost = !simulation.lost_groups.is_empty();
     let heard = simulation.requests.outside.heard();
-    let mut end = End { values: &values, fates: &fates, heard: &heard, lost, wrong: Vec::new() };
+    let panicked = panicked_schedules(simulation);
+    let mut end =
+        End { values: &values, fates: &fates, heard: &heard, panicked: &panicked, lost, wrong: Vec::new() };
     world.grounds.judge(&mut end);
     wrong.extend(end.wrong.into_iter().take(REPORTED_MAX));
     replicas_differ(simulation, &mut wrong);
     check_history(&owned, world, &fates, &mut wrong);
     wrong
+}
+
+/// The schedules of all owners whose tasks have panicked.
+fn panicked_schedules(simulation: &Simulation) -> BTreeSet<ScheduleId> {
+    let mut all = BTreeSet::new();
+    for peer in simulation.peers.iter().filter(|peer| !peer.gone) {
+        peer.host.look(|peer| {
+            for group in peer.groups().filter(|group| group.is_leading()) {
+                for object in group.owned_from(0).map(|(_, stored)| stored.object) {
+                    let schedules = group.schedules(object).into_iter().flat_map(|all| all.iter());
+                    let panicked = schedules.filter(|schedule| !schedule.progress.panicked_at.is_empty());
+                    all.extend(panicked.map(|schedule| ScheduleId { object, number: schedule.number }));
+                }
+            }
+        });
+    }
+    all
 }
 
 /// What became of everything in the ledger.

@@ -3,7 +3,7 @@
 //! At one fault in four and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
 
 use crate::world::Simulation;
-use driftmesh_peer::Peer;
+use driftmesh_peer::{Peer, SCHEDULES_RUNNING_MAX, TASKS_RUNNING_MAX, TASKS_SUBMITTED_MAX, WATCHED_MAX};
 use driftmesh_peer::session::Host as _;
 
 /// What a peer held when it was looked at last.
@@ -56,6 +56,10 @@ impl Simulation {
                 ("objects that subscribers are told of", status.fed, options.fed_max),
                 ("hints", status.hints, options.records_max),
                 ("home records", status.home_records, options.records_max),
+                ("tasks of its own on their way", status.tasks_submitted, TASKS_SUBMITTED_MAX),
+                ("tasks of others", status.tasks_running, TASKS_RUNNING_MAX),
+                ("occurrences that run", status.schedules.running, SCHEDULES_RUNNING_MAX),
+                ("watched objects", status.watched, WATCHED_MAX),
             ];
             for (what, kept, most) in kept.into_iter().filter(|(_, kept, most)| kept > most) {
                 wrong.push(format!("R24: peer {index} keeps {kept} {what}, and may keep {most}"));

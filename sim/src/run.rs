@@ -19,6 +19,7 @@ use crate::workloads::{Grounds, Making};
 use crate::world::Simulation;
 use driftmesh_model::Ref;
 use driftmesh_object_store::Fate;
+use driftmesh_peer::Peer;
 use driftmesh_peer::session::{Fates, Options as TxnOptions, transact};
 use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -244,6 +245,15 @@ fn clash_in_peace(simulation: &mut Simulation, world: &World) -> Arc<Mutex<Vec<S
     failed
 }
 
+/// Whether all schedules of a peer's objects have ended, but for what panicked here: that waits for another peer (R26).
+fn nothing_is_due(peer: &Peer) -> bool {
+    let group = peer.group();
+    group.due_after(None).all(|(_, object, number)| {
+        let schedule = group.schedules(object).and_then(|all| all.get(number));
+        schedule.is_some_and(|schedule| schedule.period.is_none() && schedule.progress.panicked_at.contains(&peer.id()))
+    })
+}
+
 /// Lets everything come to rest. Returns whether it did in time.
 fn settle(simulation: &mut Simulation, not_before: u64) -> bool {
     let mut look_at = not_before;
@@ -254,7 +264,7 @@ fn settle(simulation: &mut Simulation, not_before: u64) -> bool {
         look_at = simulation.now_us() + LOOK_EVERY_US;
         simulation.peers.iter().filter(|peer| !peer.gone).all(|peer| {
             // Schedules of the workloads end by themselves.
-            peer.host.look(|peer| peer.is_quiet() && peer.group().scheduled_count() == 0)
+            peer.host.look(|peer| peer.is_quiet() && nothing_is_due(peer))
         }) && simulation.all_whole()
             // Whoever comes back as the judges look is not yet told where everything is.
             && !simulation.expects_somebody()

@@ -82,6 +82,7 @@ sabotages! {
     names: Names,
     bounds: Bounds,
     wire: Wire,
+    parking: Parking,
 }
 
 /// What the judge of a stage finds wrong in a seed.
@@ -144,6 +145,4 @@ fn a_rule_is_missed_without_a_switch_and_with_one_that_nobody_noticed() {
     assert!(missed("R6") && missed("R20"), "{:?}", matrix.missed);
     assert!(matrix.caught.contains(&"R19"));
     assert_eq!(matrix.caught.len() + matrix.missed.len(), matrix.rules.len());
-    let all: Vec<_> = matrix.not_yet.iter().map(|(name, _)| *name).collect();
-    assert_eq!(all, ["R26"]);
 }

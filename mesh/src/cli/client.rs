@@ -219,7 +219,7 @@ fn table(status: &Value) -> String {
     }
     for (number, group) in status["leaderless"].as_array().into_iter().flatten().enumerate() {
         let name = if number == 0 { "leaderless" } else { "" };
-        row(name, format!("group {}: nobody in reach leads it; its objects are unavailable", text(group)));
+        row(name, leaderless_line(status, group));
     }
     row(
         "unstable",
@@ -268,6 +268,16 @@ fn schedule_rows(schedules: &Value) -> Vec<(&'static str, String)> {
         rows.push(("", format!("{} of {}: {}", name.escape_debug(), text(&waiting["id"]), why.escape_debug())));
     }
     rows
+}
+
+/// A group that nobody leads: how many objects it has, if this peer is a member of it, or its founder has said so last.
+fn leaderless_line(status: &Value, group: &Value) -> String {
+    let all = |list: &str| status[list].as_array().into_iter().flatten();
+    let of = |entry: &&Value| entry["group"] == *group;
+    let known = all("groups").find(of).or_else(|| all("members").find(of));
+    let objects = known.and_then(|entry| entry["owned"].as_u64());
+    let objects = objects.map_or_else(|| "objects".to_owned(), |objects| format!("{objects} objects"));
+    format!("group {}: nobody in reach leads it; its {objects} are unavailable", text(group))
 }
 
 /// One group that the peer belongs to.
@@ -344,7 +354,7 @@ mod tests {
             "tasks_panicked": [{"name": "burn", "object": "05", "times": 2, "message": "no\u{1b}[2J fire", "last_ms": 1}],
             "schedules": {"scheduled": 8, "running": 1, "late": 2, "parked": 3,
                 "waiting": [{"id": "04/1", "name": "rot\u{1b}[2J", "why": "nobody can run it"}]},
-            "leaderless": ["03"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
+            "leaderless": ["03", "02"], "unstable_bytes": 96, "unstable_ms": 4, "held_messages": 1, "may_stop": false,
             "may_not_stop_because": "nobody in reach leads group 03",
             "members": [{"peer": "12D4", "group": "02", "connected": true, "owned": 7, "heard_ms_ago": 12}],
             "offenders": [{"peer": "12D9", "undecodable": 33, "impossible": 1, "malformed": 2, "dropped": 3, "refused_for_ms": 4_100}],
@@ -363,7 +373,7 @@ mod tests {
             "state      superseded: another process",
             "groups     01  its own  1 voters, 1 learners  whole 1/2  3 owned  lag 2  its majority is out of reach: nothing becomes stable\n",
             "02  led by 12D4  1 voters, 1 learners  7 owned  lag 0\n",
-            "leaderless group 03: nobody",
+            "leaderless group 03: nobody in reach leads it; its objects are unavailable\n           group 02: nobody in reach leads it; its 7 objects are",
             "unstable   96 bytes for 4 ms, 1 messages",
             "may stop   no (nobody in reach leads group 03)",
             "12D9  33 messages that do not decode, 1 that no peer says, 2 broken connections; dropped 3 times, refused for another 5 s",

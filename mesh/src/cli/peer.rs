@@ -462,6 +462,10 @@ impl Running {
                 let founder = if is_own { "this peer".to_owned() } else { format!("peer {}", full_id(&founder)) };
                 say(&format!("founded mesh {} (genesis {genesis}), its founder is {founder}", self.name));
             }
+            Notice::Deposed => complain(
+                "the others went on with what this peer owned: they had not heard of it for too long (it stood still, or was cut \
+                 off). What it had not copied is lost, and told to whoever holds a receipt; this peer goes on with a new group",
+            ),
             Notice::OtherMesh { reason, address } => self.show_other_mesh(&reason, address.as_deref()),
             // Said once for the whole mesh.
             Notice::Refused {

@@ -5,15 +5,15 @@
 //! take long. Only when that has gone well does a commit end the schedule, so a crash in between delivers it again, as does a
 //! move of its object to another peer. It refuses to know what a message is.
 
-use super::handlers::{Delivery, Handlers};
+use super::handlers::Delivery;
 use super::host::Host;
 use super::schedule_run::{end_occurrence, fail_occurrence, is_due};
-use super::task_run::panic_text;
+use super::task_run::{cut, panic_text};
 use super::transact::Options;
 use crate::message::TaskAbort;
 use crate::scheduling::{ScheduleEnd, ScheduleRun};
 use driftmesh_model::Micros;
-use driftmesh_model::limits::DELIVERY_RETRY_MAX;
+use driftmesh_model::limits::{DELIVERY_RETRY_MAX, DELIVERY_RETRY_MIN};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
@@ -28,13 +28,11 @@ enum Went {
 /// Delivers a message that is due, and says how that ended.
 pub(super) async fn deliver<H: Host>(
     host: &H,
-    handlers: &Handlers<H>,
     run: &ScheduleRun,
     delivery: Delivery<H>,
     options: Options,
 ) -> ScheduleEnd {
     let key = run.key;
-    let Some(_room) = handlers.room_to_deliver() else { return ScheduleEnd::Again };
     // It may have been delivered already, by whoever owned the object before.
     match is_due(host, options.clone(), key).await {
         Ok(true) => {}
@@ -43,7 +41,7 @@ pub(super) async fn deliver<H: Host>(
     }
     match caught(host, delivery, run).await {
         Went::Well => end_occurrence(host, options, key).await,
-        Went::Later(after) => ScheduleEnd::Later(after.min(DELIVERY_RETRY_MAX)),
+        Went::Later(after) => ScheduleEnd::Later(after.clamp(DELIVERY_RETRY_MIN, DELIVERY_RETRY_MAX)),
         Went::Panicked(message) => {
             host.step(|peer, now| peer.note_panicked(now, &run.work.name, key.id.object, &message));
             fail_occurrence(host, options, key, TaskAbort::Panicked(message)).await
@@ -55,7 +53,7 @@ async fn caught<H: Host>(host: &H, delivery: Delivery<H>, run: &ScheduleRun) -> 
     let begun = catch_unwind(AssertUnwindSafe(|| delivery(host.clone(), run.key.id)));
     let mut under_way = match begun {
         Ok(under_way) => under_way,
-        Err(panic) => return Went::Panicked(panic_text(panic.as_ref())),
+        Err(panic) => return Went::Panicked(cut(panic_text(panic.as_ref()))),
     };
     poll_fn(|context| {
         // The core is not held meanwhile, so a panic leaves nothing half done.
@@ -63,7 +61,7 @@ async fn caught<H: Host>(host: &H, delivery: Delivery<H>, run: &ScheduleRun) -> 
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Poll::Ready(Went::Well),
             Ok(Poll::Ready(Err(after))) => Poll::Ready(Went::Later(after)),
-            Err(panic) => Poll::Ready(Went::Panicked(panic_text(panic.as_ref()))),
+            Err(panic) => Poll::Ready(Went::Panicked(cut(panic_text(panic.as_ref())))),
         }
     })
     .await

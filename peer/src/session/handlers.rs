@@ -12,11 +12,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Most messages that are being delivered at once at a peer (R24): whoever is outside may take long, and what is due of
-/// schedules needs room too.
-pub const DELIVERIES_MAX: usize = 64;
 
 /// One attempt of a task on its way; it ends with the encoded answer.
 pub type TaskFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
@@ -49,12 +44,11 @@ pub(super) enum Runnable<H: Host> {
 /// The types of tasks and messages that a peer can run, by name.
 pub struct Handlers<H: Host> {
     by_name: BTreeMap<String, Handler<H>>,
-    delivering: AtomicUsize,
 }
 
 impl<H: Host> Default for Handlers<H> {
     fn default() -> Self {
-        Self { by_name: BTreeMap::new(), delivering: AtomicUsize::new(0) }
+        Self { by_name: BTreeMap::new() }
     }
 }
 
@@ -132,19 +126,9 @@ impl<H: Host> Handlers<H> {
         }
     }
 
-    /// Room for one more delivery, until what this gives is dropped.
-    pub(super) fn room_to_deliver(&self) -> Option<Delivering<'_>> {
-        let before = self.delivering.fetch_add(1, Ordering::Relaxed);
-        let taken = Delivering(&self.delivering);
-        (before < DELIVERIES_MAX).then_some(taken)
-    }
-}
-
-/// The room that one delivery takes.
-pub(super) struct Delivering<'a>(&'a AtomicUsize);
-
-impl Drop for Delivering<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// The types of messages.
+    pub fn messages(&self) -> impl Iterator<Item = String> {
+        let messages = self.by_name.iter().filter(|(_, handler)| matches!(handler.kind, Kind::Message(_)));
+        messages.map(|(name, _)| name.clone())
     }
 }

@@ -33,7 +33,7 @@ pub use error::{Error, Outcome, Result};
 pub use explain::explain;
 pub use fate_stream::{FATES_MAX, Fates, FatesFull, Settled};
 pub use fates::{Fate, Loss, fate, settled};
-pub use handlers::{DELIVERIES_MAX, Delivery, DeliveryFuture, Handlers, TaskAttempts, TaskFuture};
+pub use handlers::{Delivery, DeliveryFuture, Handlers, TaskAttempts, TaskFuture};
 pub use host::{Host, Wakers};
 pub use mutable::Mutable;
 pub use name_bucket::NameBucket;

@@ -57,7 +57,7 @@ async fn run_occurrence<H: Host>(host: &H, handlers: &Handlers<H>, run: &Schedul
     let options = Options { deadline: DEADLINE, ..Options::new(&work.name) };
     let attempts = match handlers.runnable(&work.name, work.version, &work.body) {
         Ok(Runnable::Task(attempts)) => Mutex::new(attempts),
-        Ok(Runnable::Message(delivery)) => return deliver(host, handlers, run, delivery, options).await,
+        Ok(Runnable::Message(delivery)) => return deliver(host, run, delivery, options).await,
         Err(why) => return ScheduleEnd::Waits(why),
     };
     let age = age_of(*key);
@@ -132,8 +132,9 @@ async fn go_on_later<H: Host>(host: &H, options: Options, key: OccurrenceKey, wh
     let why = &why;
     let body = |tx: Tx<H>| async move {
         let Some(schedule) = at_occurrence(&tx, key).await? else { return Ok(Came::Gone) };
-        let (now, me) = tx.host().step(|peer, now| (now.wall, peer.id()));
-        go_on(&tx, key, after_failure(&schedule, now, why.as_ref(), me))?;
+        let (now, me, forgets) = tx.host().step(|peer, now| (now.wall, peer.id(), peer.broken(Sabotage::Parking)));
+        let at = (!forgets).then_some(me);
+        go_on(&tx, key, after_failure(&schedule, now, why.as_ref(), at))?;
         Ok(Came::Over)
     };
     match transact_for(host.clone(), options, age_of(key), body).await {
@@ -151,14 +152,14 @@ fn after_failure(
     schedule: &Schedule,
     now: Micros,
     why: Option<&TaskAbort>,
-    me: driftmesh_model::PeerId,
+    at: Option<driftmesh_model::PeerId>,
 ) -> Option<Progress> {
     let mut progress = schedule.progress.clone();
     progress.failed = progress.failed.saturating_add(u64::from(why.is_some()));
     let next = schedule.plan(now).next;
     progress.due = next.unwrap_or(progress.due);
-    if let Some(TaskAbort::Panicked(_)) = why {
-        progress.note_panic(me);
+    if let (Some(TaskAbort::Panicked(_)), Some(at)) = (why, at) {
+        progress.note_panic(at);
         return Some(progress);
     }
     next.map(|_| progress)

@@ -10,6 +10,7 @@ use driftmesh_model::limits::TASK_TOLD_MAX;
 use driftmesh_model::{ObjectId, PeerId, TxnId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What an object counts for when a peer is chosen, if the task says that it touches it; twice if it is the anchor. What was
 /// learned counts as often as former runs touched it, which is no more.
@@ -28,6 +29,16 @@ pub struct TaskPlace {
     pub learned: usize,
     /// Whether it ran the last of these.
     pub ran_last: bool,
+}
+
+impl fmt::Display for TaskPlace {
+    /// One line: the peer, its score, and why.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peer, score, declared, learned, ran_last } = self;
+        write!(formatter, "{peer}: score {score}, has {declared} of what the task says it touches")?;
+        write!(formatter, ", {learned} of what tasks like it touched")?;
+        if *ran_last { formatter.write_str(", ran the last of these") } else { Ok(()) }
+    }
 }
 
 impl Peer {

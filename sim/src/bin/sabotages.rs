@@ -4,7 +4,7 @@
 //! command line. It refuses to run without the feature `sabotage`: see `Cargo.toml`.
 
 use driftmesh_peer::Sabotage;
-use driftmesh_sim::matrix::{Built, Matrix, RULES, SEEDS_MAX, Search, search};
+use driftmesh_sim::matrix::{Matrix, RULES, SEEDS_MAX, Search, search};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,20 +80,15 @@ fn tell(matrix: &Matrix) {
             };
             line(&format!("{:<5} {:<16} {seed:>5} {:>6}  {by}", rule.name, search.switch, search.seeds_run));
         }
-        match rule.built {
-            Built::NotYet(why) => line(&format!("{:<5} not yet: {why}", rule.name)),
-            Built::Yes if rule.switches().next().is_none() => {
-                line(&format!("{:<5} HAS NO SWITCH ({})", rule.name, rule.says));
-            }
-            Built::Yes => {}
+        if rule.switches().next().is_none() {
+            line(&format!("{:<5} HAS NO SWITCH ({})", rule.name, rule.says));
         }
     }
     line(&format!(
-        "{} rules: {} caught, {} missed; not yet: {}",
+        "{} rules: {} caught, {} missed",
         matrix.rules.len(),
         matrix.caught.len(),
-        matrix.missed.len(),
-        matrix.not_yet.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        matrix.missed.len()
     ));
     if !matrix.missed.is_empty() {
         line(&format!("MISSED: {}", matrix.missed.join(", ")));

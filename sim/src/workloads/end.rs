@@ -3,9 +3,9 @@
 //! It refuses to judge itself.
 
 use crate::outside::Heard;
-use driftmesh_model::{Object, ObjectId, Ref, Value, decode_object};
+use driftmesh_model::{Object, ObjectId, Ref, ScheduleId, Value, decode_object};
 use driftmesh_object_store::Fate;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The end of a run.
@@ -16,6 +16,8 @@ pub(crate) struct End<'a> {
     pub(crate) fates: &'a [Fate],
     /// What was heard outside of the mesh, in order.
     pub(crate) heard: &'a [Heard],
+    /// The schedules that are kept and whose tasks have panicked.
+    pub(crate) panicked: &'a BTreeSet<ScheduleId>,
     /// Whether groups are out of reach for good: what is due there does not run.
     pub(crate) lost: bool,
     /// What is wrong.
@@ -73,7 +75,8 @@ pub(super) fn judged<T: Object>(values: &[T], fates: &[Fate], judge: impl FnOnce
         (ObjectId::from_u128(number), value)
     });
     let values = values.collect();
-    let mut end = End { values: &values, fates, heard: &[], lost: false, wrong: Vec::new() };
+    let panicked = BTreeSet::new();
+    let mut end = End { values: &values, fates, heard: &[], panicked: &panicked, lost: false, wrong: Vec::new() };
     judge(&mut end);
     end.wrong
 }

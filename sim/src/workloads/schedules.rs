@@ -51,6 +51,10 @@ struct Planned {
     /// The first occurrence after this ends it.
     until: u64,
     skips: bool,
+    /// The number of its schedule.
+    schedule: u64,
+    /// Its task panics.
+    breaks: bool,
     cancelled: bool,
 }
 
@@ -74,6 +78,7 @@ struct Ring {
     echo: Option<Ref<Tower>>,
     period: Option<u64>,
     until: u64,
+    breaks: bool,
 }
 
 impl Ring {
@@ -83,6 +88,10 @@ impl Ring {
     }
 
     async fn run(&self, tx: &SimTx) -> Result<()> {
+        if self.breaks {
+            // As a panic, without its message on the error output.
+            std::panic::resume_unwind(Box::new("the bell is broken"));
+        }
         let occurrence = tx.occurrence().ok_or_else(|| tx.reject("it is no occurrence"))?;
         let (intended, count) = (occurrence.intended.0, occurrence.count);
         if self.rejects(intended) {
@@ -206,8 +215,13 @@ impl Towers {
     pub(super) fn judge(&self, end: &mut End<'_>) {
         let Some(towers) = end.values(&self.all) else { return };
         let is_whole = !end.lost;
-        for tower in &towers {
+        for (tower, of) in towers.iter().zip(self.all.iter()) {
             for planned in &tower.plans {
+                // R26: what panics is kept and listed, wherever it was tried.
+                let id = ScheduleId { object: of.id(), number: planned.schedule };
+                if planned.breaks && !planned.cancelled && is_whole && !end.panicked.contains(&id) {
+                    end.wrong.push(format!("plan {} panics, and is not kept: {planned:?}", planned.plan));
+                }
                 let rang: Vec<Rang> = tower.rang.iter().filter(|rang| rang.plan == planned.plan).copied().collect();
                 if let Err(text) = planned.judge(&rang, is_whole) {
                     end.wrong.push(format!("plan {}: {text}: {planned:?}, {rang:?}", planned.plan));
@@ -230,6 +244,9 @@ impl Planned {
         let distinct: BTreeSet<u64> = rang.iter().map(|rang| rang.intended).collect();
         if distinct.len() != rang.len() {
             return Err("an occurrence took effect twice");
+        }
+        if self.breaks {
+            return if rang.is_empty() { Ok(()) } else { Err("what panics took effect") };
         }
         let Some(period) = self.period else {
             let is_right = match rang {
@@ -338,6 +355,7 @@ impl Client {
         let echo = (self.rng.u8(..3) == 0).then_some(other);
         let period = (self.rng.u8(..3) > 0).then(|| 10_000 * self.rng.u64(1..15));
         let (delay, times) = (self.rng.u64(..400_000), self.rng.u64(..12));
+        let breaks = period.is_none() && self.rng.u8(..6) == 0;
         let catch_up = match self.rng.u8(..3) {
             0 => CatchUp::Each { max: self.rng.u32(1..6) },
             1 => CatchUp::Once,
@@ -346,7 +364,7 @@ impl Client {
         let done = self.run_for("plan", Isolation::Snapshot, move |tx, _| async move {
             let first = tx.snapshot().wall().0 + delay;
             let until = first + period.unwrap_or(0) * times;
-            let ring = Ring { plan, tower, echo, period, until };
+            let ring = Ring { plan, tower, echo, period, until, breaks };
             let when =
                 Plan { first: First::At(Micros(first)), period: period.map(Micros), catch_up, after_stable: false };
             let id = match tx.schedule_work(tower.id(), work(RING, &ring), when).await {
@@ -354,7 +372,7 @@ impl Client {
                 id => id?,
             };
             let skips = catch_up == CatchUp::Skip;
-            let planned = Planned { plan, first, period, until, skips, cancelled: false };
+            let planned = Planned { plan, first, period, until, skips, schedule: id.number, breaks, cancelled: false };
             tx.get_mut(tower).await?.plans.push(planned);
             Ok(id)
         });
@@ -440,7 +458,7 @@ mod tests {
     use crate::outside::Heard;
 
     fn planned(plan: u64, period: Option<u64>) -> Planned {
-        Planned { plan, first: 100, period, until: 130, skips: false, cancelled: false }
+        Planned { plan, first: 100, period, until: 130, skips: false, schedule: plan, breaks: false, cancelled: false }
     }
 
     fn rang(plan: u64, all: &[(u64, u64)]) -> Vec<Rang> {
@@ -474,6 +492,10 @@ mod tests {
         assert_eq!(wrong_runs(&once, &[]), 1, "never");
         let cancelled = Planned { cancelled: true, ..once };
         assert_eq!((wrong_runs(&cancelled, &[]), wrong_runs(&cancelled, &[(100, 1)])), (0, 1));
+        let broken = Planned { breaks: true, ..planned(1, None) };
+        assert_eq!(wrong_runs(&broken, &[]), 1, "it panics, and is not kept");
+        assert_eq!(wrong_runs(&broken, &[(100, 1)]), 2, "nor does it take effect");
+        assert_eq!(wrong_runs(&Planned { cancelled: true, ..broken }, &[]), 0);
     }
 
     #[test]
@@ -482,7 +504,9 @@ mod tests {
         let wrong = |said: &[u64], heard: &[Heard]| {
             let towers = [Tower { said: said.to_vec(), ..Tower::default() }];
             let values = BTreeMap::new();
-            let mut end = End { values: &values, fates: &[], heard, lost: false, wrong: Vec::new() };
+            let panicked = BTreeSet::new();
+            let mut end =
+                End { values: &values, fates: &[], heard, panicked: &panicked, lost: false, wrong: Vec::new() };
             judge_said(&towers, true, &mut end);
             end.wrong.len()
         };

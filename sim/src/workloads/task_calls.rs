@@ -11,6 +11,7 @@ use crate::history::TxnLog;
 use crate::host::SimHost;
 use driftmesh_model::{Micros, ObjectId, TaskId, Value, codec};
 use driftmesh_object_store::Fate;
+use driftmesh_peer::session::Host as _;
 use driftmesh_peer::session::{
     Error, Handlers, Result, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
     submit_provisional,
@@ -64,6 +65,7 @@ pub(super) fn add<T: SimTask>(handlers: &mut Handlers<SimHost>) {
 /// Lets a peer run the tasks of others.
 pub(crate) fn runs_tasks(host: &SimHost) {
     let handlers = Arc::new(super::handlers());
+    host.step(|peer, _| peer.deliver_messages(handlers.messages()));
     host.run_tasks_by(move |host, run| Some(Box::pin(run_here(host, Arc::clone(&handlers), run))));
 }
 

@@ -32,6 +32,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How often it is looked for all objects in the end, and how long nothing is done before.
 const LOOKS_MAX: u32 = 20;
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// What must be reached, milliseconds: the first commit on the peer's objects, one on 99 % of them, and the longest gap elsewhere,
+/// unless it is within so many times that before the fault.
+const FIRST_MS_MAX: f64 = 1_000.0;
+const P99_MS_MAX: f64 = 2_000.0;
+const GAP_MS_MAX: f64 = 100.0;
+const GAP_TIMES_MAX: f64 = 3.0;
 /// Between two looks for answers.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -60,6 +66,8 @@ pub(crate) struct Figures {
     pub(crate) frozen_gap_before_ms: f64,
     /// As `gap_after_ms`, for a peer that is frozen.
     pub(crate) frozen_gap_after_ms: f64,
+    /// What missed its bar.
+    pub(crate) missed: Vec<String>,
     /// Why the figures do not count; empty is good.
     pub(crate) invalid: Vec<String>,
 }
@@ -96,8 +104,26 @@ pub(crate) fn run(objects: u64) -> Result<Figures> {
             (millis(frozen.gap_before), millis(frozen.gap_after));
         figures.invalid.extend(frozen.invalid.iter().map(|why| format!("after the freeze: {why}")));
     }
+    figures.judge();
     tell(&figures);
     Ok(figures)
+}
+
+impl Figures {
+    fn judge(&mut self) {
+        // What never came made the figures invalid.
+        let most = |before: f64| GAP_MS_MAX.max(GAP_TIMES_MAX * before);
+        let bars = [
+            ("first_ms", self.first_ms.unwrap_or(0.0), FIRST_MS_MAX),
+            ("p99_ms", self.p99_ms.unwrap_or(0.0), P99_MS_MAX),
+            ("gap_after_ms", self.gap_after_ms, most(self.gap_before_ms)),
+            ("frozen_first_ms", self.frozen_first_ms.unwrap_or(0.0), FIRST_MS_MAX),
+            ("frozen_p99_ms", self.frozen_p99_ms.unwrap_or(0.0), P99_MS_MAX),
+            ("frozen_gap_after_ms", self.frozen_gap_after_ms, most(self.frozen_gap_before_ms)),
+        ];
+        let missed = bars.into_iter().filter(|(_, figure, most)| figure > most);
+        self.missed = missed.map(|(name, figure, most)| format!("{name} {figure}, at most {most}")).collect();
+    }
 }
 
 fn tell(figures: &Figures) {

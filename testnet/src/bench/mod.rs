@@ -101,10 +101,13 @@ fn measure(bench: Bench, options: &BenchOptions) -> Result<(&'static str, Measur
     Ok(match bench {
         Bench::Local => ("local", Measured::new(&local::run()?, &[], &[])?),
         Bench::Remote => ("remote", Measured::new(&remote::run()?, &[], &[])?),
-        Bench::Replication => ("replication", Measured::new(&replication::run()?, &[], &[])?),
+        Bench::Replication => {
+            let figures = replication::run()?;
+            ("replication", Measured::new(&figures, &[], &figures.missed)?)
+        }
         Bench::Failover => {
             let figures = failover::run(options.objects)?;
-            ("failover", Measured::new(&figures, &figures.invalid, &[])?)
+            ("failover", Measured::new(&figures, &figures.invalid, &figures.missed)?)
         }
         Bench::Locality => {
             let figures = locality::run(&options.locality)?;

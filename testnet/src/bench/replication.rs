@@ -41,6 +41,11 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(20);
 /// How long the bots of the testnet trade whose CPU time is taken, and how many players there are.
 const CPU_SECONDS: u64 = 8;
 const CPU_PLAYERS: u64 = 10_000;
+/// What must be reached: the median of a commit in that of one without followers, round trips until it is stable, and
+/// microseconds of CPU time.
+const P50_RATIO_MAX: f64 = 1.1;
+const STABLE_RTTS_MAX: f64 = 2.0;
+const CPU_US_MAX: f64 = 25.0;
 
 /// The figures. Delays are those of one way.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -70,6 +75,24 @@ pub(crate) struct Figures {
     /// CPU time of all peer processes for one commit of a trade, all of which became stable: three peers, two followers each,
     /// partners always neighbours; microseconds.
     pub(crate) cpu_us_per_stable_commit: f64,
+    /// What missed its bar.
+    pub(crate) missed: Vec<String>,
+}
+
+impl Figures {
+    fn judge(&mut self) {
+        let bars = [
+            ("p50_ratio_0ms", self.p50_ratio_0ms, P50_RATIO_MAX),
+            ("p50_ratio_5ms", self.p50_ratio_5ms, P50_RATIO_MAX),
+            ("p50_ratio_50ms", self.p50_ratio_50ms, P50_RATIO_MAX),
+            ("stable_rtts_0ms", self.stable_rtts_0ms, STABLE_RTTS_MAX),
+            ("stable_rtts_5ms", self.stable_rtts_5ms, STABLE_RTTS_MAX),
+            ("stable_rtts_50ms", self.stable_rtts_50ms, STABLE_RTTS_MAX),
+            ("cpu_us_per_stable_commit", self.cpu_us_per_stable_commit, CPU_US_MAX),
+        ];
+        let missed = bars.into_iter().filter(|(_, figure, most)| figure > most);
+        self.missed = missed.map(|(name, figure, most)| format!("{name} {figure}, at most {most}")).collect();
+    }
 }
 
 /// A mesh of which one peer works. Each peer has a runtime of its own.
@@ -91,6 +114,7 @@ pub(crate) fn run() -> Result<Figures> {
     let mut figures = Figures::default();
     measure_latencies(&mut figures)?;
     figures.cpu_us_per_stable_commit = cpu_time()?;
+    figures.judge();
     tell(&figures);
     Ok(figures)
 }
