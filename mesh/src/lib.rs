@@ -81,12 +81,13 @@ pub use driftmesh_peer::session::{
     ScheduleRefused, Settled, TaskDone, TaskError, Watched,
 };
 pub use driftmesh_peer::{
-    Arrival, Beyond, CatchUp, Cause, Committed, Found, HELD_BYTES, KeptSeen, MemberStatus, Metrics, Move, MoveReason,
-    NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other, OwnershipEvent, PANICKED_LISTED_MAX, PINNED_MAX, PINNED_TYPES_MAX,
-    PanickedTask, Place, Promoted, REPLICAS, REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS,
-    ScanPage, Scanned, ScheduleCounts, ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX,
-    TASKS_RUNNING_PER_PEER_MAX, TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX,
-    WATCHERS_MAX, WaitingSchedule,
+    Arrival, Beyond, CatchUp, Cause, Committed, DELIVERIES_MAX, DELIVERIES_PER_TYPE_MAX, Found, HELD_BYTES, KeptSeen,
+    MemberStatus, Metrics, Move, MoveReason, NoRoom, OWNERSHIP_EVENTS_MAX, ObjectUse, OperatorError, Other,
+    OwnershipEvent, PANICKED_LISTED_MAX, PINNED_MAX, PINNED_TYPES_MAX, PanickedTask, Place, Promoted, REPLICAS,
+    REPLICAS_MAX, RareEvent, Receipt, SCHEDULES_RUNNING_MAX, STALENESS, ScanPage, Scanned, ScheduleCounts,
+    ScheduleWaits, Seen, Source, Status, Step, StepError, TASKS_RUNNING_MAX, TASKS_RUNNING_PER_PEER_MAX,
+    TASKS_SUBMITTED_MAX, TaskAbort, TaskKind, TaskPlace, TooManyPinned, Trail, WATCHED_MAX, WATCHERS_MAX,
+    WaitingSchedule,
 };
 pub use export::{ExportError, Exported};
 #[doc(hidden)]

@@ -1,9 +1,7 @@
 //! Messages to the world outside, of live peers: delivered once their commit is stable, at least once, with one id.
 
 use crate::common::HANGS;
-use driftmesh::{
-    Builder, DeliveryId, Mesh, Object, Outbox as _, OutboxMessage, Ref, TaskError, Undelivered, limits,
-};
+use driftmesh::{Builder, DeliveryId, Mesh, Object, Outbox as _, OutboxMessage, Ref, TaskError, Undelivered, limits};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -175,6 +173,46 @@ async fn an_object_has_room_for_so_many_messages() {
     });
     assert!(matches!(one_more.await, Err(driftmesh::Error::Schedule { .. })));
     assert!(heard("too many").is_empty());
+}
+
+/// How many of these are under way, and how many were at most.
+static HANGING: Mutex<(usize, usize)> = Mutex::new((0, 0));
+
+#[derive(Serialize, Deserialize)]
+struct Hangs;
+
+impl OutboxMessage for Hangs {
+    const NAME: &'static str = "hangs";
+
+    async fn deliver(&self, _: DeliveryId) -> Result<(), Undelivered> {
+        {
+            let mut hanging = lock(&HANGING);
+            hanging.0 += 1;
+            hanging.1 = hanging.1.max(hanging.0);
+        }
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_hangs_leaves_room_for_others() {
+    let mesh = builder().deliver::<Hangs>().start().await.unwrap();
+    // More than are delivered at once, of one type and of all.
+    for _ in 0..6 {
+        let shop = shop(&mesh).await;
+        let hung = mesh.transact(|tx| async move {
+            for _ in 0..limits::SCHEDULES_MAX {
+                tx.send_outside(shop, &Hangs).await?;
+            }
+            Ok(())
+        });
+        hung.await.unwrap();
+    }
+    let shop = shop(&mesh).await;
+    sell(&mesh, shop, "beside what hangs", 1).await;
+    until_taken("beside what hangs").await;
+    until_nothing_waits(&mesh, shop).await;
+    assert_eq!(lock(&HANGING).1, driftmesh::DELIVERIES_PER_TYPE_MAX);
 }
 
 #[derive(Serialize, Deserialize)]

@@ -91,8 +91,9 @@ pub use room::NoRoom;
 pub use sabotage::Sabotage;
 pub use scanning::ARRIVALS_FROM;
 pub use scheduling::{
-    DELIVERIES_MAX, DELIVERIES_PER_TYPE_MAX, FOLLOW_UPS_WAITING_MAX, OccurrenceKey, SCHEDULES_NAMED_MAX, SCHEDULES_PUT_OFF_MAX, SCHEDULES_RUNNING_MAX,
-    ScheduleCounts, ScheduleEnd, ScheduleRun, ScheduleWaits, WaitingSchedule,
+    DELIVERIES_MAX, DELIVERIES_PER_TYPE_MAX, FOLLOW_UPS_WAITING_MAX, OccurrenceKey, SCHEDULES_NAMED_MAX,
+    SCHEDULES_PUT_OFF_MAX, SCHEDULES_RUNNING_MAX, ScheduleCounts, ScheduleEnd, ScheduleRun, ScheduleWaits,
+    WaitingSchedule,
 };
 pub use seeking::Seek;
 pub use status::{GroupStatus, MemberStatus, Status};

@@ -93,7 +93,9 @@ pub(crate) struct Placing {
 
 /// Too many objects, or types of them, are pinned at a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{PINNED_MAX} objects or {PINNED_TYPES_MAX} types of them are pinned at this peer, the most there may be; unpin some")]
+#[error(
+    "{PINNED_MAX} objects or {PINNED_TYPES_MAX} types of them are pinned at this peer, the most there may be; unpin some"
+)]
 pub struct TooManyPinned;
 
 impl Peer {

@@ -55,8 +55,7 @@ pub(crate) fn audit(simulation: &mut Simulation, world: &World) -> Vec<String> {
     let lost = !simulation.lost_groups.is_empty();
     let heard = simulation.requests.outside.heard();
     let panicked = panicked_schedules(simulation);
-    let mut end =
-        End { values: &values, fates: &fates, heard: &heard, panicked: &panicked, lost, wrong: Vec::new() };
+    let mut end = End { values: &values, fates: &fates, heard: &heard, panicked: &panicked, lost, wrong: Vec::new() };
     world.grounds.judge(&mut end);
     wrong.extend(end.wrong.into_iter().take(REPORTED_MAX));
     replicas_differ(simulation, &mut wrong);

@@ -3,8 +3,8 @@
 //! At one fault in four and at the end. It refuses to look at anything that has no bound yet: see R24 in `docs/rules.md`.
 
 use crate::world::Simulation;
-use driftmesh_peer::{Peer, SCHEDULES_RUNNING_MAX, TASKS_RUNNING_MAX, TASKS_SUBMITTED_MAX, WATCHED_MAX};
 use driftmesh_peer::session::Host as _;
+use driftmesh_peer::{Peer, SCHEDULES_RUNNING_MAX, TASKS_RUNNING_MAX, TASKS_SUBMITTED_MAX, WATCHED_MAX};
 
 /// What a peer held when it was looked at last.
 #[derive(Clone, Copy, Default)]

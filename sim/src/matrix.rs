@@ -195,13 +195,8 @@ impl Matrix {
     /// Sums up the searches, which may come in any order.
     #[must_use]
     pub fn of(searches: &[Search], seeds: u64) -> Self {
-        let mut matrix = Self {
-            rules: Vec::new(),
-            caught: Vec::new(),
-            missed: Vec::new(),
-            seeds,
-            switches: Vec::new(),
-        };
+        let mut matrix =
+            Self { rules: Vec::new(), caught: Vec::new(), missed: Vec::new(), seeds, switches: Vec::new() };
         for Rule { name, .. } in RULES {
             let of_rule: Vec<&Search> = searches.iter().filter(|search| search.rule == name).collect();
             matrix.switches.extend(of_rule.iter().copied().cloned());

@@ -3,9 +3,9 @@
 //! It refuses to guess: what nobody has told by the deadline is unknown, and the id says how to ask again (R21).
 
 use super::fates::{Fate, Waiter, settled_within};
+use super::handlers::Handlers;
 use super::host::Host;
 use super::task_error::TaskError;
-use super::handlers::Handlers;
 use super::task_run::{Copies, Ran, run_once};
 use crate::message::{TaskAbort, TaskEnd, TaskRequest};
 use crate::steps::Receipt;

@@ -84,12 +84,7 @@ fn tell(matrix: &Matrix) {
             line(&format!("{:<5} HAS NO SWITCH ({})", rule.name, rule.says));
         }
     }
-    line(&format!(
-        "{} rules: {} caught, {} missed",
-        matrix.rules.len(),
-        matrix.caught.len(),
-        matrix.missed.len()
-    ));
+    line(&format!("{} rules: {} caught, {} missed", matrix.rules.len(), matrix.caught.len(), matrix.missed.len()));
     if !matrix.missed.is_empty() {
         line(&format!("MISSED: {}", matrix.missed.join(", ")));
     }
