@@ -28,7 +28,7 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 const LEAVE_HEARD: Duration = Duration::from_millis(200);
 
 /// A running peer of a mesh. Cheap to clone; clones are the same peer. It stops, without a goodbye, when the last
-/// clone is dropped and the last transaction, snapshot, bridge and subscription has ended; [`Mesh::leave`] before that
+/// clone is dropped and the last transaction, snapshot, bridge, subscription, task and delivery has ended; [`Mesh::leave`] before that
 /// hands its objects over.
 #[derive(Clone, Debug)]
 pub struct Mesh {

@@ -1,5 +1,6 @@
 //! Identities: peers, incarnations, groups, objects, transactions. Newtypes, never bare integers.
 
+use crate::Micros;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
@@ -160,18 +161,22 @@ impl GroupId {
     /// The group that the given incarnation of a peer founds for its objects.
     #[must_use]
     pub fn of_founder(peer: &PeerId, incarnation: Incarnation) -> Self {
-        Self::of_founding(peer, incarnation, 0)
+        Self::hashed(&[peer.as_bytes(), &incarnation.as_u64().to_be_bytes()])
     }
 
-    /// The group that the given incarnation of a peer founds after it has lost the lead of so many others.
+    /// The group that the given incarnation of a peer founds after it has lost the lead of so many others, at this time of its
+    /// wall clock. A copy of the peer's memory that comes to life later has counted as far, and must not found the same group.
     #[must_use]
-    pub fn of_founding(peer: &PeerId, incarnation: Incarnation, number: u64) -> Self {
+    pub fn of_founding(peer: &PeerId, incarnation: Incarnation, number: u64, at: Micros) -> Self {
+        let (number, at) = (number.to_be_bytes(), at.0.to_be_bytes());
+        Self::hashed(&[peer.as_bytes(), &incarnation.as_u64().to_be_bytes(), &number, &at])
+    }
+
+    fn hashed(parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("driftmesh group id v1");
-        hasher.update(peer.as_bytes());
-        hasher.update(&incarnation.as_u64().to_be_bytes());
-        if number > 0 {
-            hasher.update(&number.to_be_bytes());
-        }
+        parts.iter().for_each(|part| {
+            hasher.update(part);
+        });
         let mut bytes = [0_u8; 16];
         hasher.finalize_xof().fill(&mut bytes);
         Self(u128::from_be_bytes(bytes))

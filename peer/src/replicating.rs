@@ -5,7 +5,7 @@ use crate::metrics::RareEvent;
 use crate::outbox::{Needs, needs_of};
 use crate::rare_branches::RareBranch;
 use crate::timers::Timer;
-use crate::{Peer, Sabotage};
+use crate::{Config, Peer, Sabotage};
 use driftmesh_directory::Record;
 use driftmesh_model::{Generation, GroupId, Lsn, Micros, PeerId, TxnId};
 use driftmesh_object_store::{Body, Entry, Group, GroupMessage, MemberId};
@@ -437,7 +437,8 @@ impl Peer {
         // Both are of the former group.
         self.recent_commits.clear();
         self.drain_from = 0;
-        let id = GroupId::of_founding(&self.config.peer, self.config.incarnation, self.foundings);
+        let Config { peer, incarnation, .. } = &self.config;
+        let id = GroupId::of_founding(peer, *incarnation, self.foundings, self.now.wall);
         let seed = self.draw_seed();
         let group = Group::found(id, self.me(), self.config.journal, seed, self.now.mono);
         #[cfg(feature = "sabotage")]

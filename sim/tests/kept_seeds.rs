@@ -48,7 +48,7 @@ fn crowded_copies() -> Overrides {
 }
 
 /// In the order in which they were found.
-const KEPT: [Kept; 56] = [
+const KEPT: [Kept; 57] = [
     core(1, "R9", "04c2f10", "a leader whose group others had ended led on"),
     core(6, "R2 R3", "e7ffa29", "departures of a rolled back journal were told to homes and pointers"),
     core(20, "R2 R3", "e7ffa29", "the same"),
@@ -142,6 +142,12 @@ const KEPT: [Kept; 56] = [
         "a task was rejected here, and a repeat of the request that another peer had refused took effect",
     ),
     check(429_134, "R21", "400580f", "a peer set back to an image took tasks of others, and nothing ran them"),
+    core(
+        548_152,
+        "R7 R11",
+        "aded5b9",
+        "a peer set back to an image founded the group that it had founded after the image",
+    ),
 ];
 
 #[test]

@@ -16,6 +16,8 @@ impl Peer {
         self.ids_drawn += 1;
         let mut hasher = blake3::Hasher::new_keyed(&self.config.seed);
         hasher.update(&self.ids_drawn.to_be_bytes());
+        // R11: a copy of this peer's memory that comes to life later has drawn as many.
+        hasher.update(&self.now.wall.0.to_be_bytes());
         let mut bytes = [0; 16];
         hasher.finalize_xof().fill(&mut bytes);
         ObjectId::from_u128(u128::from_be_bytes(bytes))
