@@ -213,12 +213,16 @@ fn homes_hear_nothing_of_a_departure_to_a_group_that_ends_before_it_is_stable() 
     // R6: an object that is on its way to such a group comes back, but a new leader may know neither.
     for heir_dies in [false, true] {
         let grace = driftmesh_model::Micros::from_millis(20);
-        let mesh = Mesh::replicated_with(9, 4, |_, setup| setup.config.pointer_grace = grace);
+        let mesh = Mesh::replicated_with(9, 4, |_, setup| {
+            setup.config.pointer_grace = grace;
+            // The heir goes on, though its followers hear no entries for a while.
+            setup.config.journal.election_after = driftmesh_model::Micros::from_millis(10_000);
+        });
         let objects = mesh.create_values(0, &(0..100).map(small).collect::<Vec<_>>());
         mesh.run(200);
         let former = mesh.group_id(0);
         mesh.kill(0);
-        let heir = mesh.leader_within(former, 2_000, 0);
+        let heir = mesh.leader_within(former, 30_000, 0);
         let others: Vec<usize> =
             mesh.alive().into_iter().filter(|at| mesh.look_at_group(*at, former, |_| ()).is_none()).collect();
         let (asker, destination) = (others[0], mesh.group_id(others[0]));
@@ -244,6 +248,7 @@ fn homes_hear_nothing_of_a_departure_to_a_group_that_ends_before_it_is_stable() 
             let known = mesh.step(at, |peer, _| peer.kept_record(objects[0]));
             assert!(known.is_none_or(|record| record.group != destination), "{at} was told of an unstable departure");
         }
+        assert_eq!(mesh.look_at_group(heir, former, driftmesh_object_store::Group::is_leading), Some(true));
         assert_eq!(sends(), 1, "what may not have left is not settled");
         if heir_dies {
             mesh.kill(heir);
