@@ -79,7 +79,7 @@ async fn until_taken(by: &str) -> Vec<(DeliveryId, bool)> {
 
 async fn until_nothing_waits(mesh: &Mesh, shop: Ref<Shop>) {
     let begun = Instant::now();
-    while !mesh.schedules(shop).await.unwrap().is_empty() {
+    while !mesh.schedules(shop).await.expect("it commits").is_empty() {
         assert!(begun.elapsed() < HANGS, "it is still to be delivered");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
