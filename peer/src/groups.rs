@@ -140,9 +140,10 @@ impl Groups {
         self.known.get(&group)?.leader
     }
 
-    /// The incarnation that led the group is gone.
-    pub(crate) fn leaderless(&mut self, group: GroupId) {
-        if let Some(known) = self.known.get_mut(&group) {
+    /// An incarnation of a peer is gone: if it led the group, nobody does until somebody is elected. Whoever was elected
+    /// already goes on leading it.
+    pub(crate) fn leaderless(&mut self, group: GroupId, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&group).filter(|known| known.leader == Some(peer)) {
             known.leader = None;
         }
     }

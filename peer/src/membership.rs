@@ -155,8 +155,7 @@ impl Peer {
         if let Some(former) = &former
             && former.incarnation != introduction.incarnation
         {
-            // What that incarnation led is led by nobody until somebody is elected.
-            self.groups.leaderless(former.group);
+            self.groups.leaderless(former.group, peer);
         }
         let Introduction { group, generation, term, .. } = introduction;
         self.learn_group(&GroupRecord { group, generation, term, leader: Some(peer), ended: None });

@@ -209,6 +209,27 @@ fn requests_for_what_an_heir_cannot_give_yet_are_answered_later() {
 }
 
 #[test]
+fn who_leads_in_place_of_a_founder_is_known_also_when_that_one_comes_back() {
+    let mesh = Mesh::replicated(4, 2);
+    let objects = mesh.create_values(0, &(0..1_000).map(small).collect::<Vec<_>>());
+    mesh.run(500);
+    let former = mesh.group_id(0);
+    mesh.kill(0);
+    mesh.leader_within(former, 2_000, 0);
+    mesh.run(30);
+    mesh.restart(0);
+    mesh.run(20);
+    assert!(!mesh.is_ended_everywhere(former), "nobody leads it any more");
+    for at in mesh.alive() {
+        let leaderless = mesh.step(at, |peer, now| peer.status(now).leaderless);
+        assert!(leaderless.is_empty(), "{at} knows nobody who leads {leaderless:?}");
+    }
+    mesh.run_until("the group has ended", 10_000, || mesh.is_ended_everywhere(former));
+    mesh.add(0, objects[0], 1);
+    assert_eq!(mesh.newest(objects[0]), Some(1));
+}
+
+#[test]
 fn homes_hear_nothing_of_a_departure_to_a_group_that_ends_before_it_is_stable() {
     // R6: an object that is on its way to such a group comes back, but a new leader may know neither.
     for heir_dies in [false, true] {
