@@ -1,6 +1,6 @@
 //! Messages to the world outside, of live peers: delivered once their commit is stable, at least once, with one id.
 
-use crate::common::HANGS;
+use crate::common::{HANGS, meshes_of};
 use driftmesh::{Builder, DeliveryId, Mesh, Object, Outbox as _, OutboxMessage, Ref, TaskError, Undelivered, limits};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
@@ -116,13 +116,7 @@ async fn what_nobody_takes_is_said_again_under_the_same_id_and_its_object_is_fre
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_delivered_when_its_peer_crashed_is_delivered_by_another() {
-    let first = builder().start().await.unwrap();
-    let join = first.addresses()[0].clone();
-    let second = builder().join(&join).start().await.unwrap();
-    let third = builder().join(&join).start().await.unwrap();
-    for mesh in [&first, &second, &third] {
-        mesh.wait_for_peers(2).await;
-    }
+    let [first, second, _third] = meshes_of(builder, 3).await.try_into().expect("three");
     let shop = shop(&second).await;
     lock(&DEAF).push("a crash".to_owned());
     sell(&second, shop, "a crash", 0).await;
@@ -137,6 +131,28 @@ async fn what_was_not_delivered_when_its_peer_crashed_is_delivered_by_another() 
     let heard = until_taken("a crash").await;
     assert!(heard.iter().all(|(id, _)| *id == heard[0].0), "{heard:?}");
     until_nothing_waits(&first, shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_delivered_when_the_mesh_was_exported_is_delivered_by_the_next_one_under_the_same_id() {
+    let file = std::env::temp_dir().join(format!("dm-outbox-{}.export", std::process::id()));
+    let mesh = builder().start().await.unwrap();
+    let shop = shop(&mesh).await;
+    lock(&DEAF).push("an export".to_owned());
+    sell(&mesh, shop, "an export", 1).await;
+    let begun = Instant::now();
+    while heard("an export").is_empty() {
+        assert!(begun.elapsed() < HANGS);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    mesh.export(&file, |_| {}).await.unwrap();
+    mesh.shutdown().await;
+    lock(&DEAF).retain(|by| by != "an export");
+    let fresh = builder().import(&file).start().await.unwrap();
+    let heard = until_taken("an export").await;
+    assert!(heard.iter().all(|(id, _)| *id == heard[0].0), "{heard:?}");
+    until_nothing_waits(&fresh, shop).await;
+    let _ = std::fs::remove_file(&file);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Schedules of live peers: delayed and periodic tasks, and those that follow a transaction.
 
-use crate::common::HANGS;
+use crate::common::{HANGS, meshes_of};
 use driftmesh::{Builder, CatchUp, Mesh, Object, Ref, Result, Schedule, ScheduleId, Scheduling as _, Task, Tx, limits};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -100,13 +100,7 @@ async fn a_period_of_50_ms_keeps_its_rate_and_ends_when_it_is_cancelled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_goes_on_elsewhere_when_its_peer_is_gone() {
-    let first = builder().start().await.unwrap();
-    let join = first.addresses()[0].clone();
-    let second = builder().join(&join).start().await.unwrap();
-    let third = builder().join(&join).start().await.unwrap();
-    for mesh in [&first, &second, &third] {
-        mesh.wait_for_peers(2).await;
-    }
+    let [first, second, _third] = meshes_of(builder, 3).await.try_into().expect("three");
     let bell = bell(&second).await;
     let each =
         Schedule::every(Duration::from_millis(50)).catch_up(CatchUp::Each { max: limits::SCHEDULE_CATCH_UP_MAX });

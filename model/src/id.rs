@@ -174,9 +174,9 @@ impl GroupId {
 
     fn hashed(parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("driftmesh group id v1");
-        parts.iter().for_each(|part| {
+        for part in parts {
             hasher.update(part);
-        });
+        }
         let mut bytes = [0_u8; 16];
         hasher.finalize_xof().fill(&mut bytes);
         Self(u128::from_be_bytes(bytes))

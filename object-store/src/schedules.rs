@@ -103,6 +103,12 @@ impl Schedule {
         self.progress.panicked_at.len() >= SCHEDULE_PANICS_MAX
     }
 
+    /// Whether it is not run at a peer any more: what runs once and panicked there has to be tried at another one (R26).
+    #[must_use]
+    pub fn waits_for_another(&self, peer: &PeerId) -> bool {
+        self.period.is_none() && self.progress.panicked_at.contains(peer)
+    }
+
     /// What is to be done now. The times of occurrences are those that were intended from the beginning, however late this
     /// one is.
     #[must_use]

@@ -497,3 +497,22 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftmesh_model::{Incarnation, Now};
+
+    fn at(time: u64) -> Now {
+        Now { mono: Micros(time), wall: Micros(time) }
+    }
+
+    #[test]
+    fn a_peer_and_an_image_of_it_found_different_groups() {
+        let id = PeerId::from_bytes([7; 32]);
+        let mut peer = Peer::new(Config::new(id, Incarnation::from_u64(1), [7; 32]), at(1));
+        let mut image = peer.clone();
+        (peer.now, image.now) = (at(2), at(3));
+        assert_ne!(peer.found_group().id(), image.found_group().id());
+    }
+}

@@ -250,7 +250,7 @@ impl Peer {
             return Look::Waits;
         }
         let Some(schedule) = self.group.schedules(object).and_then(|all| all.get(number)) else { return Look::Waits };
-        if self.has_panicked_here(schedule) {
+        if schedule.waits_for_another(&self.config.peer) {
             return Look::Waits;
         }
         if self.scheduling.running.len() >= SCHEDULES_RUNNING_MAX {
@@ -274,11 +274,6 @@ impl Peer {
         self.scheduling.running.insert(id, (due, message));
         self.tasks.starts.push(Run::Schedule(ScheduleRun { key: OccurrenceKey { id, due }, work }));
         Look::Starts
-    }
-
-    /// What runs once and panicked here has to be tried at another peer.
-    fn has_panicked_here(&self, schedule: &Schedule) -> bool {
-        schedule.period.is_none() && schedule.progress.panicked_at.contains(&self.config.peer)
     }
 
     /// R6: whether the commit that made a follow-up is stable. It is seen in the same step in which it is journalled or
@@ -413,7 +408,7 @@ impl Peer {
         let due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall).take(LATE_COUNTED_MAX);
         let panicked = due.map(|(_, object, number)| ScheduleId { object, number }).filter(|id| {
             let schedule = self.group.schedules(id.object).and_then(|all| all.get(id.number));
-            schedule.is_some_and(|schedule| self.has_panicked_here(schedule))
+            schedule.is_some_and(|schedule| schedule.waits_for_another(&self.config.peer))
         });
         let panicked = panicked.filter_map(|id| of(id, ScheduleWaits::Panicked));
         parked.chain(unknown).chain(panicked).take(SCHEDULES_NAMED_MAX).collect()
@@ -425,9 +420,45 @@ impl Peer {
             let id = ScheduleId { object: due.1, number: due.2 };
             let cannot = self.scheduling.put_off.get(&id).is_some_and(|put_off| put_off.why.is_some());
             let schedule = self.group.schedules(due.1).and_then(|all| all.get(due.2));
-            cannot || schedule.is_none_or(|schedule| self.has_panicked_here(schedule))
+            cannot || schedule.is_none_or(|schedule| schedule.waits_for_another(&self.config.peer))
         };
         let mut due = self.group.due_after(None).take_while(|due| due.0 <= self.now.wall);
         self.scheduling.running.is_empty() && due.all(waits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_one_type_and_of_all_are_bounded_and_other_work_is_not() {
+        let types = DELIVERIES_MAX / DELIVERIES_PER_TYPE_MAX + 1;
+        let name = |number: usize| number.to_string();
+        let messages = (0..types).map(|number| (name(number), 0)).collect();
+        let mut scheduling = Scheduling { messages, ..Scheduling::default() };
+        for number in 0..types - 1 {
+            for under_way in 0..DELIVERIES_PER_TYPE_MAX {
+                assert!(scheduling.has_room_for(&name(number)));
+                scheduling.messages.insert(name(number), under_way + 1);
+            }
+            assert!(!scheduling.has_room_for(&name(number)));
+        }
+        assert!(!scheduling.has_room_for(&name(types - 1)), "all together");
+        assert!(scheduling.has_room_for("a task"));
+    }
+
+    #[test]
+    fn of_too_many_that_are_put_off_the_one_whose_time_is_next_goes() {
+        let id = |number| ScheduleId { object: ObjectId::from_u128(1), number };
+        let mut scheduling = Scheduling::default();
+        let most = SCHEDULES_PUT_OFF_MAX as u64;
+        let mut put_off =
+            |number: u64| scheduling.put_off(id(number), PutOff { until: Micros(2 * most - number), why: None });
+        assert!((0..most).all(|number| !put_off(number)));
+        assert!(put_off(most));
+        let left: Vec<u64> = scheduling.put_off.keys().map(|id| id.number).collect();
+        assert_eq!(left.len(), SCHEDULES_PUT_OFF_MAX);
+        assert!(left.contains(&0) && left.contains(&most) && !left.contains(&(most - 1)));
     }
 }

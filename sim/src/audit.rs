@@ -69,11 +69,13 @@ fn panicked_schedules(simulation: &Simulation) -> BTreeSet<ScheduleId> {
     for peer in simulation.peers.iter().filter(|peer| !peer.gone) {
         peer.host.look(|peer| {
             for group in peer.groups().filter(|group| group.is_leading()) {
-                for object in group.owned_from(0).map(|(_, stored)| stored.object) {
-                    let schedules = group.schedules(object).into_iter().flat_map(|all| all.iter());
-                    let panicked = schedules.filter(|schedule| !schedule.progress.panicked_at.is_empty());
-                    all.extend(panicked.map(|schedule| ScheduleId { object, number: schedule.number }));
-                }
+                let live = group.due_after(None).map(|(_, object, number)| ScheduleId { object, number });
+                let has_panicked = |id: &ScheduleId| {
+                    let schedule = group.schedules(id.object).and_then(|all| all.get(id.number));
+                    schedule.is_some_and(|schedule| !schedule.progress.panicked_at.is_empty())
+                };
+                all.extend(live.filter(has_panicked));
+                all.extend(group.parked_schedules().map(|(object, number)| ScheduleId { object, number }));
             }
         });
     }

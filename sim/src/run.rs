@@ -250,7 +250,7 @@ fn nothing_is_due(peer: &Peer) -> bool {
     let group = peer.group();
     group.due_after(None).all(|(_, object, number)| {
         let schedule = group.schedules(object).and_then(|all| all.get(number));
-        schedule.is_some_and(|schedule| schedule.period.is_none() && schedule.progress.panicked_at.contains(&peer.id()))
+        schedule.is_some_and(|schedule| schedule.waits_for_another(&peer.id()))
     })
 }
 

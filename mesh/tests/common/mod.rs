@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, though the lint does not see it")]
 
-use driftmesh::{Mesh, Object, Ref};
+use driftmesh::{Builder, Mesh, Object, Ref};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -63,11 +63,16 @@ pub fn unused_address() -> String {
 
 /// A mesh of so many peers, each connected to all others.
 pub async fn meshes(count: usize) -> Vec<Mesh> {
-    let founder = bounded(Mesh::builder().start()).await.unwrap();
+    meshes_of(Mesh::builder, count).await
+}
+
+/// The same of peers that are built so.
+pub async fn meshes_of(builder: impl Fn() -> Builder, count: usize) -> Vec<Mesh> {
+    let founder = bounded(builder().start()).await.unwrap();
     let address = founder.addresses().remove(0);
     let mut all = vec![founder];
     for _ in 1..count {
-        all.push(bounded(Mesh::builder().join(&address).start()).await.unwrap());
+        all.push(bounded(builder().join(&address).start()).await.unwrap());
     }
     for mesh in &all {
         bounded(mesh.wait_for_peers(count - 1)).await;

@@ -7,23 +7,12 @@
 
 use super::handlers::Delivery;
 use super::host::Host;
-use super::schedule_run::{end_occurrence, fail_occurrence, is_due};
-use super::task_run::{cut, panic_text};
+use super::schedule_run::{go_on_later, is_due};
+use super::task_run::{catching, cut};
 use super::transact::Options;
 use crate::message::TaskAbort;
 use crate::scheduling::{ScheduleEnd, ScheduleRun};
-use driftmesh_model::Micros;
 use driftmesh_model::limits::{DELIVERY_RETRY_MAX, DELIVERY_RETRY_MIN};
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Poll;
-
-/// How a delivery went.
-enum Went {
-    Well,
-    Later(Micros),
-    Panicked(String),
-}
 
 /// Delivers a message that is due, and says how that ended.
 pub(super) async fn deliver<H: Host>(
@@ -39,30 +28,13 @@ pub(super) async fn deliver<H: Host>(
         Ok(false) => return ScheduleEnd::Gone,
         Err(_) => return ScheduleEnd::Again,
     }
-    match caught(host, delivery, run).await {
-        Went::Well => end_occurrence(host, options, key).await,
-        Went::Later(after) => ScheduleEnd::Later(after.clamp(DELIVERY_RETRY_MIN, DELIVERY_RETRY_MAX)),
-        Went::Panicked(message) => {
+    match catching(|| delivery(host.clone(), key.id)).await {
+        Ok(Ok(())) => go_on_later(host, options, key, None).await,
+        Ok(Err(after)) => ScheduleEnd::Later(after.clamp(DELIVERY_RETRY_MIN, DELIVERY_RETRY_MAX)),
+        Err(message) => {
+            let message = cut(message);
             host.step(|peer, now| peer.note_panicked(now, &run.work.name, key.id.object, &message));
-            fail_occurrence(host, options, key, TaskAbort::Panicked(message)).await
+            go_on_later(host, options, key, Some(TaskAbort::Panicked(message))).await
         }
     }
-}
-
-async fn caught<H: Host>(host: &H, delivery: Delivery<H>, run: &ScheduleRun) -> Went {
-    let begun = catch_unwind(AssertUnwindSafe(|| delivery(host.clone(), run.key.id)));
-    let mut under_way = match begun {
-        Ok(under_way) => under_way,
-        Err(panic) => return Went::Panicked(cut(panic_text(panic.as_ref()))),
-    };
-    poll_fn(|context| {
-        // The core is not held meanwhile, so a panic leaves nothing half done.
-        match catch_unwind(AssertUnwindSafe(|| under_way.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => Poll::Ready(Went::Well),
-            Ok(Poll::Ready(Err(after))) => Poll::Ready(Went::Later(after)),
-            Err(panic) => Poll::Ready(Went::Panicked(cut(panic_text(panic.as_ref())))),
-        }
-    })
-    .await
 }

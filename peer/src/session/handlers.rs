@@ -95,13 +95,10 @@ impl<H: Host> Handlers<H> {
         version: u32,
         body: &Value,
     ) -> std::result::Result<TaskAttempts<H>, TaskAbort> {
-        let is_task = |handler: &Handler<H>| matches!(handler.kind, Kind::Task(_));
-        if !self.by_name.get(name).is_some_and(is_task) {
-            return Err(TaskAbort::Unregistered);
-        }
-        match self.runnable(name, version, body)? {
-            Runnable::Task(attempts) => Ok(attempts),
-            Runnable::Message(_) => Err(TaskAbort::Unregistered),
+        match self.by_name.get(name) {
+            Some(Handler { version: there, kind: Kind::Task(decode) }) if *there == version => caught(|| decode(body)),
+            Some(Handler { version: there, kind: Kind::Task(_) }) => Err(TaskAbort::OtherVersion { there: *there }),
+            Some(Handler { kind: Kind::Message(_), .. }) | None => Err(TaskAbort::Unregistered),
         }
     }
 
@@ -116,14 +113,10 @@ impl<H: Host> Handlers<H> {
         if handler.version != version {
             return Err(TaskAbort::OtherVersion { there: handler.version });
         }
-        let made = catch_unwind(AssertUnwindSafe(|| match &handler.kind {
+        caught(|| match &handler.kind {
             Kind::Task(decode) => decode(body).map(Runnable::Task),
             Kind::Message(decode) => decode(body).map(Runnable::Message),
-        }));
-        match made {
-            Ok(made) => made.map_err(|reason| TaskAbort::Undecodable(cut(reason))),
-            Err(panic) => Err(TaskAbort::Undecodable(cut(panic_text(panic.as_ref())))),
-        }
+        })
     }
 
     /// The types of messages.
@@ -131,4 +124,10 @@ impl<H: Host> Handlers<H> {
         let messages = self.by_name.iter().filter(|(_, handler)| matches!(handler.kind, Kind::Message(_)));
         messages.map(|(name, _)| name.clone())
     }
+}
+
+/// What a decoder makes, or why it does not.
+fn caught<T>(decode: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, TaskAbort> {
+    let made = catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
+    made.map_err(|reason| TaskAbort::Undecodable(cut(reason)))
 }

@@ -105,21 +105,6 @@ pub(super) async fn is_due<H: Host>(host: &H, options: Options, key: OccurrenceK
     transact_for(host.clone(), options, age_of(key), body).await.map(|done| done.value)
 }
 
-/// An occurrence has taken effect: the schedule moves on.
-pub(super) async fn end_occurrence<H: Host>(host: &H, options: Options, key: OccurrenceKey) -> ScheduleEnd {
-    go_on_later(host, options, key, None).await
-}
-
-/// An occurrence failed: the schedule moves on, or waits for another peer.
-pub(super) async fn fail_occurrence<H: Host>(
-    host: &H,
-    options: Options,
-    key: OccurrenceKey,
-    why: TaskAbort,
-) -> ScheduleEnd {
-    go_on_later(host, options, key, Some(why)).await
-}
-
 const fn end_of(came: Came) -> ScheduleEnd {
     match came {
         Came::Over => ScheduleEnd::Done,
@@ -127,8 +112,13 @@ const fn end_of(came: Came) -> ScheduleEnd {
     }
 }
 
-/// Moves a schedule on, in a transaction of its own.
-async fn go_on_later<H: Host>(host: &H, options: Options, key: OccurrenceKey, why: Option<TaskAbort>) -> ScheduleEnd {
+/// Moves a schedule on, in a transaction of its own: the occurrence is over, or failed for this reason.
+pub(super) async fn go_on_later<H: Host>(
+    host: &H,
+    options: Options,
+    key: OccurrenceKey,
+    why: Option<TaskAbort>,
+) -> ScheduleEnd {
     let why = &why;
     let body = |tx: Tx<H>| async move {
         let Some(schedule) = at_occurrence(&tx, key).await? else { return Ok(Came::Gone) };

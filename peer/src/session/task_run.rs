@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest text of an error that is kept, bytes.
@@ -118,23 +119,27 @@ async fn ask_anchor<H: Host>(tx: &Tx<H>, task: TaskId) -> Result<Option<Tried>> 
     })
 }
 
-/// Polls an attempt; a panic of it is an error of the task.
-pub(super) async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H>, kind: &TaskKind) -> Result<Value> {
-    let panicked =
-        |panic: Box<dyn Any + Send>| Error::Panicked { kind: kind.clone(), message: panic_text(panic.as_ref()) };
-    let begun = catch_unwind(AssertUnwindSafe(|| {
-        let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts(tx.clone())
-    }));
-    let mut attempt = begun.map_err(panicked)?;
-    poll_fn(|context| {
-        // The core is never held while a task runs, so a panic of one leaves nothing half done.
-        match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
-            Ok(polled) => polled,
-            Err(panic) => std::task::Poll::Ready(Err(panicked(panic))),
-        }
+/// Begins something and polls it. A panic of it ends it, with what it said: the core is never held meanwhile, so that leaves
+/// nothing half done.
+pub(super) async fn catching<T>(
+    begin: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send>>,
+) -> std::result::Result<T, String> {
+    let said = |panic: Box<dyn Any + Send>| panic_text(panic.as_ref());
+    let mut begun = catch_unwind(AssertUnwindSafe(begin)).map_err(said)?;
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| begun.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => std::task::Poll::Ready(Err(said(panic))),
     })
     .await
+}
+
+/// An attempt of a task; a panic of it is an error of the task.
+pub(super) async fn caught<H: Host>(attempts: &Mutex<TaskAttempts<H>>, tx: &Tx<H>, kind: &TaskKind) -> Result<Value> {
+    let ended = catching(|| {
+        let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts(tx.clone())
+    });
+    ended.await.unwrap_or_else(|message| Err(Error::Panicked { kind: kind.clone(), message }))
 }
 
 /// Keeps with the anchor how a task ends, if this attempt commits and anybody may ask.

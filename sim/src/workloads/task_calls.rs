@@ -11,9 +11,8 @@ use crate::history::TxnLog;
 use crate::host::SimHost;
 use driftmesh_model::{Micros, ObjectId, TaskId, Value, codec};
 use driftmesh_object_store::Fate;
-use driftmesh_peer::session::Host as _;
 use driftmesh_peer::session::{
-    Error, Handlers, Result, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
+    Error, Handlers, Host as _, Result, Submission, TaskDone, TaskError, TaskFuture, new_task_id, run_here, submit,
     submit_provisional,
 };
 use driftmesh_peer::{Provisional, TaskRequest, TaskTo};

@@ -6,7 +6,7 @@
 //! their answers come in. It refuses to report anything good when an object is not there in the end, or was not changed
 //! just once.
 
-use super::{created, runtime, with_peers};
+use super::{above, created, runtime, with_peers};
 use crate::auditor::{Auditor, Gaps};
 use crate::marks::Mark;
 use crate::output;
@@ -113,16 +113,14 @@ impl Figures {
     fn judge(&mut self) {
         // What never came made the figures invalid.
         let most = |before: f64| GAP_MS_MAX.max(GAP_TIMES_MAX * before);
-        let bars = [
+        self.missed = above(&[
             ("first_ms", self.first_ms.unwrap_or(0.0), FIRST_MS_MAX),
             ("p99_ms", self.p99_ms.unwrap_or(0.0), P99_MS_MAX),
             ("gap_after_ms", self.gap_after_ms, most(self.gap_before_ms)),
             ("frozen_first_ms", self.frozen_first_ms.unwrap_or(0.0), FIRST_MS_MAX),
             ("frozen_p99_ms", self.frozen_p99_ms.unwrap_or(0.0), P99_MS_MAX),
             ("frozen_gap_after_ms", self.frozen_gap_after_ms, most(self.frozen_gap_before_ms)),
-        ];
-        let missed = bars.into_iter().filter(|(_, figure, most)| figure > most);
-        self.missed = missed.map(|(name, figure, most)| format!("{name} {figure}, at most {most}")).collect();
+        ]);
     }
 }
 

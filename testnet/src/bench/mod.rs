@@ -61,6 +61,12 @@ pub(crate) fn overload(options: &OverloadOptions) -> Result<bool> {
     overload::run(options)
 }
 
+/// What of these figures is above its bar, in words.
+fn above(bars: &[(&str, f64, f64)]) -> Vec<String> {
+    let missed = bars.iter().filter(|(_, figure, most)| figure > most);
+    missed.map(|(name, figure, most)| format!("{name} {figure}, at most {most}")).collect()
+}
+
 /// Runs a measurement in a mesh of so many peer processes. None is left when this returns.
 async fn with_peers<T>(
     (count, replicas): (usize, u8),

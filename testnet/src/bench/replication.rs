@@ -6,6 +6,7 @@
 //! in alternating rounds. The CPU time is that of a testnet of real processes. It refuses to report anything
 //! when a commit was lost or a run does not count.
 
+use super::above;
 use super::local::Account;
 use crate::latency::Latencies;
 use crate::options::RunOptions;
@@ -81,7 +82,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     fn judge(&mut self) {
-        let bars = [
+        self.missed = above(&[
             ("p50_ratio_0ms", self.p50_ratio_0ms, P50_RATIO_MAX),
             ("p50_ratio_5ms", self.p50_ratio_5ms, P50_RATIO_MAX),
             ("p50_ratio_50ms", self.p50_ratio_50ms, P50_RATIO_MAX),
@@ -89,9 +90,7 @@ impl Figures {
             ("stable_rtts_5ms", self.stable_rtts_5ms, STABLE_RTTS_MAX),
             ("stable_rtts_50ms", self.stable_rtts_50ms, STABLE_RTTS_MAX),
             ("cpu_us_per_stable_commit", self.cpu_us_per_stable_commit, CPU_US_MAX),
-        ];
-        let missed = bars.into_iter().filter(|(_, figure, most)| figure > most);
-        self.missed = missed.map(|(name, figure, most)| format!("{name} {figure}, at most {most}")).collect();
+        ]);
     }
 }
 

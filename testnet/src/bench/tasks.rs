@@ -4,7 +4,7 @@
 //! report anything good when a task ran elsewhere than where its object is.
 
 use super::work::{DECISIONS_TIMED, Work, Worked};
-use super::{created, runtime, with_peers, worked};
+use super::{above, created, runtime, with_peers, worked};
 use crate::numbers::{at_quantile, grouped, ratio, thousandths};
 use crate::output;
 use crate::peers::Peers;
@@ -88,17 +88,12 @@ pub(crate) fn run() -> Result<Figures> {
         (alone.task_us, alone.p99_us, alone.rtt_us);
     figures.forwarded_settled_rtts = thousandths(ratio(followed.settled_us.into(), followed.rtt_us.into()));
     figures.tasks = (alone.tasks + followed.tasks) as u64;
-    for (name, rtts) in
-        [("forwarded_rtts", figures.forwarded_rtts), ("forwarded_alone_rtts", figures.forwarded_alone_rtts)]
-    {
-        if rtts > RTTS_MAX {
-            figures.missed.push(format!("{name} {rtts}, at most {RTTS_MAX}"));
-        }
-    }
     (figures.decision_us, figures.decision_keys) = (thousandths(alone.decision_us), KEYS);
-    if figures.decision_us > DECISION_MAX_US {
-        figures.missed.push(format!("decision_us {}, at most {DECISION_MAX_US}", figures.decision_us));
-    }
+    figures.missed = above(&[
+        ("forwarded_rtts", figures.forwarded_rtts, RTTS_MAX),
+        ("forwarded_alone_rtts", figures.forwarded_alone_rtts, RTTS_MAX),
+        ("decision_us", figures.decision_us, DECISION_MAX_US),
+    ]);
     for part in [alone, followed] {
         if part.tasks < TASKS_MIN {
             figures.invalid.push(format!("{} tasks, at least {TASKS_MIN} are needed", part.tasks));
